@@ -1,0 +1,1 @@
+"""bpfnic: a NIC that runs BPF programs."""

@@ -1,0 +1,1 @@
+"""BPF code that runs on the card, as package data."""

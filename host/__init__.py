@@ -1,0 +1,1 @@
+"""What runs beside the NIC: loader, driver, devices, command line."""

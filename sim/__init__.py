@@ -1,0 +1,1 @@
+"""The golden model, the compiled RTL simulation, cocotb benches and comparison."""

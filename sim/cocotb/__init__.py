@@ -1,0 +1,1 @@
+"""Benches that touch every clock."""

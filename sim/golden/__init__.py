@@ -1,0 +1,1 @@
+"""The reference NIC, clear before fast."""

@@ -1,0 +1,1 @@
+"""The NIC compiled by Verilator into a shared library."""
