@@ -1,0 +1,44 @@
+"""The 32-bit addresses that a program sees, on the hardware and on the golden model alike.
+
+A thread's windows (context, stack, packet) stand at the same address for every thread; map values are shared. An
+address is base + offset computed in 64 bits and valid below 2**32. Nothing lies in the first 64 KiB, so that NULL plus
+a field's offset always traps.
+
+    0x0001_0000  context         64 bytes, read only, natural alignment
+    0x0002_0000  stack          512 bytes, natural alignment; r10 starts at 0x0002_0200
+    0x0004_0000  packet buffer  buffer_bytes; only data_meta <= address < data_end may be accessed, any alignment
+    0x1000_0000  map values     map_bytes, any alignment
+    0x2000_0000  map handles    what a program passes as `struct bpf_map *`; not memory
+"""
+
+CONTEXT = 0x0001_0000
+CONTEXT_BYTES = 64
+
+STACK = 0x0002_0000
+STACK_BYTES = 512  # for the whole chain of frames, as MAX_BPF_STACK
+STACK_TOP = STACK + STACK_BYTES
+FRAMES = 8  # MAX_CALL_FRAMES
+FRAME_ALIGN = 16
+
+PACKET = 0x0004_0000
+HEADROOM = 256  # XDP_PACKET_HEADROOM: where a received frame's first byte lies in its buffer
+FRAME_HEADER = 40  # sizeof(struct xdp_frame): bpf_xdp_adjust_head keeps data at or above it
+TAIL_RESERVE = 320  # sizeof(struct skb_shared_info), aligned: bpf_xdp_adjust_tail keeps data_end below it
+ETH_HLEN = 14  # neither helper leaves less
+
+MAP_VALUES = 0x1000_0000
+MAP_HANDLES = 0x2000_0000
+
+# A shared access is atomic within one row of map memory. One that crosses a row's end is two accesses, the lower
+# addresses first, and each has its own place in the order that the device records.
+ROW_BYTES = 16
+
+
+def map_handle(index: int) -> int:
+    """The address that stands for map `index` in a program (`struct bpf_map *`)."""
+    return MAP_HANDLES + 16 * index
+
+
+def data_hard_end(buffer_bytes: int) -> int:
+    """Offset in the buffer that data_end may not pass (kernel: xdp_data_hard_end): 1,728 of a 2,048-byte buffer."""
+    return buffer_bytes - TAIL_RESERVE

@@ -1,0 +1,124 @@
+"""The register map of the NIC, written once: the hardware's decoder, the driver, the golden model and the docs read it.
+
+32-bit registers at byte addresses on AXI4-Lite. `Access`: RO read only, RW read and write, WO write only (reads 0).
+A register with `count` stands at `offset + stride * i`. Counters are what the last write to SNAPSHOT copied, all in
+the same clock, so that at every read  received = dropped + passed + transmitted + redirected + aborted + refused
++ in flight  holds for each ingress.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+MAGIC = 0x4E465042  # "BPFN", the first byte lowest
+VERSION = 0x0001_0000
+ADDRESS_BITS = 12  # byte address
+
+
+class Access(Enum):
+    RO = "ro"
+    RW = "rw"
+    WO = "wo"
+
+
+@dataclass(frozen=True)
+class Register:
+    """One register, or `count` of them `stride` bytes apart."""
+
+    name: str
+    offset: int
+    access: Access
+    doc: str
+    count: int = 1
+    stride: int = 4
+    reset: int = 0
+
+    def address(self, index: int = 0) -> int:
+        """Byte address of the register (of the `index`-th of an array)."""
+        if not 0 <= index < self.count:
+            raise IndexError(f"{self.name}[{index}]: there are {self.count}")
+        return self.offset + self.stride * index
+
+
+_RO, _RW, _WO = Access.RO, Access.RW, Access.WO
+INTERFACES = 4  # ingresses and egresses that the map has room for: up to 3 ports, then the host
+_INTERFACE = {"count": INTERFACES, "stride": 0x40}
+_COUNTER = {"count": INTERFACES, "stride": 0x80}
+
+REGISTERS = (
+    # The device describes itself.
+    Register("MAGIC", 0x000, _RO, "0x4E465042, the characters BPFN"),
+    Register("VERSION", 0x004, _RO, "version of this register map: major in bits 31..16, minor below"),
+    Register("ENGINE", 0x008, _RO, "what executes programs: 0 barrel processor"),
+    Register("CORES", 0x00C, _RO, "cores"),
+    Register("THREADS", 0x010, _RO, "hardware threads of a core; a program's CPU number is core * threads + thread"),
+    Register("PROGRAM_SLOTS", 0x014, _RO, "8-byte instruction slots in the program store"),
+    Register("PACKET_BUFFERS", 0x018, _RO, "packet buffers of a core"),
+    Register("BUFFER_BYTES", 0x01C, _RO, "bytes of a packet buffer, headroom and tailroom included"),
+    Register("MAP_BYTES", 0x020, _RO, "bytes of map memory"),
+    Register("MAPS", 0x024, _RO, "map descriptors"),
+    Register("PORTS", 0x028, _RO, "network ports; interface number PORTS is the host"),
+    Register("GROUPS", 0x02C, _RO, "conformance groups, a bit each in the order of isa.Group"),
+    Register("MAP_TYPES", 0x030, _RO, "map types, bit n of the array is map type n", count=2),
+    Register("HELPERS", 0x040, _RO, "helpers, bit n of the array is helper n", count=8),
+    # Control.
+    Register("CONTROL", 0x100, _RW, "bit 0: accept packets from the ingresses", reset=0),
+    Register("BUDGET", 0x104, _RW, "instructions that one packet may retire", reset=0x00FF_FFFF),
+    Register("SNAPSHOT", 0x108, _WO, "any write copies every counter, in one clock"),
+    Register("CLOCK_NS", 0x10C, _RW, "nanoseconds that the time advances each clock", reset=8),
+    Register("TIME", 0x110, _RW, "nanoseconds: low word, high word; a write of the high word sets both", count=2),
+    Register("RANDOM_SEED", 0x118, _WO, "restarts the random number generator"),
+    # Program store: the address counts 32-bit halves of slots and advances with each access of the data register.
+    Register("PROGRAM_ADDRESS", 0x120, _RW, "slot * 2 + half"),
+    Register("PROGRAM_DATA", 0x124, _RW, "half a slot; the slot is written with its upper half"),
+    # Map memory: the address advances by 4 with each access of the data register.
+    Register("MAP_ADDRESS", 0x128, _RW, "byte offset in map memory, a multiple of 4"),
+    Register("MAP_DATA", 0x12C, _RW, "four bytes of map memory, the first one lowest"),
+    # Map descriptors: written field by field; one write to MAP_COMMIT makes them descriptor MAP_COMMIT at once.
+    Register("MAP_TYPE", 0x130, _RW, "map type, 0 for none"),
+    Register("MAP_BASE", 0x134, _RW, "byte offset of entry 0 in map memory, a multiple of 16"),
+    Register("MAP_ENTRIES", 0x138, _RW, "max_entries"),
+    Register("MAP_STRIDE", 0x13C, _RW, "bytes from one entry to the next"),
+    Register("MAP_VALUE_SIZE", 0x140, _RW, "value_size in bytes"),
+    Register("MAP_CPU_STRIDE", 0x144, _RW, "bytes from one CPU's copy to the next, 0 for a map that all CPUs share"),
+    Register("MAP_COMMIT", 0x148, _WO, "index of the descriptor to write"),
+    # Interfaces: ports, then the host.
+    Register("IFINDEX", 0x200, _RW, "ifindex of the interface, 0 for none", **_INTERFACE),
+    Register("ENTRY", 0x204, _RW, "attached program: bit 31 valid, bits 15..0 its first slot", **_INTERFACE),
+    Register(
+        "MODE",
+        0x208,
+        _RW,
+        "bit 0: ingress waits for a buffer instead of refusing the packet; bit 1: egress waits when its queue is full "
+        "instead of dropping the packet",
+        **_INTERFACE,
+    ),
+    Register("NEXT_SEQUENCE", 0x20C, _RO, "number of the next packet that this ingress accepts", **_INTERFACE),
+    Register("OLDEST_SEQUENCE", 0x210, _RO, "number of the oldest packet in flight; NEXT if none", **_INTERFACE),
+    # Counters of ingress i, as of the last snapshot.
+    Register("RECEIVED", 0x400, _RO, "frames that ended at this ingress", **_COUNTER),
+    Register("RECEIVED_BYTES", 0x404, _RO, "their bytes, modulo 2**32", **_COUNTER),
+    Register("REFUSED_FULL", 0x408, _RO, "refused: no buffer was free", **_COUNTER),
+    Register("REFUSED_LONG", 0x40C, _RO, "refused: longer than the buffer", **_COUNTER),
+    Register("REFUSED_ERROR", 0x410, _RO, "refused: marked bad by the MAC, or shorter than 14 bytes", **_COUNTER),
+    Register("DROPPED", 0x414, _RO, "XDP_DROP", **_COUNTER),
+    Register("PASSED", 0x418, _RO, "XDP_PASS, or no program attached", **_COUNTER),
+    Register("TRANSMITTED", 0x41C, _RO, "XDP_TX, and what the host sent", **_COUNTER),
+    Register("REDIRECTED", 0x420, _RO, "XDP_REDIRECT to a port", **_COUNTER),
+    Register("ABORTED", 0x424, _RO, "ended with a cause", **_COUNTER),
+    Register("IN_FLIGHT", 0x428, _RO, "accepted and not yet counted above", **_COUNTER),
+    # Counters of egress i.
+    Register("SENT", 0x440, _RO, "frames that left", **_COUNTER),
+    Register("SENT_BYTES", 0x444, _RO, "their bytes, modulo 2**32", **_COUNTER),
+    Register("EGRESS_DROPPED", 0x448, _RO, "dropped because the queue was full", **_COUNTER),
+    # Counters of the whole device.
+    Register("CAUSES", 0x600, _RO, "aborted packets by causes.Cause", count=16),
+    Register("CLOCKS", 0x640, _RO, "clocks since reset: low word, high word", count=2),
+    Register("RETIRED", 0x648, _RO, "instructions retired: low word, high word", count=2),
+)
+
+BY_NAME = {register.name: register for register in REGISTERS}
+
+CONTROL_ENABLE = 1 << 0
+ENTRY_VALID = 1 << 31
+MODE_INGRESS_WAITS = 1 << 0
+MODE_EGRESS_WAITS = 1 << 1
