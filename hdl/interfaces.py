@@ -1,0 +1,465 @@
+"""What the blocks of the NIC say to each other: layouts, streams and signatures. docs/hardware.md draws them.
+
+Streams are Amaranth's (valid, ready, payload; a transfer happens in a clock in which both are high, and `valid` never
+waits for `ready`). Everything is in the domain "sync".
+"""
+
+from amaranth import unsigned
+from amaranth.lib import data, stream
+from amaranth.lib.enum import Enum, IntEnum
+from amaranth.lib.wiring import In, Out, Signature
+from amaranth.utils import bits_for
+from bpfnic.hdl.config import NicConfig
+
+# ---------------------------------------------------------------- core <-> packet path
+
+
+class Region(Enum, shape=2):
+    """Which local window an access hits."""
+
+    STACK = 0
+    CONTEXT = 1
+    PACKET = 2
+
+
+def Start(config: NicConfig) -> data.StructLayout:
+    """Packet path -> core: run a program on a thread. Its context, bounds and cleared stack are in place already."""
+    return data.StructLayout({"thread": range(config.threads), "pc": range(config.program_slots)})
+
+
+def Finish(config: NicConfig) -> data.StructLayout:
+    """Core -> packet path: a thread is done. `verdict` is the low half of r0; `cause` (spec.causes) is 0 after an exit."""
+    return data.StructLayout({"thread": range(config.threads), "verdict": 32, "cause": 4})
+
+
+def Bounds(config: NicConfig) -> data.StructLayout:
+    """Where a thread's packet lies: its buffer, and offsets in it. data_meta <= data <= data_end <= buffer_bytes."""
+    offset = range(config.buffer_bytes + 1)
+    return data.StructLayout(
+        {"buffer": range(config.packet_buffers), "data_meta": offset, "data": offset, "data_end": offset}
+    )
+
+
+def BoundsPort(config: NicConfig) -> Signature:
+    """Core asks, packet path answers in the same clock (distributed memory)."""
+    return Signature({"thread": Out(range(config.threads)), "bounds": In(Bounds(config))})
+
+
+def LocalPort(config: NicConfig) -> Signature:
+    """The core's access to its stack, context and packet memories: one each clock, never stalls.
+
+    The request is checked already (window, alignment). `offset` counts bytes from the start of the window's region: of
+    the thread's stack (0..511), its context (0..63) or the packet buffer `buffer`. `size` is the logarithm of the bytes
+    (0..3); any alignment in packets. `write_data` is right-aligned. `read_data` is right-aligned and zero-extended, and
+    valid exactly 3 clocks after the clock of the request (block RAM, its output register, alignment register).
+    """
+    return Signature(
+        {
+            "enable": Out(1),
+            "write": Out(1),
+            "region": Out(Region),
+            "thread": Out(range(config.threads)),
+            "buffer": Out(range(config.packet_buffers)),
+            "offset": Out(range(config.buffer_bytes)),
+            "size": Out(2),
+            "write_data": Out(64),
+            "read_data": In(64),
+        }
+    )
+
+
+class Service(Enum, shape=2):
+    """Helpers that change what the packet path holds for a thread."""
+
+    REDIRECT = 0  # a: r1 ifindex, b: r2 flags
+    ADJUST_HEAD = 1  # a: unused, b: r2 delta
+    ADJUST_TAIL = 2  # a: unused, b: r2 delta
+
+
+def ServiceRequest(config: NicConfig) -> data.StructLayout:
+    """Core -> packet path. The thread has left the rotation until the Answer."""
+    return data.StructLayout({"thread": range(config.threads), "service": Service, "a": 64, "b": 64})
+
+
+def Answer(config: NicConfig) -> data.StructLayout:
+    """Packet path -> core: r0 of the helper."""
+    return data.StructLayout({"thread": range(config.threads), "value": 64})
+
+
+# ---------------------------------------------------------------- core (and host) <-> map memory
+
+
+class MapOperation(Enum, shape=4):
+    """What a bank does. Atomics are 4 or 8 bytes, naturally aligned, and answer with the old value."""
+
+    LOAD = 0
+    STORE = 1
+    ADD = 2
+    OR = 3
+    AND = 4
+    XOR = 5
+    XCHG = 6
+    CMPXCHG = 7
+
+
+def MapRequest(config: NicConfig) -> data.StructLayout:
+    """One access within one 16-byte row of map memory.
+
+    address: byte offset in map memory. bytes: 1 to 8, address % 16 + bytes <= 16. data: right-aligned store data or
+    operand; for LOAD it is ORed into the answer (the second half of an access that crosses a row brings the first half
+    along, already in place, and sets `shift`). shift: bytes by which the answer of a LOAD is moved up. compare: for
+    CMPXCHG. tag: comes back with the answer.
+    """
+    return data.StructLayout(
+        {
+            "tag": 8,
+            "operation": MapOperation,
+            "address": range(config.map_bytes),
+            "bytes": 4,
+            "shift": 3,
+            "data": 64,
+            "compare": 64,
+        }
+    )
+
+
+MapAnswer = data.StructLayout({"tag": 8, "data": 64})
+"""Answer to every MapRequest, stores included: zero-extended data (old value for atomics)."""
+
+
+def MapPort(config: NicConfig) -> Signature:
+    """A requester's side of map memory. Answers to one requester may come in another order than its requests."""
+    return Signature(
+        {"request": Out(stream.Signature(MapRequest(config))), "answer": In(stream.Signature(MapAnswer))}
+    )
+
+
+# ---------------------------------------------------------------- core <-> map engine
+
+
+class MapCall(Enum, shape=2):
+    """The helper that a word belongs to."""
+
+    LOOKUP = 0
+    UPDATE = 1
+    DELETE = 2
+
+
+def EngineWord(config: NicConfig) -> data.StructLayout:
+    """Core -> engine: arguments of one call, word by word; a thread has one call under way at most.
+
+    An UPDATE sends its flags first (`flags` high, data = r4), then every call its key, 8 bytes a word, right-aligned,
+    the first bytes first; `last` with the last one. handle: r1 as it is.
+    """
+    return data.StructLayout(
+        {"thread": range(config.threads), "call": MapCall, "flags": 1, "last": 1, "handle": 64, "data": 64}
+    )
+
+
+def EngineAnswer(config: NicConfig) -> data.StructLayout:
+    """Engine -> core, once a call.
+
+    trap: `handle` is no map of this device: the thread ends with Cause.MAP. Otherwise `value` is what the helper
+    returns (for LOOKUP the value's address or 0; an error number, sign-extended), and when `copy` is high, an UPDATE
+    goes on: the thread copies `size` bytes from r3 to address `value`, in 8-byte steps, then returns 0.
+    """
+    return data.StructLayout(
+        {"thread": range(config.threads), "trap": 1, "copy": 1, "size": range(4097), "value": 64}
+    )
+
+
+def EnginePort(config: NicConfig) -> Signature:
+    """A core's side of the map engine."""
+    return Signature(
+        {"word": Out(stream.Signature(EngineWord(config))), "answer": In(stream.Signature(EngineAnswer(config)))}
+    )
+
+
+def MapDescriptor(config: NicConfig) -> data.StructLayout:
+    """One map, as the driver wrote it (spec.registers MAP_*)."""
+    return data.StructLayout(
+        {
+            "type": 6,
+            "base": range(config.map_bytes),
+            "entries": 32,
+            "stride": bits_for(4096 + 16),
+            "value_size": range(4097),
+            "cpu_stride": range(config.map_bytes),
+        }
+    )
+
+
+def DescriptorWrite(config: NicConfig) -> Signature:
+    """Control -> engine: replaces one descriptor in one clock."""
+    return Signature(
+        {"enable": Out(1), "index": Out(range(config.maps)), "descriptor": Out(MapDescriptor(config))}
+    )
+
+
+# ---------------------------------------------------------------- program store
+
+
+def ProgramRead(config: NicConfig) -> Signature:
+    """A core's fetch: `slot` in one clock, both outputs valid exactly 2 clocks later. `next_imm` is the upper half of
+    the following slot (the second half of a 16-byte instruction)."""
+    return Signature({"slot": Out(range(config.program_slots)), "instruction": In(64), "next_imm": In(32)})
+
+
+def ProgramWrite(config: NicConfig) -> Signature:
+    """Control -> every core's copy of the program store."""
+    return Signature({"enable": Out(1), "slot": Out(range(config.program_slots)), "data": Out(64)})
+
+
+# ---------------------------------------------------------------- packets in and out
+
+
+def Beat(user: int) -> data.StructLayout:
+    """One AXI4-Stream transfer of 8 bytes, the first byte lowest. keep: a run of ones from bit 0, all ones but in the
+    last beat. Ingress user bit 0: the frame is bad (with `last`). Host ingress: user bits 3..1 are the egress port.
+    Egress user: bits 2..0 the ingress interface, bits 6..3 the XDP action (15: none ran)."""
+    return data.StructLayout({"data": 64, "keep": 8, "last": 1, "user": user})
+
+
+INGRESS_USER = 4
+EGRESS_USER = 7
+
+
+# ---------------------------------------------------------------- control <-> packet path
+
+
+def InterfaceControl(config: NicConfig) -> data.StructLayout:
+    """What the registers say of one interface (spec.registers IFINDEX, ENTRY, MODE)."""
+    return data.StructLayout(
+        {
+            "ifindex": 32,
+            "entry_valid": 1,
+            "entry": range(config.program_slots),
+            "ingress_waits": 1,
+            "egress_waits": 1,
+        }
+    )
+
+
+class IngressEvent(IntEnum):
+    """Counted per ingress: the counters of spec.registers in their order (RECEIVED_BYTES apart)."""
+
+    RECEIVED = 0
+    REFUSED_FULL = 1
+    REFUSED_LONG = 2
+    REFUSED_ERROR = 3
+    DROPPED = 4
+    PASSED = 5
+    TRANSMITTED = 6
+    REDIRECTED = 7
+    ABORTED = 8
+
+
+def InterfaceStatus(config: NicConfig) -> data.StructLayout:
+    """Packet path -> control, one an interface. Each event bit is a count of one in that clock; the bytes belong to
+    RECEIVED and SENT of the same clock. in_flight and the sequence numbers are levels of the same clock's start: a
+    packet is in flight from the clock of its RECEIVED (if not refused then) to the clock of its outcome's event."""
+    return data.StructLayout(
+        {
+            "events": len(IngressEvent),
+            "received_bytes": 16,
+            "sent": 1,
+            "sent_bytes": 16,
+            "egress_dropped": 1,
+            "in_flight": 16,
+            "next_sequence": 32,
+            "oldest_sequence": 32,
+        }
+    )
+
+
+# ---------------------------------------------------------------- trace
+
+
+def RetireTrace(config: NicConfig) -> data.StructLayout:
+    """One retired instruction of a core. `pending`: the value (if any) comes later, with a ResultTrace of that thread.
+    write: `register` (0..9) gets `value`. sampled: the value is one that a program can't compute (clock, random
+    number). address: of the memory access, if `memory`. A trap retires nothing; it shows as a Finish with a cause."""
+    return data.StructLayout(
+        {
+            "valid": 1,
+            "thread": range(config.threads),
+            "pc": range(config.program_slots),
+            "next_pc": range(config.program_slots),
+            "pending": 1,
+            "write": 1,
+            "register": 4,
+            "value": 64,
+            "sampled": 1,
+            "memory": 1,
+            "address": 32,
+        }
+    )
+
+
+def ResultTrace(config: NicConfig) -> data.StructLayout:
+    """The end of an instruction whose retirement was pending."""
+    return data.StructLayout(
+        {"valid": 1, "thread": range(config.threads), "write": 1, "register": 4, "value": 64}
+    )
+
+
+def SharedTrace(config: NicConfig) -> data.StructLayout:
+    """One access that a bank of map memory granted in this clock. (clock, bank) is its serial number: a total order
+    that agrees with every bank and every thread. requester: core number, or `cores` for the host."""
+    return data.StructLayout({"valid": 1, "requester": range(config.cores + 1), "tag": 8})
+
+
+def DispatchTrace(config: NicConfig) -> data.StructLayout:
+    """A packet begins on a thread: packet number `sequence` of `ingress`, with the program at `pc`."""
+    return data.StructLayout(
+        {
+            "valid": 1,
+            "thread": range(config.threads),
+            "ingress": range(config.interfaces),
+            "sequence": 32,
+            "pc": range(config.program_slots),
+        }
+    )
+
+
+def FinishTrace(config: NicConfig) -> data.StructLayout:
+    """A packet's program ended on a thread."""
+    return data.StructLayout({"valid": 1, "thread": range(config.threads), "verdict": 32, "cause": 4})
+
+
+def ReleaseTrace(config: NicConfig) -> data.StructLayout:
+    """A packet leaves the order table: to egress `egress`'s queue if `queued`, otherwise it is gone."""
+    return data.StructLayout(
+        {
+            "valid": 1,
+            "ingress": range(config.interfaces),
+            "sequence": 32,
+            "queued": 1,
+            "egress": range(config.interfaces),
+        }
+    )
+
+
+def RefuseTrace(config: NicConfig) -> data.StructLayout:
+    """Frames that ended without being accepted: bit i for ingress i. Frames end in the order they came, so the n-th
+    frame of an ingress is known by counting its accepted and refused ones."""
+    return data.StructLayout({"refused": config.interfaces, "accepted": config.interfaces})
+
+
+def TracePort(config: NicConfig) -> Signature:
+    """All of it, sideways out of the NIC; present where config.trace."""
+    per_core = data.ArrayLayout
+    return Signature(
+        {
+            "retire": Out(per_core(RetireTrace(config), config.cores)),
+            "result": Out(per_core(ResultTrace(config), config.cores)),
+            "dispatch": Out(per_core(DispatchTrace(config), config.cores)),
+            "finish": Out(per_core(FinishTrace(config), config.cores)),
+            "shared": Out(data.ArrayLayout(SharedTrace(config), config.map_banks)),
+            "release": Out(ReleaseTrace(config)),
+            "refuse": Out(RefuseTrace(config)),
+        }
+    )
+
+
+# ---------------------------------------------------------------- the blocks
+
+
+def CorePorts(config: NicConfig) -> dict:
+    """Members of hdl.core.Core: one barrel core.
+
+    start/finish: a thread's life. A thread that finished is not started again before its Finish was taken.
+    budget: instructions a packet may retire. time: nanoseconds, sampled by bpf_ktime_get_ns. random: a new number each
+    clock. cpu_base: core number * threads. retired: instructions retired in this clock (0 or 1).
+    """
+    return {
+        "start": In(stream.Signature(Start(config))),
+        "finish": Out(stream.Signature(Finish(config))),
+        "fetch": Out(ProgramRead(config)),
+        "bounds": Out(BoundsPort(config)),
+        "local": Out(LocalPort(config)),
+        "service": Out(stream.Signature(ServiceRequest(config))),
+        "answer": In(stream.Signature(Answer(config))),
+        "map": Out(MapPort(config)),
+        "engine": Out(EnginePort(config)),
+        "budget": In(32),
+        "time": In(64),
+        "random": In(32),
+        "cpu_base": In(8),
+        "retired": Out(1),
+        "retire_trace": Out(RetireTrace(config)),
+        "result_trace": Out(ResultTrace(config)),
+    }
+
+
+def PacketPathPorts(config: NicConfig) -> dict:
+    """Members of hdl.packets.PacketPath: everything between the streams and the cores.
+
+    Lists (`.array`) are per core or per interface.
+    """
+    return {
+        "ingress": In(stream.Signature(Beat(INGRESS_USER))).array(config.interfaces),
+        "egress": Out(stream.Signature(Beat(EGRESS_USER))).array(config.interfaces),
+        "start": Out(stream.Signature(Start(config))).array(config.cores),
+        "finish": In(stream.Signature(Finish(config))).array(config.cores),
+        "bounds": In(BoundsPort(config)).array(config.cores),
+        "local": In(LocalPort(config)).array(config.cores),
+        "service": In(stream.Signature(ServiceRequest(config))).array(config.cores),
+        "answer": Out(stream.Signature(Answer(config))).array(config.cores),
+        "enable": In(1),
+        "control": In(InterfaceControl(config)).array(config.interfaces),
+        "status": Out(InterfaceStatus(config)).array(config.interfaces),
+        # causes[c] is high in a clock in which a packet was counted as aborted with cause c (one a clock at most: the
+        # same clock as its ABORTED event)
+        "causes": Out(unsigned(16)),
+        "dispatch_trace": Out(DispatchTrace(config)).array(config.cores),
+        "finish_trace": Out(FinishTrace(config)).array(config.cores),
+        "release_trace": Out(ReleaseTrace(config)),
+        "refuse_trace": Out(RefuseTrace(config)),
+    }
+
+
+def MapMemoryPorts(config: NicConfig) -> dict:
+    """Members of hdl.maps.MapMemory: banks behind a crossbar. Requester number `cores` is the host."""
+    return {
+        "port": In(MapPort(config)).array(config.cores + 1),
+        "shared_trace": Out(SharedTrace(config)).array(config.map_banks),
+    }
+
+
+def MapEnginePorts(config: NicConfig) -> dict:
+    """Members of hdl.maps.MapEngine."""
+    return {"port": In(EnginePort(config)).array(config.cores), "write": In(DescriptorWrite(config))}
+
+
+def ProgramStorePorts(config: NicConfig) -> dict:
+    """Members of hdl.programs.ProgramStore: one core's copy."""
+    return {"read": In(ProgramRead(config)), "write": In(ProgramWrite(config))}
+
+
+def ControlPorts(config: NicConfig) -> dict:
+    """Members of hdl.control.Control: AXI4-Lite, the registers and the counters.
+
+    AXI4-Lite signals carry their AXI names; wstrb other than 0b1111 and unmapped addresses answer SLVERR (2) and change
+    nothing. A write to MAP_DATA or a read of it waits for map memory. advance: nanoseconds to add to the time in this
+    clock besides CLOCK_NS (simulation skips idle spans with it; boards tie it to 0).
+    """
+    return {
+        "awvalid": In(1), "awready": Out(1), "awaddr": In(12), "awprot": In(3),
+        "wvalid": In(1), "wready": Out(1), "wdata": In(32), "wstrb": In(4),
+        "bvalid": Out(1), "bready": In(1), "bresp": Out(2),
+        "arvalid": In(1), "arready": Out(1), "araddr": In(12), "arprot": In(3),
+        "rvalid": Out(1), "rready": In(1), "rdata": Out(32), "rresp": Out(2),
+        "map": Out(MapPort(config)),
+        "descriptor": Out(DescriptorWrite(config)),
+        "program": Out(ProgramWrite(config)),
+        "enable": Out(1),
+        "interface": Out(InterfaceControl(config)).array(config.interfaces),
+        "status": In(InterfaceStatus(config)).array(config.interfaces),
+        "causes": In(16),
+        "retired": In(config.cores),
+        "budget": Out(32),
+        "time": Out(64),
+        "random": Out(32),
+        "advance": In(64),
+    }
