@@ -28,7 +28,7 @@ def Start(config: NicConfig) -> data.StructLayout:
 
 
 def Finish(config: NicConfig) -> data.StructLayout:
-    """Core -> packet path: a thread is done. `verdict` is the low half of r0; `cause` (spec.causes) is 0 after an exit."""
+    """Core -> packet path: a thread is done. `verdict`: low half of r0; `cause` (spec.causes): 0 after an exit."""
     return data.StructLayout({"thread": range(config.threads), "verdict": 32, "cause": 4})
 
 
