@@ -9,6 +9,7 @@ from amaranth.lib import data, stream
 from amaranth.lib.enum import Enum, IntEnum
 from amaranth.lib.wiring import In, Out, Signature
 from amaranth.utils import bits_for
+
 from bpfnic.hdl.config import NicConfig
 
 # ---------------------------------------------------------------- core <-> packet path
