@@ -218,7 +218,7 @@ def _byte_swaps() -> Iterator[Row]:
     for operation, opcode in ((Operation.LE, 0xD4), (Operation.BE, 0xDC), (Operation.BSWAP, 0xD7)):
         for width in (16, 32, 64):
             name = f"{operation.name.lower()}{width}"
-            group = Group.BASE64 if width == 64 or operation is Operation.BSWAP else Group.BASE32
+            group = Group.BASE64 if width == 64 else Group.BASE32
             yield Row(name, opcode, operation, width, Legal.WRITTEN, 0, 0, width, group, "4.2",
                       f"r{{dst}} = {name} r{{dst}}")  # fmt: skip
 
@@ -269,7 +269,7 @@ def _memory() -> Iterator[Row]:
                   Legal.SIGNED16, 0, group, "5.1", cell.replace("base", "dst") + " = r{src}")  # fmt: skip
         if width != 64:
             yield Row(f"ldxs{letter}", _MODE_MEMSX | size | Class.LDX, Operation.LDXS, width, Legal.WRITTEN,
-                      Legal.REGISTER, Legal.SIGNED16, 0, Group.BASE64, "5.2",
+                      Legal.REGISTER, Legal.SIGNED16, 0, group, "5.2",
                       f"r{{dst}} = *(s{width} *)(r{{src}} {{offset}})")  # fmt: skip
             yield Row(f"ld_abs_{letter}", _MODE_ABS | size | Class.LD, Operation.LD_ABS, width, 0, 0, 0, Legal.IMM32,
                       Group.PACKET, "5.5", f"r0 = *(u{width} *)skb[{{imm}}]")  # fmt: skip
@@ -284,7 +284,7 @@ def _wide_immediates() -> Iterator[Row]:
         (1, "lddw_map_fd", "map_by_fd({imm})", 0),
         (2, "lddw_map_value", "map_val(map_by_fd({imm})) {next_imm:signed}", Legal.IMM32),
         (3, "lddw_variable", "var_addr({imm})", 0),
-        (4, "lddw_code", "code_addr({imm:branch})", 0),
+        (4, "lddw_code", "code_addr({imm})", 0),
         (5, "lddw_map_index", "map_by_idx({imm})", 0),
         (6, "lddw_map_index_value", "map_val(map_by_idx({imm})) {next_imm:signed}", Legal.IMM32),
     )
