@@ -115,7 +115,7 @@ def _scan(text: str) -> tuple[tuple[str, ...], list[int | str]]:
         elif token[0] == "{" or token[0].isdigit():
             sign = shape.pop() if shape and shape[-1] in ("+", "-") else "+"
             shape.append("$")
-            values.append(_FIELD.fullmatch(token)[1] if token[0] == "{" else _number(sign + token))
+            values.append(token[1:-1].removesuffix(":signed") if token[0] == "{" else _number(sign + token))
         else:
             shape.append(token)
     return tuple(shape), values
@@ -141,22 +141,23 @@ def _instruction(text: str) -> Instruction:
         raise BpfnicError("no such instruction")
     row, places = _SHAPES[shape]
     # Fields that the text leaves out are exact integers, or 0 where the spelling has no place for them.
-    legal = {name: getattr(row, name) for name in ("dst", "src", "offset", "imm")}
+    legal = {name: getattr(row, name) for name in ("dst", "src", "offset", "imm", "next_imm")}
     fields = {name: value if isinstance(value, int) else 0 for name, value in legal.items()}
-    fields["next_imm"] = 0 if row.next_imm is not None else None
-    written: dict[int | str, int] = {}
+    written: dict[str, int] = {}
     for place, value in zip(places, values, strict=True):
-        if written.setdefault(place, place if isinstance(place, int) else value) != value:
-            raise BpfnicError(f"r{value} where {row.name} must name r{written[place]}")
+        must = place if isinstance(place, int) else written.setdefault(place, int(value))
+        if value != must:
+            raise BpfnicError(f"r{value} where {row.name} must name r{must}")
     imm64 = written.pop("imm64", None)
-    fields.update((place, value) for place, value in written.items() if isinstance(place, str))
+    fields |= written
     if imm64 is not None:
         if not -1 << 63 <= imm64 < 1 << 64:
             raise BpfnicError(f"{imm64:#x} does not fit 64 bits")
         fields["imm"], fields["next_imm"] = _signed32(imm64), _signed32(imm64 >> 32)
     elif row.imm is Legal.IMM32 and row.width <= 32 and 1 << 31 <= fields["imm"] < 1 << 32:
         fields["imm"] = _signed32(fields["imm"])  # w1 = 0xffffffff: at 32 bits, unsigned means the same
-    instruction = Instruction(row.opcode, **fields)
+    next_imm = fields.pop("next_imm")
+    instruction = Instruction(row.opcode, **fields, next_imm=None if row.next_imm is None else next_imm)
     if reasons := isa.refusals(row, instruction):
         raise BpfnicError(f"{row.name}: {reasons[0]}")
     return instruction

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, IntEnum, auto
 
+from bpfnic.spec.addresses import FRAME_ALIGN, STACK_BYTES
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import WIDE_OPCODE, Instruction
 
@@ -17,14 +18,8 @@ REGISTERS = 11
 FRAME_POINTER = 10
 """r10: read-only, the top of the current function's stack frame."""
 
-STACK_BYTES = 512
-"""Stack of a whole call chain, as in Linux."""
-FRAMES = 8
-"""Functions on a call chain at once, the first one included, as in Linux."""
-FRAME_UNIT = 16
-"""Frame sizes are multiples of this many bytes."""
 DEFAULT_FRAME_BYTES = 64
-"""A caller's frame when its call instruction's offset says 0."""
+"""The caller's stack frame where a local call's offset says 0."""
 
 
 class Class(IntEnum):
@@ -347,7 +342,7 @@ def _refusal(field: str, legal: int | Legal | None, value: int | None) -> str | 
             return f"{field} names r{value}, above r10"
         read_only = legal is Legal.WRITTEN and value == FRAME_POINTER
         return f"{field} may not be r10, which is read-only" if read_only else None
-    if legal is Legal.FRAME and (value % FRAME_UNIT or not 0 <= value <= STACK_BYTES):
+    if legal is Legal.FRAME and (value % FRAME_ALIGN or not 0 <= value <= STACK_BYTES):
         return f"{field} must be a frame size (a multiple of 16 up to 512), not {value}"
     bits = 16 if field == "offset" else 32
     return None if -1 << bits - 1 <= value < 1 << bits - 1 else f"{field} {value} does not fit {bits} bits"

@@ -6,14 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
+from hypothesis import given
+from hypothesis import strategies as st
+
 from bpfnic.spec import isa
 from bpfnic.spec.assembly import assemble, disassemble
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import Instruction, decode
 from bpfnic.spec.isa import Legal, Operation
-from elftools.elf.elffile import ELFFile
-from hypothesis import given
-from hypothesis import strategies as st
 
 EXTREMES = {
     Legal.REGISTER: (0, 10),

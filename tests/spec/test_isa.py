@@ -4,12 +4,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from bpfnic.spec import isa
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import Instruction, decode, encode
 from bpfnic.spec.isa import Legal, Row
-from hypothesis import given
-from hypothesis import strategies as st
 
 REGISTRY = Path(__file__).parents[1] / "data" / "rfc9669_opcodes.txt"
 
@@ -33,7 +34,7 @@ def instructions(draw, rows=isa.ROWS) -> Instruction:
             if legal is Legal.BRANCH:
                 legal = Legal.SIGNED16 if field == "offset" else Legal.IMM32
             low, high = EXTREMES[legal]
-            step = isa.FRAME_UNIT if legal is Legal.FRAME else 1
+            step = 16 if legal is Legal.FRAME else 1
             legal = draw(st.integers(low // step, high // step)) * step
         values[field] = legal
     return Instruction(row.opcode, **values)
