@@ -1,0 +1,271 @@
+"""What a device is to its users: the four backends stand behind `Device`; those made of registers behind `Transport`.
+
+    API, command line, tests ──▶ Device ─┬─▶ RegisterDevice (host/driver.py) ──▶ Transport: golden, rtl, board
+                                         └─▶ LinuxDevice (host/linux/device.py) ──▶ bpf(2)
+
+Interfaces are numbered as on the NIC: ports from 0, the host last (number `ports`).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from bpfnic.spec.causes import Cause
+from bpfnic.spec.maps import MapType
+from bpfnic.spec.programs import XdpAction
+
+if TYPE_CHECKING:
+    from bpfnic.host.object import MapDefinition, Program
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a device says of itself. Bytes and counts; `cpus` values of a per-CPU map, `slots` of 8 bytes."""
+
+    engine: str
+    cpus: int
+    ports: int
+    program_slots: int
+    map_bytes: int
+    maps: int
+    buffer_bytes: int
+    groups: frozenset[str]
+    map_types: frozenset[MapType]
+    helpers: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A frame that reaches an interface. `time_ns` counts from the start of the run. `error`: the MAC marks it bad."""
+
+    interface: int
+    data: bytes
+    time_ns: int = 0
+    error: bool = False
+
+
+@dataclass(frozen=True)
+class Pacing:
+    """How a run's frames are offered and taken.
+
+    back_to_back: each interface offers its next frame as soon as it can, else at `time_ns`. lossless: an ingress
+    waits for a buffer and an egress for its queue (otherwise the NIC drops whole frames, counted). ingress_idle,
+    egress_stall: percent of clocks in which a source is idle or a sink not ready, by a generator seeded with `seed`.
+    """
+
+    back_to_back: bool = True
+    lossless: bool = True
+    ingress_idle: int = 0
+    egress_stall: int = 0
+    seed: int = 1
+
+
+@dataclass
+class PacketResult:
+    """What became of one arrival. Clocks count from reset; None where the device can't tell.
+
+    accepted: false for a frame that was refused at the ingress. verdict: r0, 32 bits; None where no program ran.
+    egress: where it went, None for nowhere. data: the frame as it left. cause: why it was aborted.
+    started, finished: the clocks in which its program began and ended.
+    """
+
+    accepted: bool
+    action: XdpAction | None = None
+    verdict: int | None = None
+    cause: Cause = Cause.NONE
+    egress: int | None = None
+    data: bytes | None = None
+    cpu: int | None = None
+    started: int | None = None
+    finished: int | None = None
+    instructions: int | None = None
+
+
+@dataclass(frozen=True)
+class Departure:
+    """A frame that left. `arrival` indexes the run's arrivals; clock: of its last beat; time_ns: since the run began."""
+
+    egress: int
+    data: bytes
+    arrival: int
+    clock: int = 0
+    time_ns: int = 0
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One program run as the device recorded it: its CPU, first slot, and the values that no program can compute
+    (clock, random number), in the order in which it took them."""
+
+    cpu: int
+    entry: int
+    samples: tuple[int, ...] = ()
+
+
+@dataclass
+class Recording:
+    """What the golden model needs to do what the device did.
+
+    executions: one for each arrival, None where no program ran. order: the arrivals of the executions in the order in
+    which they began. shared: the CPU of every shared access (map values), in the order of their serial numbers.
+    """
+
+    executions: list[Execution | None] = field(default_factory=list)
+    order: list[int] = field(default_factory=list)
+    shared: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Retirement:
+    """One retired instruction of arrival `arrival`: register is None where none was written, address None where no
+    memory was accessed."""
+
+    arrival: int
+    pc: int
+    next_pc: int
+    register: int | None = None
+    value: int = 0
+    address: int | None = None
+
+
+@dataclass
+class Traffic:
+    """Everything that a run gave. packets[i] is what became of arrivals[i]; departures in order of their clocks."""
+
+    packets: list[PacketResult]
+    departures: list[Departure]
+    clocks: int = 0
+    instructions: int = 0
+    seconds: float = 0.0
+    recording: Recording | None = None
+    retirements: list[Retirement] | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: frames taken in, of how many; clocks so far."""
+
+    done: int
+    total: int
+    clocks: int
+
+
+OnStep = Callable[[Progress], None]
+"""Called now and then during a run. It may use the device's registers and maps: that is how the host works while
+traffic flows."""
+
+
+class DeviceMap(ABC):
+    """A map on a device. Keys and values are bytes of exactly the map's sizes; values are lists, one element for each
+    CPU of a per-CPU map, one in all for others. Errors are OSError with the kernel's errno."""
+
+    definition: "MapDefinition"
+
+    @abstractmethod
+    def lookup(self, key: bytes) -> list[bytes]:
+        """Values at `key`. Raises OSError ENOENT."""
+
+    @abstractmethod
+    def update(self, key: bytes, values: Sequence[bytes], flags: int = 0) -> None:
+        """Set the values at `key`. Raises OSError E2BIG, EEXIST, ENOENT, EINVAL."""
+
+    @abstractmethod
+    def delete(self, key: bytes) -> None:
+        """Remove `key`. Raises OSError ENOENT; EINVAL for arrays."""
+
+    @abstractmethod
+    def next_key(self, key: bytes | None) -> bytes:
+        """The key behind `key`, the first for None or for an unknown one. Raises OSError ENOENT behind the last."""
+
+    def keys(self) -> Iterator[bytes]:
+        """Every key."""
+        key: bytes | None = None
+        while True:
+            try:
+                key = self.next_key(key)
+            except FileNotFoundError:
+                return
+            yield key
+
+    def dump(self) -> dict[bytes, list[bytes]]:
+        """The whole map. Backends that can read in bulk do."""
+        return {key: self.lookup(key) for key in self.keys()}
+
+
+class LoadedProgram(ABC):
+    """A program in a device's program memory."""
+
+    program: "Program"
+
+
+class Device(ABC):
+    """A NIC, or what stands for one."""
+
+    name: str
+    capabilities: Capabilities
+
+    @abstractmethod
+    def create_map(self, definition: "MapDefinition") -> DeviceMap:
+        """Make a map. Raises BpfnicError naming the map, and what of it the device doesn't have or is full."""
+
+    @abstractmethod
+    def load(self, program: "Program", maps: Mapping[str, DeviceMap]) -> LoadedProgram:
+        """Check, link against the maps, and write into program memory. Raises BpfnicError naming program and
+        instruction; then the device is as it was."""
+
+    @abstractmethod
+    def unload(self, loaded: LoadedProgram) -> None:
+        """Free its program memory, once the last packet that uses it has left."""
+
+    @abstractmethod
+    def attach(self, interface: int, loaded: LoadedProgram | None) -> None:
+        """Run `loaded` for packets of `interface` from now on (None: no program), atomically, under traffic too."""
+
+    @abstractmethod
+    def set_ifindex(self, interface: int, ifindex: int) -> None:
+        """What programs know the interface by."""
+
+    @abstractmethod
+    def run(
+        self,
+        arrivals: Sequence[Arrival],
+        pacing: Pacing = Pacing(),
+        on_step: OnStep | None = None,
+        replay: Recording | None = None,
+        retirements: bool = False,
+    ) -> Traffic:
+        """Offer the frames and run until all of them are through. `replay`: do what another device recorded (golden
+        only). `retirements`: also list every retired instruction."""
+
+    @abstractmethod
+    def counters(self) -> dict[str, int | list[int]]:
+        """Counters by register name (spec.registers), all of the same clock; those of interfaces as lists."""
+
+    def close(self) -> None:  # noqa: B027 - not every device holds something
+        """Give everything back."""
+
+
+class Transport(Protocol):
+    """A NIC as seen through its control registers and its streams, and through nothing else."""
+
+    name: str
+
+    def read(self, address: int) -> int:
+        """The 32-bit register at a byte address. Raises BpfnicError if there is none."""
+
+    def write(self, address: int, value: int) -> None:
+        """Write the 32-bit register at a byte address. Raises BpfnicError if there is none."""
+
+    def run(
+        self,
+        arrivals: Sequence[Arrival],
+        pacing: Pacing,
+        on_step: OnStep | None,
+        replay: Recording | None,
+        retirements: bool,
+    ) -> Traffic:
+        """As Device.run."""
+
+    def close(self) -> None:
+        """Give everything back."""
