@@ -84,7 +84,7 @@ class PacketResult:
 
 @dataclass(frozen=True)
 class Departure:
-    """A frame that left. `arrival` indexes the run's arrivals; clock: of its last beat; time_ns: since the run began."""
+    """A frame that left. `arrival` indexes the arrivals; clock: of its last beat; time_ns: since the run began."""
 
     egress: int
     data: bytes
