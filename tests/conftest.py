@@ -1,0 +1,47 @@
+"""What all tests share: cases that run in the running kernel, and the line that says how many did.
+
+A case marked `linux` needs bpf(2). Where that isn't permitted it is skipped with the reason; where it is, and the
+environment has CI set, a skipped one fails the run: nobody would notice that the oracle is gone.
+"""
+
+import os
+
+import pytest
+
+from bpfnic.host.linux.permission import unavailable
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("linux") and (reason := unavailable()):
+        pytest.skip(f"the running kernel is no device here: {reason}")
+
+
+class LinuxCases:
+    """Counts the cases marked `linux`, in the process that reports (with xdist, the one that starts the workers)."""
+
+    def __init__(self):
+        self.ran = self.skipped = 0
+
+    def pytest_runtest_logreport(self, report):
+        if "linux" in report.keywords:
+            self.ran += report.when == "call" and not report.skipped
+            self.skipped += report.skipped
+
+    def pytest_sessionfinish(self, session):
+        if self.lost:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    @property
+    def lost(self) -> bool:
+        """Cases were skipped in CI although the kernel would have run them."""
+        return bool(self.skipped and os.environ.get("CI") and unavailable() is None)
+
+    def pytest_unconfigure(self):
+        if self.ran or self.skipped:
+            verdict = " (an error, for bpf(2) works here)" if self.lost else ""
+            print(f"linux cases: {self.ran} ran in the running kernel, {self.skipped} were skipped{verdict}")
+
+
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(LinuxCases(), "linux-cases")
