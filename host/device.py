@@ -9,6 +9,7 @@ Interfaces are numbered as on the NIC: ports from 0, the host last (number `port
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from bpfnic.spec.causes import Cause
@@ -17,6 +18,29 @@ from bpfnic.spec.programs import XdpAction
 
 if TYPE_CHECKING:
     from bpfnic.host.object import MapDefinition, Program
+
+
+@dataclass(frozen=True)
+class DeviceOptions:
+    """What a backend is asked for. Each backend is a function `open_device(options: DeviceOptions) -> Device`, listed
+    under the entry point group "bpfnic.device"; it raises BpfnicError for what it can't give. golden and rtl build a
+    NIC of just this size (rules: hdl/config.py; names are the same) and return `RegisterDevice(transport)`; linux takes
+    `ports` alone.
+
+    trace: runs are to give a recording and, where asked, retirements (rtl needs its trace port for that). waves: the
+    file to write a trace of all signals to (.fst), rtl only.
+    """
+
+    cores: int = 1
+    threads: int = 16
+    ports: int = 2
+    program_slots: int = 4096
+    packet_buffers: int = 0  # of a core; 0 for twice the threads
+    buffer_bytes: int = 2048
+    map_bytes: int = 128 * 1024
+    maps: int = 64
+    trace: bool = False
+    waves: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -37,12 +61,14 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class Arrival:
-    """A frame that reaches an interface. `time_ns` counts from the start of the run. `error`: the MAC marks it bad."""
+    """A frame that reaches an interface. `time_ns` counts from the start of the run. `error`: the MAC marks it bad.
+    `egress`: the port that a frame from the host asks for."""
 
     interface: int
     data: bytes
     time_ns: int = 0
     error: bool = False
+    egress: int = 0
 
 
 @dataclass(frozen=True)
@@ -207,7 +233,12 @@ class Device(ABC):
 
     @abstractmethod
     def create_map(self, definition: "MapDefinition") -> DeviceMap:
-        """Make a map. Raises BpfnicError naming the map, and what of it the device doesn't have or is full."""
+        """Make a map of zeros. Raises BpfnicError naming the map, and what of it the device lacks or is full."""
+
+    @abstractmethod
+    def destroy_map(self, device_map: DeviceMap) -> None:
+        """Free its memory, once the last packet that may use it has left. Raises BpfnicError while a loaded program
+        uses it."""
 
     @abstractmethod
     def load(self, program: "Program", maps: Mapping[str, DeviceMap]) -> LoadedProgram:
@@ -216,7 +247,8 @@ class Device(ABC):
 
     @abstractmethod
     def unload(self, loaded: LoadedProgram) -> None:
-        """Free its program memory, once the last packet that uses it has left."""
+        """Free its program memory, once the last packet that uses it has left. Raises BpfnicError while it is
+        attached."""
 
     @abstractmethod
     def attach(self, interface: int, loaded: LoadedProgram | None) -> None:
@@ -224,7 +256,7 @@ class Device(ABC):
 
     @abstractmethod
     def set_ifindex(self, interface: int, ifindex: int) -> None:
-        """What programs know the interface by."""
+        """What programs know the interface by. Until set: port p is p + 1, the host is 0 (none)."""
 
     @abstractmethod
     def run(
