@@ -133,12 +133,11 @@ class Execution:
 class Recording:
     """What the golden model needs to do what the device did.
 
-    executions: one for each arrival, None where no program ran. order: the arrivals of the executions in the order in
-    which they began. shared: the CPU of every shared access (map values), in the order of their serial numbers.
+    executions: one for each arrival, None where no program ran. shared: for each shared access (map values), in the
+    order of their serial numbers, the arrival whose program made it.
     """
 
     executions: list[Execution | None] = field(default_factory=list)
-    order: list[int] = field(default_factory=list)
     shared: list[int] = field(default_factory=list)
 
 
