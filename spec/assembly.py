@@ -89,7 +89,7 @@ def _resolve(line: str, slot: int, labels: dict[str, int]) -> str:
 def _spellings(row: Row) -> Iterator[str]:
     """The syntaxes that the assembler takes for a row: the disassembler's, and what else clang or people write."""
     yield row.syntax
-    if row.operation is Operation.CALL_LOCAL:
+    if row.offset is Legal.FRAME:
         yield row.syntax.removesuffix(" frame {offset}")
     if row.operation is Operation.LD_IND:
         yield row.syntax.replace(" {imm:signed}", "")

@@ -64,7 +64,7 @@ class Group(Enum):
     ATOMIC64 = "atomic64"
     PACKET = "packet"
     EXTENSION = "extension"
-    """Not in RFC 9669: callx, which clang and GCC emit for calls through pointers."""
+    """Not in RFC 9669: callx, which clang and GCC emit for calls through pointers. The register holds a slot number."""
 
 
 class Operation(Enum):
@@ -163,7 +163,7 @@ class Row:
     @property
     def register_operand(self) -> bool:
         """True where an arithmetic or conditional jump instruction takes its second operand from `src`, not `imm`."""
-        return bool(self.opcode & 8)
+        return self.src is Legal.REGISTER
 
 
 # Opcode fields (RFC 9669 sections 4, 5): operation << 4 | source << 3 | class, or mode << 5 | size << 3 | class.
@@ -248,7 +248,8 @@ def _jumps() -> Iterator[Row]:
     yield Row("call_local", 0x85, Operation.CALL_LOCAL, 64, 0, 1, Legal.FRAME, Legal.BRANCH, base, "4.3.2",
               "call pc{imm} frame {offset}")  # fmt: skip
     yield Row("call_btf", 0x85, Operation.CALL_BTF, 64, 0, 2, 0, Legal.IMM32, base, "4.3.1", "call btf {imm}")
-    yield Row("callx", 0x8D, Operation.CALLX, 64, Legal.REGISTER, 0, 0, 0, Group.EXTENSION, "", "callx r{dst}")
+    yield Row("callx", 0x8D, Operation.CALLX, 64, Legal.REGISTER, 0, Legal.FRAME, 0, Group.EXTENSION, "",
+              "callx r{dst} frame {offset}")  # fmt: skip
     yield Row("exit", 0x95, Operation.EXIT, 64, 0, 0, 0, 0, base, "4.3", "exit")
 
 

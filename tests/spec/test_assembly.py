@@ -36,6 +36,8 @@ def example(row: isa.Row, registers: tuple[int, int], end: int) -> Instruction:
             values[field] = EXTREMES[Legal.SIGNED16][end]
         elif legal in (Legal.SIGNED16, Legal.IMM32):
             values[field] = EXTREMES[legal][end]
+        elif legal is Legal.FRAME:
+            values[field] = 0  # clang knows no other
         elif not isinstance(legal, Legal):
             values[field] = legal
     return Instruction(row.opcode, **values)
