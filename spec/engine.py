@@ -1,0 +1,70 @@
+"""What the barrel engine executes today: the hardware's capability block, and what the golden model may present too.
+
+GROUPS has a bit for each conformance group that is complete, in the order of isa.Group. FEATURES says what of an
+incomplete group works all the same.
+"""
+
+from collections.abc import Iterable
+from enum import IntFlag
+
+from bpfnic.spec.helpers import BY_NAME
+from bpfnic.spec.isa import Group, Operation, Row
+from bpfnic.spec.maps import MapType
+
+
+class Feature(IntFlag):
+    """Bits of the FEATURES register."""
+
+    MULTIPLY = 1 << 0  # multiplication, of the divmul groups
+    MAP_ATOMICS = 1 << 1  # the atomic groups, on map values only; elsewhere they trap
+
+
+GROUPS = frozenset({Group.BASE32, Group.BASE64})
+FEATURES = Feature.MULTIPLY | Feature.MAP_ATOMICS
+MAP_TYPES = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY})
+HELPERS = frozenset(
+    BY_NAME[name].number
+    for name in (
+        "map_lookup_elem",
+        "map_update_elem",
+        "map_delete_elem",
+        "ktime_get_ns",
+        "get_prandom_u32",
+        "get_smp_processor_id",
+        "redirect",
+        "xdp_adjust_head",
+        "xdp_adjust_tail",
+    )
+)
+
+_ORDER = tuple(Group)
+_ATOMIC = {Group.ATOMIC32, Group.ATOMIC64}
+
+
+def group_bits(groups: Iterable[Group]) -> int:
+    """The GROUPS register of a device."""
+    return sum(1 << _ORDER.index(group) for group in groups)
+
+
+def groups_of(bits: int) -> frozenset[Group]:
+    """The groups in a GROUPS register; bits that this version doesn't know are left out."""
+    return frozenset(group for number, group in enumerate(_ORDER) if bits >> number & 1)
+
+
+def bit_set(numbers: Iterable[int]) -> int:
+    """The MAP_TYPES or HELPERS registers, as one integer with the first register lowest."""
+    return sum(1 << number for number in numbers)
+
+
+def executes(row: Row, groups: frozenset[Group], features: int) -> bool:
+    """Whether a device with these groups and features executes a row (for atomics: at least on map values)."""
+    if row.group in groups:
+        return True
+    if row.operation is Operation.MUL:
+        return bool(features & Feature.MULTIPLY)
+    return row.group in _ATOMIC and bool(features & Feature.MAP_ATOMICS)
+
+
+def atomics_everywhere(width: int, groups: frozenset[Group]) -> bool:
+    """Whether atomics of `width` bits work on stack and packets too."""
+    return (Group.ATOMIC32 if width == 32 else Group.ATOMIC64) in groups
