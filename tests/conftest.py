@@ -12,8 +12,10 @@ from bpfnic.host.linux.permission import unavailable
 
 
 def pytest_runtest_setup(item):
-    if item.get_closest_marker("linux") and (reason := unavailable()):
-        pytest.skip(f"the running kernel is no device here: {reason}")
+    if item.get_closest_marker("linux"):
+        item.user_properties.append(("linux", True))  # travels with the report, from a worker of xdist too
+        if reason := unavailable():
+            pytest.skip(f"the running kernel is no device here: {reason}")
 
 
 class LinuxCases:
@@ -23,7 +25,7 @@ class LinuxCases:
         self.ran = self.skipped = 0
 
     def pytest_runtest_logreport(self, report):
-        if "linux" in report.keywords:
+        if ("linux", True) in report.user_properties:
             self.ran += report.when == "call" and not report.skipped
             self.skipped += report.skipped
 

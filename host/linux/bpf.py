@@ -176,13 +176,10 @@ def map_delete(fd: int, key: bytes) -> None:
     _bpf(_MAP_DELETE, _MapElement(fd, _address(key)))
 
 
-def map_next_key(fd: int, key: bytes | None, key_bytes: int) -> bytes | None:
-    """The key after `key` (the first one for None, or for a key that isn't there), None after the last."""
+def map_next_key(fd: int, key: bytes | None, key_bytes: int) -> bytes:
+    """The key after `key` (the first one for None, or for a key that isn't there); ENOENT after the last."""
     following = ctypes.create_string_buffer(key_bytes)
-    try:
-        _bpf(_MAP_NEXT_KEY, _MapElement(fd, _address(key), ctypes.addressof(following)))
-    except FileNotFoundError:  # ENOENT
-        return None
+    _bpf(_MAP_NEXT_KEY, _MapElement(fd, _address(key), ctypes.addressof(following)))
     return following.raw
 
 

@@ -52,13 +52,13 @@ def test_array_map(closing):
     assert [bpf.map_lookup(fd, key, 3) for key in (KEY0, KEY1)] == [bytes(3), b"abc"]
     assert bpf.map_next_key(fd, None, 4) == KEY0
     assert bpf.map_next_key(fd, KEY0, 4) == KEY1
-    assert bpf.map_next_key(fd, KEY1, 4) is None
     for call, number in [
         (lambda: bpf.map_lookup(fd, KEY2, 3), errno.ENOENT),
         (lambda: bpf.map_update(fd, KEY2, b"xyz"), errno.E2BIG),
         (lambda: bpf.map_update(fd, KEY0, b"xyz", UpdateFlag.NOEXIST), errno.EEXIST),
         (lambda: bpf.map_update(fd, KEY0, b"xyz", 1 << 8), errno.EINVAL),
         (lambda: bpf.map_delete(fd, KEY0), errno.EINVAL),
+        (lambda: bpf.map_next_key(fd, KEY1, 4), errno.ENOENT),
     ]:
         with pytest.raises(OSError) as caught:
             call()
@@ -67,7 +67,8 @@ def test_array_map(closing):
 
 def test_hash_map(closing):
     fd = closing(bpf.map_create(MapType.HASH, 4, 8, 2))
-    assert bpf.map_next_key(fd, None, 4) is None
+    with pytest.raises(FileNotFoundError):
+        bpf.map_next_key(fd, None, 4)
     bpf.map_update(fd, KEY1, bytes(range(8)), UpdateFlag.NOEXIST)
     bpf.map_update(fd, KEY1, bytes(range(1, 9)), UpdateFlag.EXIST)
     assert bpf.map_lookup(fd, KEY1, 8) == bytes(range(1, 9))
