@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from bpfnic.spec.causes import Cause
+from bpfnic.spec.engine import Feature
+from bpfnic.spec.isa import Group
 from bpfnic.spec.maps import MapType
 from bpfnic.spec.programs import XdpAction
 
@@ -54,7 +56,8 @@ class Capabilities:
     map_bytes: int
     maps: int
     buffer_bytes: int
-    groups: frozenset[str]
+    groups: frozenset[Group]
+    features: Feature
     map_types: frozenset[MapType]
     helpers: frozenset[int]
 
