@@ -96,7 +96,8 @@ class PacketResult:
 
     accepted: false for a frame that was refused at the ingress. verdict: r0, 32 bits; None where no program ran.
     egress: where it went, None for nowhere. data: the frame as it left. cause: why it was aborted.
-    started, finished: the clocks in which its program began and ended.
+    started, finished: the clocks in which its program began and ended. note: what of a recording the program could not
+    do (golden only), empty if it could.
     """
 
     accepted: bool
@@ -109,6 +110,7 @@ class PacketResult:
     started: int | None = None
     finished: int | None = None
     instructions: int | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)

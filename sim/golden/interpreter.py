@@ -25,7 +25,7 @@ from bpfnic.spec import addresses, isa
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import SLOT_BYTES, WIDE_OPCODE, Instruction, decode
-from bpfnic.spec.isa import Group, Legal, Operation, Row
+from bpfnic.spec.isa import Legal, Operation, Row
 
 MASK = {width: (1 << width) - 1 for width in (8, 16, 32, 64)}
 
@@ -75,8 +75,9 @@ class Memory(Protocol):
     def shared_parts(self, address: int, size: int) -> list[int]:
         """Bytes of each part of a shared access, lower addresses first; empty for what this thread alone reaches."""
 
-    def load(self, address: int, size: int) -> int:
-        """Raises Trap(MEMORY_ACCESS) outside every window, Trap(MISALIGNED) where the window asks for alignment."""
+    def load(self, address: int, size: int, aligned: bool = True) -> int:
+        """Raises Trap(MEMORY_ACCESS) outside every window, Trap(MISALIGNED) where the window asks for alignment and so
+        does the access (an instruction's is `aligned`, a helper's need not be)."""
 
     def store(self, address: int, size: int, value: int) -> None:
         """Raises Trap as `load` does."""
@@ -105,10 +106,10 @@ class Step(NamedTuple):
 
 class Code:
     """The program store: `slots` 8-byte slots, zero (an illegal instruction) where nothing was written. Instructions
-    outside `groups` trap as UNSUPPORTED. Each is decoded when it is first reached."""
+    that the device doesn't execute trap as UNSUPPORTED. Each is decoded when it is first reached."""
 
-    def __init__(self, slots: int, groups: frozenset[Group] = frozenset(Group)):
-        self.groups = groups
+    def __init__(self, slots: int, executes: Callable[[Row], bool] = lambda row: True):
+        self.executes = executes
         self._bytes = bytearray(slots * SLOT_BYTES)
         self._steps: list[Step | None] = [None] * slots
 
@@ -120,6 +121,10 @@ class Code:
         self._bytes[slot * SLOT_BYTES : slot * SLOT_BYTES + len(code)] = code
         before = max(slot - 1, 0)  # may hold the first half of a wide instruction
         self._steps[before : slot + count] = [None] * (slot + count - before)
+
+    def read(self, slot: int) -> bytes:
+        """The 8 bytes of a slot."""
+        return bytes(self._bytes[slot * SLOT_BYTES : (slot + 1) * SLOT_BYTES])
 
     def step(self, pc: int) -> Step:
         """The instruction at `pc`. Raises Trap(PROGRAM_RANGE) outside the store."""
@@ -141,7 +146,7 @@ class Code:
             row = isa.find(instruction)
         except BpfnicError:
             return Step(_trap(Cause.ILLEGAL_INSTRUCTION), False, Instruction(self._bytes[start]), None)
-        if row.group not in self.groups:
+        if not self.executes(row):
             return Step(_trap(Cause.UNSUPPORTED), False, instruction, None)
         build = _BUILDERS.get(row.operation, _arithmetic)
         return Step(build(row, instruction), build in _SUSPENDING, instruction, _written(row, instruction))

@@ -1,0 +1,248 @@
+"""The golden NIC behind the driver: frames one after the other, or exactly as a device recorded them."""
+
+import random
+import time
+from collections.abc import Generator, Sequence
+
+from bpfnic.host.device import (
+    Arrival,
+    Departure,
+    Device,
+    DeviceOptions,
+    Execution,
+    OnStep,
+    Pacing,
+    PacketResult,
+    Progress,
+    Recording,
+    Retirement,
+    Traffic,
+)
+from bpfnic.sim.golden.helpers import Samples
+from bpfnic.sim.golden.interpreter import Retired, SharedAccess
+from bpfnic.sim.golden.memory import Buffer
+from bpfnic.sim.golden.nic import GoldenNic, Size
+from bpfnic.sim.golden.outcome import Outcome
+from bpfnic.spec import engine
+from bpfnic.spec.errors import BpfnicError
+
+STEP_FRAMES = 64  # between two reports of progress
+
+
+def open_device(options: DeviceOptions) -> Device:
+    """A golden NIC of the size and with the capabilities that the hardware has with these options."""
+    if options.waves is not None:
+        raise BpfnicError("the golden model has no signals to write waves of (--backend rtl has)")
+    from bpfnic.host.driver import RegisterDevice
+
+    return RegisterDevice(GoldenTransport(options))
+
+
+class GoldenTransport:
+    """The golden NIC as a Transport. It has no clocks: Traffic.clocks is 0, and a departure's time is its arrival's."""
+
+    name = "golden"
+
+    def __init__(self, options: DeviceOptions):
+        self.nic = GoldenNic(
+            Size(
+                cores=options.cores,
+                threads=options.threads,
+                program_slots=options.program_slots,
+                packet_buffers=options.packet_buffers or 2 * options.threads,
+                buffer_bytes=options.buffer_bytes,
+                map_bytes=options.map_bytes,
+                maps=options.maps,
+                ports=options.ports,
+                groups=engine.group_bits(engine.GROUPS),
+                features=engine.FEATURES,
+                map_types=engine.bit_set(engine.MAP_TYPES),
+                helpers=engine.bit_set(engine.HELPERS),
+            )
+        )
+        self.cpus = options.cores * options.threads
+        self.read = self.nic.registers.read
+        self.write = self.nic.registers.write
+
+    def run(
+        self,
+        arrivals: Sequence[Arrival],
+        pacing: Pacing,
+        on_step: OnStep | None,
+        replay: Recording | None,
+        retirements: bool,
+    ) -> Traffic:
+        """As Device.run. A free run takes the frames in the order given, packet n on CPU n modulo the CPUs; its clock
+        is the arrival's time and its random numbers are those of a generator seeded with pacing.seed. A program that
+        can't do what was recorded gets a `note` in its PacketResult."""
+        if not self.nic.enabled():
+            raise BpfnicError("the ingresses are not enabled (register CONTROL)")
+        began = time.monotonic()
+        traffic = Traffic([], [], retirements=[] if retirements else None)
+        if replay is None:
+            self._run_freely(arrivals, pacing, on_step, traffic)
+        else:
+            self._run_as_recorded(arrivals, replay, on_step, traffic)
+        traffic.seconds = time.monotonic() - began
+        return traffic
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    # ------------------------------------------------------------ free run
+
+    def _run_freely(
+        self, arrivals: Sequence[Arrival], pacing: Pacing, on_step: OnStep | None, traffic: Traffic
+    ) -> None:
+        traffic.recording = Recording()
+        source = random.Random(pacing.seed)
+        accepted = 0
+        for number, arrival in enumerate(arrivals):
+            run = _Run(self.nic, number, arrival, traffic)
+            execution = None
+            entry = self.nic.entry(arrival.interface)
+            if run.result.accepted and entry is not None:
+                samples = FreeSamples(arrival.time_ns, source)
+                cpu = accepted % self.cpus
+                run.begin(entry, cpu, samples)
+                while run.waits:
+                    traffic.recording.shared.append(number)
+                    run.share()
+                execution = Execution(cpu, entry, tuple(samples.taken))
+            accepted += run.result.accepted
+            traffic.recording.executions.append(execution)
+            run.leave()
+            if on_step and (number + 1) % STEP_FRAMES == 0:
+                on_step(Progress(number + 1, len(arrivals), 0))
+
+    # ------------------------------------------------------------ replay
+
+    def _run_as_recorded(
+        self, arrivals: Sequence[Arrival], replay: Recording, on_step: OnStep | None, traffic: Traffic
+    ) -> None:
+        """Each program stands before its next shared access, and the accesses are made in the order of the recording.
+        What lies between shared accesses is nobody else's business, so it may run at any time."""
+        runs = [_Run(self.nic, number, arrival, traffic) for number, arrival in enumerate(arrivals)]
+        for run, execution in zip(runs, replay.executions, strict=True):
+            if run.result.accepted and execution is not None:
+                run.begin(execution.entry, execution.cpu, RecordedSamples(execution.samples))
+        for done, number in enumerate(replay.shared):
+            runs[number].share()
+            if on_step and done % (1024 * STEP_FRAMES) == 0:
+                on_step(Progress(done * len(arrivals) // len(replay.shared), len(arrivals), 0))
+        for run in runs:
+            run.leave()
+
+
+class FreeSamples:
+    """Clock and random numbers of a free run: the clock stands at the arrival's time and advances with every look."""
+
+    def __init__(self, time_ns: int, source: random.Random):
+        self.time_ns = time_ns
+        self.source = source
+        self.taken: list[int] = []
+
+    def clock(self) -> int:
+        self.time_ns += 1
+        self.taken.append(self.time_ns)
+        return self.time_ns
+
+    def random(self) -> int:
+        self.taken.append(self.source.getrandbits(32))
+        return self.taken[-1]
+
+
+class RecordedSamples:
+    """Clock and random numbers as recorded, in the order in which they were taken."""
+
+    def __init__(self, samples: tuple[int, ...]):
+        self.left = list(reversed(samples))
+        self.missing = False
+
+    def clock(self) -> int:
+        return self._next()
+
+    def random(self) -> int:
+        return self._next()
+
+    def _next(self) -> int:
+        if self.left:
+            return self.left.pop()
+        self.missing = True
+        return 0
+
+
+class _Run:
+    """One frame, from its end at the ingress to its leaving."""
+
+    def __init__(self, nic: GoldenNic, number: int, arrival: Arrival, traffic: Traffic):
+        self.nic = nic
+        self.number = number
+        self.arrival = arrival
+        self.traffic = traffic
+        self.result = PacketResult(nic.admit(arrival.interface, arrival.data, arrival.error))
+        traffic.packets.append(self.result)
+        self.buffer = Buffer(arrival.data, nic.size.buffer_bytes) if self.result.accepted else None
+        self.program: Generator[SharedAccess, None, tuple[Outcome, int]] | None = None
+        self.samples: Samples | None = None
+        self.outcome = nic.without_program(arrival.interface)
+        self.waits = False
+
+    def begin(self, entry: int, cpu: int, samples: Samples) -> None:
+        """Run the program up to its first shared access, or to its end."""
+        assert self.buffer is not None
+        self.samples = samples
+        self.result.cpu = cpu
+        trace = self._trace if self.traffic.retirements is not None else None
+        self.program = self.nic.execute(self.arrival.interface, self.buffer, entry, cpu, samples, trace)
+        self._proceed()
+
+    def share(self) -> None:
+        """Make the shared access that the program stands before, and run up to the next one, or to the end."""
+        if self.waits:
+            self._proceed()
+        else:
+            self.result.note = self.result.note or "more accesses to map values were recorded than the program makes"
+
+    def leave(self) -> None:
+        """Count what became of the frame, and let it go."""
+        if self.buffer is None:
+            return
+        if self.waits:
+            self.result.note = "the program makes more accesses to map values than were recorded"
+            return
+        if isinstance(self.samples, RecordedSamples) and (self.samples.missing or self.samples.left):
+            self.result.note = "the program asks for another number of clock and random values than were recorded"
+        frame = self.buffer.frame
+        self.nic.release(self.arrival.interface, self.outcome, frame)
+        result, outcome = self.result, self.outcome
+        result.action, result.verdict, result.cause = outcome.action, outcome.verdict, outcome.cause
+        result.egress = outcome.egress
+        if outcome.egress is not None:
+            result.data = frame
+            self.traffic.departures.append(
+                Departure(outcome.egress, frame, self.number, time_ns=self.arrival.time_ns)
+            )
+
+    def _proceed(self) -> None:
+        assert self.program is not None
+        try:
+            next(self.program)
+            self.waits = True
+        except StopIteration as end:
+            self.waits = False
+            self.outcome, self.result.instructions = end.value
+            self.traffic.instructions += end.value[1]
+
+    def _trace(self, retired: Retired) -> None:
+        assert self.traffic.retirements is not None
+        self.traffic.retirements.append(
+            Retirement(
+                self.number,
+                retired.pc,
+                retired.pc if retired.next_pc is None else retired.next_pc,
+                retired.register,
+                retired.value,
+                retired.address,
+            )
+        )

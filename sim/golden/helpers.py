@@ -1,0 +1,105 @@
+"""The helpers, as Linux 6.18 has them (kernel/bpf/helpers.c, net/core/filter.c)."""
+
+from collections.abc import Callable
+from errno import EINVAL
+from typing import Protocol
+
+from bpfnic.sim.golden.interpreter import Helper, Suspending, Thread
+from bpfnic.sim.golden.maps import Maps
+from bpfnic.sim.golden.memory import Buffer
+from bpfnic.spec import addresses
+from bpfnic.spec.helpers import BY_NAME
+from bpfnic.spec.programs import XdpAction
+
+
+class Samples(Protocol):
+    """Where what no program can compute comes from: a recording, or a generator."""
+
+    def clock(self) -> int:
+        """Nanoseconds, 64 bits."""
+
+    def random(self) -> int:
+        """32 random bits."""
+
+
+class Helpers:
+    """The helpers for one running program, by number in `table`; only the `offered` ones. A helper gives way before
+    each shared access and returns r0; negative results are error numbers.
+
+    After the program's exit, `target` is the ifindex that it last redirected to, or None.
+    """
+
+    def __init__(self, cpu: int, buffer: Buffer, maps: Maps, offered: frozenset[int], samples: Samples):
+        self.cpu = cpu
+        self.buffer = buffer
+        self.maps = maps
+        self.samples = samples
+        self.target: int | None = None
+        bodies: dict[str, Helper] = {
+            "map_lookup_elem": self.map_lookup_elem,
+            "map_update_elem": self.map_update_elem,
+            "map_delete_elem": self.map_delete_elem,
+            "ktime_get_ns": _at_once(lambda: self.samples.clock()),
+            "get_prandom_u32": _at_once(lambda: self.samples.random()),
+            "get_smp_processor_id": _at_once(lambda: self.cpu),
+            "redirect": _at_once(self.redirect, 2),
+            "xdp_adjust_head": _at_once(self.xdp_adjust_head, 2),
+            "xdp_adjust_tail": _at_once(self.xdp_adjust_tail, 2),
+        }
+        numbered = {BY_NAME[name].number: body for name, body in bodies.items()}
+        self.table = {number: body for number, body in numbered.items() if number in offered}
+
+    def map_lookup_elem(self, thread: Thread) -> Suspending:
+        return self.maps.lookup(thread, self.cpu, *thread.registers[1:3])
+
+    def map_update_elem(self, thread: Thread) -> Suspending:
+        return self.maps.update(thread, self.cpu, *thread.registers[1:5])
+
+    def map_delete_elem(self, thread: Thread) -> Suspending:
+        return self.maps.delete(thread, *thread.registers[1:3])
+
+    def redirect(self, ifindex: int, flags: int) -> int:
+        """bpf_xdp_redirect: no flags are known, and a wrong call leaves an earlier target alone."""
+        if flags:
+            return XdpAction.XDP_ABORTED
+        self.target = ifindex & 0xFFFFFFFF
+        return XdpAction.XDP_REDIRECT
+
+    def xdp_adjust_head(self, _context: int, delta: int) -> int:
+        """bpf_xdp_adjust_head: metadata moves along, the frame header's room and 14 bytes of frame stay."""
+        buffer, delta = self.buffer, _signed32(delta)
+        metadata = buffer.data - buffer.data_meta
+        data = buffer.data + delta
+        if data < addresses.FRAME_HEADER + metadata or data > buffer.data_end - addresses.ETH_HLEN:
+            return -EINVAL
+        moved = bytes(buffer.bytes[buffer.data_meta : buffer.data])
+        buffer.data_meta += delta
+        buffer.data = data
+        buffer.bytes[buffer.data_meta : data] = moved
+        return 0
+
+    def xdp_adjust_tail(self, _context: int, delta: int) -> int:
+        """bpf_xdp_adjust_tail: what the frame grows by is zero."""
+        buffer, delta = self.buffer, _signed32(delta)
+        data_end = buffer.data_end + delta
+        if data_end > addresses.data_hard_end(len(buffer.bytes)) or data_end < buffer.data + addresses.ETH_HLEN:
+            return -EINVAL
+        if delta > 0:
+            buffer.bytes[buffer.data_end : data_end] = bytes(delta)
+        buffer.data_end = data_end
+        return 0
+
+
+def _signed32(value: int) -> int:
+    """The low half as a C int."""
+    return (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+
+
+def _at_once(body: Callable[..., int], arguments: int = 0) -> Helper:
+    """A helper that shares nothing: `body` gets r1 to r`arguments`."""
+
+    def helper(thread: Thread) -> Suspending:
+        yield from ()
+        return body(*thread.registers[1 : 1 + arguments])
+
+    return helper

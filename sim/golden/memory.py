@@ -1,0 +1,114 @@
+"""What a program can reach: context, stack, packet, and the map values that all programs share (spec/addresses.py)."""
+
+from bpfnic.sim.golden.interpreter import Trap
+from bpfnic.spec import addresses
+from bpfnic.spec.causes import Cause
+from bpfnic.spec.programs import XDP_MD
+
+
+class Buffer:
+    """A packet in its buffer: `buffer_bytes` bytes, zero but for the frame at HEADROOM. Offsets count from the buffer's
+    start; data_meta <= data <= data_end."""
+
+    def __init__(self, frame: bytes, buffer_bytes: int):
+        self.bytes = bytearray(buffer_bytes)
+        self.data_meta = self.data = addresses.HEADROOM
+        self.data_end = self.data + len(frame)
+        self.bytes[self.data : self.data_end] = frame
+
+    @property
+    def frame(self) -> bytes:
+        """The bytes between data and data_end: what leaves."""
+        return bytes(self.bytes[self.data : self.data_end])
+
+
+class Memory:
+    """The windows of one running program. Addresses are below 2**32 already (the interpreter sees to that).
+
+    Natural alignment is asked of the context, the stack and every atomic; packets and map values take any other
+    alignment. An access outside every window is that, whatever its alignment. `atomic_sizes`: sizes in bytes of atomics
+    that this device has on stack and packet too.
+    """
+
+    def __init__(self, buffer: Buffer, ifindex: int, map_memory: bytearray, atomic_sizes: frozenset[int]):
+        self.buffer = buffer
+        self.ifindex = ifindex
+        self.stack = bytearray(addresses.STACK_BYTES)
+        self.map_memory = map_memory
+        self.atomic_sizes = atomic_sizes
+
+    def shared_parts(self, address: int, size: int) -> list[int]:
+        """Sizes in bytes of the shared accesses of an access, the lower addresses first; empty outside map values. The
+        hardware takes one row of map memory at a time."""
+        if not self._in_maps(address, size):
+            return []
+        in_row = addresses.ROW_BYTES - address % addresses.ROW_BYTES
+        return [size] if size <= in_row else [in_row, size - in_row]
+
+    def load(self, address: int, size: int, aligned: bool = True) -> int:
+        """Zero-extended little-endian integer. aligned: ask for natural alignment where the window has it (helpers
+        don't). Raises Trap."""
+        memory, offset = self._find(address, size, write=False, aligned=aligned)
+        return int.from_bytes(memory[offset : offset + size], "little")
+
+    def store(self, address: int, size: int, value: int) -> None:
+        """Store the low `size` bytes. Raises Trap."""
+        memory, offset = self._find(address, size, write=True)
+        memory[offset : offset + size] = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
+
+    def check_atomic(self, address: int, size: int) -> None:
+        """Raises Trap where no atomic operation is possible."""
+        self._find(address, size, write=True)
+        if address % size:
+            raise Trap(Cause.MISALIGNED)
+        if not self._in_maps(address, size) and size not in self.atomic_sizes:
+            raise Trap(Cause.UNSUPPORTED)
+
+    def load_packet(self, offset: int, size: int) -> int | None:
+        """Big-endian integer at `offset` from data, None where it isn't all in the packet (LD_ABS, LD_IND)."""
+        start = self.buffer.data + offset
+        if offset < 0 or start + size > self.buffer.data_end:
+            return None
+        return int.from_bytes(self.buffer.bytes[start : start + size], "big")
+
+    def _in_maps(self, address: int, size: int) -> bool:
+        first, behind = addresses.MAP_VALUES, addresses.MAP_VALUES + len(self.map_memory)
+        return first <= address and address + size <= behind
+
+    def _find(self, address: int, size: int, write: bool, aligned: bool = True) -> tuple[bytearray, int]:
+        """The memory that an access hits, and the offset in it. Raises Trap."""
+        if self._in_maps(address, size):
+            return self.map_memory, address - addresses.MAP_VALUES
+        packet, buffer = address - addresses.PACKET, self.buffer
+        if buffer.data_meta <= packet and packet + size <= buffer.data_end:
+            return buffer.bytes, packet
+        stack = address - addresses.STACK
+        if 0 <= stack and stack + size <= addresses.STACK_BYTES:
+            if aligned:
+                self._align(address, size)
+            return self.stack, stack
+        context = address - addresses.CONTEXT
+        if 0 <= context and context + size <= addresses.CONTEXT_BYTES and not write:
+            if aligned:
+                self._align(address, size)
+            return self._context(), context
+        raise Trap(Cause.MEMORY_ACCESS)
+
+    def _align(self, address: int, size: int) -> None:
+        if address % size:
+            raise Trap(Cause.MISALIGNED)
+
+    def _context(self) -> bytearray:
+        """struct xdp_md as it is now."""
+        buffer = self.buffer
+        values = {
+            "data": addresses.PACKET + buffer.data,
+            "data_end": addresses.PACKET + buffer.data_end,
+            "data_meta": addresses.PACKET + buffer.data_meta,
+            "ingress_ifindex": self.ifindex,
+        }
+        context = bytearray(addresses.CONTEXT_BYTES)
+        for field in XDP_MD:
+            value = values.get(field.name, 0)
+            context[field.offset : field.offset + field.size] = value.to_bytes(field.size, "little")
+        return context

@@ -1,0 +1,202 @@
+"""The reference NIC: registers, program store, map memory, and what becomes of a frame. Clear before fast.
+
+It has the hardware's registers, addresses and map layout, and neither its clocks nor its order: whoever drives it
+(sim/golden/device.py) decides on which CPU a frame's program runs, and when each shared access happens.
+"""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, fields
+
+from bpfnic.sim.golden import outcome
+from bpfnic.sim.golden.helpers import Helpers, Samples
+from bpfnic.sim.golden.interpreter import Code, Retired, SharedAccess, Thread, Trap
+from bpfnic.sim.golden.maps import Descriptor, Maps
+from bpfnic.sim.golden.memory import Buffer, Memory
+from bpfnic.sim.golden.outcome import Outcome
+from bpfnic.sim.golden.registers import Registers
+from bpfnic.spec import addresses, engine, registers
+from bpfnic.spec.causes import Cause
+from bpfnic.spec.programs import XdpAction
+from bpfnic.spec.registers import CONTROL_ENABLE, ENTRY_VALID, INTERFACES
+
+COUNTED_AS = {
+    XdpAction.XDP_ABORTED: "ABORTED",
+    XdpAction.XDP_DROP: "DROPPED",
+    XdpAction.XDP_PASS: "PASSED",
+    XdpAction.XDP_TX: "TRANSMITTED",
+    XdpAction.XDP_REDIRECT: "REDIRECTED",
+}
+REFUSALS = ("REFUSED_FULL", "REFUSED_LONG", "REFUSED_ERROR")
+
+
+@dataclass(frozen=True)
+class Size:
+    """What the NIC says of itself in its capability block (registers of the same names)."""
+
+    cores: int
+    threads: int
+    program_slots: int
+    packet_buffers: int
+    buffer_bytes: int
+    map_bytes: int
+    maps: int
+    ports: int
+    groups: int
+    features: int
+    map_types: int
+    helpers: int
+
+
+class GoldenNic:
+    """One NIC. Counts into its registers' counters; they show at a SNAPSHOT."""
+
+    def __init__(self, size: Size):
+        self.size = size
+        groups = engine.groups_of(size.groups)
+        self.code = Code(size.program_slots, lambda row: engine.executes(row, groups, size.features))
+        self.atomic_sizes = frozenset(width // 8 for width in (32, 64) if engine.atomics_everywhere(width, groups))
+        self.helpers = frozenset(number for number in range(256) if size.helpers >> number & 1)
+        self.map_memory = bytearray(size.map_bytes)
+        self.descriptors = [Descriptor() for _ in range(size.maps)]
+        self.maps = Maps(self.descriptors)
+        self.counters = {
+            register.name: [0] * register.count
+            for register in registers.REGISTERS
+            if register.offset >= registers.BY_NAME["RECEIVED"].offset
+        }
+        self.in_flight = [0] * INTERFACES
+        self.accepted = [0] * INTERFACES
+        self.released = [0] * INTERFACES
+        self.retired = 0
+        self.lower_half = 0  # of the slot that is being written
+        self.registers = Registers()
+        self._describe()
+        self._behave()
+
+    # ------------------------------------------------------------ frames
+
+    def admit(self, ingress: int, frame: bytes, error: bool) -> bool:
+        """A frame's end at an ingress: count it, and say whether it is accepted."""
+        self._count("RECEIVED", ingress)
+        self._count("RECEIVED_BYTES", ingress, len(frame))
+        if len(frame) > self.size.buffer_bytes - addresses.HEADROOM:
+            self._count("REFUSED_LONG", ingress)
+        elif error or len(frame) < addresses.ETH_HLEN:
+            self._count("REFUSED_ERROR", ingress)
+        else:
+            self.accepted[ingress] += 1
+            self.in_flight[ingress] += 1
+            return True
+        return False
+
+    def entry(self, ingress: int) -> int | None:
+        """First slot of the program that is attached to an ingress."""
+        entry = self.registers.get("ENTRY", ingress)
+        return entry & 0xFFFF if entry & ENTRY_VALID else None
+
+    def without_program(self, ingress: int) -> Outcome:
+        """What becomes of a frame where no program is attached: to the host, and from the host to port 0."""
+        if ingress == self.size.ports:
+            return Outcome(XdpAction.XDP_TX, 0)
+        return Outcome(XdpAction.XDP_PASS, self.size.ports)
+
+    def execute(
+        self,
+        ingress: int,
+        buffer: Buffer,
+        entry: int,
+        cpu: int,
+        samples: Samples,
+        trace: Callable[[Retired], None] | None = None,
+    ) -> Generator[SharedAccess, None, tuple[Outcome, int]]:
+        """Run the program at `entry` on a frame; gives way before each shared access. Returns the outcome and the
+        instructions retired."""
+        ifindex = self.registers.get("IFINDEX", ingress)
+        memory = Memory(buffer, ifindex, self.map_memory, self.atomic_sizes)
+        helpers = Helpers(cpu, buffer, self.maps, self.helpers, samples)
+        thread = Thread(self.code, memory, helpers.table, budget=self.registers["BUDGET"], trace=trace)
+        try:
+            verdict = (yield from thread.run(entry)) & 0xFFFFFFFF
+        except Trap as trap:
+            decided = outcome.aborted(trap.cause)
+        else:
+            ports = [self.registers.get("IFINDEX", port) for port in range(self.size.ports)]
+            decided = outcome.decide(verdict, helpers.target, ingress, ports, self.size.ports)
+        self.retired += thread.retired
+        return decided, thread.retired
+
+    def release(self, ingress: int, decided: Outcome, frame: bytes) -> None:
+        """A frame leaves: count its outcome, and the frame itself at its egress."""
+        self.released[ingress] += 1
+        self.in_flight[ingress] -= 1
+        self._count(COUNTED_AS[decided.action], ingress)
+        if decided.cause is not Cause.NONE:
+            self._count("CAUSES", decided.cause)
+        if decided.egress is not None:
+            self._count("SENT", decided.egress)
+            self._count("SENT_BYTES", decided.egress, len(frame))
+
+    def enabled(self) -> bool:
+        """Whether the ingresses accept frames."""
+        return bool(self.registers["CONTROL"] & CONTROL_ENABLE)
+
+    # ------------------------------------------------------------ registers
+
+    def _describe(self) -> None:
+        self.registers["MAGIC"] = registers.MAGIC
+        self.registers["VERSION"] = registers.VERSION
+        for field in fields(self.size):
+            name, value = field.name.upper(), getattr(self.size, field.name)
+            for index in range(registers.BY_NAME[name].count):
+                self.registers.set(name, index, value >> 32 * index)
+
+    def _behave(self) -> None:
+        on_read, on_write = self.registers.on_read, self.registers.on_write
+        on_read["PROGRAM_DATA"] = lambda _: self._read_program()
+        on_write["PROGRAM_DATA"] = lambda _, value: self._write_program(value)
+        on_read["MAP_DATA"] = lambda _: self._read_map()
+        on_write["MAP_DATA"] = lambda _, value: self._write_map(value)
+        on_write["MAP_COMMIT"] = lambda _, index: self._commit(index)
+        on_write["SNAPSHOT"] = lambda _, __: self._snapshot()
+        on_read["NEXT_SEQUENCE"] = lambda index: self.accepted[index] & 0xFFFFFFFF
+        on_read["OLDEST_SEQUENCE"] = lambda index: self.released[index] & 0xFFFFFFFF
+
+    def _read_program(self) -> int:
+        half = self._advance("PROGRAM_ADDRESS", 1) % (2 * self.size.program_slots)
+        return int.from_bytes(self.code.read(half // 2)[4 * (half % 2) :][:4], "little")
+
+    def _write_program(self, value: int) -> None:
+        """A slot is written with its upper half."""
+        half = self._advance("PROGRAM_ADDRESS", 1) % (2 * self.size.program_slots)
+        if half % 2 == 0:
+            self.lower_half = value
+        else:
+            self.code.write(half // 2, (self.lower_half | value << 32).to_bytes(8, "little"))
+
+    def _read_map(self) -> int:
+        at = self._advance("MAP_ADDRESS", 4) % self.size.map_bytes & ~3
+        return int.from_bytes(self.map_memory[at : at + 4], "little")
+
+    def _write_map(self, value: int) -> None:
+        at = self._advance("MAP_ADDRESS", 4) % self.size.map_bytes & ~3
+        self.map_memory[at : at + 4] = value.to_bytes(4, "little")
+
+    def _advance(self, pointer: str, step: int) -> int:
+        at = self.registers[pointer]
+        self.registers[pointer] = at + step
+        return at
+
+    def _commit(self, index: int) -> None:
+        if index < len(self.descriptors):
+            for field in fields(Descriptor):
+                setattr(self.descriptors[index], field.name, self.registers["MAP_" + field.name.upper()])
+
+    def _snapshot(self) -> None:
+        self.counters["IN_FLIGHT"] = list(self.in_flight)
+        self.counters["RETIRED"] = [self.retired, self.retired >> 32]
+        for name, values in self.counters.items():
+            for index, value in enumerate(values):
+                self.registers.set(name, index, value)
+
+    def _count(self, name: str, index: int, amount: int = 1) -> None:
+        self.counters[name][index] += amount

@@ -1,0 +1,45 @@
+"""What becomes of a packet: from a program's end to an egress and a count (kernel: xdp_do_redirect)."""
+
+from dataclasses import dataclass
+
+from bpfnic.spec.causes import Cause
+from bpfnic.spec.programs import XdpAction
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """action: what is counted; egress: the interface the frame leaves by, None for nowhere; cause: why it was aborted;
+    verdict: r0 of the program, None where none ran or it was ended."""
+
+    action: XdpAction
+    egress: int | None = None
+    cause: Cause = Cause.NONE
+    verdict: int | None = None
+
+
+def aborted(cause: Cause, verdict: int | None = None) -> Outcome:
+    """Ended with a cause."""
+    return Outcome(XdpAction.XDP_ABORTED, None, cause, verdict)
+
+
+def decide(verdict: int, target: int | None, ingress: int, ports: list[int], host: int) -> Outcome:
+    """The outcome of a program that ended with `verdict` (32 bits).
+
+    target: the ifindex it redirected to, or None. ports: the ifindex of each port, 0 for none. host: the host's
+    interface number."""
+    if verdict > XdpAction.XDP_REDIRECT:
+        return aborted(Cause.VERDICT, verdict)
+    action = XdpAction(verdict)
+    match action:
+        case XdpAction.XDP_ABORTED:
+            return aborted(Cause.PROGRAM, verdict)
+        case XdpAction.XDP_DROP:
+            return Outcome(action, None, verdict=verdict)
+        case XdpAction.XDP_PASS:
+            return Outcome(action, host, verdict=verdict)
+        case XdpAction.XDP_TX:
+            return Outcome(action, ingress, verdict=verdict)
+        case XdpAction.XDP_REDIRECT:
+            if not target or target not in ports:
+                return aborted(Cause.REDIRECT, verdict)
+            return Outcome(action, ports.index(target), verdict=verdict)
