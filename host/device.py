@@ -191,6 +191,8 @@ class DeviceMap(ABC):
     CPU of a per-CPU map, one in all for others. Errors are OSError with the kernel's errno."""
 
     definition: "MapDefinition"
+    copies: int
+    """Values for each key: as many as CPUs in a per-CPU map, otherwise 1."""
 
     @abstractmethod
     def lookup(self, key: bytes) -> list[bytes]:
