@@ -111,6 +111,12 @@ def run(side: Namespace, *command: str, fails: bool = False) -> None:
         raise SystemExit(f"{' '.join(command)}: exit status {result.returncode}\n{result.stdout}{result.stderr}")
 
 
+def start(side: Namespace, command: list[str]) -> subprocess.Popen[bytes]:
+    """Starts a program inside."""
+    null = subprocess.DEVNULL
+    return side.call(lambda: subprocess.Popen(command, stdin=null, stdout=null, stderr=null))
+
+
 @contextlib.contextmanager
 def servers(side: Namespace) -> Iterator[None]:
     """dnsmasq and Python's http.server, running while the block does."""
@@ -132,11 +138,8 @@ def servers(side: Namespace) -> Iterator[None]:
             "--log-facility=-",
         ]
         web = [sys.executable, "-m", "http.server", "80", "--bind", "::", "--directory", folder]
-        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        running = [
-            side.call(subprocess.Popen, command, **quiet)
-            for command in ([*dns, "--local=/example.test/", "--edns-packet-max=4096", *records], web)
-        ]
+        dns += ["--local=/example.test/", "--edns-packet-max=4096", *records]
+        running = [start(side, command) for command in (dns, web)]
         try:
             for port in (53, 80):
                 side.call(wait_for_port, port)

@@ -1,0 +1,51 @@
+# From a bare checkout: Python >= 3.11, gcc, g++, make and perl; everything else comes by pip into .venv.
+#
+#   make demo    a C program on the simulated NIC, on real packets, checked against the reference
+#   make test    style, types, and every test
+#   make bench   the measures of docs/results.md
+#   make lint    style and types alone
+
+PYTHON ?= python3
+JOBS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+PROGRAMS := firmware/programs
+SAMPLES := firmware/samples
+
+.PHONY: demo test bench lint
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/installed
+	$(BIN)/bpfnic run $(PROGRAMS)/portfilter.bpf.c --pcap $(SAMPLES)/mixed.pcapng \
+	  --map $(SAMPLES)/portfilter.json --backend rtl --check
+
+# The last line is the tests' own: how many cases ran in the running kernel, and how many were skipped.
+test: lint
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+bench: $(VENV)/installed-bench
+	$(BIN)/python -m bench
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# A stamp for each set of packages, made anew when pyproject.toml changes.
+$(VENV)/installed: pyproject.toml | $(BIN)/python
+	@echo "Installing bpfnic into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/installed-test: pyproject.toml | $(BIN)/python
+	@echo "Installing bpfnic and what its tests need into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	@touch $@ $(VENV)/installed
+
+$(VENV)/installed-bench: $(VENV)/installed-test
+	@echo "Installing what the benchmarks need into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"bpfnic needs Python 3.11 or later, {sys.executable} is {sys.version.split()[0]}: name another one with make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
