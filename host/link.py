@@ -1,0 +1,212 @@
+"""Collects a program and the functions that it calls into one list of instructions, and says what it refers to.
+
+A *unit* is a function, or a whole section where an object names no functions. A program's own unit comes first, then
+each unit that it reaches by calls, in the order in which they are met; call distances are set accordingly."""
+
+from bisect import bisect_right
+from dataclasses import dataclass, field, replace
+
+from bpfnic.host.btf import Btf
+from bpfnic.host.btf_ext import Extension, Line
+from bpfnic.host.elf import (
+    R_BPF_64_32,
+    R_BPF_64_64,
+    RELOCATION_NAMES,
+    SHN_COMMON,
+    SHN_LORESERVE,
+    SHN_UNDEF,
+    Elf,
+    Relocation,
+    Section,
+)
+from bpfnic.host.maps import MapTable
+from bpfnic.spec import isa
+from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.instruction import SLOT_BYTES, WIDE_OPCODE, Instruction, decode
+
+_CALL = isa.BY_NAME["call_local"]
+_CODE = isa.BY_NAME["lddw_code"]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A function's place: slots `start` to `end` of a section."""
+
+    name: str
+    section: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a 64-bit immediate stands for: a map, or byte `offset` of the map that holds global variables."""
+
+    map: str
+    offset: int | None = None
+
+
+@dataclass
+class Linked:
+    """A program's instructions, one entry a slot, with calls resolved; see Program."""
+
+    instructions: list[Instruction | None] = field(default_factory=list)
+    references: dict[int, Reference] = field(default_factory=dict)
+    functions: dict[int, str] = field(default_factory=dict)
+    sources: list[tuple[int, Unit, list[Line]]] = field(default_factory=list)
+    """First slot, unit and its section's lines, in order."""
+
+    def line(self, slot: int) -> Line | None:
+        """The last line at or before `slot` within its unit."""
+        if not 0 <= slot < len(self.instructions):
+            return None
+        first, unit, lines = self.sources[bisect_right(self.sources, slot, key=lambda source: source[0]) - 1]
+        offset = (unit.start + slot - first) * SLOT_BYTES
+        index = bisect_right(lines, offset, key=lambda line: line.offset) - 1
+        return lines[index] if index >= 0 and lines[index].offset >= unit.start * SLOT_BYTES else None
+
+
+class Linker:
+    """The code of one object. `units` in the order of sections and offsets."""
+
+    def __init__(self, elf: Elf, maps: MapTable, extension: Extension, btf: Btf | None):
+        self._elf, self._maps, self._extension, self._btf = elf, maps, extension, btf
+        self.units: list[Unit] = []
+        self._in_section: dict[int, list[int]] = {}  # numbers of units by section
+        for section in elf.sections:
+            if section.executable and section.size:
+                first = len(self.units)
+                self.units += self._split(section)
+                self._in_section[section.number] = list(range(first, len(self.units)))
+        self._code: dict[int, list[Instruction | None]] = {}
+        self._relocations: dict[int, dict[int, Relocation]] = {}
+
+    def _split(self, section: Section) -> list[Unit]:
+        functions = [symbol for symbol in self._elf.symbols_by_section.get(section.number, ())
+                     if symbol.kind == "STT_FUNC" and symbol.name]  # fmt: skip
+        slots = section.size // SLOT_BYTES
+        if not functions:
+            return [Unit(section.name, section.number, 0, slots)]
+        starts = sorted({symbol.value for symbol in functions})
+        units = []
+        for symbol in functions:
+            following = next((start for start in starts if start > symbol.value), section.size)
+            end = symbol.value + symbol.size if symbol.size else following
+            if symbol.value % SLOT_BYTES or end % SLOT_BYTES or end > section.size:
+                raise self._refuse(section, symbol.value, f"function {symbol.name!r} ends at byte {end} "
+                                   f"of {section.size}")  # fmt: skip
+            units.append(Unit(symbol.name, section.number, symbol.value // SLOT_BYTES, end // SLOT_BYTES))
+        return units
+
+    def _refuse(self, section: Section, offset: int, why: str) -> BpfnicError:
+        return self._elf.refuse(f"section {section.name!r}, offset {offset:#x}: {why}")
+
+    def link(self, number: int, program: str) -> Linked:
+        """The program that unit `number` starts. Raises BpfnicError naming section, offset and symbol."""
+        linked = Linked()
+        placed: dict[int, int] = {}  # first slot of each unit
+        calls: list[tuple[int, int, int]] = []  # slot of the instruction, unit and slot in it that it names
+        waiting = [number]
+        while waiting:
+            number = waiting.pop(0)
+            if number in placed:
+                continue
+            unit, base = self.units[number], len(linked.instructions)
+            placed[number] = base
+            section = self._elf.sections[unit.section]
+            linked.functions[base] = program if base == 0 else unit.name
+            linked.sources.append((base, unit, self._extension.lines.get(section.name, [])))
+            self._refuse_core_relocations(section, unit, program)
+            code, relocations = self._decoded(section), self._by_slot(section)
+            for slot in range(unit.start, unit.end):
+                instruction, place = code[slot], base + slot - unit.start
+                linked.instructions.append(instruction)
+                relocation = relocations.get(slot)
+                if instruction is None:
+                    if relocation:
+                        raise self._refuse(section, relocation.offset, "a relocation inside a 16-byte instruction")
+                    continue
+                target = self._target(section, slot, instruction, relocation)
+                if isinstance(target, Reference):
+                    linked.references[place] = target
+                elif target:
+                    calls.append((place, *target))
+                    waiting.append(target[0])
+        for place, number, slot in calls:
+            instruction = linked.instructions[place]
+            assert instruction
+            distance = placed[number] + slot - place - 1
+            if instruction.opcode == WIDE_OPCODE:
+                linked.instructions[place] = replace(instruction, src=_CODE.src, imm=distance, next_imm=0)
+            else:
+                linked.instructions[place] = replace(instruction, src=_CALL.src, imm=distance)
+        return linked
+
+    def _refuse_core_relocations(self, section: Section, unit: Unit, program: str) -> None:
+        for relocation in self._extension.relocations.get(section.name, ()):
+            if unit.start <= relocation.offset // SLOT_BYTES < unit.end:
+                type = self._btf.describe(relocation.type) if self._btf else "?"
+                raise self._refuse(section, relocation.offset, f"program {program!r} needs a CO-RE relocation of "
+                                   f"{type!r} ({relocation.access}), which bpfnic can't do yet")  # fmt: skip
+
+    def _decoded(self, section: Section) -> list[Instruction | None]:
+        if section.number not in self._code:
+            try:
+                self._code[section.number] = decode(section.data)
+            except BpfnicError as error:
+                raise self._elf.refuse(f"section {section.name!r}: {error}") from None
+        return self._code[section.number]
+
+    def _by_slot(self, section: Section) -> dict[int, Relocation]:
+        if section.number not in self._relocations:
+            table: dict[int, Relocation] = {}
+            for relocation in self._elf.relocations(section):
+                if relocation.offset % SLOT_BYTES or relocation.offset >= section.size:
+                    raise self._refuse(section, relocation.offset, "a relocation outside any instruction")
+                table[relocation.offset // SLOT_BYTES] = relocation
+            self._relocations[section.number] = table
+        return self._relocations[section.number]
+
+    def _target(
+        self, section: Section, slot: int, instruction: Instruction, relocation: Relocation | None
+    ) -> Reference | tuple[int, int] | None:
+        """What an instruction refers to: a map or variable, a unit and a slot in it, or nothing."""
+        call = instruction.opcode == _CALL.opcode
+        if relocation is None:
+            if call and instruction.src == _CALL.src:
+                return self._unit_at(section, slot, section.number, slot + instruction.imm + 1)
+            return None
+        symbol = relocation.symbol
+        offset = slot * SLOT_BYTES
+        expected = R_BPF_64_32 if call else R_BPF_64_64
+        if relocation.kind != expected or not (call or instruction.opcode == WIDE_OPCODE):
+            kind = RELOCATION_NAMES.get(relocation.kind, f"type {relocation.kind}")
+            raise self._refuse(section, offset, f"relocation {kind} of {symbol.name!r} doesn't fit its instruction")
+        if symbol.section == SHN_UNDEF:
+            raise self._refuse(section, offset, f"{symbol.name!r} is not defined in this object (an extern)")
+        if symbol.section == SHN_COMMON:
+            raise self._refuse(section, offset, f"{symbol.name!r} is a common symbol: compile with -fno-common")
+        if symbol.section >= SHN_LORESERVE:
+            raise self._refuse(section, offset, f"{symbol.name!r} is in no section")
+        if call:
+            return self._unit_at(section, slot, symbol.section, symbol.value // SLOT_BYTES + instruction.imm + 1)
+        place = symbol.value + instruction.imm
+        if name := self._maps.map_at(symbol.section, place):
+            return Reference(name)
+        if name := self._maps.variables_in(symbol.section):
+            if not 0 <= place <= self._elf.sections[symbol.section].size:
+                raise self._refuse(section, offset, f"byte {place} of {name!r} is outside it")
+            return Reference(name, place)
+        if self._elf.sections[symbol.section].executable and place % SLOT_BYTES == 0:
+            return self._unit_at(section, slot, symbol.section, place // SLOT_BYTES)
+        where = self._elf.sections[symbol.section].name
+        raise self._refuse(section, offset, f"{symbol.name!r} in section {where!r} is no map, variable or function")
+
+    def _unit_at(self, section: Section, slot: int, number: int, target: int) -> tuple[int, int]:
+        for candidate in self._in_section.get(number, ()):
+            unit = self.units[candidate]
+            if unit.start <= target < unit.end:
+                return candidate, target - unit.start
+        name = self._elf.sections[number].name
+        raise self._refuse(section, slot * SLOT_BYTES, f"a call of byte {target * SLOT_BYTES:#x} of section {name!r}, "
+                           "where no function is")  # fmt: skip

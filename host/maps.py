@@ -1,0 +1,334 @@
+"""The maps of an object as it defines them: BTF `.maps`, the older `maps` section, and global variables.
+
+A section of global variables (`.rodata`, `.data`, `.bss` and their kin) is an array map of one entry, named like its
+section; `Globals` gives its variables by name, to be set before it is loaded."""
+
+import struct
+from collections.abc import Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from bpfnic.host.btf import VOID, Btf, Kind
+from bpfnic.host.elf import Elf, Section
+from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.maps import OF_MAPS, MapFlag, MapType
+
+MAPS_SECTION = ".maps"
+LEGACY_SECTION = "maps"
+_MAP_MEMBERS = {"type", "max_entries", "map_flags", "key_size", "value_size", "pinning", "numa_node", "map_extra"}
+LARGEST_SECTION = 1 << 30  # bytes of .bss and its kin; no NIC has as much, and a damaged file may say anything
+
+
+@dataclass
+class MapDefinition:
+    """A map as a program expects it, to be changed until it is created (`max_entries`).
+
+    Sizes in bytes. `key_type` and `value_type` are types in `btf`, 0 where the object doesn't say. `pinned`: the
+    object asks for LIBBPF_PIN_BY_NAME. `inner`: what the values of a map of maps look like. `variables`: of a section
+    of global variables, whose content is to be put at key 0; such a map with MapFlag.RDONLY_PROG is frozen then."""
+
+    name: str
+    type: MapType
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: MapFlag = MapFlag(0)
+    btf: Btf | None = None
+    key_type: int = VOID
+    value_type: int = VOID
+    pinned: bool = False
+    inner: "MapDefinition | None" = None
+    variables: "Globals | None" = None
+
+    def format_key(self, data: bytes) -> Any:
+        """A key as a Python value, by its BTF type; as hex bytes ("0a 00 00 00") where the object has none."""
+        return self._format(self.key_type, data)
+
+    def format_value(self, data: bytes) -> Any:
+        """A value (of one CPU) as a Python value, in the same way; of a section of variables a dict by their names."""
+        if self.variables is not None:
+            return self.variables.read(data)
+        return self._format(self.value_type, data)
+
+    def parse_key(self, value: Any) -> bytes:
+        """`key_size` bytes from what Btf.parse takes; without BTF from a number or hex bytes. Raises BpfnicError."""
+        return self._parse(self.key_type, value, self.key_size, f"map {self.name!r}: key")
+
+    def parse_value(self, value: Any) -> bytes:
+        """`value_size` bytes, in the same way; what a dict of variables doesn't name is as in the object."""
+        if self.variables is not None and isinstance(value, Mapping):
+            return self.variables.written(value)
+        return self._parse(self.value_type, value, self.value_size, f"map {self.name!r}: value")
+
+    def _format(self, type: int, data: bytes) -> Any:
+        return self.btf.format(type, data) if self.btf and type != VOID else data.hex(" ")
+
+    def _parse(self, type: int, value: Any, size: int, name: str) -> bytes:
+        if isinstance(value, bytes | bytearray):
+            data = bytes(value)
+        elif self.btf and type != VOID:
+            data = self.btf.parse(type, value, name)
+        else:
+            data = _parse_untyped(value, size, name)
+        if len(data) != size:
+            raise BpfnicError(f"{name}: {len(data)} bytes, not {size}")
+        return data
+
+
+def _parse_untyped(value: Any, size: int, name: str) -> bytes:
+    """Bytes as hex text or a list, or a number, little-endian."""
+    try:
+        if isinstance(value, str) and not value.lower().startswith("0x"):
+            return bytes.fromhex(value)
+        if isinstance(value, list):
+            return bytes(value)
+        number = int(value, 0) if isinstance(value, str) else int(value)
+        return (number & (1 << 8 * size) - 1 if -1 << 8 * size - 1 <= number < 0 else number).to_bytes(size, "little")
+    except (ValueError, TypeError, OverflowError):
+        raise BpfnicError(f"{name}: {value!r} is no number or hex bytes of {size} bytes") from None
+
+
+class Globals(MutableMapping[str, Any]):
+    """The variables of one section by name: reading gives what Btf.format gives, writing takes what Btf.parse takes.
+
+    `content` is the section's bytes as they will be loaded."""
+
+    def __init__(self, section: str, content: bytearray, btf: Btf | None, variables: dict[str, tuple[int, int, int]]):
+        self.section, self.content, self._btf, self._variables = section, content, btf, variables
+
+    def _find(self, name: str) -> tuple[int, int, int]:
+        try:
+            return self._variables[name]
+        except KeyError:
+            raise BpfnicError(f"{self.section} has no variable {name!r}; it has {', '.join(self) or 'none'}") from None
+
+    def read(self, content: bytes) -> dict[str, Any]:
+        """Every variable, from a copy of the section that may come from a device."""
+        copy = Globals(self.section, bytearray(content), self._btf, self._variables)
+        return {name: copy[name] for name in copy}
+
+    def written(self, values: Mapping[str, Any]) -> bytes:
+        """The section with some variables set, for writing it to a device."""
+        copy = Globals(self.section, bytearray(self.content), self._btf, self._variables)
+        copy.update(values)
+        return bytes(copy.content)
+
+    def __getitem__(self, name: str) -> Any:
+        type, offset, size = self._find(name)
+        data = bytes(self.content[offset : offset + size])
+        return self._btf.format(type, data) if self._btf and type != VOID else int.from_bytes(data, "little")
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        type, offset, size = self._find(name)
+        if self._btf and type != VOID:
+            data = self._btf.parse(type, value, name)
+        else:
+            data = _parse_untyped(value, size, name)
+        self.content[offset : offset + len(data)] = data
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._variables
+
+    def __delitem__(self, name: str) -> None:
+        raise BpfnicError(f"{self.section}: variable {name!r} can't be removed")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._variables)
+
+    def __len__(self) -> int:
+        return len(self._variables)
+
+
+class MapTable:
+    """All maps of an object: `definitions` by name, and which one stands at a place in a section."""
+
+    def __init__(self, elf: Elf, btf: Btf | None):
+        self._elf, self._btf = elf, btf
+        self.definitions: dict[str, MapDefinition] = {}
+        self._at: dict[tuple[int, int], str] = {}  # section number, byte offset
+        self._global_sections: dict[int, str] = {}
+        for section in elf.sections:
+            if section.name == MAPS_SECTION:
+                self._read_btf_maps(section)
+            elif section.name == LEGACY_SECTION:
+                self._read_legacy_maps(section)
+            elif _holds_variables(section):
+                self._read_variables(section)
+
+    def map_at(self, section: int, offset: int) -> str | None:
+        """The name of the map defined at that byte of that section."""
+        return self._at.get((section, offset))
+
+    def variables_in(self, section: int) -> str | None:
+        """The name of the map that holds the global variables of that section."""
+        return self._global_sections.get(section)
+
+    def _add(self, section: Section, offset: int, definition: MapDefinition) -> None:
+        if definition.name in self.definitions:
+            raise self._refuse(section, definition.name, "is defined twice")
+        if definition.key_size > 512 or definition.value_size > LARGEST_SECTION:
+            sizes = f"a key of {definition.key_size} and a value of {definition.value_size} bytes"
+            raise self._refuse(section, definition.name, f"has {sizes}")
+        self.definitions[definition.name] = definition
+        if definition.variables is None:
+            self._at[section.number, offset] = definition.name
+
+    def _refuse(self, section: Section, name: str, why: str) -> BpfnicError:
+        return self._elf.refuse(f"section {section.name!r}: map {name!r} {why}")
+
+    def _type(self, section: Section, name: str, number: int) -> MapType:
+        try:
+            return MapType(number)
+        except ValueError:
+            raise self._refuse(section, name, f"has unknown map type {number}") from None
+
+    def _flags(self, section: Section, name: str, number: int) -> MapFlag:
+        if number & ~sum(MapFlag):
+            raise self._refuse(section, name, f"has unknown flags {number:#x}")
+        return MapFlag(number)
+
+    # struct { __uint(type, …); __type(key, …); … } name SEC(".maps");
+
+    def _read_btf_maps(self, section: Section) -> None:
+        if self._btf is None or (datasec := self._btf.find(Kind.DATASEC, MAPS_SECTION)) is None:
+            raise self._elf.refuse(f"section {section.name!r} needs BTF: compile with -g")
+        places = {symbol.name: symbol.value for symbol in self._elf.symbols if symbol.section == section.number}
+        for variable in datasec.parts:
+            var = self._btf[variable.type]
+            if var.name not in places:
+                raise self._refuse(section, var.name, "has no symbol")
+            self._add(section, places[var.name], self._read_btf_map(section, var.name, var.target))
+        for relocation in self._elf.relocations(section):
+            names = [name for name, place in places.items() if place <= relocation.offset and name in self.definitions]
+            name = max(names, key=places.__getitem__, default="?")
+            raise self._refuse(section, name, f"has initial values ({relocation.symbol.name!r} at offset "
+                               f"{relocation.offset}), which bpfnic can't set yet")  # fmt: skip
+
+    def _read_btf_map(self, section: Section, name: str, number: int) -> MapDefinition:
+        assert self._btf
+        btf, structure = self._btf, self._btf.resolve(number)
+        if structure.kind is not Kind.STRUCT:
+            raise self._refuse(section, name, f"is a {btf.describe(number)}, not a structure")
+        numbers: dict[str, int] = {}
+        types: dict[str, int] = {}
+        inner = None
+        for member in structure.parts:
+            target = btf.resolve(member.type)
+            if target.kind is Kind.ARRAY and member.name == "values":
+                element = btf.resolve(btf.resolve(target.target).target)
+                if element.kind is Kind.STRUCT:
+                    inner = self._read_btf_map(section, f"{name}.inner", element.number)
+                numbers.setdefault("value_size", 4)
+                continue
+            if target.kind is not Kind.PTR:
+                raise self._refuse(section, name, f"has a member {member.name!r} that is no __uint or __type")
+            if member.name in ("key", "value"):
+                types[member.name] = target.target
+                continue
+            array = btf.resolve(target.target)
+            if array.kind is not Kind.ARRAY:
+                raise self._refuse(section, name, f"has a member {member.name!r} that is no __uint")
+            numbers[member.name] = array.count
+        if unknown := sorted(numbers.keys() - _MAP_MEMBERS):
+            raise self._refuse(section, name, f"has an unknown member {unknown[0]!r}")
+        for part in ("key", "value"):
+            if part in types:
+                size = btf.size(types[part])
+                if numbers.setdefault(f"{part}_size", size) != size:
+                    raise self._refuse(section, name, f"has a {part}_size of {numbers[f'{part}_size']} "
+                                       f"and a {part} of {size} bytes")  # fmt: skip
+        if "type" not in numbers:
+            raise self._refuse(section, name, "has no type")
+        map_type = self._type(section, name, numbers["type"])
+        if map_type in OF_MAPS:
+            numbers.setdefault("value_size", 4)
+        return MapDefinition(
+            name, map_type, numbers.get("key_size", 0), numbers.get("value_size", 0), numbers.get("max_entries", 0),
+            self._flags(section, name, numbers.get("map_flags", 0)), btf, types.get("key", VOID),
+            types.get("value", VOID), bool(numbers.get("pinning", 0)), inner,
+        )  # fmt: skip
+
+    # struct bpf_map_def name SEC("maps") = { … };
+
+    def _read_legacy_maps(self, section: Section) -> None:
+        symbols = [symbol for symbol in self._elf.symbols_by_section.get(section.number, ())
+                   if symbol.kind in ("STT_OBJECT", "STT_NOTYPE") and symbol.name]  # fmt: skip
+        if not symbols or section.size % len(symbols):
+            raise self._elf.refuse(f"section {section.name!r}: {section.size} bytes don't divide into "
+                                   f"{len(symbols)} maps")  # fmt: skip
+        entry = section.size // len(symbols)
+        if entry < 20 or entry % 4:
+            raise self._elf.refuse(f"section {section.name!r}: entries of {entry} bytes, not 20, 28 or 36")
+        for symbol in symbols:
+            raw = section.data[symbol.value : symbol.value + entry]
+            if len(raw) < entry:
+                raise self._refuse(section, symbol.name, "reaches beyond its section")
+            type, key_size, value_size, entries, flags, *rest = struct.unpack(f"<{entry // 4}I", raw)
+            # 28 bytes (Linux samples) end with inner_map_idx, numa_node; 36 (iproute2) with id, pinning, inner_id,
+            # inner_idx. Pinning is all that a map without inner maps needs of them.
+            pinned = entry == 36 and bool(rest[1])
+            if entry not in (28, 36) and any(rest):
+                raise self._refuse(section, symbol.name, f"has {entry} bytes whose last are not zero")
+            map_type = self._type(section, symbol.name, type)
+            definition = MapDefinition(symbol.name, map_type, key_size, value_size, entries,
+                                       self._flags(section, symbol.name, flags), pinned=pinned)  # fmt: skip
+            self._annotate(definition)
+            self._add(section, symbol.value, definition)
+
+    def _annotate(self, definition: MapDefinition) -> None:
+        """Key and value types from BPF_ANNOTATE_KV_PAIR's structure, where its sizes are the map's."""
+        pair = self._btf and self._btf.find(Kind.STRUCT, f"____btf_map_{definition.name}")
+        if not pair or not self._btf:
+            return
+        types = {member.name: member.type for member in pair.parts}
+        if set(types) == {"key", "value"} and self._btf.size(types["key"]) == definition.key_size \
+                and self._btf.size(types["value"]) == definition.value_size:  # fmt: skip
+            definition.btf, definition.key_type, definition.value_type = self._btf, types["key"], types["value"]
+
+    # Global variables.
+
+    def _read_variables(self, section: Section) -> None:
+        if section.size > LARGEST_SECTION:
+            raise self._elf.refuse(f"section {section.name!r}: {section.size} bytes of variables")
+        if self._elf.relocations(section):
+            first = self._elf.relocations(section)[0]
+            raise self._elf.refuse(f"section {section.name!r}: a pointer to {first.symbol.name!r} at offset "
+                                   f"{first.offset}; bpfnic can't relocate variables")  # fmt: skip
+        content = bytearray(section.data or bytes(section.size))
+        datasec = self._btf and self._btf.find(Kind.DATASEC, section.name)
+        types = {}
+        if self._btf and datasec:
+            types = {self._btf[part.type].name: self._btf[part.type].target for part in datasec.parts}
+        variables = {}
+        for symbol in self._elf.symbols_by_section.get(section.number, ()):
+            if symbol.kind != "STT_OBJECT" or not symbol.name:
+                continue
+            if symbol.value + symbol.size > section.size:
+                raise self._elf.refuse(f"section {section.name!r}: variable {symbol.name!r} reaches beyond its end")
+            type = types.get(symbol.name, VOID)
+            if type != VOID and self._btf and self._btf.size(type) != symbol.size:
+                type = VOID  # a flexible array member, or two variables of one name
+            variables[symbol.name] = (type, symbol.value, symbol.size)
+        frozen = section.name.startswith(".rodata")
+        self._add(section, 0, MapDefinition(
+            section.name, MapType.ARRAY, 4, section.size, 1, MapFlag.RDONLY_PROG if frozen else MapFlag(0), self._btf,
+            variables=Globals(section.name, content, self._btf, variables),
+        ))  # fmt: skip
+        self._global_sections[section.number] = section.name
+
+
+def _holds_variables(section: Section) -> bool:
+    name = section.name
+    kept = name in (".data", ".rodata", ".bss") or name.startswith((".data.", ".rodata.", ".bss."))
+    return kept and bool(section.size)
+
+
+def set_variable(maps: Mapping[str, MapDefinition], name: str, value: Any) -> None:
+    """Set the global variable of that name, in whichever section it is. Raises BpfnicError if there is none."""
+    sections = [definition.variables for definition in maps.values() if definition.variables is not None]
+    for variables in sections:
+        if name in variables:
+            variables[name] = value
+            return
+    known = ", ".join(known for variables in sections for known in variables)
+    raise BpfnicError(f"no global variable {name!r}; the object has {known or 'none'}")

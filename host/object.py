@@ -1,0 +1,241 @@
+"""A BPF object opened: its programs, maps and global variables, before anything is created on a device.
+
+    object = open_object("program.o")
+    object.rodata["limit"] = 100
+    program = object.program("xdp_main")
+    instructions = program.link(DeviceAddresses(handles, values))
+
+What a program refers to stays symbolic (`program.references`) until it is linked for a device or the kernel."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from bpfnic.host.btf import Btf
+from bpfnic.host.btf_ext import Extension, read_extension
+from bpfnic.host.elf import Elf
+from bpfnic.host.link import Linked, Linker, Reference
+from bpfnic.host.maps import Globals, MapDefinition, MapTable, set_variable
+from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.instruction import Instruction
+from bpfnic.spec.programs import ProgramType
+
+_TEXT = ".text"  # functions that programs call, never programs
+
+# Section names, as libbpf and iproute2 take them: the first word (up to "/", "." or "_") gives the type.
+_SECTIONS = {
+    "xdp": ProgramType.XDP,
+    "tc": ProgramType.SCHED_CLS,
+    "tcx": ProgramType.SCHED_CLS,
+    "netkit": ProgramType.SCHED_CLS,
+    "classifier": ProgramType.SCHED_CLS,
+    "action": ProgramType.SCHED_CLS,
+    "socket": ProgramType.SOCKET_FILTER,
+}
+
+
+class Addresses(Protocol):
+    """How a linker's target names maps in a 64-bit immediate: `src` and the two immediates, 32 bits each."""
+
+    def map(self, name: str) -> tuple[int, int, int]:
+        """For the map itself (`struct bpf_map *`)."""
+
+    def value(self, name: str, offset: int) -> tuple[int, int, int]:
+        """For byte `offset` of the one value of the map that holds global variables."""
+
+
+@dataclass(frozen=True)
+class DeviceAddresses:
+    """A NIC: plain constants. `handles` by map name (spec.addresses.map_handle), `values` the address of entry 0."""
+
+    handles: Mapping[str, int]
+    values: Mapping[str, int]
+
+    def map(self, name: str) -> tuple[int, int, int]:
+        return 0, self.handles[name] & 0xFFFF_FFFF, self.handles[name] >> 32
+
+    def value(self, name: str, offset: int) -> tuple[int, int, int]:
+        address = self.values[name] + offset
+        return 0, address & 0xFFFF_FFFF, address >> 32
+
+
+@dataclass(frozen=True)
+class FileDescriptors:
+    """The kernel: BPF_PSEUDO_MAP_FD and BPF_PSEUDO_MAP_VALUE with the maps' file descriptors."""
+
+    descriptors: Mapping[str, int]
+
+    def map(self, name: str) -> tuple[int, int, int]:
+        return 1, self.descriptors[name], 0
+
+    def value(self, name: str, offset: int) -> tuple[int, int, int]:
+        return 2, self.descriptors[name], offset
+
+
+@dataclass(frozen=True)
+class SourceLine:
+    """A line of the source: its file's path as the compiler knew it, number from 1, and text without indent."""
+
+    file: str
+    line: int
+    text: str
+
+
+class Program:
+    """One program with the functions that it calls behind it.
+
+    `name` of its function; `section`; `type` (None where the section name tells none); `attach`, what the section name
+    says besides ("ingress", "devmap", …); `frags`: it takes packets of several buffers (`xdp.frags`); `autoload`: false
+    for a section whose name begins with `?`; `license`.
+
+    Linking is done when `instructions` or what follows from it is first asked for, and raises BpfnicError there."""
+
+    def __init__(self, name: str, section: str, type: ProgramType | None, license: str, linker: Linker, unit: int):
+        self.name, self.section, self.type, self.license = name, section, type, license
+        words = section.removeprefix("?").split("/")
+        self.autoload = not section.startswith("?")
+        self.frags = words[0] == "xdp.frags"
+        self.attach = "/".join(words[1:])
+        self._linker, self._unit = linker, unit
+        self._linked: Linked | None = None
+
+    def _link(self) -> Linked:
+        if self._linked is None:
+            self._linked = self._linker.link(self._unit, self.name)
+        return self._linked
+
+    @property
+    def instructions(self) -> list[Instruction | None]:
+        """One entry a slot, as spec.instruction.decode gives them. Calls are resolved, maps are not: see `link`."""
+        return self._link().instructions
+
+    @property
+    def references(self) -> dict[int, Reference]:
+        """What the 64-bit immediates at these slots stand for."""
+        return self._link().references
+
+    @property
+    def functions(self) -> dict[int, str]:
+        """Name of the function that starts at each of these slots; the program itself at 0."""
+        return self._link().functions
+
+    @property
+    def maps(self) -> list[str]:
+        """Names of the maps that the program refers to, each once."""
+        return list(dict.fromkeys(reference.map for reference in self.references.values()))
+
+    def line(self, slot: int) -> SourceLine | None:
+        """The source line of an instruction, where the object has line info."""
+        line = self._link().line(slot)
+        return SourceLine(line.file, line.line, line.text.strip()) if line else None
+
+    def link(self, addresses: Addresses) -> list[Instruction | None]:
+        """The instructions with every map and variable in its place. Raises KeyError for a map that `addresses`
+        doesn't have."""
+        linked = list(self.instructions)
+        for slot, reference in self.references.items():
+            instruction = linked[slot]
+            assert instruction
+            src, low, high = (
+                addresses.map(reference.map) if reference.offset is None
+                else addresses.value(reference.map, reference.offset)
+            )  # fmt: skip
+            linked[slot] = Instruction(instruction.opcode, instruction.dst, src, 0, _signed(low), _signed(high))
+        return linked
+
+
+@dataclass(frozen=True)
+class Object:
+    """An opened object. `programs` and `maps` by name, in the file's order; `version` as its section says, else 0."""
+
+    path: Path
+    programs: dict[str, Program]
+    maps: dict[str, MapDefinition]
+    license: str
+    version: int
+    btf: Btf | None
+
+    def program(self, name: str | None = None) -> Program:
+        """The program of that name (or, where no program has it, in that section); without a name the only one.
+        Raises BpfnicError that lists them."""
+        if name is None and len(self.programs) == 1:
+            return next(iter(self.programs.values()))
+        if name is None:
+            raise BpfnicError(f"{self.path} has several programs, name one of them: {', '.join(self.programs)}")
+        if name in self.programs:
+            return self.programs[name]
+        in_section = [program for program in self.programs.values() if program.section == name]
+        if len(in_section) == 1:
+            return in_section[0]
+        raise BpfnicError(f"{self.path} has no program {name!r}; it has {', '.join(self.programs)}")
+
+    def _globals(self, section: str) -> Globals:
+        definition = self.maps.get(section)
+        if definition is None or definition.variables is None:
+            return Globals(section, bytearray(), self.btf, {})
+        return definition.variables
+
+    @property
+    def rodata(self) -> Globals:
+        """Constants (`.rodata`), to be set before the object is loaded."""
+        return self._globals(".rodata")
+
+    @property
+    def data(self) -> Globals:
+        """Variables with an initial value (`.data`)."""
+        return self._globals(".data")
+
+    @property
+    def bss(self) -> Globals:
+        """Variables that start as zero (`.bss`)."""
+        return self._globals(".bss")
+
+    def set_global(self, name: str, value: Any) -> None:
+        """Set the variable of that name in whichever section it is; `value` as Btf.parse takes it."""
+        set_variable(self.maps, name, value)
+
+
+def open_object(path: str | Path, program_type: ProgramType | None = None) -> Object:
+    """Open an ELF object. `program_type`: of the programs whose section name tells none.
+
+    Raises BpfnicError that names the file and what in it can't be used."""
+    elf = Elf(path)
+    try:
+        return _open(elf, program_type)
+    except BpfnicError as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise elf.refuse(str(error)) from None
+
+
+def _open(elf: Elf, program_type: ProgramType | None) -> Object:
+    btf_section, extension_section = elf.section(".BTF"), elf.section(".BTF.ext")
+    btf = Btf(btf_section.data) if btf_section else None
+    extension = read_extension(extension_section.data, btf) if btf and extension_section else Extension()
+    maps = MapTable(elf, btf)
+    linker = Linker(elf, maps, extension, btf)
+    license_section, version_section = elf.section("license"), elf.section("version")
+    license = license_section.data.split(b"\0")[0].decode(errors="replace") if license_section else ""
+    version = int.from_bytes(version_section.data[:4], "little") if version_section else 0
+    programs: dict[str, Program] = {}
+    for number, unit in enumerate(linker.units):
+        section = elf.sections[unit.section].name
+        if section == _TEXT:
+            continue
+        name = unit.name if unit.name not in programs else f"{section}/{unit.name}"
+        programs[name] = Program(name, section, program_type_of(section) or program_type, license, linker, number)
+    if not programs:
+        hint = 'a program stands in a section of its own, such as SEC("xdp")'
+        raise elf.refuse(f"no programs: {hint}")
+    return Object(elf.path, programs, maps.definitions, license, version, btf)
+
+
+def program_type_of(section: str) -> ProgramType | None:
+    """The type that a section name says, None where it says none that runs on a NIC."""
+    word = section.removeprefix("?").split("/")[0].split(".")[0].split("_")[0]
+    return _SECTIONS.get(word)
+
+
+def _signed(word: int) -> int:
+    return (word & 0xFFFF_FFFF ^ 1 << 31) - (1 << 31)
