@@ -4,11 +4,37 @@ A case marked `linux` needs bpf(2). Where that isn't permitted it is skipped wit
 environment has CI set, a skipped one fails the run: nobody would notice that the oracle is gone.
 """
 
+import hashlib
 import os
+from pathlib import Path
 
 import pytest
 
+from bpfnic.host.compile import compile_object
 from bpfnic.host.linux.permission import unavailable
+from bpfnic.host.object import open_object
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory):
+    """build(C text, options of compile_object): a freshly opened object. The same text is compiled once, for the path
+    is made of its content and the compiler's results are cached."""
+    folder = tmp_path_factory.mktemp("programs")
+
+    def build_text(text, **options):
+        source = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.bpf.c"
+        source.write_text(text)
+        return open_object(compile_object(source, **options))
+
+    return build_text
+
+
+@pytest.fixture(scope="session")
+def firmware():
+    """firmware(NAME): firmware/programs/NAME.bpf.c, freshly opened."""
+    return lambda name: open_object(compile_object(REPOSITORY / "firmware" / "programs" / f"{name}.bpf.c"))
 
 
 def pytest_runtest_setup(item):

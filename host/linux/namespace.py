@@ -25,7 +25,7 @@ _IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_INFO_KIND, _IFLA_INFO_DATA = 3, 18, 1, 2
 _VETH_INFO_PEER = 1
 
 LOOPBACK = 1  # every namespace has it from the start
-_SPARE = 0x7FFFFFFF  # other end of the pair of an odd interface, far from any number that a user would choose
+SPARE = 0x7FFFFFFF  # other end of the pair of an odd interface, far from any number that a user would choose
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -38,16 +38,14 @@ class Namespace:
     ----------
     ifindexes: the links to make, distinct and 1 to 2**31 - 2. Links are ends of veth pairs, down, and in pairs in the
         order given; number 1 is the loopback link, which is there already.
-
-    Attributes
-    ----------
-    cpu: the one CPU that the thread runs on, so that of a per-CPU map's values one alone moves.
+    cpu: the one CPU that the thread runs on, so that of a per-CPU map's values one alone moves; None for the first
+        that the process may use.
 
     Raises OSError where the process may not make namespaces or links.
     """
 
-    def __init__(self, ifindexes: Sequence[int] = ()):
-        self.cpu = min(os.sched_getaffinity(0))
+    def __init__(self, ifindexes: Sequence[int] = (), cpu: int | None = None):
+        self.cpu = min(os.sched_getaffinity(0)) if cpu is None else cpu
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bpfnic-linux")
         try:
             self.call(self._enter, [index for index in ifindexes if index != LOOPBACK])
@@ -63,7 +61,7 @@ class Namespace:
             raise OSError(errno, f"unshare(CLONE_NEWNET): {os.strerror(errno)}")
         for i in range(0, len(ifindexes), 2):
             one, *other = ifindexes[i : i + 2]
-            _make_pair(one, *(other or [_SPARE]))
+            _make_pair(one, *(other or [SPARE]))
 
     def call(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Runs `function` inside; its result, or its exception."""

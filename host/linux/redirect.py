@@ -9,6 +9,7 @@ note it, that is if the flags are zero (bpf_xdp_redirect(), net/core/filter.c), 
 
 from __future__ import annotations
 
+import os
 import struct
 
 from bpfnic.host.linux import bpf
@@ -25,10 +26,14 @@ _RECORD = struct.Struct("=II")  # ifindex, 1 if bpf_redirect noted one
 
 
 class RedirectRecord:
-    """The map that a program's last redirect target is noted in; the caller closes `fd`. Raises OSError."""
+    """The map that a program's last redirect target is noted in. Raises OSError as bpf(2) does."""
 
     def __init__(self) -> None:
         self.fd = bpf.map_create(MapType.ARRAY, 4, _RECORD.size, 1, name="redirect")
+
+    def close(self) -> None:
+        """Gives the map back."""
+        os.close(self.fd)
 
     def clear(self) -> None:
         """Forgets the target, to be done before each packet, as the kernel does after each (xdp_do_redirect())."""

@@ -1,0 +1,335 @@
+"""The running kernel as a device: programs are loaded by bpf(2) and run by BPF_PROG_TEST_RUN, a packet at a time.
+
+It is the reference for verdicts, maps, helpers and packets. What TEST_RUN leaves out is done here as the kernel's
+receive path would do it:
+
+- The ingress that a program sees is a link with the interface's ifindex, in a namespace of the device's own.
+- Where bpf_redirect() sends a packet is learned from the program itself (redirect.py). As in xdp_do_redirect(), a
+  redirect without a target, or to an ifindex that no port has, aborts the packet. A redirect with flags needs nothing
+  here: bpf_redirect() refuses it and returns XDP_ABORTED. bpf_redirect_map() can't be followed, and is refused.
+- A verdict above XDP_REDIRECT aborts the packet (bpf_warn_invalid_xdp_action()).
+
+The device is a single CPU, the one that the namespace's thread is pinned to: per-CPU maps have that CPU's value alone.
+Its buffer is TEST_RUN's page: 256 bytes of headroom, frames up to 3,520 bytes, and growth at the tail up to there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from bpfnic.host.device import (
+    Arrival,
+    Capabilities,
+    Departure,
+    Device,
+    DeviceMap,
+    DeviceOptions,
+    LoadedProgram,
+    OnStep,
+    Pacing,
+    PacketResult,
+    Progress,
+    Recording,
+    Traffic,
+)
+from bpfnic.host.linux import bpf
+from bpfnic.host.linux.namespace import SPARE, Namespace
+from bpfnic.host.linux.permission import unavailable
+from bpfnic.host.linux.redirect import RedirectRecord
+from bpfnic.host.object import FileDescriptors
+from bpfnic.spec import addresses, helpers, registers
+from bpfnic.spec.assembly import assemble
+from bpfnic.spec.causes import Cause
+from bpfnic.spec.engine import Feature
+from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.instruction import SLOT_BYTES, encode
+from bpfnic.spec.isa import Group
+from bpfnic.spec.maps import PER_CPU, MapFlag, MapType
+from bpfnic.spec.programs import ProgramType, XdpAction
+
+if TYPE_CHECKING:
+    from bpfnic.host.object import MapDefinition, Program
+
+_PAGE = 4096
+_LONGEST = addresses.data_hard_end(_PAGE) - addresses.HEADROOM  # bpf_prog_test_run_xdp(): the rest of a page
+_STEP_FRAMES = 64  # between two reports of progress
+_REDIRECT_MAP = helpers.BY_NAME["redirect_map"].number
+_CALL_REDIRECT_MAP = assemble(f"call {_REDIRECT_MAP}")
+_REDIRECT_MAPS = {MapType.DEVMAP, MapType.DEVMAP_HASH, MapType.CPUMAP, MapType.XSKMAP}
+
+
+_COUNTER_OF = {
+    XdpAction.XDP_ABORTED: "ABORTED",
+    XdpAction.XDP_DROP: "DROPPED",
+    XdpAction.XDP_PASS: "PASSED",
+    XdpAction.XDP_TX: "TRANSMITTED",
+    XdpAction.XDP_REDIRECT: "REDIRECTED",
+}
+_COUNTERS = ["RECEIVED", "RECEIVED_BYTES", "REFUSED_LONG", "REFUSED_ERROR", *_COUNTER_OF.values(), "SENT", "SENT_BYTES"]
+
+
+def open_device(options: DeviceOptions) -> LinuxDevice:
+    """The running kernel with `options.ports` ports. Raises BpfnicError where the process may not use it so."""
+    if options.waves is not None:
+        raise BpfnicError("the linux backend has no signals to write waves of (--backend rtl has)")
+    if reason := unavailable():
+        raise BpfnicError(f"the linux backend can't be used here: {reason}")
+    return LinuxDevice(options.ports)
+
+
+class LinuxMap(DeviceMap):
+    """A map of the kernel, of whose per-CPU values the device's one CPU has the only one that counts."""
+
+    def __init__(self, definition: MapDefinition, fd: int, cpu: int):
+        self.definition = definition
+        self.copies = 1
+        self.fd = fd
+        self._value_bytes = definition.value_size
+        self._before = self._after = b""
+        if definition.type in PER_CPU:
+            padded = -(-definition.value_size // 8) * 8
+            self._value_bytes = padded * bpf.possible_cpus()
+            self._before = bytes(padded * cpu)
+            self._after = bytes(self._value_bytes - len(self._before) - definition.value_size)
+
+    def lookup(self, key: bytes) -> list[bytes]:
+        value = bpf.map_lookup(self.fd, key, self._value_bytes)
+        return [value[len(self._before) :][: self.definition.value_size]]
+
+    def update(self, key: bytes, values: Sequence[bytes], flags: int = 0) -> None:
+        (value,) = values
+        bpf.map_update(self.fd, key, self._before + value + self._after, flags)
+
+    def delete(self, key: bytes) -> None:
+        bpf.map_delete(self.fd, key)
+
+    def next_key(self, key: bytes | None) -> bytes:
+        return bpf.map_next_key(self.fd, key, self.definition.key_size)
+
+
+class LinuxProgram(LoadedProgram):
+    """A program that the kernel's verifier accepted."""
+
+    def __init__(self, program: Program, fd: int, maps: list[LinuxMap]):
+        self.program = program
+        self.fd = fd
+        self.maps = maps
+
+
+class LinuxDevice(Device):
+    """The running kernel with `ports` ports and the host behind them."""
+
+    name = "linux"
+
+    def __init__(self, ports: int):
+        self.capabilities = Capabilities(
+            engine="linux",
+            cpus=1,
+            ports=ports,
+            program_slots=1_000_000,  # BPF_COMPLEXITY_LIMIT_INSNS
+            map_bytes=1 << 32,
+            maps=1 << 16,
+            buffer_bytes=_PAGE,
+            groups=frozenset(Group),
+            features=Feature(0),  # no group is incomplete
+            map_types=frozenset(MapType) - _REDIRECT_MAPS,
+            helpers=frozenset(h.number for h in helpers.HELPERS if ProgramType.XDP in h.programs) - {_REDIRECT_MAP},
+        )
+        self._ifindexes = [*range(1, ports + 1), 0]
+        self._attached: list[LinuxProgram | None] = [None] * (ports + 1)
+        self._maps: list[LinuxMap] = []
+        self._programs: list[LinuxProgram] = []
+        self._record = RedirectRecord()
+        self._cpu = min(os.sched_getaffinity(0))
+        self._namespace: Namespace | None = None
+        self._counts = {name: [0] * (ports + 1) for name in _COUNTERS}
+        self._counts["CAUSES"] = [0] * registers.BY_NAME["CAUSES"].count
+
+    # -- maps and programs --------------------------------------------------------------------------------------
+
+    def create_map(self, definition: MapDefinition) -> LinuxMap:
+        name = f"map {definition.name} ({definition.type.name})"
+        if definition.type in _REDIRECT_MAPS:
+            raise BpfnicError(f"{name}: BPF_PROG_TEST_RUN doesn't tell where such a map sends a packet")
+        sizes = definition.key_size, definition.value_size, definition.max_entries
+        try:
+            fd = bpf.map_create(definition.type, *sizes, flags=definition.flags, name=definition.name)
+        except OSError as error:
+            raise BpfnicError(f"{name}: the kernel refuses it: {error.strerror}") from None
+        self._maps.append(LinuxMap(definition, fd, self._cpu))
+        return self._maps[-1]
+
+    def destroy_map(self, device_map: DeviceMap) -> None:
+        assert isinstance(device_map, LinuxMap) and device_map in self._maps
+        for loaded in self._programs:
+            if device_map in loaded.maps:
+                raise BpfnicError(f"map {device_map.definition.name}: program {loaded.program.name} uses it")
+        self._maps.remove(device_map)
+        os.close(device_map.fd)
+
+    def load(self, program: Program, maps: Mapping[str, DeviceMap]) -> LinuxProgram:
+        """As Device.load; the constants (`.rodata`) that the program uses are frozen from here on. The __cause__ of the
+        error has the verifier's whole log."""
+        if program.type is not ProgramType.XDP:
+            raise BpfnicError(
+                f"program {program.name}: the linux backend runs XDP programs, not section {program.section}"
+            )
+        used = []
+        for name in program.maps:
+            device_map = maps[name]
+            assert isinstance(device_map, LinuxMap)
+            used.append(device_map)
+            if device_map.definition.variables is not None and MapFlag.RDONLY_PROG in device_map.definition.flags:
+                bpf.map_freeze(device_map.fd)
+        code = encode(program.link(FileDescriptors({device_map.definition.name: device_map.fd for device_map in used})))
+        for slot in range(len(code) // SLOT_BYTES):
+            if code[slot * SLOT_BYTES :].startswith(_CALL_REDIRECT_MAP):
+                raise BpfnicError(
+                    f"program {program.name}, instruction {slot}: helper bpf_redirect_map ({_REDIRECT_MAP}): "
+                    "BPF_PROG_TEST_RUN doesn't tell where it sends a packet"
+                )
+        try:
+            fd, _log = bpf.prog_load(
+                program.type, self._record.instrument(code), name=program.name, license=program.license
+            )
+        except bpf.Refused as refused:
+            raise BpfnicError(_refusal(program, refused)) from refused
+        self._programs.append(LinuxProgram(program, fd, used))
+        return self._programs[-1]
+
+    def unload(self, loaded: LoadedProgram) -> None:
+        assert isinstance(loaded, LinuxProgram) and loaded in self._programs
+        if loaded in self._attached:
+            raise BpfnicError(f"program {loaded.program.name} is attached to interface {self._attached.index(loaded)}")
+        self._programs.remove(loaded)
+        os.close(loaded.fd)
+
+    def attach(self, interface: int, loaded: LoadedProgram | None) -> None:
+        assert loaded is None or isinstance(loaded, LinuxProgram) and loaded in self._programs
+        self._attached[interface] = loaded
+
+    def set_ifindex(self, interface: int, ifindex: int) -> None:
+        self._ifindexes[interface] = ifindex
+        if self._namespace:
+            self._namespace.close()
+        self._namespace = None
+
+    # -- packets ------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        arrivals: Sequence[Arrival],
+        pacing: Pacing = Pacing(),
+        on_step: OnStep | None = None,
+        replay: Recording | None = None,
+        retirements: bool = False,
+    ) -> Traffic:
+        """As Device.run, a frame after the other in the order given, so that `pacing` has nothing to pace."""
+        if replay is not None or retirements:
+            raise BpfnicError("the linux backend can't replay a recording or list the instructions that ran")
+        began = time.monotonic()
+        traffic = Traffic([], [])
+        for number, arrival in enumerate(arrivals):
+            result = self._receive(arrival)
+            traffic.packets.append(result)
+            if result.egress is not None and result.data is not None:
+                traffic.departures.append(Departure(result.egress, result.data, number, time_ns=arrival.time_ns))
+            if on_step and (number + 1) % _STEP_FRAMES == 0:
+                on_step(Progress(number + 1, len(arrivals), 0))
+        traffic.seconds = time.monotonic() - began
+        return traffic
+
+    def _receive(self, arrival: Arrival) -> PacketResult:
+        """What becomes of a frame, counted."""
+        ingress, data, host = arrival.interface, arrival.data, self.capabilities.ports
+        loaded = self._attached[ingress]
+        self._counts["RECEIVED"][ingress] += 1
+        self._counts["RECEIVED_BYTES"][ingress] += len(data)
+        if len(data) > _LONGEST:
+            self._counts["REFUSED_LONG"][ingress] += 1
+            return PacketResult(accepted=False)
+        if arrival.error or len(data) < addresses.ETH_HLEN:
+            self._counts["REFUSED_ERROR"][ingress] += 1
+            return PacketResult(accepted=False)
+        if loaded is None:
+            action, egress = (XdpAction.XDP_TX, 0) if ingress == host else (XdpAction.XDP_PASS, host)
+            result = PacketResult(accepted=True, action=action, egress=egress, data=data)
+        else:
+            result = self._execute(loaded, ingress, data)
+        assert result.action is not None
+        self._counts[_COUNTER_OF[result.action]][ingress] += 1
+        if result.action is XdpAction.XDP_ABORTED:
+            self._counts["CAUSES"][result.cause] += 1
+        if result.egress is not None and result.data is not None:
+            self._counts["SENT"][result.egress] += 1
+            self._counts["SENT_BYTES"][result.egress] += len(result.data)
+        return result
+
+    def _execute(self, loaded: LinuxProgram, ingress: int, data: bytes) -> PacketResult:
+        """Runs a program on a frame and does what it says with it."""
+        if not self._ifindexes[ingress]:  # TEST_RUN would show the loopback link's
+            raise BpfnicError(f"interface {ingress} runs program {loaded.program.name} and has no ifindex")
+        if not self._namespace:
+            self._namespace = Namespace(self._links(), self._cpu)
+        context = struct.pack("=IIIIII", 0, len(data), 0, self._ifindexes[ingress], 0, 0)  # struct xdp_md
+        self._record.clear()
+        try:
+            run = self._namespace.call(bpf.prog_test_run, loaded.fd, data, context=context, room=_PAGE)
+        except OSError as error:
+            raise BpfnicError(f"program {loaded.program.name}: BPF_PROG_TEST_RUN: {error.strerror}") from None
+        result = PacketResult(accepted=True, action=XdpAction.XDP_ABORTED, verdict=run.value, cpu=self._cpu)
+        ports = self._ifindexes[:-1]
+        match run.value:
+            case XdpAction.XDP_ABORTED:
+                result.cause = Cause.PROGRAM
+            case XdpAction.XDP_DROP:
+                result.action = XdpAction.XDP_DROP
+            case XdpAction.XDP_PASS:
+                result.action, result.egress = XdpAction.XDP_PASS, self.capabilities.ports
+            case XdpAction.XDP_TX:
+                result.action, result.egress = XdpAction.XDP_TX, ingress
+            case XdpAction.XDP_REDIRECT if (target := self._record.target()) and target in ports:
+                result.action, result.egress = XdpAction.XDP_REDIRECT, ports.index(target)
+            case XdpAction.XDP_REDIRECT:
+                result.cause = Cause.REDIRECT
+            case _:
+                result.cause = Cause.VERDICT
+        result.data = None if result.egress is None else run.data
+        return result
+
+    def _links(self) -> list[int]:
+        """The ifindexes of the interfaces that have one. Raises BpfnicError where two have the same."""
+        links = [ifindex for ifindex in self._ifindexes if ifindex]
+        for ifindex in links:
+            if not 0 < ifindex < SPARE or links.count(ifindex) > 1:
+                raise BpfnicError(f"ifindex {ifindex}: ifindexes must be distinct and 1 to {SPARE - 1}")
+        return links
+
+    def counters(self) -> dict[str, int | list[int]]:
+        """Those that the kernel's receive path has: nothing is ever in flight, no queue is ever full."""
+        return {name: list(values) for name, values in self._counts.items()}
+
+    def close(self) -> None:
+        for fd in [loaded.fd for loaded in self._programs] + [device_map.fd for device_map in self._maps]:
+            os.close(fd)
+        self._programs, self._maps, self._attached = [], [], [None] * len(self._attached)
+        self._record.close()
+        if self._namespace:
+            self._namespace.close()
+
+
+def _refusal(program: Program, refused: bpf.Refused) -> str:
+    """The verifier's last word, and where in the program it was."""
+    lines = [line for line in refused.log.splitlines() if line and not line.startswith("processed ")]
+    slots = [int(found[1]) for line in lines if (found := re.match(r"(\d+): \(", line))]
+    where = ""
+    if slots:
+        source = program.line(slots[-1]) if slots[-1] < len(program.instructions) else None
+        where = f", instruction {slots[-1]}" + (f" ({source.file}:{source.line})" if source else "")
+    word = lines[-1] if lines else refused.strerror
+    return f"program {program.name}{where}: the kernel's verifier refuses it: {word}"
