@@ -1,0 +1,137 @@
+"""Reads tests/data/*.vec: programs with what they must do, which every engine runs.
+
+A file is a sequence of tests, each a table of cases for one small program:
+
+    # a comment
+    test add64 4.1
+        r0 = $a ll
+        r1 = $b ll
+        r0 += r1
+        exit
+        ---
+        a                   b : r0
+        0xffffffffffffffff  1 : 0
+        2                   3 : 5
+
+`test NAME SECTION` (of RFC 9669, or `-`) is followed by assembly as in spec/assembly.py, a line of dashes, and the
+table: first its column names, then a line for each case. What stands left of the colon is given, what stands right of
+it must come out. A column on the left replaces `$name` in the assembly, but for these:
+
+    packet   the frame, in hexadecimal without spaces (otherwise 64 bytes, 00 01 02 … 3f)
+    map      the first bytes of the map memory (otherwise 64 zero bytes); in the assembly, `$map` is its address
+    budget   instructions that may retire (otherwise 1,000)
+
+`$entry` in the assembly is the slot of its first instruction (for callx); a program stands at the start of the program
+store.
+
+and on the right may stand
+
+    r0 … r10  a register at the end, modulo 2**64 (so that -1 may be written)
+    packet    the whole frame at the end
+    map       the map memory's bytes at the end, as many as are written
+    trap      the name of the cause (spec/causes.py) with which it must end; `-` for none
+    pc        the slot of the instruction that trapped
+
+Programs are XDP programs: r1 is the context at the start, r10 the top of the stack. They write r0 before they exit."""
+
+import re
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bpfnic.spec import isa
+from bpfnic.spec.assembly import assemble
+from bpfnic.spec.causes import Cause
+from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.instruction import decode
+
+DATA = Path(__file__).parent / "data"
+MAP_BYTES = 64
+
+
+@dataclass(frozen=True)
+class Vector:
+    """One case. `registers` maps numbers to 64-bit values that must come out; `packet_after` and `map_after` are None
+    where the case says nothing about them; `trap` is Cause.NONE where the program must end by itself."""
+
+    name: str
+    section: str
+    text: str
+    packet: bytes
+    map: bytes
+    budget: int
+    registers: dict[int, int] = field(default_factory=dict)
+    packet_after: bytes | None = None
+    map_after: bytes | None = None
+    trap: Cause = Cause.NONE
+    pc: int | None = None
+
+    def code(self, map_address: int, entry: int) -> bytes:
+        """Program text, with `$map` and `$entry` standing for these two."""
+        return assemble(self.text.replace("$map", hex(map_address)).replace("$entry", str(entry)))
+
+    @property
+    def rows(self) -> list[isa.Row]:
+        """The rows of its instructions (what a device may not have), illegal ones left out."""
+        found = []
+        for instruction in decode(self.code(0, 0)):
+            with suppress(BpfnicError):
+                found += [isa.find(instruction)] if instruction else []
+        return found
+
+
+def read(path: Path) -> list[Vector]:
+    """The cases of one file. Raises ValueError naming the line of what can't be read."""
+    vectors: list[Vector] = []
+    name = section = ""
+    text: list[str] = []
+    columns: tuple[list[str], list[str]] | None = None
+    table = False
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        line = re.sub(r"(^|\s)#.*", "", line).strip()
+        if not line:
+            continue
+        where = f"{path.name}:{number}"
+        if line.startswith("test "):
+            _, name, section = line.split()
+            text, columns, table = [], None, False
+        elif re.fullmatch("-{3,}", line):
+            table = True
+        elif not table:
+            text.append(line)
+        else:
+            left, colon, right = line.partition(":")
+            if not colon:
+                raise ValueError(f"{where}: no colon in {line!r}")
+            cells = left.split(), right.split()
+            if columns is None:
+                columns = cells
+                continue
+            if [len(side) for side in cells] != [len(side) for side in columns]:
+                raise ValueError(f"{where}: {line!r} does not fit the columns {columns}")
+            given, expected = (dict(zip(names, side, strict=True)) for names, side in zip(columns, cells, strict=True))
+            vectors.append(_vector(f"{where} {name}", section, "\n".join(text), given, expected))
+    return vectors
+
+
+def _vector(name: str, section: str, text: str, given: dict[str, str], expected: dict[str, str]) -> Vector:
+    packet = bytes.fromhex(given.pop("packet", bytes(range(64)).hex()))
+    memory = bytes.fromhex(given.pop("map", "")).ljust(MAP_BYTES, b"\0")
+    budget = int(given.pop("budget", "1000"))
+    for column, value in given.items():
+        text = re.sub(rf"\${column}\b", value, text)
+    trap, pc = expected.pop("trap", "-"), expected.pop("pc", None)
+    packet_after, map_after = expected.pop("packet", None), expected.pop("map", None)
+    return Vector(
+        name, section, text, packet, memory, budget,
+        registers={int(column.removeprefix("r")): int(value, 0) & (1 << 64) - 1 for column, value in expected.items()},
+        packet_after=None if packet_after is None else bytes.fromhex(packet_after),
+        map_after=None if map_after is None else bytes.fromhex(map_after),
+        trap=Cause.NONE if trap == "-" else Cause[trap],
+        pc=None if pc is None else int(pc),
+    )  # fmt: skip
+
+
+def read_all() -> list[Vector]:
+    """The cases of every file in tests/data, in the order of their names."""
+    return [vector for path in sorted(DATA.glob("*.vec")) for vector in read(path)]
