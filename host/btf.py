@@ -348,7 +348,7 @@ class Btf:
 
     def _names(self, number: int) -> set[str]:
         """The names of the typedefs that a type goes by."""
-        names = set()
+        names: set[str] = set()
         while number != VOID and self[number].kind in MODIFIERS and len(names) < _DEEPEST:
             names.add(self[number].name)
             number = self[number].target

@@ -7,6 +7,8 @@ from functools import cached_property
 from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
+from elftools.elf.relocation import RelocationSection
+from elftools.elf.sections import SymbolTableSection
 
 from bpfnic.spec.errors import BpfnicError
 
@@ -113,11 +115,12 @@ class Elf:
             self.sections.append(Section(number, name, str(header["sh_type"]), header["sh_flags"], size, data))
         self.symbols: list[Symbol] = []
         self._relocations: dict[int, list[Relocation]] = {}
-        tables = [section for section in elf.iter_sections() if section.header["sh_type"] == "SHT_SYMTAB"]
-        if tables:
-            self.symbols = [self._symbol(symbol) for symbol in tables[0].iter_symbols()]
         for section in elf.iter_sections():
-            if section.header["sh_type"] not in ("SHT_REL", "SHT_RELA"):
+            if isinstance(section, SymbolTableSection) and section.header["sh_type"] == "SHT_SYMTAB":
+                self.symbols = [self._symbol(symbol) for symbol in section.iter_symbols()]
+                break
+        for section in elf.iter_sections():
+            if not isinstance(section, RelocationSection):
                 continue
             target = section.header["sh_info"]
             if target >= len(self.sections):

@@ -5,6 +5,7 @@ each unit that it reaches by calls, in the order in which they are met; call dis
 
 from bisect import bisect_right
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 from bpfnic.host.btf import Btf
 from bpfnic.host.btf_ext import Extension, Line
@@ -26,6 +27,7 @@ from bpfnic.spec.instruction import SLOT_BYTES, WIDE_OPCODE, Instruction, decode
 
 _CALL = isa.BY_NAME["call_local"]
 _CODE = isa.BY_NAME["lddw_code"]
+_CALL_SRC, _CODE_SRC = cast(int, _CALL.src), cast(int, _CODE.src)  # exact integers, for they tell these rows apart
 
 
 @dataclass(frozen=True)
@@ -137,9 +139,9 @@ class Linker:
             assert instruction
             distance = placed[number] + slot - place - 1
             if instruction.opcode == WIDE_OPCODE:
-                linked.instructions[place] = replace(instruction, src=_CODE.src, imm=distance, next_imm=0)
+                linked.instructions[place] = replace(instruction, src=_CODE_SRC, imm=distance, next_imm=0)
             else:
-                linked.instructions[place] = replace(instruction, src=_CALL.src, imm=distance)
+                linked.instructions[place] = replace(instruction, src=_CALL_SRC, imm=distance)
         return linked
 
     def _refuse_core_relocations(self, section: Section, unit: Unit, program: str) -> None:
@@ -173,7 +175,7 @@ class Linker:
         """What an instruction refers to: a map or variable, a unit and a slot in it, or nothing."""
         call = instruction.opcode == _CALL.opcode
         if relocation is None:
-            if call and instruction.src == _CALL.src:
+            if call and instruction.src == _CALL_SRC:
                 return self._unit_at(section, slot, section.number, slot + instruction.imm + 1)
             return None
         symbol = relocation.symbol
