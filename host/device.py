@@ -29,8 +29,7 @@ class DeviceOptions:
     NIC of just this size (rules: hdl/config.py; names are the same) and return `RegisterDevice(transport)`; linux takes
     `ports` alone.
 
-    trace: runs are to give a recording and, where asked, retirements (rtl needs its trace port for that). waves: the
-    file to write a trace of all signals to (.fst), rtl only.
+    waves: the file to write a trace of all signals to (.fst), rtl only.
     """
 
     cores: int = 1
@@ -41,7 +40,6 @@ class DeviceOptions:
     buffer_bytes: int = 2048
     map_bytes: int = 128 * 1024
     maps: int = 64
-    trace: bool = False
     waves: Path | None = None
 
 

@@ -96,6 +96,10 @@ class Globals(MutableMapping[str, Any]):
     def __init__(self, section: str, content: bytearray, btf: Btf | None, variables: dict[str, tuple[int, int, int]]):
         self.section, self.content, self._btf, self._variables = section, content, btf, variables
 
+    def at(self, content: bytes) -> "Globals":
+        """The same variables in other bytes of the section."""
+        return Globals(self.section, bytearray(content), self._btf, self._variables)
+
     def _find(self, name: str) -> tuple[int, int, int]:
         try:
             return self._variables[name]

@@ -1,0 +1,178 @@
+"""Did a device do what the reference does? Packets, then counters, then maps; the first difference and where it began.
+
+A device whose clock, random numbers, CPUs and order of shared accesses were recorded is compared with the golden model
+replaying that recording: everything must be equal. The kernel records nothing and runs one packet at a time; it is
+compared with the golden model on one CPU, in what both have: the verdict, what became of the frame, maps.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from itertools import zip_longest
+
+from bpfnic.host.device import Arrival, Pacing, PacketResult, Recording, Retirement, Traffic
+
+MapContents = dict[str, dict[bytes, list[bytes]]]
+"""For each map its entries, a value for each CPU (or one)."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one device did: its name, the run, counters that began at 0, and all map contents afterwards."""
+
+    device: str
+    traffic: Traffic
+    counters: dict[str, int | list[int]]
+    maps: MapContents
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One difference: `what` it is in, both sides as text; `packet` is its number (from 0), or None."""
+
+    what: str
+    actual: str
+    expected: str
+    packet: int | None = None
+
+
+def replayable(arrivals: Sequence[Arrival], traffic: Traffic, room: int) -> list[int]:
+    """Numbers of the arrivals that the reference shall see: all but those that were refused because no buffer was
+    free, which is the one refusal that depends on time. `room`: the longest frame in bytes."""
+    return [
+        number
+        for number, (arrival, packet) in enumerate(zip(arrivals, traffic.packets, strict=True))
+        if packet.accepted or arrival.error or not 14 <= len(arrival.data) <= room
+    ]
+
+
+def part_of(recording: Recording, numbers: Sequence[int]) -> Recording:
+    """The recording of just these arrivals, numbered anew."""
+    renumbered = {number: new for new, number in enumerate(numbers)}
+    return Recording(
+        executions=[recording.executions[number] for number in numbers],
+        shared=[renumbered[number] for number in recording.shared],
+    )
+
+
+def compare(
+    actual: Evidence, expected: Evidence, arrivals: Sequence[Arrival], numbers: Sequence[int], pacing: Pacing
+) -> Difference | None:
+    """The first difference between a device and the reference that replayed its recording, which ran the arrivals
+    `numbers`: in packets, in the order of each pair of interfaces, in counters, in maps."""
+    counters = {name: list(value) if isinstance(value, list) else value for name, value in expected.counters.items()}
+    for number in sorted(set(range(len(arrivals))) - set(numbers)):
+        _count(counters, arrivals[number].interface, {"RECEIVED": 1, "REFUSED_FULL": 1})
+        _count(counters, arrivals[number].interface, {"RECEIVED_BYTES": len(arrivals[number].data)})
+    for number, wanted in zip(numbers, expected.traffic.packets, strict=True):
+        packet = actual.traffic.packets[number]
+        if not pacing.lossless and wanted.data is not None and wanted.egress is not None and packet.data is None:
+            _count(counters, wanted.egress, {"SENT": -1, "SENT_BYTES": -len(wanted.data), "EGRESS_DROPPED": 1})
+            packet = replace(packet, egress=wanted.egress, data=wanted.data)
+        if difference := _packet_difference(
+            number, packet, wanted, ("accepted", "verdict", "action", "cause", "egress")
+        ):
+            return difference
+    return (
+        _order_difference(actual.traffic, arrivals)
+        or _counter_difference(actual.counters, counters)
+        or _map_difference(actual.maps, expected.maps)
+    )
+
+
+def compare_with_kernel(actual: Evidence, expected: Evidence) -> Difference | None:
+    """The first difference between the kernel and the reference, each having run the packets one by one."""
+    for number, (packet, wanted) in enumerate(zip(actual.traffic.packets, expected.traffic.packets, strict=True)):
+        if difference := _packet_difference(number, packet, wanted, ("accepted", "verdict", "action", "egress")):
+            return difference
+    return _map_difference(actual.maps, expected.maps)
+
+
+def where_it_began(
+    difference: Difference, actual: Sequence[Retirement], expected: Sequence[Retirement], order: Sequence[int]
+) -> tuple[Retirement | None, Retirement | None] | None:
+    """The first pair of retired instructions that differ: of the packet at fault, or where none is named, of the first
+    in `order`. None where every instruction did the same, so that the cause lies outside the programs."""
+    for number in [difference.packet] if difference.packet is not None else order:
+        pairs = zip_longest(_of_packet(actual, number), _of_packet(expected, number))
+        if pair := next((pair for pair in pairs if pair[0] != pair[1]), None):
+            return pair
+    return None
+
+
+def _of_packet(retirements: Sequence[Retirement], number: int) -> Iterator[Retirement]:
+    return (retirement for retirement in retirements if retirement.arrival == number)
+
+
+def _packet_difference(
+    number: int, packet: PacketResult, wanted: PacketResult, fields: Sequence[str]
+) -> Difference | None:
+    if wanted.note:
+        return Difference("what its program asked for", "as recorded", wanted.note, number)
+    for name in fields:
+        ours, theirs = getattr(packet, name), getattr(wanted, name)
+        if ours != theirs:
+            return Difference(name, _text(ours), _text(theirs), number)
+    if packet.data == wanted.data:
+        return None
+    ours, theirs = packet.data or b"", wanted.data or b""
+    for offset, (left, right) in enumerate(zip(ours, theirs, strict=False)):
+        if left != right:
+            return Difference(f"byte {offset}", f"0x{left:02x}", f"0x{right:02x}", number)
+    return Difference("length", f"{len(ours)} bytes", f"{len(theirs)} bytes", number)
+
+
+def _text(value: object) -> str:
+    """A field of a result for people: enumerations by name, with their number."""
+    if isinstance(value, IntEnum):
+        return f"{value.name} ({int(value)})"
+    return "none" if value is None else str(value)
+
+
+def _order_difference(traffic: Traffic, arrivals: Sequence[Arrival]) -> Difference | None:
+    """Frames of one ingress must leave an egress in the order in which they came."""
+    last: dict[tuple[int, int], int] = {}
+    for departure in traffic.departures:
+        pair = (arrivals[departure.arrival].interface, departure.egress)
+        if departure.arrival < last.get(pair, -1):
+            what = f"order from interface {pair[0]} to interface {pair[1]}"
+            return Difference(what, f"after packet {last[pair]}", "before it", departure.arrival)
+        last[pair] = departure.arrival
+    return None
+
+
+def _count(counters: dict[str, int | list[int]], interface: int, changes: dict[str, int]) -> None:
+    for name, change in changes.items():
+        values = counters[name]
+        assert isinstance(values, list)
+        values[interface] += change
+
+
+def _counter_difference(actual: dict[str, int | list[int]], expected: dict[str, int | list[int]]) -> Difference | None:
+    for name, values in actual.items():
+        if name != "CLOCKS" and values != expected[name]:
+            return Difference(f"counter {name}", str(values), str(expected[name]))
+    return None
+
+
+def _map_difference(actual: MapContents, expected: MapContents) -> Difference | None:
+    for name, entries in actual.items():
+        if entries == expected[name]:
+            continue
+        for key in sorted(entries.keys() | expected[name].keys()):
+            ours, theirs = entries.get(key), expected[name].get(key)
+            if ours is None or theirs is None:
+                return Difference(f"map {name}, key {_hex(key)}", _present(ours), _present(theirs))
+            for cpu, (left, right) in enumerate(zip(ours, theirs, strict=True)):
+                if left != right:
+                    where = f", CPU {cpu}" if len(ours) > 1 else ""
+                    return Difference(f"map {name}, key {_hex(key)}{where}", _hex(left), _hex(right))
+    return None
+
+
+def _hex(data: bytes) -> str:
+    return data.hex(" ")
+
+
+def _present(values: list[bytes] | None) -> str:
+    return "no entry" if values is None else _hex(values[0])

@@ -1,0 +1,274 @@
+"""The driver: a Device made of control registers. It is the same for the golden model, the compiled RTL and boards.
+
+Programs and map values are placed first fit. What is replaced is not overwritten at once: a packet under way may still
+run the old program or hold a pointer into the old map. A region is free again when OLDEST_SEQUENCE of every ingress has
+passed the NEXT_SEQUENCE that was read after the swap.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from bpfnic.host.device import (
+    Arrival,
+    Capabilities,
+    Device,
+    DeviceMap,
+    LoadedProgram,
+    OnStep,
+    Pacing,
+    Recording,
+    Traffic,
+    Transport,
+)
+from bpfnic.host.image import device_image
+from bpfnic.host.mapmemory import ALIGN, ARRAYS, KEY_BYTES, MapMemory, RegisterArray, copy_bytes, stride
+from bpfnic.host.object import DeviceAddresses
+from bpfnic.host.regions import Grace, Regions
+from bpfnic.host.structure import Limits
+from bpfnic.spec import engine, registers
+from bpfnic.spec.addresses import MAP_VALUES, map_handle
+from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.instruction import Instruction, encode
+from bpfnic.spec.maps import PER_CPU, MapType
+from bpfnic.spec.programs import ProgramType
+
+if TYPE_CHECKING:
+    from bpfnic.host.object import MapDefinition, Program
+
+_ENGINES = ("barrel",)
+_WIDE = ("CLOCKS", "RETIRED")  # counters of 64 bits, low word first
+VALUE_BYTES = 4096  # longest value that a descriptor holds
+
+
+class RegisterProgram(LoadedProgram):
+    """A program in the slot store: `slots` slots from `entry` on."""
+
+    def __init__(self, program: "Program", entry: int, slots: int, maps: frozenset[RegisterArray]):
+        self.program = program
+        self.entry = entry
+        self.slots = slots
+        self.maps = maps
+
+
+class RegisterDevice(Device):
+    """A NIC behind a transport. Raises BpfnicError where there is none, or one with another register map."""
+
+    def __init__(self, transport: Transport):
+        self._transport = transport
+        self.name = transport.name
+        self.capabilities = self._read_capabilities()
+        self.interfaces = self.capabilities.ports + 1
+        self._memory = MapMemory(transport)
+        self._slots = Regions(self.capabilities.program_slots)
+        self._values = Regions(self.capabilities.map_bytes)
+        self._descriptors = Regions(self.capabilities.maps)
+        self._grace = Grace()
+        self._programs: list[RegisterProgram] = []
+        self._attached: list[RegisterProgram | None] = [None] * self.interfaces
+        self._maps: list[RegisterArray] = []
+        for port in range(self.capabilities.ports):
+            self.set_ifindex(port, port + 1)
+
+    # -- registers ----------------------------------------------------------------------------------------------
+
+    def _read(self, name: str, index: int = 0) -> int:
+        return self._transport.read(registers.BY_NAME[name].address(index))
+
+    def _write(self, name: str, value: int, index: int = 0) -> None:
+        self._transport.write(registers.BY_NAME[name].address(index), value)
+
+    def _read_capabilities(self) -> Capabilities:
+        magic, version = self._read("MAGIC"), self._read("VERSION")
+        if magic != registers.MAGIC:
+            raise BpfnicError(f"{self.name}: no bpfnic answers there (MAGIC reads 0x{magic:08x})")
+        if version >> 16 != registers.VERSION >> 16:
+            ours = registers.VERSION >> 16
+            raise BpfnicError(f"{self.name}: its register map has version {version >> 16}, not {ours}")
+
+        def bits(name: str) -> list[int]:
+            words = [self._read(name, i) for i in range(registers.BY_NAME[name].count)]
+            return [32 * i + bit for i, word in enumerate(words) for bit in range(32) if word >> bit & 1]
+
+        return Capabilities(
+            engine=_ENGINES[self._read("ENGINE")],
+            cpus=self._read("CORES") * self._read("THREADS"),
+            ports=self._read("PORTS"),
+            program_slots=self._read("PROGRAM_SLOTS"),
+            map_bytes=self._read("MAP_BYTES"),
+            maps=self._read("MAPS"),
+            buffer_bytes=self._read("BUFFER_BYTES"),
+            groups=engine.groups_of(self._read("GROUPS")),
+            features=engine.Feature(self._read("FEATURES")),
+            map_types=frozenset(MapType(bit) for bit in bits("MAP_TYPES")),
+            helpers=frozenset(bits("HELPERS")),
+        )
+
+    # -- memory that packets may still use ----------------------------------------------------------------------
+
+    def _sequences(self, name: str) -> list[int]:
+        return [self._read(name, i) for i in range(self.interfaces)]
+
+    def _free_later(self, action: Callable[[], None]) -> None:
+        """`action` frees something that packets accepted until now may use."""
+        self._grace.defer(self._sequences("NEXT_SEQUENCE"), action)
+
+    def _allocate(self, regions: Regions, size: int, align: int, what: str) -> int:
+        if self._grace:
+            self._grace.run(self._sequences("OLDEST_SEQUENCE"))
+        start = regions.allocate(size, align)
+        if start is None:
+            later = ", and more once packets in flight have left" if self._grace else ""
+            raise BpfnicError(f"{what}; {regions.available} of {regions.size} are free{later}")
+        return start
+
+    # -- maps ---------------------------------------------------------------------------------------------------
+
+    def create_map(self, definition: "MapDefinition") -> RegisterArray:
+        self._check_map(definition)
+        copies = self.capabilities.cpus if definition.type in PER_CPU else 1
+        each = copy_bytes(definition)
+        name = f"map {definition.name} ({definition.type.name})"
+        if each * copies > self._values.size:
+            more = each * copies - self._values.size
+            raise BpfnicError(f"{name} takes {each * copies} bytes of map memory, {more} more than {self.name} has")
+        base = self._allocate(
+            self._values, each * copies, ALIGN, f"{name} takes {each * copies} bytes of map memory of {self.name}"
+        )
+        index = None
+        if definition.variables is None:  # programs address variables directly
+            try:
+                index = self._allocate(self._descriptors, 1, 1, f"{name} takes a map descriptor of {self.name}")
+            except BpfnicError:
+                self._values.free(base)
+                raise
+        device_map = RegisterArray(definition, self._memory, index, base, copies)
+        device_map.clear()
+        if index is not None:
+            self._write_descriptor(index, definition.type, base, definition.max_entries,
+                                   stride(definition.value_size), definition.value_size,
+                                   each if definition.type in PER_CPU else 0)  # fmt: skip
+        self._maps.append(device_map)
+        return device_map
+
+    def _check_map(self, definition: "MapDefinition") -> None:
+        name = f"map {definition.name} ({definition.type.name})"
+        if definition.type not in self.capabilities.map_types or definition.type not in ARRAYS:
+            has = ", ".join(sorted(kind.name for kind in self.capabilities.map_types))
+            raise BpfnicError(f"{name}: {self.name} does not have this map type; it has {has}")
+        if definition.key_size != KEY_BYTES:
+            raise BpfnicError(f"{name}: an array's key has {KEY_BYTES} bytes, not {definition.key_size}")
+        if not definition.max_entries:
+            raise BpfnicError(f"{name}: max_entries is 0")
+        if not 1 <= definition.value_size <= VALUE_BYTES and definition.variables is None:
+            raise BpfnicError(f"{name}: a value has 1 to {VALUE_BYTES} bytes, not {definition.value_size}")
+
+    def _write_descriptor(self, index: int, kind: int, base: int = 0, entries: int = 0, stride: int = 0,
+                          value_size: int = 0, cpu_stride: int = 0) -> None:  # fmt: skip
+        for name, value in (
+            ("MAP_TYPE", kind),
+            ("MAP_BASE", base),
+            ("MAP_ENTRIES", entries),
+            ("MAP_STRIDE", stride),
+            ("MAP_VALUE_SIZE", value_size),
+            ("MAP_CPU_STRIDE", cpu_stride),
+            ("MAP_COMMIT", index),
+        ):
+            self._write(name, value)
+
+    def destroy_map(self, device_map: DeviceMap) -> None:
+        assert isinstance(device_map, RegisterArray) and device_map in self._maps
+        for loaded in self._programs:
+            if device_map in loaded.maps:
+                raise BpfnicError(f"map {device_map.definition.name}: program {loaded.program.name} uses it")
+        self._maps.remove(device_map)
+
+        def release() -> None:
+            if device_map.index is not None:
+                self._write_descriptor(device_map.index, 0)
+                self._descriptors.free(device_map.index)
+            self._values.free(device_map.base)
+
+        self._free_later(release)
+
+    # -- programs -----------------------------------------------------------------------------------------------
+
+    def load(self, program: "Program", maps: Mapping[str, DeviceMap]) -> RegisterProgram:
+        used: dict[str, RegisterArray] = {}
+        for name in program.maps:
+            if name not in maps:
+                raise BpfnicError(f"program {program.name} needs map {name}")
+            device_map = maps[name]
+            assert isinstance(device_map, RegisterArray) and device_map in self._maps
+            used[name] = device_map
+        linked = self._link(program, used)
+        slots = len(linked)
+        entry = self._allocate(self._slots, slots, 1, f"program {program.name} takes {slots} slots of {self.name}")
+        code = encode(linked)
+        self._write("PROGRAM_ADDRESS", entry * 2)
+        for i in range(0, len(code), 4):
+            self._write("PROGRAM_DATA", int.from_bytes(code[i : i + 4], "little"))
+        loaded = RegisterProgram(program, entry, slots, frozenset(used.values()))
+        self._programs.append(loaded)
+        return loaded
+
+    def _link(self, program: "Program", maps: Mapping[str, RegisterArray]) -> list[Instruction | None]:
+        """The program as this device executes it. Raises BpfnicError for what the device can't do."""
+        if program.type is not ProgramType.XDP:
+            kind = program.type.name if program.type else f"of no known type (section {program.section!r})"
+            raise BpfnicError(f"program {program.name} is {kind}; {self.name} runs XDP")
+        handles = {name: map_handle(used.index) for name, used in maps.items() if used.index is not None}
+        values = {name: MAP_VALUES + used.base for name, used in maps.items()}
+        has = self.capabilities
+        limits = Limits(has.program_slots, lambda row: engine.executes(row, has.groups, has.features), has.helpers)
+        return device_image(program, DeviceAddresses(handles, values), limits)
+
+    def unload(self, loaded: LoadedProgram) -> None:
+        assert isinstance(loaded, RegisterProgram) and loaded in self._programs
+        if loaded in self._attached:
+            raise BpfnicError(f"program {loaded.program.name} is attached to {self._interface_name(loaded)}")
+        self._programs.remove(loaded)
+        self._free_later(lambda: self._slots.free(loaded.entry))
+
+    def attach(self, interface: int, loaded: LoadedProgram | None) -> None:
+        assert loaded is None or isinstance(loaded, RegisterProgram) and loaded in self._programs
+        self._attached[interface] = loaded
+        self._write("ENTRY", 0 if loaded is None else registers.ENTRY_VALID | loaded.entry, interface)
+
+    def set_ifindex(self, interface: int, ifindex: int) -> None:
+        self._write("IFINDEX", ifindex, interface)
+
+    def _interface_name(self, loaded: RegisterProgram) -> str:
+        interface = self._attached.index(loaded)
+        return "the host" if interface == self.capabilities.ports else f"port{interface}"
+
+    # -- packets ------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        arrivals: Sequence[Arrival],
+        pacing: Pacing = Pacing(),
+        on_step: OnStep | None = None,
+        replay: Recording | None = None,
+        retirements: bool = False,
+    ) -> Traffic:
+        mode = registers.MODE_INGRESS_WAITS | registers.MODE_EGRESS_WAITS if pacing.lossless else 0
+        for interface in range(self.interfaces):
+            self._write("MODE", mode, interface)
+        self._write("CONTROL", registers.CONTROL_ENABLE)
+        return self._transport.run(arrivals, pacing, on_step, replay, retirements)
+
+    def counters(self) -> dict[str, int | list[int]]:
+        self._write("SNAPSHOT", 0)
+        result: dict[str, int | list[int]] = {}
+        for register in registers.REGISTERS:
+            if register.offset < registers.BY_NAME["RECEIVED"].offset:
+                continue
+            if register.name in _WIDE:
+                result[register.name] = self._read(register.name, 0) | self._read(register.name, 1) << 32
+            else:
+                count = self.interfaces if register.count == registers.INTERFACES else register.count
+                result[register.name] = [self._read(register.name, i) for i in range(count)]
+        return result
+
+    def close(self) -> None:
+        self._transport.close()

@@ -1,0 +1,304 @@
+"""The Python API: a NIC, its maps as dictionaries, its programs.
+
+obj = bpfnic.open("counter.bpf.c")
+obj.rodata["limit"] = 100
+with bpfnic.Nic("rtl", threads=8) as nic:
+    program = nic.load(obj)
+    print(program.test_run(packet).action, nic.maps["tallies"][0])
+"""
+
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from dataclasses import dataclass
+from errno import ENOENT
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from bpfnic.host import compile
+from bpfnic.host.device import (
+    Arrival,
+    Device,
+    DeviceMap,
+    DeviceOptions,
+    LoadedProgram,
+    OnStep,
+    Pacing,
+    PacketResult,
+    Recording,
+    Traffic,
+)
+from bpfnic.host.maps import Globals, MapDefinition
+from bpfnic.host.object import Object, open_object
+from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.programs import XdpAction
+
+BACKENDS = "bpfnic.device"
+"""Entry point group: a name, and a function from DeviceOptions to Device."""
+
+
+def open(
+    path: str | Path,
+    *,
+    cpu: str = compile.DEFAULT_CPU,
+    include: Sequence[str | Path] = (),
+    define: Sequence[str] = (),
+) -> Object:
+    """Opens a BPF object; a C file (`.c`) is compiled first, for instruction set version `cpu`, with `include` folders
+    and `define` texts (NAME or NAME=VALUE). Raises BpfnicError naming what can't be used."""
+    if Path(path).suffix == ".c":
+        path = compile.compile_object(path, cpu=cpu, include=include, define=define)
+    return open_object(path)
+
+
+def backends() -> list[str]:
+    """Names of the installed backends."""
+    return sorted(entry_points(group=BACKENDS).names)
+
+
+def open_device(backend: str, options: DeviceOptions) -> Device:
+    """A device of that backend. Raises BpfnicError: there is no such backend, or it can't be used here."""
+    found = entry_points(group=BACKENDS, name=backend)
+    if not found:
+        raise BpfnicError(f"no backend {backend!r}; there are {', '.join(backends())}")
+    opener: Callable[[DeviceOptions], Device] = next(iter(found)).load()
+    return opener(options)
+
+
+@dataclass(frozen=True)
+class TestRun:
+    """What a program did with one packet.
+
+    retval: r0, 32 bits (None where the device ended the program). action: what became of the packet. data: the frame
+    that left, None where none did. egress: the interface it left by ("port0", "host"). cause: why it was aborted.
+    clocks: from the program's start to its end, None on backends without clocks (a barrel takes about 9 for each
+    instruction of one packet alone: it is built for throughput)."""
+
+    retval: int | None
+    action: XdpAction | None
+    data: bytes | None
+    egress: str | None
+    cause: str
+    instructions: int | None
+    clocks: int | None
+
+    @classmethod
+    def of(cls, packet: PacketResult, ports: int) -> "TestRun":
+        """From what a device says of a packet."""
+        clocks = None
+        if packet.started is not None and packet.finished is not None:
+            clocks = packet.finished - packet.started
+        egress = None if packet.egress is None else interface_name(packet.egress, ports)
+        return cls(packet.verdict, packet.action, packet.data, egress, packet.cause.name, packet.instructions, clocks)
+
+
+class NicProgram:
+    """A program on a NIC."""
+
+    def __init__(self, nic: "Nic", loaded: LoadedProgram):
+        self._nic = nic
+        self.loaded = loaded
+
+    @property
+    def name(self) -> str:
+        """Its function's name."""
+        return self.loaded.program.name
+
+    def attach(self, port: int | None = None) -> None:
+        """Run it for the packets of a port (None: of every port), from the next packet on."""
+        for each in range(self._nic.ports) if port is None else [port]:
+            self._nic.attach(each, self)
+
+    def test_run(self, packet: bytes, *, port: int = 0) -> TestRun:
+        """Run it on one packet that arrives at a port, whatever is attached there otherwise; other ports and the
+        packet's fate are as in real traffic. Raises BpfnicError for a packet that the NIC refuses (shorter than 14
+        bytes, longer than its buffer)."""
+        before = self._nic.attached(port)
+        self._nic.attach(port, self)
+        try:
+            (result,) = self._nic.run([Arrival(port, bytes(packet))]).packets
+        finally:
+            self._nic.attach(port, before)
+        if not result.accepted:
+            raise BpfnicError(f"the NIC refuses a packet of {len(packet)} bytes")
+        return TestRun.of(result, self._nic.ports)
+
+    def unload(self) -> None:
+        """Take it off the NIC, with the maps that no other program uses. Raises BpfnicError while it is attached."""
+        self._nic.unload(self)
+
+
+class NicMap(MutableMapping[Any, Any]):
+    """A map on a NIC as a dictionary: keys and values by their BTF types (hex text where the object has none). The
+    value of a per-CPU map is a list, one for each CPU. Errors of the device are OSError (E2BIG, EINVAL, …)."""
+
+    def __init__(self, device_map: DeviceMap):
+        self.device_map = device_map
+        self._definition = device_map.definition
+
+    def _to_user(self, values: Sequence[bytes]) -> Any:
+        shown = [self._definition.format_value(value) for value in values]
+        return shown if len(shown) > 1 else shown[0]
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return self._to_user(self.device_map.lookup(self._definition.parse_key(key)))
+        except OSError as error:
+            if error.errno == ENOENT:
+                raise KeyError(key) from None
+            raise
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        copies = self.device_map.copies
+        values = [value] if copies == 1 else value
+        if not isinstance(values, list | tuple) or len(values) != copies:
+            raise BpfnicError(f"map {self._definition.name!r}: takes a list of {copies} values, one for each CPU")
+        data = [self._definition.parse_value(one) for one in values]
+        self.device_map.update(self._definition.parse_key(key), data)
+
+    def __delitem__(self, key: Any) -> None:
+        try:
+            self.device_map.delete(self._definition.parse_key(key))
+        except OSError as error:
+            if error.errno == ENOENT:
+                raise KeyError(key) from None
+            raise
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self._definition.format_key, self.device_map.keys())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.device_map.keys())
+
+
+class NicVariables(MutableMapping[str, Any]):
+    """The global variables of one section (.data, .bss, .rodata) on a NIC, by name. Setting one writes the section
+    back whole: do it while no traffic flows."""
+
+    def __init__(self, device_map: DeviceMap):
+        self.device_map = device_map
+
+    def _read(self) -> Globals:
+        assert self.device_map.definition.variables is not None
+        return self.device_map.definition.variables.at(self.device_map.lookup(_FIRST)[0])
+
+    def __getitem__(self, name: str) -> Any:
+        return self._read()[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        section = self._read()
+        section[name] = value
+        self.device_map.update(_FIRST, [bytes(section.content)])
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError("a variable can't be removed")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+
+class Nic:
+    """A NIC with what was loaded into it.
+
+    backend: "rtl", "golden", "linux" (see backends()). sizes: fields of DeviceOptions (threads, cores, map_bytes, …).
+    `maps` by name: NicMap, or NicVariables for sections of global variables. Raises BpfnicError where the backend can't
+    be used, or doesn't come in that size."""
+
+    def __init__(self, backend: str = "rtl", **sizes: Any):
+        self.device = open_device(backend, DeviceOptions(**sizes))
+        self.ports = self.device.capabilities.ports
+        self.maps: dict[str, NicMap | NicVariables] = {}
+        self.programs: dict[str, NicProgram] = {}
+        self._attached: list[NicProgram | None] = [None] * (self.ports + 1)
+        self._origin: dict[str, MapDefinition] = {}  # of each map, to share it among programs of one object
+
+    def __enter__(self) -> "Nic":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the device back."""
+        self.device.close()
+
+    def load(self, obj: Object, program: str | None = None) -> NicProgram:
+        """Load a program of an object, with the maps it uses (those that another program of the same object brought are
+        shared) and global variables as they are set in the object. `program`: its name, where there are several.
+        Raises BpfnicError naming what can't be used; then the NIC is as it was."""
+        source = obj.program(program)
+        if source.name in self.programs:
+            raise BpfnicError(f"program {source.name} is loaded already")
+        created: dict[str, DeviceMap] = {}
+        try:
+            for name in source.maps:
+                if name in self.maps and self._origin[name] is not obj.maps[name]:
+                    raise BpfnicError(f"map {name}: another object's map of that name is loaded")
+                if name not in self.maps:
+                    created[name] = create(self.device, obj.maps[name])
+            shared = {name: self.maps[name].device_map for name in source.maps if name in self.maps}
+            loaded = self.device.load(source, shared | created)
+        except BaseException:
+            for device_map in created.values():
+                self.device.destroy_map(device_map)
+            raise
+        for name, device_map in created.items():
+            self._origin[name] = obj.maps[name]
+            is_variables = device_map.definition.variables is not None
+            self.maps[name] = NicVariables(device_map) if is_variables else NicMap(device_map)
+        self.programs[source.name] = NicProgram(self, loaded)
+        return self.programs[source.name]
+
+    def unload(self, program: NicProgram) -> None:
+        """Take a program off, with the maps that no other program uses. Raises BpfnicError while it is attached."""
+        self.device.unload(program.loaded)
+        del self.programs[program.name]
+        still = {name for other in self.programs.values() for name in other.loaded.program.maps}
+        for name in program.loaded.program.maps:
+            if name not in still:
+                self.device.destroy_map(self.maps.pop(name).device_map)
+
+    def attach(self, interface: int, program: NicProgram | None) -> None:
+        """Run a program (None: none) for the packets of an interface (ports from 0, then the host)."""
+        if not 0 <= interface <= self.ports:
+            raise BpfnicError(
+                f"there is no interface {interface}: the NIC has ports 0 to {self.ports - 1} and the host"
+            )
+        self.device.attach(interface, program.loaded if program else None)
+        self._attached[interface] = program
+
+    def attached(self, interface: int) -> NicProgram | None:
+        """The program that runs for the packets of an interface."""
+        return self._attached[interface]
+
+    def run(
+        self,
+        arrivals: Sequence[Arrival],
+        pacing: Pacing = Pacing(),
+        on_step: OnStep | None = None,
+        replay: Recording | None = None,
+        retirements: bool = False,
+    ) -> Traffic:
+        """Offer frames and run until all of them are through: see Device.run."""
+        return self.device.run(arrivals, pacing, on_step, replay, retirements)
+
+
+def create(device: Device, definition: MapDefinition) -> DeviceMap:
+    """A map on a device; a section of global variables with its content."""
+    device_map = device.create_map(definition)
+    if definition.variables is not None and any(definition.variables.content):
+        device_map.update(_FIRST, [bytes(definition.variables.content)])
+    return device_map
+
+
+def interface_name(interface: int, ports: int) -> str:
+    """port0, port1, …, host."""
+    return "host" if interface == ports else f"port{interface}"
+
+
+_FIRST = bytes(4)  # the one key of a section of global variables
