@@ -1,1 +1,1 @@
-"""The NIC compiled by Verilator into a shared library."""
+"""The NIC compiled by Verilator into a shared library, driven by a native loop, many clocks and packets a call."""

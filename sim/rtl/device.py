@@ -1,0 +1,163 @@
+"""The backend `rtl`: the compiled NIC behind the driver's Transport."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import fields, replace
+
+from bpfnic.hdl.config import NicConfig
+from bpfnic.host.device import (
+    Arrival,
+    Departure,
+    DeviceOptions,
+    Execution,
+    OnStep,
+    Pacing,
+    PacketResult,
+    Progress,
+    Recording,
+    Retirement,
+    Traffic,
+)
+from bpfnic.sim.rtl import build
+from bpfnic.sim.rtl.simulation import Simulation
+from bpfnic.spec import registers
+from bpfnic.spec.causes import Cause
+from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.programs import XdpAction
+
+SLICE = 4096  # clocks between two calls of on_step: some milliseconds
+_CLOCK_NS = registers.BY_NAME["CLOCK_NS"].address()
+
+
+def open_device(options: DeviceOptions):
+    """The NIC of these sizes, compiled now if its library is not in the cache (a minute or so). Raises BpfnicError for
+    sizes that hdl/config.py forbids, and where Verilator or a C++ compiler is missing."""
+    from bpfnic.host.driver import RegisterDevice
+
+    return RegisterDevice(RtlTransport(options))
+
+
+class RtlTransport:
+    """A NIC simulated clock by clock.
+
+    Attributes
+    ----------
+    config : NicConfig, trace included, for that is how packets are followed.
+    clocks, simulated : clocks since reset, and those of them that were not skipped as idle.
+    """
+
+    name = "rtl"
+
+    def __init__(self, options: DeviceOptions, say: build.Say = build.silent):
+        sizes = {size.name: getattr(options, size.name) for size in fields(NicConfig) if hasattr(options, size.name)}
+        self.config = NicConfig(**sizes | {"trace": True})
+        waves = options.waves
+        library = build.library(build.netlist(self.config, say), waves=waves is not None, say=say)
+        self._simulation = Simulation(library, waves)
+
+    @property
+    def clocks(self) -> int:
+        return self._simulation.counts().clock
+
+    @property
+    def simulated(self) -> int:
+        return self._simulation.counts().simulated
+
+    def read(self, address: int) -> int:
+        return self._simulation.read(address)
+
+    def write(self, address: int, value: int) -> None:
+        self._simulation.write(address, value)
+
+    def close(self) -> None:
+        self._simulation.close()
+
+    def run(
+        self,
+        arrivals: Sequence[Arrival],
+        pacing: Pacing,
+        on_step: OnStep | None,
+        replay: Recording | None,
+        retirements: bool,
+    ) -> Traffic:
+        """As Device.run. Raises BpfnicError if the NIC stands still."""
+        if replay is not None:
+            raise BpfnicError("rtl records runs; it can't replay one")
+        simulation = self._simulation
+        clock_ns = self.read(_CLOCK_NS)
+        simulation.set_clock_ns(clock_ns)
+        simulation.keep_steps(retirements)
+        for interface in range(self.config.interfaces):
+            simulation.pace_ingress(interface, pacing.ingress_idle, seed=pacing.seed * 16 + interface + 1)
+            simulation.pace_egress(interface, pacing.egress_stall, seed=pacing.seed * 16 + interface + 9)
+        before = simulation.counts()
+        for arrival in arrivals:
+            clock = 0 if pacing.back_to_back else before.clock + arrival.time_ns // max(clock_ns, 1)
+            simulation.offer(arrival.interface, arrival.data, clock, arrival.error | arrival.egress << 1)
+        began = time.perf_counter()
+        while not simulation.run(SLICE):
+            if on_step:
+                now = simulation.counts()
+                on_step(Progress(now.ended - before.ended, len(arrivals), now.clock - before.clock))
+        seconds = time.perf_counter() - began
+        traffic = self._traffic(before.clock, clock_ns)
+        after = simulation.counts()
+        traffic.clocks, traffic.instructions = after.clock - before.clock, after.retired - before.retired
+        traffic.seconds = seconds
+        if retirements:
+            traffic.retirements = _retirements(simulation.steps())
+        simulation.forget()
+        if on_step:
+            on_step(Progress(len(arrivals), len(arrivals), traffic.clocks))
+        return traffic
+
+    def _traffic(self, start: int, clock_ns: int) -> Traffic:
+        simulation = self._simulation
+        records, data = simulation.packets(), simulation.data()
+        samples: list[list[int]] = [[] for _ in records]
+        for sample in simulation.samples():
+            samples[sample.packet].append(sample.value)
+        packets, departures, executions = [], [], []
+        for index, record in enumerate(records):
+            result = PacketResult(accepted=bool(record.accepted))
+            if record.queued:
+                result.egress = record.egress
+                result.data = data[record.data_offset : record.data_offset + record.data_length]
+                time_ns = (record.gone - start) * clock_ns
+                departures.append(Departure(record.egress, result.data, index, record.gone, time_ns))
+            execution = None
+            if record.ran:
+                result.verdict = record.verdict
+                result.cause = _cause(record)
+                result.action = XdpAction.XDP_ABORTED if result.cause else XdpAction(record.verdict)
+                result.cpu = record.cpu
+                result.started, result.finished = record.dispatched, record.finished
+                result.instructions = record.instructions
+                execution = Execution(record.cpu, record.entry, tuple(samples[index]))
+            packets.append(result)
+            executions.append(execution)
+        departures.sort(key=lambda departure: departure.clock)
+        recording = Recording(executions, [access.packet for access in simulation.shared()])
+        return Traffic(packets, departures, recording=recording)
+
+
+def _cause(record) -> Cause:
+    """Why a program's packet was aborted: what the core says, or what its verdict comes to."""
+    return Cause(record.cause)
+
+
+def _retirements(steps) -> list[Retirement]:
+    """Retired instructions in their order; values that came later are filled in."""
+    listed: list[Retirement] = []
+    pending: dict[int, int] = {}  # CPU: place in the list
+    for step in steps:
+        register, value = (step.reg, step.value) if step.write else (None, 0)
+        if step.kind == 1:
+            place = pending.pop(step.cpu)
+            listed[place] = replace(listed[place], register=register, value=value)
+            continue
+        if step.pending:
+            pending[step.cpu] = len(listed)
+        address = step.address if step.memory else None
+        listed.append(Retirement(step.packet, step.pc, step.next_pc, register, value, address))
+    return listed

@@ -1,0 +1,540 @@
+// Drives the NIC's streams and registers clock by clock and writes down what happens. ports.h, generated with the
+// netlist, names the NIC's ports by number and the fields of its trace.
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "Vnic.h"
+#include "verilated.h"
+#ifdef WAVES
+#include "verilated_fst_c.h"
+#endif
+
+extern "C" {
+#include "harness.h"
+}
+#include "ports.h"
+
+namespace {
+
+constexpr uint32_t NONE = ~0u;
+// Idle spans shorter than this are simulated: the NIC clears stacks and registers behind finished packets meanwhile, and
+// is at rest afterwards, so that a skipped clock would have changed nothing but the time.
+constexpr uint64_t REST = 1024;
+constexpr uint64_t REGISTER_PATIENCE = 65536;
+
+// Which clocks a side of a stream is idle in.
+struct Pace {
+    uint32_t percent = 0, every = 0;
+    uint64_t count = 0, state = 1;
+
+    bool idle() {
+        if (every && ++count % every == 0) return true;
+        if (!percent) return false;
+        state ^= state << 13, state ^= state >> 7, state ^= state << 17; // Marsaglia's xorshift64
+        return (state >> 32) * 100 >> 32 < percent;
+    }
+};
+
+struct Ingress {
+    Pace pace;
+    std::deque<uint32_t> waiting; // packets not entered completely
+    std::deque<uint32_t> unended; // packets entered, in part at least, and neither accepted nor refused
+    std::vector<uint32_t> accepted; // packets by sequence number - base
+    uint32_t base = 0;
+    uint32_t position = 0; // bytes of waiting.front() that have entered
+    bool valid = false, last = false; // of the beat that is offered now
+};
+
+struct Egress {
+    Pace pace;
+    bool ready = false;
+    std::deque<uint32_t> queued; // packets in the order in which they must leave
+    std::vector<uint8_t> frame; // its first bytes, while it leaves
+    bool stalled = false;
+    uint64_t data = 0;
+    uint32_t rest = 0; // keep, user and last of the stalled beat
+};
+
+struct Source {
+    uint64_t offset;
+    uint32_t length;
+    uint8_t user;
+};
+
+} // namespace
+
+struct nic {
+    VerilatedContext context;
+    Vnic top{&context, "nic"};
+#ifdef WAVES
+    std::unique_ptr<VerilatedFstC> waves;
+#endif
+    uint64_t clock = 1, simulated = 0, retired = 0, ended = 0, released = 0, delivered = 0;
+    uint64_t watchdog = 1 << 20, last_work = 0;
+    uint64_t time = 0; // ns, for waves
+    uint64_t advance = 0;
+    uint32_t clock_ns = 8;
+    bool keep_steps = false, broken = false;
+    std::string error;
+
+    struct { // one AXI4-Lite access
+        bool address_taken, data_taken;
+        int response = -1;
+        uint32_t data;
+    } bus;
+
+    Ingress ingress[INTERFACES];
+    Egress egress[INTERFACES];
+    uint32_t running[CORES * THREADS];
+    uint32_t taken = 0; // ingresses whose beat was taken in the clock before
+    uint64_t pending_frames = 0; // offered, and neither refused, dropped nor delivered yet
+
+    std::vector<nic_packet> packets;
+    std::vector<Source> sources;
+    std::vector<uint8_t> bytes_in, bytes_out;
+    std::vector<nic_sample> samples;
+    std::vector<nic_shared> shared;
+    std::vector<nic_step> steps;
+
+    nic() {
+        for (uint32_t &packet : running) packet = NONE;
+    }
+
+    void fail(std::string what) {
+        if (!broken) error = "clock " + std::to_string(clock) + ": " + what;
+        broken = true;
+    }
+
+    // ------------------------------------------------------------ inputs of a clock
+
+    void present(uint32_t i) {
+        Ingress &in = ingress[i];
+        if (in.valid || in.waiting.empty()) return; // an offered beat stays until it is taken
+        uint32_t index = in.waiting.front();
+        if ((!in.position && packets[index].arrival > clock) || in.pace.idle()) return;
+        const Source &source = sources[index];
+        uint32_t left = source.length - in.position, size = left < 8 ? left : 8;
+        const uint8_t *bytes = bytes_in.data() + source.offset + in.position;
+        uint64_t data = 0;
+        for (uint32_t b = 0; b < size; b++) data |= uint64_t(bytes[b]) << 8 * b;
+        in.valid = true;
+        in.last = left <= 8;
+        set_ingress(top, i, true, data, (1u << size) - 1, in.last, in.last ? source.user : source.user & ~1u);
+    }
+
+    void drive() {
+        for (uint32_t i = 0; i < INTERFACES; i++) {
+            present(i);
+            if (taken >> i & 1 && !ingress[i].valid) set_ingress(top, i, false, 0, 0, false, 0);
+            Egress &out = egress[i];
+            bool ready = !out.pace.idle();
+            if (ready != out.ready) set_egress_ready(top, i, out.ready = ready);
+        }
+        taken = 0;
+    }
+
+    // ------------------------------------------------------------ what happened in a clock
+
+    void sample_ingress(uint32_t i) {
+        Ingress &in = ingress[i];
+        if (!in.valid || !ingress_ready(top, i)) return;
+        uint32_t index = in.waiting.front();
+        if (!in.position) {
+            packets[index].entered = clock;
+            in.unended.push_back(index);
+        }
+        in.position += 8;
+        if (in.last) {
+            in.waiting.pop_front();
+            in.position = 0;
+        }
+        in.valid = false;
+        taken |= 1u << i;
+        last_work = clock;
+    }
+
+    void sample_egress(uint32_t i) {
+        Egress &out = egress[i];
+        if (!egress_valid(top, i)) {
+            if (out.stalled) fail("egress " + std::to_string(i) + " took back a beat");
+            out.stalled = false;
+            return;
+        }
+        uint64_t data = egress_data(top, i);
+        uint8_t keep = egress_keep(top, i), user = egress_user(top, i);
+        bool last = egress_last(top, i);
+        uint32_t rest = keep | user << 8 | last << 16;
+        if (out.stalled && (data != out.data || rest != out.rest))
+            fail("egress " + std::to_string(i) + " changed a beat that was not taken");
+        out.data = data, out.rest = rest, out.stalled = !out.ready;
+        if (!out.ready) return;
+        last_work = clock;
+        if (out.queued.empty()) return fail("egress " + std::to_string(i) + " sent what nothing had released");
+        nic_packet &packet = packets[out.queued.front()];
+        if (out.frame.empty()) {
+            packet.left = clock;
+            packet.user = user;
+        } else if (user != packet.user) {
+            fail("egress " + std::to_string(i) + " changed tuser within a frame");
+        }
+        if (keep == 0 || (keep & (keep + 1)) || (!last && keep != 0xFF))
+            fail("egress " + std::to_string(i) + " sent tkeep " + std::to_string(keep));
+        for (; keep; keep >>= 1, data >>= 8) out.frame.push_back(uint8_t(data));
+        if (last) {
+            packet.gone = clock;
+            packet.data_offset = bytes_out.size();
+            packet.data_length = out.frame.size();
+            bytes_out.insert(bytes_out.end(), out.frame.begin(), out.frame.end());
+            out.frame.clear();
+            out.queued.pop_front();
+            pending_frames--;
+            delivered++;
+        }
+    }
+
+    uint32_t accepted(uint32_t i, uint32_t sequence, const char *who) {
+        Ingress &in = ingress[i];
+        uint32_t place = sequence - in.base;
+        if (place < in.accepted.size()) return in.accepted[place];
+        fail(std::string(who) + " names packet " + std::to_string(sequence) + " of ingress " + std::to_string(i) +
+             ", which was not accepted");
+        return NONE;
+    }
+
+    void sample_ended(uint32_t i, bool good) {
+        Ingress &in = ingress[i];
+        if (in.unended.empty()) return fail("ingress " + std::to_string(i) + " ended a frame that had not entered");
+        uint32_t index = in.unended.front();
+        in.unended.pop_front();
+        packets[index].ended = clock;
+        packets[index].accepted = good;
+        ended++;
+        if (good) {
+            packets[index].sequence = in.base + uint32_t(in.accepted.size());
+            in.accepted.push_back(index);
+        } else {
+            pending_frames--;
+        }
+    }
+
+    uint32_t on_thread(uint32_t cpu, const char *who) {
+        if (running[cpu] == NONE) fail(std::string(who) + " of CPU " + std::to_string(cpu) + ", which runs no packet");
+        return running[cpu];
+    }
+
+    void sample_dispatch(uint32_t core) {
+        uint32_t cpu = core * THREADS + dispatch_thread(top, core);
+        uint32_t index = accepted(dispatch_ingress(top, core), dispatch_sequence(top, core), "a dispatch");
+        running[cpu] = index;
+        if (index == NONE) return;
+        nic_packet &packet = packets[index];
+        packet.dispatched = clock;
+        packet.entry = dispatch_pc(top, core);
+        packet.ran = 1;
+        packet.cpu = cpu;
+        last_work = clock;
+    }
+
+    void sample_finish(uint32_t core) {
+        uint32_t cpu = core * THREADS + finish_thread(top, core);
+        uint32_t index = on_thread(cpu, "a finish");
+        running[cpu] = NONE;
+        if (index == NONE) return;
+        packets[index].finished = clock;
+        packets[index].verdict = finish_verdict(top, core);
+        packets[index].cause = finish_cause(top, core);
+        last_work = clock;
+    }
+
+    void sample_release() {
+        uint32_t i = release_ingress(top, 0);
+        uint32_t index = accepted(i, release_sequence(top, 0), "a release");
+        if (index == NONE) return;
+        nic_packet &packet = packets[index];
+        packet.released = clock;
+        packet.queued = release_queued(top, 0);
+        packet.egress = release_egress(top, 0);
+        released++;
+        if (!packet.queued) {
+            pending_frames--;
+        } else if (packet.egress >= INTERFACES) {
+            fail("a release names egress " + std::to_string(packet.egress));
+        } else {
+            egress[packet.egress].queued.push_back(index);
+        }
+        last_work = clock;
+    }
+
+    void sample_retire(uint32_t core) {
+        uint32_t cpu = core * THREADS + retire_thread(top, core);
+        uint32_t index = on_thread(cpu, "a retirement");
+        retired++;
+        last_work = clock;
+        if (index == NONE) return;
+        packets[index].instructions++;
+        bool sampled = retire_sampled(top, core);
+        if (sampled) samples.push_back({uint64_t(retire_value(top, core)), index});
+        if (!keep_steps) return;
+        nic_step step{};
+        step.clock = clock, step.packet = index, step.cpu = cpu, step.sampled = sampled;
+        step.pc = retire_pc(top, core), step.next_pc = retire_next_pc(top, core);
+        step.pending = retire_pending(top, core);
+        step.write = retire_write(top, core);
+        step.reg = retire_register(top, core), step.value = retire_value(top, core);
+        step.memory = retire_memory(top, core), step.address = retire_address(top, core);
+        steps.push_back(step);
+    }
+
+    void sample_shared(uint32_t bank) {
+        uint32_t core = shared_requester(top, bank), cpu = core * THREADS + shared_tag(top, bank) % THREADS;
+        if (core >= CORES) return; // the host's
+        uint32_t index = on_thread(cpu, "a shared access");
+        shared.push_back({clock, index, uint8_t(cpu), uint8_t(bank)});
+    }
+
+    void sample_result(uint32_t core) {
+        uint32_t cpu = core * THREADS + result_thread(top, core);
+        uint32_t index = on_thread(cpu, "a result");
+        nic_step step{};
+        step.clock = clock, step.packet = index, step.cpu = cpu, step.kind = 1;
+        step.write = result_write(top, core);
+        step.reg = result_register(top, core), step.value = result_value(top, core);
+        steps.push_back(step);
+    }
+
+    void sample() {
+        for (uint32_t i = 0; i < INTERFACES; i++) sample_ingress(i);
+        if (uint32_t accepted = refuse_accepted(top, 0), refused = refuse_refused(top, 0); accepted | refused)
+            for (uint32_t i = 0; i < INTERFACES; i++)
+                if ((accepted | refused) >> i & 1) sample_ended(i, accepted >> i & 1);
+        for (uint32_t bank = 0; bank < BANKS; bank++)
+            if (shared_valid(top, bank)) sample_shared(bank);
+        for (uint32_t core = 0; core < CORES; core++) {
+            if (retire_valid(top, core)) sample_retire(core);
+            if (keep_steps && result_valid(top, core)) sample_result(core);
+            if (finish_valid(top, core)) sample_finish(core);
+            if (dispatch_valid(top, core)) sample_dispatch(core);
+        }
+        if (release_valid(top, 0)) sample_release();
+        for (uint32_t i = 0; i < INTERFACES; i++) sample_egress(i);
+        sample_bus();
+    }
+
+    void sample_bus() {
+        if (top.s_axil_awvalid && top.s_axil_awready) bus.address_taken = true;
+        if (top.s_axil_arvalid && top.s_axil_arready) bus.address_taken = true;
+        if (top.s_axil_wvalid && top.s_axil_wready) bus.data_taken = true;
+        if (top.s_axil_bvalid && top.s_axil_bready) bus.response = top.s_axil_bresp;
+        if (top.s_axil_rvalid && top.s_axil_rready) bus.response = top.s_axil_rresp, bus.data = top.s_axil_rdata;
+    }
+
+    // ------------------------------------------------------------ clocks
+
+    void dump() {
+#ifdef WAVES
+        if (waves) waves->dump(time);
+#endif
+    }
+
+    void step() {
+        drive();
+        top.clk = 0;
+        top.eval();
+        dump();
+        sample();
+        top.clk = 1;
+        time += clock_ns - clock_ns / 2;
+        top.eval();
+        dump();
+        time += clock_ns / 2 + advance;
+        clock++;
+        simulated++;
+    }
+
+    uint64_t next_arrival() const {
+        uint64_t next = ~uint64_t(0);
+        for (const Ingress &in : ingress)
+            if (!in.waiting.empty() && packets[in.waiting.front()].arrival < next)
+                next = packets[in.waiting.front()].arrival;
+        return next;
+    }
+
+    // Nothing of any frame is in the NIC.
+    bool empty() const {
+        uint64_t waiting = 0;
+        for (const Ingress &in : ingress) {
+            if (in.position || in.valid) return false;
+            waiting += in.waiting.size();
+        }
+        return waiting == pending_frames;
+    }
+
+    // One clock that counts as many.
+    void skip(uint64_t clocks) {
+        top.advance = advance = (clocks - 1) * clock_ns;
+        step();
+        top.advance = advance = 0;
+        clock += clocks - 1;
+    }
+
+    int run(uint64_t clocks) {
+        uint64_t end = clocks > ~simulated ? ~uint64_t(0) : simulated + clocks;
+        while (!broken) {
+            if (!pending_frames) return NIC_DONE;
+            if (simulated >= end) return NIC_MORE;
+            if (clock - last_work >= REST) {
+                if (empty()) {
+                    uint64_t next = next_arrival();
+                    if (next > clock + 1) {
+                        skip(next - clock);
+                        continue;
+                    }
+                } else if (clock - last_work > watchdog) {
+                    error = "clock " + std::to_string(clock) + ": nothing has moved for " + std::to_string(watchdog) +
+                            " clocks, with " + std::to_string(pending_frames) + " frames not done";
+                    return NIC_STUCK;
+                }
+            }
+            step();
+        }
+        return NIC_BROKEN;
+    }
+
+    void reset() {
+        for (uint32_t i = 0; i < INTERFACES; i++) set_ingress(top, i, false, 0, 0, false, 0);
+        top.rst = 1;
+        for (int i = 0; i < 4; i++) {
+            top.clk = 0;
+            top.eval();
+            dump();
+            top.clk = 1;
+            time += clock_ns - clock_ns / 2;
+            top.eval();
+            dump();
+            time += clock_ns / 2;
+        }
+        top.rst = 0;
+    }
+
+    // ------------------------------------------------------------ registers
+
+    int write(uint32_t address, uint32_t value) {
+        bus = {false, false, -1, 0};
+        top.s_axil_awvalid = top.s_axil_wvalid = top.s_axil_bready = 1;
+        top.s_axil_awaddr = address;
+        top.s_axil_wdata = value;
+        top.s_axil_wstrb = 15;
+        for (uint64_t i = 0; i < REGISTER_PATIENCE && bus.response < 0; i++) {
+            step();
+            top.s_axil_awvalid = !bus.address_taken;
+            top.s_axil_wvalid = !bus.data_taken;
+        }
+        top.s_axil_awvalid = top.s_axil_wvalid = top.s_axil_bready = 0;
+        return bus.response;
+    }
+
+    int read(uint32_t address) {
+        bus = {false, false, -1, 0};
+        top.s_axil_arvalid = top.s_axil_rready = 1;
+        top.s_axil_araddr = address;
+        for (uint64_t i = 0; i < REGISTER_PATIENCE && bus.response < 0; i++) {
+            step();
+            top.s_axil_arvalid = !bus.address_taken;
+        }
+        top.s_axil_arvalid = top.s_axil_rready = 0;
+        return bus.response;
+    }
+
+    void offer(uint32_t i, uint64_t arrival, uint32_t user, const uint8_t *bytes, uint32_t length) {
+        nic_packet packet{};
+        packet.arrival = arrival;
+        packet.ingress = i;
+        ingress[i].waiting.push_back(uint32_t(packets.size()));
+        packets.push_back(packet);
+        sources.push_back({bytes_in.size(), length, uint8_t(user)});
+        bytes_in.insert(bytes_in.end(), bytes, bytes + length);
+        pending_frames++;
+    }
+
+    void forget() {
+        for (Ingress &in : ingress) {
+            in.base += uint32_t(in.accepted.size());
+            in.accepted.clear();
+        }
+        packets.clear(), sources.clear(), bytes_in.clear(), bytes_out.clear();
+        samples.clear(), shared.clear(), steps.clear();
+    }
+};
+
+extern "C" {
+
+nic *nic_open(const char *path) {
+#ifndef WAVES
+    if (path) return nullptr;
+#endif
+    nic *n = new nic;
+#ifdef WAVES
+    if (path) {
+        n->context.traceEverOn(true);
+        n->waves = std::make_unique<VerilatedFstC>();
+        n->top.trace(n->waves.get(), 99);
+        n->waves->set_time_unit("1ns");
+        n->waves->set_time_resolution("1ns");
+        n->waves->open(path);
+    }
+#endif
+    n->reset();
+    return n;
+}
+
+void nic_close(nic *n) {
+#ifdef WAVES
+    if (n->waves) n->waves->close();
+#endif
+    n->top.final();
+    delete n;
+}
+
+void nic_clock_ns(nic *n, uint32_t nanoseconds) { n->clock_ns = nanoseconds; }
+void nic_watchdog(nic *n, uint64_t clocks) { n->watchdog = clocks; }
+void nic_keep_steps(nic *n, int keep) { n->keep_steps = keep; }
+
+void nic_pace_ingress(nic *n, uint32_t interface, uint32_t percent, uint32_t every, uint64_t seed) {
+    n->ingress[interface].pace = Pace{percent, every, 0, seed | 1};
+}
+
+void nic_pace_egress(nic *n, uint32_t interface, uint32_t percent, uint32_t every, uint64_t seed) {
+    n->egress[interface].pace = Pace{percent, every, 0, seed | 1};
+}
+
+int nic_write(nic *n, uint32_t address, uint32_t value) { return n->write(address, value); }
+
+int nic_read(nic *n, uint32_t address, uint32_t *value) {
+    int response = n->read(address);
+    *value = n->bus.data;
+    return response;
+}
+
+void nic_offer(nic *n, uint32_t ingress, uint64_t arrival, uint32_t user, const uint8_t *bytes, uint32_t length) {
+    n->offer(ingress, arrival, user, bytes, length);
+}
+
+int nic_run(nic *n, uint64_t clocks) { return n->run(clocks); }
+const char *nic_error(nic *n) { return n->error.c_str(); }
+
+nic_counts nic_count(nic *n) {
+    return {n->clock, n->simulated, n->retired, n->packets.size(), n->ended, n->released, n->delivered};
+}
+
+uint64_t nic_packets(nic *n, const nic_packet **first) { return *first = n->packets.data(), n->packets.size(); }
+uint64_t nic_data(nic *n, const uint8_t **first) { return *first = n->bytes_out.data(), n->bytes_out.size(); }
+uint64_t nic_samples(nic *n, const nic_sample **first) { return *first = n->samples.data(), n->samples.size(); }
+uint64_t nic_shared_accesses(nic *n, const nic_shared **first) { return *first = n->shared.data(), n->shared.size(); }
+uint64_t nic_steps(nic *n, const nic_step **first) { return *first = n->steps.data(), n->steps.size(); }
+void nic_forget(nic *n) { n->forget(); }
+
+} // extern "C"
