@@ -1,0 +1,138 @@
+"""Collect: what is done leaves in the order in which it came, for each ingress.
+
+Each ingress has a table of the places of its packets by sequence number, with room for every buffer of the NIC; each
+core has its outcomes by buffer, and a bit for those that are done. One ingress is looked at in each clock, in turn, and
+its oldest packet leaves two clocks after that at the earliest: so the same ingress is never looked at too early.
+"""
+
+from amaranth import Module, Mux, Signal
+from amaranth.lib import memory
+from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import ceil_log2
+
+from bpfnic.hdl.config import NicConfig
+from bpfnic.hdl.interfaces import ReleaseTrace
+from bpfnic.hdl.packets.receive import Arrival
+from bpfnic.hdl.packets.records import BufferStrobe, Completion, Departure, Kind, Outcome, Place
+
+NO_ACTION = 15  # egress user bits 6..3 when no program ran
+
+
+class Collect(Component):
+    """Members
+    -------
+    arrival, next_sequence : of each ingress, from Receive.
+    done_valid, done : of each core, from Complete.
+    push, departure : into an egress queue (`push`: one-hot, or 0). `room`: of each queue. `waits`: of each egress: what
+        finds its queue full waits (and those behind it, of its ingress) instead of being dropped.
+    give : to each core's Pool: a buffer that no egress will read.
+    oldest_sequence : of each ingress; next_sequence if nothing is in flight.
+    outcome : of each ingress, events: a bit for each Kind.
+    egress_dropped : of each egress, an event.
+    causes, trace : as interfaces.PacketPathPorts says.
+    """
+
+    def __init__(self, config: NicConfig):
+        self.config = config
+        super().__init__(
+            {
+                "arrival": In(Arrival(config)).array(config.interfaces),
+                "next_sequence": In(32).array(config.interfaces),
+                "done_valid": In(config.cores),
+                "done": In(Completion(config)).array(config.cores),
+                "push": Out(config.interfaces),
+                "departure": Out(Departure(config)),
+                "room": In(config.interfaces),
+                "waits": In(config.interfaces),
+                "give": Out(BufferStrobe(config)).array(config.cores),
+                "oldest_sequence": Out(32).array(config.interfaces),
+                "outcome": Out(len(Kind)).array(config.interfaces),
+                "egress_dropped": Out(config.interfaces),
+                "causes": Out(16),
+                "trace": Out(ReleaseTrace(config)),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        config = self.config
+
+        # First clock: the place of one ingress's oldest packet.
+        look = Signal(range(config.interfaces))
+        m.d.sync += look.eq(Mux(look == config.interfaces - 1, 0, look + 1))
+        present, ingress, place = Signal(), Signal.like(look), Signal(Place(config))
+        m.d.sync += ingress.eq(look)
+        index_bits = ceil_log2(config.cores * config.packet_buffers)
+        for number, (arrival, newest, oldest) in enumerate(
+            zip(self.arrival, self.next_sequence, self.oldest_sequence, strict=True)
+        ):
+            m.submodules[f"places{number}"] = places = memory.Memory(
+                shape=Place(config), depth=1 << index_bits, init=[]
+            )
+            write, read = places.write_port(), places.read_port(domain="comb")
+            m.d.comb += [
+                write.en.eq(arrival.ended & arrival.accepted),
+                write.addr.eq(newest[:index_bits]),
+                write.data.eq(arrival.place),
+                read.addr.eq(oldest[:index_bits]),
+            ]
+            with m.If(look == number):
+                m.d.sync += [place.eq(read.data), present.eq(newest != oldest)]
+
+        # Second clock: is it done, and may it leave?
+        done, outcome, leaves = Signal(), Signal(Outcome(config)), Signal()
+        for core in range(config.cores):
+            self._outcomes(m, core, place, leaves, done, outcome)
+        to_egress = Signal(config.interfaces)
+        with m.If((outcome.kind != Kind.DROPPED) & (outcome.kind != Kind.ABORTED)):
+            m.d.comb += to_egress.bit_select(outcome.egress, 1).eq(1)
+        fits = (to_egress & self.room).any()
+        m.d.comb += [
+            leaves.eq(present & done & (~to_egress.any() | fits | ~(to_egress & self.waits).any())),
+            self.push.eq(Mux(leaves, to_egress & self.room, 0)),
+            self.egress_dropped.eq(Mux(leaves, to_egress & ~self.room, 0)),
+            self.departure.place.eq(place),
+            self.departure.data.eq(outcome.data),
+            self.departure.length.eq(outcome.length),
+            self.departure.user[:3].eq(ingress),
+            self.departure.user[3:].eq(Mux(outcome.ran, outcome.kind.as_value() + 1, NO_ACTION)),
+        ]
+        for core, give in enumerate(self.give):
+            m.d.comb += [give.enable.eq(leaves & ~fits & (place.core == core)), give.buffer.eq(place.buffer)]
+        with m.If(leaves):
+            with m.If(outcome.kind == Kind.ABORTED):
+                m.d.comb += self.causes.bit_select(outcome.cause, 1).eq(1)
+            with m.Switch(ingress):
+                for number, oldest in enumerate(self.oldest_sequence):
+                    with m.Case(number):
+                        m.d.comb += self.outcome[number].bit_select(outcome.kind, 1).eq(1)
+                        m.d.comb += self.trace.sequence.eq(oldest)
+                        m.d.sync += oldest.eq(oldest + 1)
+        m.d.comb += [
+            self.trace.valid.eq(leaves),
+            self.trace.ingress.eq(ingress),
+            self.trace.queued.eq(fits),
+            self.trace.egress.eq(outcome.egress),
+        ]
+        return m
+
+    def _outcomes(self, m: Module, core: int, place, leaves, done, outcome) -> None:
+        """The packets of one core that are done."""
+        config = self.config
+        m.submodules[f"outcomes{core}"] = outcomes = memory.Memory(
+            shape=Outcome(config), depth=config.packet_buffers, init=[]
+        )
+        write, read = outcomes.write_port(), outcomes.read_port(domain="comb")
+        flags = Signal(config.packet_buffers, name=f"done{core}")
+        m.d.comb += [
+            write.en.eq(self.done_valid[core]),
+            write.addr.eq(self.done[core].buffer),
+            write.data.eq(self.done[core].outcome),
+            read.addr.eq(place.buffer),
+        ]
+        with m.If(place.core == core):
+            m.d.comb += [done.eq(flags.bit_select(place.buffer, 1)), outcome.eq(read.data)]
+            with m.If(leaves):
+                m.d.sync += flags.bit_select(place.buffer, 1).eq(0)
+        with m.If(self.done_valid[core]):
+            m.d.sync += flags.bit_select(self.done[core].buffer, 1).eq(1)

@@ -1,0 +1,19 @@
+"""Byte lanes of a 64-bit word."""
+
+from amaranth import Cat, Module, Signal, Value
+
+
+def rotate_up(m: Module, word: Value, count: Value) -> Value:
+    """`word` with each byte moved up by `count` (3 bits) places, the upper ones coming in below."""
+    for level in range(3):
+        rotated = Signal(64)
+        m.d.comb += rotated.eq(word)
+        with m.If(count[level]):
+            m.d.comb += rotated.eq(word.rotate_left(8 << level))
+        word = rotated
+    return word
+
+
+def spread(mask: Value) -> Value:
+    """Each bit of a byte mask for all 8 bits of its byte."""
+    return Cat(bit.replicate(8) for bit in mask)

@@ -1,0 +1,149 @@
+"""The packet path: everything between the streams and the cores (docs/hardware.md)."""
+
+from amaranth import Cat, Module, Signal
+from amaranth.lib.wiring import Component, connect, flipped
+
+from bpfnic.hdl.config import NicConfig
+from bpfnic.hdl.interfaces import IngressEvent, PacketPathPorts
+from bpfnic.hdl.packets.buffers import PacketBuffers
+from bpfnic.hdl.packets.collect import Collect
+from bpfnic.hdl.packets.complete import Complete
+from bpfnic.hdl.packets.dispatch import Dispatch
+from bpfnic.hdl.packets.pool import Pool
+from bpfnic.hdl.packets.receive import Receive
+from bpfnic.hdl.packets.service import ServiceUnit
+from bpfnic.hdl.packets.threads import Threads
+from bpfnic.hdl.packets.transmit import Transmit
+from bpfnic.hdl.packets.windows import Windows
+
+
+class PacketPath(Component):
+    """Receive, buffers, windows, Dispatch, Service, Complete, Collect, Transmit. Members: PacketPathPorts.
+
+    A frame's last beat is 3 clocks before its Start; a Finish is 10 to 14 clocks before the first beat out.
+    """
+
+    def __init__(self, config: NicConfig):
+        self.config = config
+        super().__init__(PacketPathPorts(config))
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        config = self.config
+        m.submodules.receive = receive = Receive(config)
+        m.submodules.collect = collect = Collect(config)
+        m.submodules.transmit = transmit = Transmit(config)
+
+        phase = Signal()
+        m.d.sync += phase.eq(~phase)
+        m.d.comb += [receive.phase.eq(phase), transmit.phase.eq(phase), receive.enable.eq(self.enable)]
+        for number in range(config.interfaces):
+            connect(m, flipped(self.ingress[number]), receive.ingress[number])
+            connect(m, transmit.egress[number], flipped(self.egress[number]))
+            connect(m, receive.arrival[number], collect.arrival[number])
+            m.d.comb += [
+                receive.waits[number].eq(self.control[number].ingress_waits),
+                collect.waits[number].eq(self.control[number].egress_waits),
+                collect.next_sequence[number].eq(receive.next_sequence[number]),
+            ]
+            self._status(m, number, receive, collect, transmit)
+        m.d.comb += [
+            transmit.push.eq(collect.push),
+            transmit.departure.eq(collect.departure),
+            collect.room.eq(transmit.room),
+            self.causes.eq(collect.causes),
+            self.release_trace.eq(collect.trace),
+        ]
+        for core in range(config.cores):
+            self._core(m, core, phase, receive, collect, transmit)
+        return m
+
+    def _core(self, m: Module, core: int, phase, receive: Receive, collect: Collect, transmit: Transmit) -> None:
+        """What each core has for itself."""
+        config = self.config
+        m.submodules[f"pool{core}"] = pool = Pool(config)
+        m.submodules[f"buffers{core}"] = buffers = PacketBuffers(config)
+        m.submodules[f"windows{core}"] = windows = Windows(config)
+        m.submodules[f"threads{core}"] = threads = Threads(config, reads=4)
+        m.submodules[f"dispatch{core}"] = dispatch = Dispatch(config)
+        m.submodules[f"service{core}"] = service = ServiceUnit(config)
+        m.submodules[f"complete{core}"] = complete = Complete(config)
+
+        # Buffers
+        connect(m, receive.give[core], pool.give[0])
+        connect(m, collect.give[core], pool.give[1])
+        connect(m, transmit.give[core], pool.give[2])
+        connect(m, receive.write[core], buffers.write)
+        connect(m, transmit.read[core], buffers.read)
+        connect(m, service.zero, receive.zero[core])
+        m.d.comb += [
+            buffers.phase.eq(phase),
+            receive.spare_ready[core].eq(pool.ready),
+            receive.spare[core].eq(pool.spare),
+            receive.empty[core].eq(pool.empty),
+            pool.take.eq(receive.take[core]),
+        ]
+
+        # A thread's life
+        connect(m, dispatch.launch, threads.launch)
+        connect(m, service.change, threads.change)
+        connect(m, dispatch.direct, complete.direct)
+        connect(m, complete.freed, dispatch.freed)
+        connect(m, dispatch.start, flipped(self.start[core]))
+        connect(m, flipped(self.finish[core]), complete.finish)
+        connect(m, flipped(self.service[core]), service.request)
+        connect(m, service.answer, flipped(self.answer[core]))
+        m.d.comb += [
+            dispatch.frame_valid.eq(receive.frame_valid[core]),
+            dispatch.frame.eq(receive.frame[core]),
+            collect.done_valid[core].eq(complete.done_valid),
+            collect.done[core].eq(complete.done),
+            self.dispatch_trace[core].eq(dispatch.trace),
+            self.finish_trace[core].eq(complete.trace),
+        ]
+
+        # The thread table and its readers
+        of_core, of_windows, of_service, of_complete = threads.reads
+        connect(m, windows.thread, of_windows)
+        connect(m, service.thread, of_service)
+        connect(m, complete.thread, of_complete)
+        bounds = self.bounds[core]
+        m.d.comb += [
+            of_core.thread.eq(bounds.thread),
+            bounds.bounds.buffer.eq(of_core.row.buffer),
+            bounds.bounds.data_meta.eq(of_core.row.data),
+            bounds.bounds.data.eq(of_core.row.data),
+            bounds.bounds.data_end.eq(of_core.row.data_end),
+        ]
+
+        # Local memory
+        connect(m, flipped(self.local[core]), windows.local)
+        connect(m, windows.pair, buffers.pair)
+        m.d.comb += [windows.launch.enable.eq(dispatch.launch.valid), windows.launch.thread.eq(dispatch.launch.thread)]
+        for number, control in enumerate(self.control):
+            m.d.comb += [dispatch.control[number].eq(control), windows.ifindex[number].eq(control.ifindex)]
+            if number < config.ports:
+                m.d.comb += service.ifindex[number].eq(control.ifindex)
+
+    def _status(self, m: Module, number: int, receive: Receive, collect: Collect, transmit: Transmit) -> None:
+        """What control counts for one interface."""
+        status, arrival = self.status[number], receive.arrival[number]
+        ended = {
+            IngressEvent.RECEIVED: 1,
+            IngressEvent.REFUSED_FULL: arrival.full,
+            IngressEvent.REFUSED_LONG: arrival.long,
+            IngressEvent.REFUSED_ERROR: arrival.error,
+        }
+        newest, oldest = receive.next_sequence[number], collect.oldest_sequence[number]
+        m.d.comb += [
+            status.events.eq(Cat(*(arrival.ended & ended[event] for event in ended), collect.outcome[number])),
+            status.received_bytes.eq(arrival.bytes),
+            status.sent.eq(transmit.sent[number]),
+            status.sent_bytes.eq(transmit.sent_bytes[number]),
+            status.egress_dropped.eq(collect.egress_dropped[number]),
+            status.in_flight.eq(newest - oldest),
+            status.next_sequence.eq(newest),
+            status.oldest_sequence.eq(oldest),
+            self.refuse_trace.accepted[number].eq(arrival.ended & arrival.accepted),
+            self.refuse_trace.refused[number].eq(arrival.ended & ~arrival.accepted),
+        ]

@@ -1,0 +1,205 @@
+"""Receive: beats of all ingresses into buffers, one a clock to each core.
+
+A frame takes a buffer at its first beat, of the core whose turn it is. Then its beats ask that core's buffers for a
+write, together with those of other ingresses and with the service unit that clears bytes; round robin, among those
+whose next word lies in the bank that the clock's phase gives to writes.
+
+If no core has a buffer, the frame waits, or is drained and refused. A frame that is too long, bad or too short gives
+its buffer back after its last beat.
+"""
+
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.lib import stream
+from amaranth.lib.wiring import Component, In, Out, Signature
+
+from bpfnic.hdl.config import NicConfig
+from bpfnic.hdl.interfaces import INGRESS_USER, Beat
+from bpfnic.hdl.packets.arbiter import RoundRobin, choose
+from bpfnic.hdl.packets.records import (
+    FIRST_WORD,
+    BufferStrobe,
+    Frame,
+    Place,
+    WordWrite,
+    ZeroPort,
+    buffer_words,
+)
+from bpfnic.spec import addresses
+
+COUNT_BITS = 16  # received_bytes
+
+
+def Arrival(config: NicConfig) -> Signature:
+    """A frame ended in the clock before. It is at `place` if `accepted`, otherwise one of the others is high."""
+    return Signature(
+        {
+            "ended": Out(1),
+            "accepted": Out(1),
+            "full": Out(1),
+            "long": Out(1),
+            "error": Out(1),
+            "bytes": Out(COUNT_BITS),
+            "place": Out(Place(config)),
+        }
+    )
+
+
+class _Ingress:
+    """The state of one ingress: between frames neither `filling` nor `refusing`."""
+
+    def __init__(self, config: NicConfig, number: int):
+        def named(shape, what, **kwargs):
+            return Signal(shape, name=f"{what}{number}", **kwargs)
+
+        self.filling = named(1, "filling")
+        self.refusing = named(1, "refusing")
+        self.core = named(config.cores, "core")  # one-hot
+        self.buffer = named(range(config.packet_buffers), "buffer")
+        # The next beat's word in the buffer; it counts on behind the buffer's end. Back at FIRST_WORD between frames.
+        self.word = named(COUNT_BITS, "word", init=FIRST_WORD)
+        self.overrun = named(1, "overrun")
+        self.granted = named(config.cores, "granted")  # one-hot, or 0
+        # Of the frame that ended in the clock before (as are core and buffer then, unless it had none):
+        self.end_offset = named(range(config.buffer_bytes + 1), "end_offset")
+        self.end_port = named(3, "end_port")
+
+
+class Receive(Component):
+    """Members
+    -------
+    ingress : the streams. A frame of the host names its egress with its last beat (user bits 3..1).
+    enable : low: no frame begins.
+    waits : of each interface: its frames wait for a buffer.
+    phase : see PacketBuffers.
+    spare_ready, spare, empty, take, give : to each core's Pool; `give` is a refused frame's buffer.
+    write : to each core's PacketBuffers.
+    zero : the service unit's requests, of each core.
+    frame_valid, frame : an accepted frame goes to its core's dispatcher.
+    arrival : of each ingress; an accepted frame is number `next_sequence` of the same clock.
+    next_sequence : of each ingress, the number of the next accepted frame.
+    """
+
+    def __init__(self, config: NicConfig):
+        self.config = config
+        buffer = range(config.packet_buffers)
+        super().__init__(
+            {
+                "ingress": In(stream.Signature(Beat(INGRESS_USER))).array(config.interfaces),
+                "enable": In(1),
+                "waits": In(config.interfaces),
+                "phase": In(1),
+                "spare_ready": In(config.cores),
+                "spare": In(buffer).array(config.cores),
+                "empty": In(config.cores),
+                "take": Out(config.cores),
+                "give": Out(BufferStrobe(config)).array(config.cores),
+                "write": Out(WordWrite(config)).array(config.cores),
+                "zero": In(ZeroPort(config)).array(config.cores),
+                "frame_valid": Out(config.cores),
+                "frame": Out(Frame(config)).array(config.cores),
+                "arrival": Out(Arrival(config)).array(config.interfaces),
+                "next_sequence": Out(32).array(config.interfaces),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        config = self.config
+        ingresses = [_Ingress(config, number) for number in range(config.interfaces)]
+
+        # Whose turn it is to take the next frame: cores with a spare buffer in turn.
+        turn, taken = Signal(config.cores, init=1), Signal(config.cores)
+        others = Signal(config.cores)
+        m.d.comb += [taken.eq(self.take), others.eq(choose(self.spare_ready, turn.rotate_left(1)))]
+        with m.If((taken.any() | ~(turn & self.spare_ready).any()) & others.any()):
+            m.d.sync += turn.eq(others)
+
+        for number, state in enumerate(ingresses):
+            self._follow(m, number, state)
+        for core in range(config.cores):
+            self._fill(m, core, turn[core], ingresses)
+            self._hand_over(m, core, ingresses)
+        return m
+
+    def _fill(self, m: Module, core: int, turn, ingresses: list[_Ingress]) -> None:
+        """One core's buffers: who writes in this clock."""
+        config, write, zero = self.config, self.write[core], self.zero[core]
+        m.submodules[f"turns{core}"] = turns = RoundRobin(config.interfaces + 1)
+        with m.If(zero.valid & (zero.word[0] == self.phase)):
+            m.d.comb += [turns.requests[-1].eq(1), zero.ready.eq(turns.grant[-1])]
+        m.d.comb += [write.buffer.eq(zero.buffer), write.word.eq(zero.word)]
+        with m.If(turns.grant[-1]):
+            m.d.comb += write.mask.eq(zero.mask)
+        for number, (state, port) in enumerate(zip(ingresses, self.ingress, strict=True)):
+            begins = self.enable & ~state.refusing & turn & self.spare_ready[core]
+            asks = port.valid & (state.word[0] == self.phase) & Mux(state.filling, state.core[core], begins)
+            m.d.comb += [turns.requests[number].eq(asks), state.granted[core].eq(turns.grant[number])]
+            with m.If(turns.grant[number]):
+                m.d.comb += [
+                    self.take[core].eq(~state.filling),
+                    write.buffer.eq(Mux(state.filling, state.buffer, self.spare[core])),
+                    write.word.eq(state.word),
+                    write.mask.eq((state.word < buffer_words(config)).replicate(8)),
+                    write.data.eq(port.payload.data),
+                ]
+                m.d.sync += state.core.eq(1 << core)
+                with m.If(~state.filling):
+                    m.d.sync += state.buffer.eq(self.spare[core])
+
+    def _follow(self, m: Module, number: int, state: _Ingress) -> None:
+        """One ingress: where its frame stands, and how it ended."""
+        config, port, arrival = self.config, self.ingress[number], self.arrival[number]
+        beat = port.payload
+        m.d.comb += port.ready.eq(state.granted.any() | state.refusing)
+        between = ~state.filling & ~state.refusing
+        with m.If(port.valid & between & self.enable & self.empty.all() & ~self.waits[number]):
+            m.d.sync += state.refusing.eq(1)
+
+        end = Signal(len(state.word) + 3, name=f"end{number}")
+        behind, overrun = state.word >= buffer_words(config), Signal(name=f"overruns{number}")
+        m.d.comb += [
+            end.eq(Cat(0, 0, 0, state.word) + sum(beat.keep)),
+            overrun.eq(state.overrun | (behind & beat.keep[0])),
+        ]
+        error = beat.user[0] | (end < addresses.HEADROOM + addresses.ETH_HLEN)
+        if number == config.ports:
+            error |= beat.user[1:4] >= config.ports
+        m.d.sync += arrival.ended.eq(0)
+        with m.If(port.valid & port.ready):
+            m.d.sync += [
+                state.word.eq(Mux(beat.last, FIRST_WORD, state.word + 1)),
+                state.overrun.eq(overrun & ~beat.last),
+                state.filling.eq(~state.refusing & ~beat.last),
+                state.refusing.eq(state.refusing & ~beat.last),
+                # What ended, for the next clock:
+                arrival.ended.eq(beat.last),
+                arrival.accepted.eq(~state.refusing & ~overrun & ~error),
+                arrival.full.eq(state.refusing),
+                arrival.long.eq(~state.refusing & overrun),
+                arrival.error.eq(~state.refusing & ~overrun & error),
+                arrival.bytes.eq(end - addresses.HEADROOM),
+                state.end_offset.eq(end),
+                state.end_port.eq(beat.user[1:4]),
+            ]
+        m.d.comb += arrival.place.buffer.eq(state.buffer)
+        for core in range(config.cores):
+            with m.If(state.core[core]):
+                m.d.comb += arrival.place.core.eq(core)
+        with m.If(arrival.ended & arrival.accepted):
+            m.d.sync += self.next_sequence[number].eq(self.next_sequence[number] + 1)
+
+    def _hand_over(self, m: Module, core: int, ingresses: list[_Ingress]) -> None:
+        """One core's frames that ended in the clock before: one at most, for each of its last beats had a write."""
+        frame, give = self.frame[core], self.give[core]
+        for number, (state, arrival) in enumerate(zip(ingresses, self.arrival, strict=True)):
+            with m.If(arrival.ended & ~arrival.full & state.core[core]):
+                m.d.comb += [
+                    self.frame_valid[core].eq(arrival.accepted),
+                    frame.buffer.eq(state.buffer),
+                    frame.ingress.eq(number),
+                    frame.data_end.eq(state.end_offset),
+                    frame.port.eq(state.end_port),
+                    frame.sequence.eq(self.next_sequence[number]),
+                    give.enable.eq(~arrival.accepted),
+                    give.buffer.eq(state.buffer),
+                ]

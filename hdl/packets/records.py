@@ -1,0 +1,148 @@
+"""What the parts of the packet path hand each other, besides what hdl/interfaces.py says of its outside."""
+
+from amaranth.lib import data
+from amaranth.lib.enum import Enum
+from amaranth.lib.wiring import In, Out, Signature
+
+from bpfnic.hdl.config import NicConfig
+from bpfnic.spec import addresses
+
+WORD_BYTES = 8
+FIRST_WORD = addresses.HEADROOM // WORD_BYTES
+"""Where a received frame begins in its buffer, in words: even, so that it begins in the even bank."""
+
+
+def buffer_words(config: NicConfig) -> int:
+    """64-bit words of a packet buffer."""
+    return config.buffer_bytes // WORD_BYTES
+
+
+def Offset(config: NicConfig) -> range:
+    """A byte offset in a buffer, its end included."""
+    return range(config.buffer_bytes + 1)
+
+
+def Place(config: NicConfig) -> data.StructLayout:
+    """Where a packet lies."""
+    return data.StructLayout({"core": range(config.cores), "buffer": range(config.packet_buffers)})
+
+
+def Frame(config: NicConfig) -> data.StructLayout:
+    """An accepted frame on its way to its core's dispatcher. port: the egress that a frame of the host names."""
+    return data.StructLayout(
+        {
+            "buffer": range(config.packet_buffers),
+            "ingress": range(config.interfaces),
+            "data_end": Offset(config),
+            "port": range(config.interfaces),
+            "sequence": 32 if config.trace else 0,
+        }
+    )
+
+
+def Thread(config: NicConfig) -> data.StructLayout:
+    """What the packet path knows of a running thread. `lowest`: the lowest `data` that its packet has had, below which
+    the buffer holds an earlier packet's bytes. `target`: the port that bpf_redirect chose, if `redirected`. (data_meta
+    is data: no packet has metadata yet.)"""
+    return data.StructLayout(
+        {
+            "buffer": range(config.packet_buffers),
+            "ingress": range(config.interfaces),
+            "data": Offset(config),
+            "data_end": Offset(config),
+            "lowest": range(addresses.HEADROOM + 1),
+            "redirected": 1,
+            "target": range(config.interfaces),
+        }
+    )
+
+
+class Kind(Enum, shape=3):
+    """How a packet left, in the order of IngressEvent from DROPPED on; plus one, the XDP action (but for ABORTED)."""
+
+    DROPPED = 0
+    PASSED = 1
+    TRANSMITTED = 2
+    REDIRECTED = 3
+    ABORTED = 4
+
+
+def Outcome(config: NicConfig) -> data.StructLayout:
+    """What becomes of a packet. data and length: its bytes; egress: where to, unless dropped or aborted (with `cause`).
+    ran: by a program's verdict."""
+    return data.StructLayout(
+        {
+            "kind": Kind,
+            "ran": 1,
+            "egress": range(config.interfaces),
+            "cause": 4,
+            "data": range(config.buffer_bytes),
+            "length": Offset(config),
+        }
+    )
+
+
+def Completion(config: NicConfig) -> data.StructLayout:
+    """A packet that is done, on its way to Collect."""
+    return data.StructLayout({"buffer": range(config.packet_buffers), "outcome": Outcome(config)})
+
+
+def Departure(config: NicConfig) -> data.StructLayout:
+    """A packet in an egress queue. user: what its beats carry (interfaces.Beat)."""
+    return data.StructLayout(
+        {"place": Place(config), "data": range(config.buffer_bytes), "length": Offset(config), "user": 7}
+    )
+
+
+def BufferStrobe(config: NicConfig) -> Signature:
+    """Something happens to a buffer in this clock."""
+    return Signature({"enable": Out(1), "buffer": Out(range(config.packet_buffers))})
+
+
+def ThreadStrobe(config: NicConfig) -> Signature:
+    """Something happens to a thread in this clock."""
+    return Signature({"enable": Out(1), "thread": Out(range(config.threads))})
+
+
+def WordWrite(config: NicConfig) -> Signature:
+    """Writes bytes of one word of a packet buffer: `mask`, a bit for each of them, the first one lowest."""
+    return Signature(
+        {
+            "buffer": Out(range(config.packet_buffers)),
+            "word": Out(range(buffer_words(config))),
+            "mask": Out(8),
+            "data": Out(64),
+        }
+    )
+
+
+def WordRead(config: NicConfig) -> Signature:
+    """Reads a word of a packet buffer; the data are valid exactly 3 clocks later."""
+    return Signature(
+        {"buffer": Out(range(config.packet_buffers)), "word": Out(range(buffer_words(config))), "data": In(64)}
+    )
+
+
+def ZeroPort(config: NicConfig) -> Signature:
+    """Asks to clear bytes of one word: `ready` when that is under way."""
+    return Signature(
+        {
+            "valid": Out(1),
+            "ready": In(1),
+            "buffer": Out(range(config.packet_buffers)),
+            "word": Out(range(buffer_words(config))),
+            "mask": Out(8),
+        }
+    )
+
+
+def ThreadWrite(config: NicConfig) -> Signature:
+    """Replaces a row of the thread table; done in a clock in which `ready` is high too."""
+    return Signature(
+        {"valid": Out(1), "ready": In(1), "thread": Out(range(config.threads)), "row": Out(Thread(config))}
+    )
+
+
+def ThreadRead(config: NicConfig) -> Signature:
+    """Reads a row of the thread table in the same clock."""
+    return Signature({"thread": Out(range(config.threads)), "row": In(Thread(config))})

@@ -1,0 +1,133 @@
+"""Service: the helpers that change what the packet path holds for a thread (net/core/filter.c of Linux 6.18).
+
+bpf_xdp_redirect: flags other than 0 answer XDP_ABORTED and change nothing; otherwise the target is remembered and
+XDP_REDIRECT answered. bpf_xdp_adjust_head, bpf_xdp_adjust_tail: 0, or -EINVAL beyond the limits that spec.addresses
+names. Headroom that comes into sight for the first time, and what the tail grows by, is cleared before the answer.
+"""
+
+from errno import EINVAL
+
+from amaranth import Const, Module, Mux, Signal, signed
+from amaranth.lib import stream
+from amaranth.lib.wiring import Component, In, Out
+
+from bpfnic.hdl.config import NicConfig
+from bpfnic.hdl.interfaces import Answer, Service, ServiceRequest
+from bpfnic.hdl.packets.records import WORD_BYTES, Offset, Thread, ThreadRead, ThreadWrite, ZeroPort
+from bpfnic.spec import addresses
+from bpfnic.spec.programs import XdpAction
+
+
+class ServiceUnit(Component):
+    """One request at a time; 4 clocks from a request to its answer, and 1 or 2 for each word to be cleared.
+
+    Members
+    -------
+    request, answer : the core's.
+    thread, change : to the thread table.
+    ifindex : of each port.
+    zero : to the core's packet buffers.
+    """
+
+    def __init__(self, config: NicConfig):
+        self.config = config
+        super().__init__(
+            {
+                "request": In(stream.Signature(ServiceRequest(config))),
+                "answer": Out(stream.Signature(Answer(config))),
+                "thread": Out(ThreadRead(config)),
+                "change": Out(ThreadWrite(config)),
+                "ifindex": In(32).array(config.ports),
+                "zero": Out(ZeroPort(config)),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        config = self.config
+        thread, service = Signal(range(config.threads)), Signal(Service)
+        number, flags = Signal(32), Signal()  # ifindex or delta; any flag
+        row = Signal(Thread(config))
+        moved = Signal(signed(34))  # where data or data_end shall be
+        start, end = Signal(Offset(config)), Signal(Offset(config))  # bytes to clear
+
+        is_tail = service == Service.ADJUST_TAIL
+        m.d.comb += [
+            self.thread.thread.eq(thread),
+            self.change.thread.eq(thread),
+            self.change.row.eq(row),
+            self.answer.payload.thread.eq(thread),
+        ]
+
+        with m.FSM():
+            with m.State("REQUEST"):
+                asked = self.request.payload
+                m.d.comb += self.request.ready.eq(1)
+                m.d.sync += [
+                    thread.eq(asked.thread),
+                    service.eq(asked.service),
+                    number.eq(Mux(asked.service == Service.REDIRECT, asked.a, asked.b)),
+                    flags.eq(asked.b.any()),
+                ]
+                with m.If(self.request.valid):
+                    m.next = "ROW"
+            with m.State("ROW"):
+                here = self.thread.row
+                m.d.sync += [
+                    row.eq(here),
+                    moved.eq(Mux(is_tail, here.data_end, here.data) + number.as_signed()),
+                ]
+                m.next = "DECIDE"
+            with m.State("DECIDE"):
+                m.next = "CHANGE"
+                with m.If(service == Service.REDIRECT):
+                    m.d.sync += self.answer.payload.value.eq(XdpAction.XDP_REDIRECT)
+                    with m.If(flags):
+                        m.d.sync += self.answer.payload.value.eq(XdpAction.XDP_ABORTED)
+                        m.next = "ANSWER"
+                    m.d.sync += row.redirected.eq(0)
+                    for port, ifindex in enumerate(self.ifindex):
+                        with m.If((number == ifindex) & number.any()):
+                            m.d.sync += [row.redirected.eq(1), row.target.eq(port)]
+                with m.Else():
+                    least = Mux(is_tail, row.data + addresses.ETH_HLEN, addresses.FRAME_HEADER)
+                    most = Mux(is_tail, addresses.data_hard_end(config.buffer_bytes), row.data_end - addresses.ETH_HLEN)
+                    legal = (moved >= least) & (moved <= most)
+                    m.d.sync += self.answer.payload.value.eq(Mux(legal, 0, Const(-EINVAL, 64)))
+                    with m.If(is_tail):
+                        m.d.sync += [row.data_end.eq(moved), start.eq(row.data_end), end.eq(moved)]
+                    with m.Else():
+                        m.d.sync += [row.data.eq(moved), start.eq(moved), end.eq(row.lowest)]
+                        with m.If(moved < row.lowest):
+                            m.d.sync += row.lowest.eq(moved)
+                    clears = Mux(is_tail, moved > row.data_end, moved < row.lowest)
+                    with m.If(~legal):
+                        m.next = "ANSWER"
+                    with m.Elif(clears):
+                        m.next = "CLEAR"
+            with m.State("CLEAR"):
+                word = start[3:]
+                rest = Signal(len(end) + 1)
+                next_start = Signal(len(start))
+                m.d.comb += [
+                    rest.eq(end - start[3:] * WORD_BYTES),
+                    next_start.eq((start[3:] + 1) * WORD_BYTES),
+                    self.zero.valid.eq(1),
+                    self.zero.buffer.eq(row.buffer),
+                    self.zero.word.eq(word),
+                ]
+                for lane in range(WORD_BYTES):
+                    m.d.comb += self.zero.mask[lane].eq((lane >= start[:3]) & (lane < rest))
+                with m.If(self.zero.ready):
+                    m.d.sync += start.eq(next_start)
+                    with m.If(rest <= WORD_BYTES):
+                        m.next = "CHANGE"
+            with m.State("CHANGE"):
+                m.d.comb += self.change.valid.eq(1)
+                with m.If(self.change.ready):
+                    m.next = "ANSWER"
+            with m.State("ANSWER"):
+                m.d.comb += self.answer.valid.eq(1)
+                with m.If(self.answer.ready):
+                    m.next = "REQUEST"
+        return m

@@ -1,0 +1,200 @@
+"""Transmit: packets out of the buffers of all cores, one at a time for each egress.
+
+An egress reads its packet's words in turn, with other egresses that read from the same core; round robin, among those
+whose next word lies in the bank that the clock's phase gives to reads. On its way out of the core a word is rotated so
+that the packet's first byte becomes the lowest; at the egress, lanes of the word before and of this one join to a beat.
+A packet that does not begin at the start of a word is read one word ahead.
+"""
+
+from amaranth import Module, Mux, Signal
+from amaranth.lib import data, stream
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import Component, In, Out
+
+from bpfnic.hdl.config import NicConfig
+from bpfnic.hdl.interfaces import EGRESS_USER, Beat
+from bpfnic.hdl.packets.arbiter import RoundRobin
+from bpfnic.hdl.packets.lanes import rotate_up, spread
+from bpfnic.hdl.packets.records import WORD_BYTES, BufferStrobe, Departure, WordRead, buffer_words
+
+BEATS = 16
+"""Beats that wait at an egress: more than the clocks from a read to its beat, so that these don't show."""
+
+
+def Tag(config: NicConfig) -> data.StructLayout:
+    """What travels with a word. lane: where in it the packet begins. ahead: no beat yet. rest: bytes of the last beat,
+    modulo 8."""
+    return data.StructLayout(
+        {"egress": config.interfaces, "lane": 3, "ahead": 1, "last": 1, "rest": 3, "user": EGRESS_USER}
+    )
+
+
+def Half(config: NicConfig) -> data.StructLayout:
+    """A rotated word at its egress (`egress`: one-hot, or 0). before: lanes that the word before gives; keep: lanes that
+    are bytes of the packet."""
+    return data.StructLayout(
+        {"egress": config.interfaces, "word": 64, "before": 8, "keep": 8, "ahead": 1, "last": 1, "user": EGRESS_USER}
+    )
+
+
+class _Egress:
+    """The packet that an egress reads: the next word, and how many beats come after the one it is for."""
+
+    def __init__(self, config: NicConfig, number: int):
+        def named(shape, what, **kwargs):
+            return Signal(shape, name=f"{what}{number}", **kwargs)
+
+        self.active = named(1, "active")
+        self.core = named(range(config.cores), "core")
+        self.buffer = named(range(config.packet_buffers), "buffer")
+        self.word = named(range(buffer_words(config)), "word")
+        self.beats = named(range(buffer_words(config)), "beats")
+        self.tag = named(Tag(config), "tag")  # egress, lane, ahead, rest, user
+        self.last = named(1, "last")
+        self.granted = named(config.cores, "granted")
+        self.room = named(range(BEATS + 1), "room", init=BEATS)
+
+
+class Transmit(Component):
+    """Members
+    -------
+    push, departure : into the queue of an egress that has `room`. A queue has places for a quarter of all buffers.
+    phase : see PacketBuffers.
+    read : to each core's PacketBuffers.
+    give : to each core's Pool: the last word of a packet is being read.
+    egress : the streams.
+    sent, sent_bytes : of each egress: a frame left in this clock.
+    """
+
+    def __init__(self, config: NicConfig):
+        self.config = config
+        super().__init__(
+            {
+                "push": In(config.interfaces),
+                "departure": In(Departure(config)),
+                "room": Out(config.interfaces),
+                "phase": In(1),
+                "read": Out(WordRead(config)).array(config.cores),
+                "give": Out(BufferStrobe(config)).array(config.cores),
+                "egress": Out(stream.Signature(Beat(EGRESS_USER))).array(config.interfaces),
+                "sent": Out(config.interfaces),
+                "sent_bytes": Out(16).array(config.interfaces),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        config = self.config
+        egresses = [_Egress(config, number) for number in range(config.interfaces)]
+        halves = [Signal(Half(config), name=f"half{core}") for core in range(config.cores)]
+        for number, state in enumerate(egresses):
+            self._follow(m, number, state)
+        for core, half in enumerate(halves):
+            self._read(m, core, egresses, half)
+        for number, state in enumerate(egresses):
+            self._send(m, number, state, halves)
+        return m
+
+    def _follow(self, m: Module, number: int, state: _Egress) -> None:
+        """One egress: its queue, and where its packet stands."""
+        config = self.config
+        depth = config.cores * config.packet_buffers // 4
+        m.submodules[f"queue{number}"] = queue = SyncFIFO(width=Departure(config).size, depth=depth)
+        next_one = Departure(config)(queue.r_data)
+        m.d.comb += [
+            queue.w_en.eq(self.push[number]),
+            queue.w_data.eq(self.departure),
+            self.room[number].eq(queue.w_rdy),
+            state.last.eq((state.beats == 0) & ~state.tag.ahead),
+        ]
+        granted = state.granted.any()
+        ends = granted & state.last
+        with m.If(granted):
+            m.d.sync += [state.word.eq(state.word + 1), state.tag.ahead.eq(0)]
+            with m.If(~state.tag.ahead):
+                m.d.sync += state.beats.eq(state.beats - 1)
+        with m.If(~state.active | ends):
+            m.d.comb += queue.r_en.eq(1)
+            m.d.sync += [
+                state.active.eq(queue.r_rdy),
+                state.core.eq(next_one.place.core),
+                state.buffer.eq(next_one.place.buffer),
+                state.word.eq(next_one.data[3:]),
+                state.beats.eq((next_one.length - 1)[3:]),
+                state.tag.egress.eq(1 << number),
+                state.tag.lane.eq(next_one.data[:3]),
+                state.tag.ahead.eq(next_one.data[:3].any()),
+                state.tag.rest.eq(next_one.length[:3]),
+                state.tag.user.eq(next_one.user),
+            ]
+
+    def _read(self, m: Module, core: int, egresses: list[_Egress], half) -> None:
+        """One core's buffers: who reads in this clock, and what came of it three clocks ago."""
+        config, read, give = self.config, self.read[core], self.give[core]
+        m.submodules[f"turns{core}"] = turns = RoundRobin(config.interfaces)
+        tag = Signal(Tag(config), name=f"tag_of_core{core}")
+        for number, state in enumerate(egresses):
+            asks = state.active & (state.core == core) & (state.word[0] != self.phase) & state.room.any()
+            m.d.comb += [turns.requests[number].eq(asks), state.granted[core].eq(turns.grant[number])]
+            with m.If(turns.grant[number]):
+                m.d.comb += [
+                    read.buffer.eq(state.buffer),
+                    read.word.eq(state.word),
+                    tag.eq(state.tag),
+                    tag.last.eq(state.last),
+                    give.enable.eq(state.last),
+                    give.buffer.eq(state.buffer),
+                ]
+        for clock in range(3):
+            later = Signal(Tag(config), name=f"tag{clock}_of_core{core}")
+            m.d.sync += later.eq(tag)
+            tag = later
+
+        m.d.sync += [
+            half.egress.eq(tag.egress),
+            half.word.eq(rotate_up(m, read.data, (-tag.lane)[:3])),
+            half.ahead.eq(tag.ahead),
+            half.last.eq(tag.last),
+            half.user.eq(tag.user),
+            half.keep.eq(Mux(tag.last & tag.rest.any(), (1 << tag.rest) - 1, 0xFF)),
+        ]
+        for lane in range(WORD_BYTES):
+            m.d.sync += half.before[lane].eq(tag.lane.any() & (tag.lane + lane < WORD_BYTES))
+
+    def _send(self, m: Module, number: int, state: _Egress, halves) -> None:
+        """One egress: words join to beats."""
+        config, egress = self.config, self.egress[number]
+        layout = Beat(EGRESS_USER)
+        m.submodules[f"beats{number}"] = beats = SyncFIFO(width=layout.size, depth=BEATS)
+        half, valid = Signal(Half(config), name=f"half_to{number}"), Signal(name=f"valid_to{number}")
+        for each in halves:
+            with m.If(each.egress[number]):
+                m.d.comb += [half.eq(each), valid.eq(1)]
+        before = Signal(64, name=f"before{number}")
+        with m.If(valid):
+            m.d.sync += before.eq(half.word)
+        beat = Signal(layout, name=f"beat{number}")
+        m.d.comb += [
+            # Lanes behind the packet's end are 0: nothing of an earlier packet leaves.
+            beat.data.eq(
+                ((before & spread(half.before)) | (half.word & ~spread(half.before))) & spread(half.keep)
+            ),
+            beat.keep.eq(half.keep),
+            beat.last.eq(half.last),
+            beat.user.eq(half.user),
+            beats.w_en.eq(valid & ~half.ahead),
+            beats.w_data.eq(beat),
+            egress.valid.eq(beats.r_rdy),
+            egress.payload.eq(beats.r_data),
+            beats.r_en.eq(egress.ready),
+        ]
+
+        # A read takes a place for its beat, which is free again when the beat has left.
+        leaves = egress.valid & egress.ready
+        m.d.sync += state.room.eq(state.room + leaves - (state.granted.any() & ~state.tag.ahead))
+
+        count = Signal(16, name=f"count{number}")
+        m.d.comb += self.sent_bytes[number].eq(count + sum(egress.payload.keep))
+        with m.If(leaves):
+            m.d.comb += self.sent[number].eq(egress.payload.last)
+            m.d.sync += count.eq(Mux(egress.payload.last, 0, count + WORD_BYTES))
