@@ -30,7 +30,7 @@ def Tag(config: NicConfig) -> data.StructLayout:
 
 
 def Half(config: NicConfig) -> data.StructLayout:
-    """A rotated word at its egress (`egress`: one-hot, or 0). before: lanes that the word before gives; keep: lanes that
+    """A rotated word at its egress (`egress`: one-hot, or 0). before: lanes of the word before. keep: lanes that
     are bytes of the packet."""
     return data.StructLayout(
         {"egress": config.interfaces, "word": 64, "before": 8, "keep": 8, "ahead": 1, "last": 1, "user": EGRESS_USER}
