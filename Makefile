@@ -17,7 +17,7 @@ SAMPLES := firmware/samples
 
 demo: $(VENV)/installed
 	$(BIN)/bpfnic run $(PROGRAMS)/portfilter.bpf.c --pcap $(SAMPLES)/mixed.pcapng \
-	  --map $(SAMPLES)/portfilter.json --backend rtl --check
+	  --map $(SAMPLES)/portfilter.json --global redirect_ifindex=2 --backend rtl --check
 
 # The last line is the tests' own: how many cases ran in the running kernel, and how many were skipped.
 test: lint

@@ -37,6 +37,12 @@ def firmware():
     return lambda name: open_object(compile_object(REPOSITORY / "firmware" / "programs" / f"{name}.bpf.c"))
 
 
+@pytest.fixture(scope="session")
+def samples():
+    """The folder of the sample capture and the rules for it."""
+    return REPOSITORY / "firmware" / "samples"
+
+
 def pytest_runtest_setup(item):
     if item.get_closest_marker("linux"):
         item.user_properties.append(("linux", True))  # travels with the report, from a worker of xdist too

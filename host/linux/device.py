@@ -257,7 +257,7 @@ class LinuxDevice(Device):
             self._counts["REFUSED_ERROR"][ingress] += 1
             return PacketResult(accepted=False)
         if loaded is None:
-            action, egress = (XdpAction.XDP_TX, 0) if ingress == host else (XdpAction.XDP_PASS, host)
+            action, egress = (XdpAction.XDP_TX, arrival.egress) if ingress == host else (XdpAction.XDP_PASS, host)
             result = PacketResult(accepted=True, action=action, egress=egress, data=data)
         else:
             result = self._execute(loaded, ingress, data)
