@@ -7,7 +7,7 @@ the same clock, so that at every read  received = dropped + passed + transmitted
 """
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, IntEnum
 
 MAGIC = 0x4E465042  # "BPFN", the first byte lowest
 VERSION = 0x0001_0000
@@ -117,7 +117,34 @@ REGISTERS = (
     Register("RETIRED", 0x648, _RO, "instructions retired: low word, high word", count=2),
 )
 
-BY_NAME = {register.name: register for register in REGISTERS}
+# Of devices whose MAP_TYPES has a type with keys of its own (HASH); others have nothing at these addresses. A command
+# is done when its write is answered. An update stands beside the old value until it is whole: RESERVE a place, write
+# the value there through MAP_DATA, INSERT it under the key.
+KEYED_REGISTERS = (
+    Register("MAP_KEY_SIZE", 0x14C, _RW, "key_size in bytes, part of the descriptor"),
+    Register("MAP_KEY", 0x150, _RW, "key of a command, the first byte lowest, zero behind its end", count=16),
+    Register("MAP_COMMAND", 0x190, _WO, "bits 7..0 map, bits 11..8 MapCommand, bits 17..16 flags of an INSERT"),
+    Register("MAP_STATUS", 0x194, _RO, "error number of the last command, 0 for none"),
+    Register("MAP_VALUE", 0x198, _RO, "byte offset in map memory of the value that the last command found or reserved"),
+)
+
+BY_NAME = {register.name: register for register in REGISTERS + KEYED_REGISTERS}
+
+
+class MapCommand(IntEnum):
+    """What MAP_COMMAND does with MAP_KEY. Errors are the kernel's."""
+
+    LOOKUP = 1  # finds the value: ENOENT
+    RESERVE = 2  # a place for a new value, kept until it is inserted: E2BIG
+    INSERT = 3  # the reserved place under the key: E2BIG, EEXIST, ENOENT; then it stays reserved
+    DELETE = 4  # removes the key: ENOENT
+    FIRST = 5  # puts the first key into MAP_KEY: ENOENT
+    NEXT = 6  # puts the key behind MAP_KEY there, the first if it is unknown: ENOENT behind the last
+
+
+def command(index: int, operation: MapCommand, flags: int = 0) -> int:
+    """A MAP_COMMAND word for map `index`."""
+    return index | operation << 8 | flags << 16
 
 CONTROL_ENABLE = 1 << 0
 ENTRY_VALID = 1 << 31

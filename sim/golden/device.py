@@ -25,12 +25,16 @@ from bpfnic.sim.golden.nic import GoldenNic, Size
 from bpfnic.sim.golden.outcome import Outcome
 from bpfnic.spec import engine
 from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.maps import MapType
 
 STEP_FRAMES = 64  # between two reports of progress
 
+BEYOND_THE_HARDWARE = frozenset({MapType.HASH})
+"""Map types that the golden model has already."""
+
 
 def open_device(options: DeviceOptions) -> Device:
-    """A golden NIC of the size and with the capabilities that the hardware has with these options."""
+    """A golden NIC of the size that the hardware has with these options, and with at least its capabilities."""
     if options.waves is not None:
         raise BpfnicError("the golden model has no signals to write waves of (--backend rtl has)")
     from bpfnic.host.driver import RegisterDevice
@@ -56,7 +60,7 @@ class GoldenTransport:
                 ports=options.ports,
                 groups=engine.group_bits(engine.GROUPS),
                 features=engine.FEATURES,
-                map_types=engine.bit_set(engine.MAP_TYPES),
+                map_types=engine.bit_set(engine.MAP_TYPES | BEYOND_THE_HARDWARE),
                 helpers=engine.bit_set(engine.HELPERS),
             )
         )

@@ -1,20 +1,22 @@
-"""Maps in map memory, as the driver's descriptors lay them out, with the kernel's semantics (kernel/bpf/arraymap.c)."""
+"""The device's maps, as the driver's descriptors lay them out in map memory, with the kernel's semantics."""
 
 from dataclasses import dataclass
-from errno import E2BIG, EEXIST, EINVAL
 
+from bpfnic.sim.golden.array import Array
+from bpfnic.sim.golden.hash import Hash
 from bpfnic.sim.golden.interpreter import Suspending, Thread, Trap
 from bpfnic.spec import addresses
 from bpfnic.spec.causes import Cause
-from bpfnic.spec.maps import MapType, UpdateFlag
+from bpfnic.spec.maps import MapType
 
 COPY_BYTES = 8
-"""An update copies a value in steps of this many bytes, the lower addresses first; each is a shared access."""
+"""Keys and values are read and written in steps of this many bytes, the lower addresses first; on map values each is
+a shared access."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Descriptor:
-    """One map (registers MAP_TYPE to MAP_CPU_STRIDE). Offsets and strides in bytes of map memory."""
+    """One map (registers MAP_TYPE to MAP_CPU_STRIDE and MAP_KEY_SIZE). Offsets, sizes and strides are bytes."""
 
     type: int = 0
     base: int = 0
@@ -22,60 +24,87 @@ class Descriptor:
     stride: int = 0
     value_size: int = 0
     cpu_stride: int = 0
+    key_size: int = 0  # of a map with keys of its own
 
 
 class Maps:
-    """The maps of a device, as helpers see them: by handle, keys and values by address."""
+    """The maps of a device, as helpers see them: by handle, keys and values by address.
 
-    def __init__(self, descriptors: list[Descriptor]):
-        self.descriptors = descriptors
+    `cpus`: hash maps have so many places more than entries, one for each CPU that replaces a value in a full map, and
+    one for the host."""
+
+    def __init__(self, count: int, cpus: int):
+        self.cpus = cpus
+        self.descriptors = [Descriptor()] * count
+        self.entries: list[Array | Hash | None] = [None] * count
+
+    def describe(self, index: int, descriptor: Descriptor) -> None:
+        """Replaces a map, by an empty one."""
+        self.descriptors[index] = descriptor
+        match descriptor.type:
+            case MapType.ARRAY | MapType.PERCPU_ARRAY:
+                self.entries[index] = Array(descriptor.entries)
+            case MapType.HASH:
+                self.entries[index] = Hash(
+                    descriptor.key_size, descriptor.entries, descriptor.entries + self.cpus + 1
+                )
+            case _:
+                self.entries[index] = None
 
     def lookup(self, thread: Thread, cpu: int, handle: int, key: int) -> Suspending:
         """bpf_map_lookup_elem: the address of the value, or 0. Raises Trap."""
-        index = yield from _read(thread, key, 4)
-        descriptor = self._find(handle)
-        return self._value(descriptor, cpu, index) if index < descriptor.entries else 0
+        descriptor, entries = self._find(handle)
+        place = entries.find((yield from _read(thread, key, entries.key_size)))
+        return 0 if place is None else self._value(descriptor, cpu, place)
 
     def update(self, thread: Thread, cpu: int, handle: int, key: int, value: int, flags: int) -> Suspending:
         """bpf_map_update_elem: 0 or a negative error number. Raises Trap."""
-        index = yield from _read(thread, key, 4)
-        descriptor = self._find(handle)
-        if flags > UpdateFlag.EXIST:
-            return -EINVAL
-        if index >= descriptor.entries:
-            return -E2BIG
-        if flags == UpdateFlag.NOEXIST:
-            return -EEXIST
-        target = self._value(descriptor, cpu, index)
-        for done in range(0, descriptor.value_size, COPY_BYTES):
-            size = min(COPY_BYTES, descriptor.value_size - done)
-            chunk = yield from _read(thread, value + done, size)
-            yield from thread.store(target + done, size, chunk)
-        return 0
+        descriptor, entries = self._find(handle)
+        key_bytes = yield from _read(thread, key, entries.key_size)
+        if error := entries.refuses(key_bytes, flags):
+            return -error
+        place = entries.reserve(key_bytes)
+        yield from _copy(thread, value, self._value(descriptor, cpu, place), descriptor.value_size)
+        return -entries.insert(key_bytes, place, flags)
 
     def delete(self, thread: Thread, handle: int, key: int) -> Suspending:
-        """bpf_map_delete_elem: arrays keep every entry. Raises Trap."""
-        yield from _read(thread, key, 4)
-        self._find(handle)
-        return -EINVAL
+        """bpf_map_delete_elem: 0 or a negative error number. Raises Trap."""
+        descriptor, entries = self._find(handle)
+        return -entries.delete((yield from _read(thread, key, entries.key_size)))
 
-    def _find(self, handle: int) -> Descriptor:
-        index, rest = divmod(handle - addresses.MAP_HANDLES, 16)
-        if rest or not 0 <= index < len(self.descriptors):
-            raise Trap(Cause.MAP)
+    def value_offset(self, index: int, place: int) -> int:
+        """Where in map memory a place of map `index` has its value."""
         descriptor = self.descriptors[index]
-        if descriptor.type not in (MapType.ARRAY, MapType.PERCPU_ARRAY):
-            raise Trap(Cause.MAP)
-        return descriptor
+        return descriptor.base + descriptor.stride * place
 
-    def _value(self, descriptor: Descriptor, cpu: int, index: int) -> int:
-        offset = descriptor.base + descriptor.stride * index + descriptor.cpu_stride * cpu
+    def _find(self, handle: int) -> "tuple[Descriptor, Array | Hash]":
+        index, rest = divmod(handle - addresses.MAP_HANDLES, 16)
+        entries = self.entries[index] if not rest and 0 <= index < len(self.entries) else None
+        if entries is None:
+            raise Trap(Cause.MAP)
+        return self.descriptors[index], entries
+
+    def _value(self, descriptor: Descriptor, cpu: int, place: int) -> int:
+        offset = descriptor.base + descriptor.stride * place + descriptor.cpu_stride * cpu
         return addresses.MAP_VALUES + offset
 
 
 def _read(thread: Thread, pointer: int, size: int) -> Suspending:
-    """What a helper's argument points at: any alignment, in every window. Raises Trap MEMORY_ACCESS."""
-    address = thread.effective_address(pointer, 0)
-    if thread.memory.shared_parts(address, size):
-        return (yield from thread.load(address, size))
-    return thread.memory.load(address, size, aligned=False)
+    """The bytes that a helper's argument points at: any alignment, in every window. Raises Trap MEMORY_ACCESS."""
+    found = bytearray()
+    while len(found) < size:
+        step = min(COPY_BYTES, size - len(found))
+        address = thread.effective_address(pointer, len(found))
+        if thread.memory.shared_parts(address, step):
+            value = yield from thread.load(address, step)
+        else:
+            value = thread.memory.load(address, step, aligned=False)
+        found += value.to_bytes(step, "little")
+    return bytes(found)
+
+
+def _copy(thread: Thread, source: int, target: int, size: int) -> Suspending:
+    """From a helper's argument to a value, each step read and then written. Raises Trap MEMORY_ACCESS."""
+    for done in range(0, size, COPY_BYTES):
+        chunk = yield from _read(thread, source + done, min(COPY_BYTES, size - done))
+        yield from thread.store(target + done, len(chunk), int.from_bytes(chunk, "little"))

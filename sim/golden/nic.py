@@ -9,8 +9,9 @@ from dataclasses import dataclass, fields
 
 from bpfnic.sim.golden import outcome
 from bpfnic.sim.golden.helpers import Helpers, Samples
+from bpfnic.sim.golden.host_maps import HostMaps
 from bpfnic.sim.golden.interpreter import Code, Retired, SharedAccess, Thread, Trap
-from bpfnic.sim.golden.maps import Descriptor, Maps
+from bpfnic.sim.golden.maps import Maps
 from bpfnic.sim.golden.memory import Buffer, Memory
 from bpfnic.sim.golden.outcome import Outcome
 from bpfnic.sim.golden.registers import Registers
@@ -52,13 +53,14 @@ class GoldenNic:
 
     def __init__(self, size: Size):
         self.size = size
+        self.registers = Registers()
         groups = engine.groups_of(size.groups)
         self.code = Code(size.program_slots, lambda row: engine.executes(row, groups, size.features))
         self.atomic_sizes = frozenset(width // 8 for width in (32, 64) if engine.atomics_everywhere(width, groups))
         self.helpers = frozenset(number for number in range(256) if size.helpers >> number & 1)
         self.map_memory = bytearray(size.map_bytes)
-        self.descriptors = [Descriptor() for _ in range(size.maps)]
-        self.maps = Maps(self.descriptors)
+        self.maps = Maps(size.maps, size.cores * size.threads)
+        self.host_maps = HostMaps(self.maps, self.registers)
         self.counters = {
             register.name: [0] * register.count
             for register in registers.REGISTERS
@@ -69,7 +71,6 @@ class GoldenNic:
         self.released = [0] * INTERFACES
         self.retired = 0
         self.lower_half = 0  # of the slot that is being written
-        self.registers = Registers()
         self._describe()
         self._behave()
 
@@ -156,7 +157,8 @@ class GoldenNic:
         on_write["PROGRAM_DATA"] = lambda _, value: self._write_program(value)
         on_read["MAP_DATA"] = lambda _: self._read_map()
         on_write["MAP_DATA"] = lambda _, value: self._write_map(value)
-        on_write["MAP_COMMIT"] = lambda _, index: self._commit(index)
+        on_write["MAP_COMMIT"] = lambda _, index: self.host_maps.describe(index)
+        on_write["MAP_COMMAND"] = lambda _, command: self.host_maps.command(command)
         on_write["SNAPSHOT"] = lambda _, __: self._snapshot()
         on_read["NEXT_SEQUENCE"] = lambda index: self.accepted[index] & 0xFFFFFFFF
         on_read["OLDEST_SEQUENCE"] = lambda index: self.released[index] & 0xFFFFFFFF
@@ -185,11 +187,6 @@ class GoldenNic:
         at = self.registers[pointer]
         self.registers[pointer] = at + step
         return at
-
-    def _commit(self, index: int) -> None:
-        if index < len(self.descriptors):
-            for field in fields(Descriptor):
-                setattr(self.descriptors[index], field.name, self.registers["MAP_" + field.name.upper()])
 
     def _snapshot(self) -> None:
         self.counters["IN_FLIGHT"] = list(self.in_flight)

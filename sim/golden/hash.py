@@ -1,0 +1,64 @@
+"""Which key has which place in a hash map (kernel/bpf/hashtab.c, preallocated).
+
+A new value is written to a place of its own and then put under its key at once, so that nobody sees half of it; the
+place that it replaces is used again last, so that a program that holds a pointer there keeps a value of this map.
+"""
+
+from collections import deque
+from errno import E2BIG, EEXIST, EINVAL, ENOENT
+
+from bpfnic.spec.maps import UpdateFlag
+
+
+class Hash:
+    """`entries` keys of `key_size` bytes at most, `places` for values. Errors are positive numbers, 0 for none."""
+
+    def __init__(self, key_size: int, entries: int, places: int):
+        self.key_size = key_size
+        self.entries = entries
+        self.places: dict[bytes, int] = {}
+        self.free = deque(range(places))
+
+    def find(self, key: bytes) -> int | None:
+        """The place of a key."""
+        return self.places.get(key)
+
+    def refuses(self, key: bytes, flags: int) -> int:
+        """Why an update is an error: EINVAL, then EEXIST or ENOENT, then E2BIG."""
+        if flags > UpdateFlag.EXIST:
+            return EINVAL
+        if key in self.places:
+            return EEXIST if flags == UpdateFlag.NOEXIST else 0
+        if flags == UpdateFlag.EXIST:
+            return ENOENT
+        return E2BIG if len(self.places) == self.entries else 0
+
+    def reserve(self, key: bytes) -> int:
+        """A free place, the one that has been free for the longest time."""
+        return self.free.popleft()
+
+    def insert(self, key: bytes, place: int, flags: int) -> int:
+        """Put a reserved place under a key. Another thread may have been faster: then it is refused, and free again."""
+        if error := self.refuses(key, flags):
+            self.free.append(place)
+            return error
+        if (old := self.places.pop(key, None)) is not None:
+            self.free.append(old)
+        self.places[key] = place
+        return 0
+
+    def delete(self, key: bytes) -> int:
+        """Remove a key; its place is used again last."""
+        place = self.places.pop(key, None)
+        if place is None:
+            return ENOENT
+        self.free.append(place)
+        return 0
+
+    def next(self, key: bytes | None) -> bytes | None:
+        """The key behind `key`; the first one for None and for an unknown key; None behind the last."""
+        keys = list(self.places)
+        if key not in self.places:
+            return keys[0] if keys else None
+        behind = keys.index(key) + 1
+        return keys[behind] if behind < len(keys) else None
