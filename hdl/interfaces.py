@@ -329,7 +329,8 @@ def FinishTrace(config: NicConfig) -> data.StructLayout:
 
 
 def ReleaseTrace(config: NicConfig) -> data.StructLayout:
-    """A packet leaves the order table: to egress `egress`'s queue if `queued`, otherwise it is gone."""
+    """A packet leaves the order table: to egress `egress`'s queue if `queued`, otherwise it is gone. action: its XDP
+    action as it is counted, whether a program ran or not; cause: why it was aborted, 0 if it was not."""
     return data.StructLayout(
         {
             "valid": 1,
@@ -337,6 +338,8 @@ def ReleaseTrace(config: NicConfig) -> data.StructLayout:
             "sequence": 32,
             "queued": 1,
             "egress": range(config.interfaces),
+            "action": 3,
+            "cause": 4,
         }
     )
 

@@ -120,6 +120,8 @@ class RtlTransport:
         packets, departures, executions = [], [], []
         for index, record in enumerate(records):
             result = PacketResult(accepted=bool(record.accepted))
+            if record.accepted:
+                result.action, result.cause = XdpAction(record.action), Cause(record.cause)
             if record.queued:
                 result.egress = record.egress
                 result.data = data[record.data_offset : record.data_offset + record.data_length]
@@ -127,9 +129,7 @@ class RtlTransport:
                 departures.append(Departure(record.egress, result.data, index, record.gone, time_ns))
             execution = None
             if record.ran:
-                result.verdict = record.verdict
-                result.cause = _cause(record)
-                result.action = XdpAction.XDP_ABORTED if result.cause else XdpAction(record.verdict)
+                result.verdict = None if record.trapped else record.verdict
                 result.cpu = record.cpu
                 result.started, result.finished = record.dispatched, record.finished
                 result.instructions = record.instructions
@@ -139,11 +139,6 @@ class RtlTransport:
         departures.sort(key=lambda departure: departure.clock)
         recording = Recording(executions, [access.packet for access in simulation.shared()])
         return Traffic(packets, departures, recording=recording)
-
-
-def _cause(record) -> Cause:
-    """Why a program's packet was aborted: what the core says, or what its verdict comes to."""
-    return Cause(record.cause)
 
 
 def _retirements(steps) -> list[Retirement]:

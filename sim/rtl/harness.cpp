@@ -246,7 +246,7 @@ struct nic {
         if (index == NONE) return;
         packets[index].finished = clock;
         packets[index].verdict = finish_verdict(top, core);
-        packets[index].cause = finish_cause(top, core);
+        packets[index].trapped = finish_cause(top, core) != 0;
         last_work = clock;
     }
 
@@ -256,6 +256,8 @@ struct nic {
         if (index == NONE) return;
         nic_packet &packet = packets[index];
         packet.released = clock;
+        packet.action = release_action(top, 0);
+        packet.cause = release_cause(top, 0);
         packet.queued = release_queued(top, 0);
         packet.egress = release_egress(top, 0);
         released++;

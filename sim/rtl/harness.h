@@ -22,7 +22,9 @@ typedef struct {
     uint8_t accepted;      // 0: refused (or not ended yet)
     uint8_t ran;           // a program ran
     uint8_t cpu;           // the program's CPU number
-    uint8_t cause;         // spec.causes.Cause
+    uint8_t action;        // XDP action as counted
+    uint8_t cause;         // why it was aborted: spec.causes.Cause
+    uint8_t trapped;       // the core ended the program; verdict means nothing then
     uint8_t queued;        // it went to an egress's queue
     uint8_t egress;        // which
     uint8_t user;          // tuser at that egress
