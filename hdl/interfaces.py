@@ -207,8 +207,11 @@ def ProgramRead(config: NicConfig) -> Signature:
 
 
 def ProgramWrite(config: NicConfig) -> Signature:
-    """Control -> every core's copy of the program store."""
-    return Signature({"enable": Out(1), "slot": Out(range(config.program_slots)), "data": Out(64)})
+    """Control -> every core's copy of the program store. In a clock without `enable` the slot is read: `read_data` 2
+    clocks later."""
+    return Signature(
+        {"enable": Out(1), "slot": Out(range(config.program_slots)), "data": Out(64), "read_data": In(64)}
+    )
 
 
 # ---------------------------------------------------------------- packets in and out

@@ -1,0 +1,98 @@
+"""Map memory: banks of 16-byte rows behind a crossbar."""
+
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.lib.wiring import Component
+
+from bpfnic.hdl.arbiter import RoundRobin
+from bpfnic.hdl.config import NicConfig
+from bpfnic.hdl.interfaces import MapMemoryPorts
+from bpfnic.hdl.maps.requester import Requester
+from bpfnic.hdl.memory import SimpleRam
+from bpfnic.spec.addresses import ROW_BYTES
+
+
+class MapMemory(Component):
+    """Row r lies in bank r mod banks. A bank takes an access each clock; from an atomic it takes the next one 5 clocks
+    later, when the new value is written.
+
+    Members: interfaces.MapMemoryPorts. Each core has a way of its own to all banks, a request a clock; the host's
+    requests go in front of core 0's on that way, so it should have few (control has one under way at most) and take
+    its answers at once. Requests of one way are granted in their order. An unhindered answer comes 5 clocks after its
+    request. A grant shows on shared_trace in its clock, which is also the clock of the access: what it writes, every
+    later grant reads.
+    """
+
+    def __init__(self, config: NicConfig):
+        self.config = config
+        super().__init__(MapMemoryPorts(config))
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        config = self.config
+        ways = [Requester(config) for _ in range(config.cores)]
+        for i, way in enumerate(ways):
+            m.submodules[f"requester{i}"] = way
+            port = self.port[i]
+            m.d.comb += [
+                way.request.valid.eq(port.request.valid),
+                way.request.payload.request.eq(port.request.payload),
+                port.request.ready.eq(way.request.ready),
+                port.answer.valid.eq(way.answer.valid & ~way.answer.payload.host),
+                port.answer.payload.eq(way.answer.payload.answer),
+                way.answer.ready.eq(port.answer.ready),
+            ]
+
+        host, way = self.port[config.cores], ways[0]
+        m.d.comb += [
+            host.request.ready.eq(way.request.ready),
+            host.answer.valid.eq(way.answer.valid & way.answer.payload.host),
+            host.answer.payload.eq(way.answer.payload.answer),
+        ]
+        with m.If(host.request.valid):
+            m.d.comb += [
+                way.request.valid.eq(1),
+                way.request.payload.request.eq(host.request.payload),
+                way.request.payload.host.eq(1),
+                self.port[0].request.ready.eq(0),
+            ]
+        with m.If(way.answer.payload.host):
+            m.d.comb += way.answer.ready.eq(host.answer.ready)
+
+        grants = []
+        for b in range(config.map_banks):
+            m.submodules[f"bank{b}"] = bank = SimpleRam(
+                width=8 * ROW_BYTES,
+                depth=config.map_bytes // ROW_BYTES // config.map_banks,
+                lane=8,
+                target=config.target,
+            )
+            m.submodules[f"arbiter{b}"] = arbiter = RoundRobin(config.cores)
+            grants.append(arbiter.grant)
+            held = Signal(name=f"held{b}")
+            for i, way in enumerate(ways):
+                here, access = way.access.access.bank == b, way.access.access
+                m.d.comb += arbiter.requests[i].eq(way.access.request & here & ~held)
+                write_back = way.access.write_back & here
+                chosen = arbiter.grant[i] | write_back
+                with m.If(chosen):
+                    m.d.comb += bank.write.enable.eq(access.write)
+                if i == 0:  # what nobody chose may be read, but not written
+                    m.d.comb += [bank.read.address.eq(access.row), bank.write.data.eq(access.data.replicate(2))]
+                else:
+                    with m.If(chosen):
+                        m.d.comb += [bank.read.address.eq(access.row), bank.write.data.eq(access.data.replicate(2))]
+                m.d.comb += way.access.rows[b].eq(bank.read.data)
+                with m.If(arbiter.grant[i] & way.access.atomic):
+                    m.d.sync += held.eq(1)
+                with m.If(write_back):
+                    m.d.sync += held.eq(0)
+                with m.If(arbiter.grant[i]):
+                    m.d.comb += [
+                        self.shared_trace[b].valid.eq(1),
+                        self.shared_trace[b].requester.eq(Mux(way.access.tag[8], config.cores, i)),
+                        self.shared_trace[b].tag.eq(way.access.tag[:8]),
+                    ]
+            m.d.comb += bank.write.address.eq(bank.read.address)
+        for i, way in enumerate(ways):
+            m.d.comb += way.access.grant.eq(Cat(grant[i] for grant in grants).any())
+        return m

@@ -1,0 +1,203 @@
+"""One requester's way through map memory: requests are put in place, answers are put right, atomics are computed.
+
+    request ─▶ R (in place) ─ grant ─▶ bank ─ 2 clocks ─▶ A (row's 8 bytes) ─▶ queue ─▶ answer
+                                ▲                          │
+                                └──────── W ◀── atomic ◀───┘
+
+Data travels "in place": byte i of a row in byte lane i % 8. A requester has one request a clock and every bank the same
+latency, so that its answers come in the order of its requests and never two at once.
+"""
+
+from amaranth import Array, Cat, Module, Mux, Shape, Signal, Value
+from amaranth.lib import data, stream
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import Component, In, Out, Signature
+from amaranth.utils import exact_log2
+
+from bpfnic.hdl.config import NicConfig
+from bpfnic.hdl.interfaces import MapAnswer, MapOperation, MapRequest
+from bpfnic.spec.addresses import ROW_BYTES
+
+LANES = 8  # bytes of an access in place
+
+
+def Access(config: NicConfig) -> data.StructLayout:
+    """What a bank does for one access: `write` bytes of its row `row` (0: it only reads)."""
+    return data.StructLayout(
+        {
+            "bank": exact_log2(config.map_banks),
+            "row": range(config.map_bytes // ROW_BYTES // config.map_banks),
+            "write": ROW_BYTES,
+            "data": 64,
+        }
+    )
+
+
+def AccessPort(config: NicConfig) -> Signature:
+    """Requester -> crossbar. `request` waits for `grant` (same clock). `atomic`: the bank is held for its write-back,
+    which comes 4 clocks after the grant as `write_back` and is never refused. `tag` belongs to the request, the host's
+    bit on top. `rows`: what each bank reads, 2 clocks after the grant."""
+    return Signature(
+        {
+            "request": Out(1),
+            "atomic": Out(1),
+            "write_back": Out(1),
+            "access": Out(Access(config)),
+            "tag": Out(9),
+            "grant": In(1),
+            "rows": In(data.ArrayLayout(8 * ROW_BYTES, config.map_banks)),
+        }
+    )
+
+
+def HostRequest(config: NicConfig) -> data.StructLayout:
+    """A MapRequest, and whether it is the host's."""
+    return data.StructLayout({"host": 1, "request": MapRequest(config)})
+
+
+HostAnswer = data.StructLayout({"host": 1, "answer": MapAnswer})
+
+
+def _turn_up(value: Value, amount: Value) -> Value:
+    """Rotates 8 bytes by `amount` (0 to 7) toward the higher ones."""
+    for i in range(3):
+        value = Mux(amount[i], value.rotate_left(8 << i), value)
+    return value
+
+
+class Requester(Component):
+    """One requester's way through map memory.
+
+    Members
+    -------
+    request, answer : streams of MapRequest and MapAnswer, each with a bit that comes back with the answer. One request
+        a clock; the answer of an unhindered one appears 5 clocks after it.
+    access : AccessPort to the crossbar.
+    """
+
+    def __init__(self, config: NicConfig):
+        self.config = config
+        super().__init__(
+            {
+                "request": In(stream.Signature(HostRequest(config))),
+                "answer": Out(stream.Signature(HostAnswer)),
+                "access": Out(AccessPort(config)),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        config = self.config
+        # What the answer needs goes along with the access.
+        flight = data.StructLayout(
+            {
+                "valid": 1,
+                "tag": 9,  # with the host's bit
+                "operation": MapOperation,
+                "access": Access(config),
+                "offset": 4,  # in the row
+                "rotate": 3,  # bytes by which the answer in place goes down
+                "answered": LANES,  # bytes of the answer that come from memory
+                "compare": 64,  # in place
+            }
+        )
+
+        # R: the request in place.
+        r = Signal(flight)
+        request = self.request.payload.request
+        operation, offset = request.operation, request.address[:4]
+        load, store = operation == MapOperation.LOAD, operation == MapOperation.STORE
+        ones = Signal(LANES)
+        m.d.comb += ones.eq((1 << request.bytes) - 1)
+        bank_bits = exact_log2(config.map_banks)
+        arrived, granted = Signal(), Signal()
+        m.d.comb += self.request.ready.eq(~r.valid | granted)
+        m.d.comb += arrived.eq(self.request.valid & self.request.ready)
+        with m.If(granted):
+            m.d.sync += r.valid.eq(0)
+        with m.If(arrived):
+            m.d.sync += [
+                r.valid.eq(1),
+                r.tag.eq(Cat(request.tag, self.request.payload.host)),
+                r.operation.eq(operation),
+                r.access.bank.eq(request.address[4 : 4 + bank_bits]),
+                r.access.row.eq(request.address[4 + bank_bits :]),
+                r.access.write.eq(Mux(load, 0, ones << offset)),
+                # A load's data is a part of its answer, in the answer's place already.
+                r.access.data.eq(_turn_up(request.data, Mux(load, 0, offset[:3]))),
+                r.offset.eq(offset),
+                r.rotate.eq(offset[:3] - request.shift),
+                r.answered.eq(Mux(store, 0, ones << request.shift)),
+                # Atomics are aligned: in place means swapped halves at most.
+                r.compare.eq(Mux(offset[2], request.compare.rotate_left(32), request.compare)),
+            ]
+
+        # Grant: an atomic's write-back has the way for itself; a request needs a place in the queue for its answer.
+        depth = config.threads
+        places = Signal(range(depth + 1), init=depth)
+        answered = Signal()
+        m.d.sync += places.eq(places - granted + answered)
+        w = Signal(data.StructLayout({"valid": 1, "access": Access(config)}))
+        atomic = (r.operation != MapOperation.LOAD) & (r.operation != MapOperation.STORE)
+        m.d.comb += [
+            self.access.request.eq(r.valid & ~w.valid & (places != 0)),
+            self.access.atomic.eq(atomic),
+            self.access.write_back.eq(w.valid),
+            self.access.tag.eq(r.tag),
+            self.access.access.eq(Mux(w.valid, w.access, r.access)),
+            granted.eq(self.access.grant),
+        ]
+        with m.If(~w.valid & atomic):
+            m.d.comb += self.access.access.write.eq(0)
+
+        # Array, output register.
+        p1, p2 = Signal(flight), Signal(flight)
+        m.d.sync += [p1.eq(r), p1.valid.eq(granted), p2.eq(p1)]
+
+        # A: the 8 byte lanes that the access touches, of either half of the row.
+        a, old = Signal(flight), Signal(64)
+        row = Array(self.access.rows)[p2.access.bank] if config.map_banks > 1 else self.access.rows[0]
+        for lane in range(LANES):
+            upper = p2.offset[3] | (p2.offset[:3] > lane)
+            m.d.sync += old[8 * lane :][:8].eq(Mux(upper, row[64 + 8 * lane :][:8], row[8 * lane :][:8]))
+        m.d.sync += a.eq(p2)
+
+        # Answer: right-aligned, then up by `shift`; the other bytes are a load's own.
+        answer = Signal(HostAnswer)
+        right = _turn_up(old, -a.rotate)
+        memory_bits = Cat(lane.replicate(8) for lane in a.answered)
+        own_bits = (a.operation == MapOperation.LOAD).replicate(64)
+        m.d.comb += [
+            Cat(answer.answer.tag, answer.host).eq(a.tag),
+            answer.answer.data.eq((right & memory_bits) | (a.access.data & own_bits)),
+        ]
+        m.submodules.queue = queue = SyncFIFO(width=Shape.cast(HostAnswer).width, depth=depth)
+        m.d.comb += [
+            queue.w_en.eq(a.valid),
+            queue.w_data.eq(answer),
+            self.answer.valid.eq(queue.r_rdy),
+            self.answer.payload.eq(queue.r_data),
+            queue.r_en.eq(self.answer.ready),
+            answered.eq(self.answer.valid & self.answer.ready),
+        ]
+
+        # W: an atomic's new value goes back.
+        low, high = a.access.write[0] | a.access.write[8], a.access.write[4] | a.access.write[12]
+        operand = a.access.data & Cat(low.replicate(32), high.replicate(32))  # no carry from the half beside it
+        equal = (~low | (old[:32] == a.compare[:32])) & (~high | (old[32:] == a.compare[32:]))
+        m.d.sync += [w.valid.eq(a.valid), w.access.eq(a.access)]
+        with m.Switch(a.operation):
+            with m.Case(MapOperation.LOAD, MapOperation.STORE):
+                m.d.sync += w.valid.eq(0)
+            with m.Case(MapOperation.ADD):
+                m.d.sync += w.access.data.eq(old + operand)
+            with m.Case(MapOperation.OR):
+                m.d.sync += w.access.data.eq(old | operand)
+            with m.Case(MapOperation.AND):
+                m.d.sync += w.access.data.eq(old & operand)
+            with m.Case(MapOperation.XOR):
+                m.d.sync += w.access.data.eq(old ^ operand)
+            with m.Case(MapOperation.CMPXCHG):
+                with m.If(~equal):
+                    m.d.sync += w.access.write.eq(0)
+        return m
