@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from bpfnic.host import pcap
 from bpfnic.host.compile import compile_object
+from bpfnic.host.device import Arrival
 from bpfnic.host.linux.permission import unavailable
 from bpfnic.host.object import open_object
 
@@ -41,6 +43,13 @@ def firmware():
 def samples():
     """The folder of the sample capture and the rules for it."""
     return REPOSITORY / "firmware" / "samples"
+
+
+@pytest.fixture(scope="session")
+def arrivals(samples):
+    """The packets of the sample capture at their interfaces and times."""
+    packets = pcap.read(samples / "mixed.pcapng").packets
+    return [Arrival(packet.interface, packet.data, packet.timestamp - packets[0].timestamp) for packet in packets]
 
 
 def pytest_runtest_setup(item):

@@ -103,6 +103,23 @@ def test_redirects(device, build, words, egress, cause):
     assert result.action is (XdpAction.XDP_ABORTED if cause else XdpAction.XDP_REDIRECT)
 
 
+def test_functions_are_called(device, build):
+    """One of them redirects, the other one takes the packet's word through three frames."""
+    text = (
+        HEAD
+        + """
+static __noinline int inner(int a, int b) { barrier_var(a); return a + b; }
+static __noinline int outer(int a) { barrier_var(a); return inner(a, 1) + inner(a, 2); }
+static __noinline int send(int port) { barrier_var(port); return bpf_redirect(port, 0); }
+SEC("xdp") int program(struct xdp_md *ctx) { return word(ctx, 0) ? outer(word(ctx, 0)) : send(word(ctx, 1)); }
+"""
+    )
+    loaded, _ = load(device, build(text))
+    device.attach(0, loaded)
+    assert run_one(device, frame(100)).verdict == 203
+    assert run_one(device, frame(0, 2)).egress == 1
+
+
 def test_no_redirect_outlives_its_packet(device, build):
     loaded, _ = load(
         device,

@@ -11,17 +11,11 @@ from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment
 from scapy.layers.l2 import Ether
 from scapy.utils import checksum
 
-from bpfnic.host import pcap
-from bpfnic.host.device import Arrival, DeviceOptions
+from bpfnic.host.device import DeviceOptions
 from bpfnic.host.linux.device import open_device
 from bpfnic.spec.programs import XdpAction
 
 pytestmark = pytest.mark.linux
-
-
-@pytest.fixture(scope="module")
-def arrivals(samples):
-    return [Arrival(packet.interface, packet.data) for packet in pcap.read(samples / "mixed.pcapng").packets]
 
 
 @pytest.fixture
