@@ -8,7 +8,7 @@ with bpfnic.Nic("rtl", threads=8) as nic:
 """
 
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from errno import ENOENT
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -203,12 +203,12 @@ class NicVariables(MutableMapping[str, Any]):
 class Nic:
     """A NIC with what was loaded into it.
 
-    backend: "rtl", "golden", "linux" (see backends()). sizes: fields of DeviceOptions (threads, cores, map_bytes, …).
-    `maps` by name: NicMap, or NicVariables for sections of global variables. Raises BpfnicError where the backend can't
-    be used, or doesn't come in that size."""
+    backend: "rtl", "golden", "linux" (see backends()). options, and `sizes` by name over them: fields of DeviceOptions
+    (threads, cores, map_bytes, …). `maps` by name: NicMap, or NicVariables for a section of global variables; `programs`
+    by name. Raises BpfnicError where the backend can't be used, or doesn't come in that size."""
 
-    def __init__(self, backend: str = "rtl", **sizes: Any):
-        self.device = open_device(backend, DeviceOptions(**sizes))
+    def __init__(self, backend: str = "rtl", options: DeviceOptions = DeviceOptions(), **sizes: Any):
+        self.device = open_device(backend, replace(options, **sizes))
         self.ports = self.device.capabilities.ports
         self.maps: dict[str, NicMap | NicVariables] = {}
         self.programs: dict[str, NicProgram] = {}

@@ -1,0 +1,176 @@
+"""The command line. Exit status: 0, 1 where --check finds a difference, 2 for anything that can't be used.
+
+What takes long to import is imported by the command that needs it."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bpfnic.spec.errors import BpfnicError
+
+if TYPE_CHECKING:
+    from bpfnic.host.device import Progress
+
+DIFFERENCE, UNUSABLE, INTERRUPTED = 1, 2, 130
+
+
+def main() -> None:
+    """The command `bpfnic`."""
+    try:
+        sys.exit(commands(standalone_mode=False))
+    except BpfnicError as error:
+        click.echo(f"bpfnic: {error}", err=True)
+        sys.exit(UNUSABLE)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(UNUSABLE)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("bpfnic: interrupted", err=True)
+        sys.exit(INTERRUPTED)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="bpfnic", message="%(prog)s %(version)s")
+def commands() -> None:
+    """A NIC that runs BPF programs."""
+
+
+def _pairs(kind: str) -> Callable[..., dict[str, str]]:
+    """Reads repeated NAME=VALUE into a dictionary."""
+
+    def read(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+        result = {}
+        for value in values:
+            name, equals, content = value.partition("=")
+            if not (name and equals and content):
+                raise click.BadParameter(f"{value!r} is not {kind}")
+            result[name] = content
+        return result
+
+    return read
+
+
+_PATH = click.Path(path_type=Path)
+
+
+@commands.command()
+@click.argument("program", type=_PATH)
+@click.option("--pcap", "capture", type=_PATH, required=True, help="Packets that arrive: pcap or pcapng.")
+@click.option("--out", type=_PATH, help="Write the packets that leave, with their verdicts: pcapng.")
+@click.option("--backend", default="rtl", show_default=True, help="What runs it: see `bpfnic backends`.")
+@click.option("--check", is_flag=True, help="Compare packets, counters and maps with the golden model.")
+@click.option("--program", "name", metavar="NAME", help="Which program, where there are several.")
+@click.option("--map", "rules", type=_PATH, multiple=True, help="Map contents before the run: JSON, by map name.")
+@click.option("--global", "variables", metavar="NAME=VALUE", multiple=True, callback=_pairs("NAME=VALUE"),
+              help="Set a global variable of the program.")  # fmt: skip
+@click.option("--timing", default="back-to-back", show_default=True, metavar="back-to-back|pcap|pps=N",
+              help="When packets arrive. But for back-to-back, the NIC drops what it can't take.")  # fmt: skip
+@click.option("--port", type=int, help="The port at which all packets arrive; otherwise the capture's interface.")
+@click.option("--ifindex", "ifindexes", metavar="portN=INDEX", multiple=True, callback=_pairs("portN=INDEX"),
+              help="What programs know a port by; port N is N+1 otherwise.")  # fmt: skip
+@click.option("--cores", type=int, help="Cores of the NIC.")
+@click.option("--threads", type=int, help="Hardware threads of a core.")
+@click.option("--map-bytes", type=int, help="Bytes of map memory.")
+@click.option("--buffer-bytes", type=int, help="Bytes of a packet buffer, 576 of them head- and tailroom.")
+@click.option("--waves", type=_PATH, help="Write a trace of all signals: .fst (rtl only).")
+@click.option("--mcpu", "cpu", default="v3", show_default=True, help="Instruction set version to compile for.")
+@click.option("-I", "include", type=_PATH, multiple=True, help="Folder of C headers, searched first.")
+@click.option("-D", "define", metavar="NAME[=V]", multiple=True, help="C macro.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+def run(as_json: bool, ifindexes: dict[str, str], backend: str, **given: Any) -> int:
+    """Run PROGRAM (a .bpf.c file or an ELF object) on the packets of a capture and show what came of it."""
+    from bpfnic.host import run as job
+
+    sizes = {size: given.pop(size) for size in ("cores", "threads", "map_bytes", "buffer_bytes", "waves")}
+    asked = {size: value for size, value in sizes.items() if value is not None}
+    options = job.options_for(backend, asked)
+    with _ProgressBar() as bar:
+        result = job.run(
+            job.Job(backend=backend, options=options, ifindexes=job.ports_of(ifindexes, options), **given), bar.show
+        )
+    if as_json:
+        import json
+
+        click.echo(json.dumps(result, indent=2))
+    else:
+        _print(result)
+    return DIFFERENCE if result["check"] and not result["check"]["equal"] else 0
+
+
+@commands.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def backends(as_json: bool) -> None:
+    """List the backends, and why one can't be used here."""
+    from bpfnic.host import nic
+    from bpfnic.host.device import DeviceOptions
+
+    found = {}
+    for name in nic.backends():
+        try:
+            nic.open_device(name, DeviceOptions()).close()
+            found[name] = ""
+        except BpfnicError as error:
+            found[name] = str(error)
+    if as_json:
+        import json
+
+        click.echo(json.dumps({name: {"usable": not why, "why_not": why or None} for name, why in found.items()}))
+        return
+    for name, why in found.items():
+        click.echo(f"{name:8} {why or 'usable'}")
+
+
+def _print(result: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from bpfnic.host.report import print_tables
+
+    console = Console()
+    print_tables(result, console)
+    click.echo(f"run: {result['seconds']['run']:.2f} s, with compiling and checking {result['seconds']['total']:.2f} s")
+    check, backend = result["check"], result["device"]["backend"]
+    if check and check["equal"]:
+        click.echo(f"{backend} = {check['reference']}")
+    elif check:
+        click.echo(f"{backend} differs from {check['reference']}: {check['difference']}")
+        for line in check["trace"]:
+            click.echo(f"  {line}")
+
+
+class _ProgressBar:
+    """A bar on standard error for a run that takes longer than a moment; nothing where that is no terminal."""
+
+    MOMENT = 0.5  # s
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._since: float | None = None
+
+    def __enter__(self) -> "_ProgressBar":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    @property
+    def show(self) -> "Callable[[Progress], None] | None":
+        return self._show if sys.stderr.isatty() else None
+
+    def _show(self, progress: "Progress") -> None:
+        import time
+
+        now = time.monotonic()
+        self._since = self._since or now
+        if self._bar is None and now - self._since > self.MOMENT:
+            from rich.console import Console
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task("packets", total=progress.total)
+            self._bar.start()
+        if self._bar:
+            self._bar.update(self._task, completed=progress.done, description=f"{progress.clocks:,} clocks")
