@@ -204,8 +204,8 @@ class Nic:
     """A NIC with what was loaded into it.
 
     backend: "rtl", "golden", "linux" (see backends()). options, and `sizes` by name over them: fields of DeviceOptions
-    (threads, cores, map_bytes, …). `maps` by name: NicMap, or NicVariables for a section of global variables; `programs`
-    by name. Raises BpfnicError where the backend can't be used, or doesn't come in that size."""
+    (threads, cores, map_bytes, …). `maps` by name: NicMap, or NicVariables for a section of variables; `programs` by
+    name. Raises BpfnicError where the backend can't be used, or doesn't come in that size."""
 
     def __init__(self, backend: str = "rtl", options: DeviceOptions = DeviceOptions(), **sizes: Any):
         self.device = open_device(backend, replace(options, **sizes))

@@ -49,7 +49,7 @@ def describe_packets(arrivals: Sequence[Arrival], traffic: Traffic, counters: Ma
 
 
 def describe_interfaces(counters: Mapping[str, Any], ifindexes: Sequence[int], ports: int) -> list[dict[str, Any]]:
-    """Packets and bytes in and out of each interface."""
+    """Packets and bytes in and out of each interface. A device that has no such counter has nothing to count."""
     columns = {
         "packets_in": "RECEIVED",
         "bytes_in": "RECEIVED_BYTES",
@@ -59,7 +59,7 @@ def describe_interfaces(counters: Mapping[str, Any], ifindexes: Sequence[int], p
     }
     return [
         {"name": interface_name(interface, ports), "ifindex": ifindexes[interface]}
-        | {column: counters[name][interface] for column, name in columns.items()}
+        | {column: counters[name][interface] if name in counters else 0 for column, name in columns.items()}
         for interface in range(ports + 1)
     ]
 
@@ -117,10 +117,11 @@ def print_tables(report: Mapping[str, Any], console: "Console") -> None:
     device = report["device"]
     console.print(
         f"[bold]{report['program']['name']}[/] ({report['program']['slots']} slots, {report['program']['file']}) on "
-        f"{device['backend']}: {device['cpus']} CPUs, {device['ports']} ports"
+        f"{device['backend']}: {device['cpus']} CPU{'s' * (device['cpus'] > 1)}, {device['ports']} ports",
+        soft_wrap=True,
     )
     for note in report["notes"]:
-        console.print(f"note: {note}", highlight=False)
+        console.print(f"note: {note}", highlight=False, soft_wrap=True)
     _print_packets(report["packets"], console)
     _print_interfaces(report["interfaces"], console)
     if report["clocks"]:
@@ -129,18 +130,25 @@ def print_tables(report: Mapping[str, Any], console: "Console") -> None:
         _print_map(name, content, console)
 
 
-def _table(title: str, *columns: str) -> "Table":
-    from rich.box import SIMPLE
+def _table(console: "Console", title: str, *columns: str) -> "Table":
+    """An empty table whose first column is text and whose others are numbers, under its title, printed now."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=SIMPLE, title_style="bold", pad_edge=False)
+    console.print(f"[bold]{title}[/]", highlight=False)
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 1))
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left")
     return table
 
 
+def _finish(console: "Console", table: "Table") -> None:
+    console.print(table)
+    console.print()
+
+
 def _print_packets(packets: Mapping[str, Any], console: "Console") -> None:
-    table = _table("Verdicts", "verdict", "packets", "share")
+    table = _table(console, "Verdicts", "verdict", "packets", "share")
     total = packets["received"]
     rows = [
         *packets["verdicts"].items(),
@@ -149,22 +157,23 @@ def _print_packets(packets: Mapping[str, Any], console: "Console") -> None:
     ]
     for name, count in rows:
         table.add_row(name, f"{count:,}", f"{100 * count / total:.1f} %")
-    console.print(table)
+    _finish(console, table)
 
 
 def _print_interfaces(interfaces: Sequence[Mapping[str, Any]], console: "Console") -> None:
-    table = _table("Interfaces", "", "ifindex", "packets in", "bytes in", "packets out", "bytes out", "queue full")
+    columns = ("", "ifindex", "packets in", "bytes in", "packets out", "bytes out", "queue full")
+    table = _table(console, "Interfaces", *columns)
     for row in interfaces:
         numbers = (row["packets_in"], row["bytes_in"], row["packets_out"], row["bytes_out"], row["queue_full"])
         table.add_row(row["name"], str(row["ifindex"] or "–"), *(f"{number:,}" for number in numbers))
-    console.print(table)
+    _finish(console, table)
 
 
 def _print_clocks(clocks: Mapping[str, Any], console: "Console") -> None:
-    table = _table("Clocks", "", "min", "median", "p99")
+    table = _table(console, "Clocks", "", "min", "median", "p99")
     if taken := clocks.get("clocks_a_packet"):
         table.add_row("a packet, from its program's start to its end", *(f"{value:,}" for value in taken.values()))
-        console.print(table)
+        _finish(console, table)
     console.print(
         f"{clocks['total']:,} clocks in all, {clocks['clocks_between_packets']:,} for each packet (many run at once: a "
         f"barrel takes about 9 clocks for an instruction of one packet); {clocks['instructions']:,} instructions, "
@@ -177,19 +186,36 @@ def _print_map(name: str, content: Mapping[str, Any], console: "Console") -> Non
     entries = content["entries"]
     title = f"Map {name} ({content['type']}, {content['max_entries']:,} entries)"
     if not entries:
-        console.print(f"[bold italic]{title}[/]: all zeros\n")
+        console.print(f"[bold]{title}[/]: all zeros\n", highlight=False)
         return
-    table = _table(title, "key", "value")
+    table = _table(console, title, "key", "value")
     table.columns[1].justify = "left"
     for entry in entries[:SHOWN_ENTRIES]:
-        if "value" in entry:
-            table.add_row(_text(entry["key"]), _text(entry["value"]))
-            continue
-        for number, (cpu, value) in enumerate(entry["values"].items()):
-            table.add_row("" if number else _text(entry["key"]), f"CPU {cpu}: {_text(value)}")
+        table.add_row(_text(entry["key"]), _text(entry["value"]) if "value" in entry else _by_cpu(entry["values"]))
     if len(entries) > SHOWN_ENTRIES:
         table.add_row("…", f"and {len(entries) - SHOWN_ENTRIES:,} more that aren't zero")
-    console.print(table)
+    _finish(console, table)
+
+
+def _by_cpu(values: Mapping[str, Any]) -> str:
+    """One line for the values of several CPUs: their sum where they are made of numbers."""
+    total = None
+    for value in values.values():
+        total = value if total is None else _sum(total, value)
+    if total is not None:
+        return f"{_text(total)} (sum of {len(values)} CPUs)"
+    return "; ".join(f"CPU {cpu}: {_text(value)}" for cpu, value in values.items())
+
+
+def _sum(left: Any, right: Any) -> Any:
+    """Member by member; None where there is something that has no sum."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        members = {name: _sum(left[name], right[name]) for name in left}
+        return None if None in members.values() else members
+    if isinstance(left, list) and isinstance(right, list):
+        elements = [_sum(one, other) for one, other in zip(left, right, strict=True)]
+        return None if None in elements else elements
+    return left + right if isinstance(left, int) and isinstance(right, int) else None
 
 
 def _text(value: Any) -> str:
