@@ -56,26 +56,28 @@ if TYPE_CHECKING:
     from bpfnic.spec.errors import BpfnicError
     from bpfnic.spec.programs import XdpAction
 
-_HOME = {
-    "Arrival": "bpfnic.host.device",
-    "BpfnicError": "bpfnic.spec.errors",
-    "DeviceOptions": "bpfnic.host.device",
-    "Nic": "bpfnic.host.nic",
-    "NicMap": "bpfnic.host.nic",
-    "NicProgram": "bpfnic.host.nic",
-    "NicVariables": "bpfnic.host.nic",
-    "Pacing": "bpfnic.host.device",
-    "TestRun": "bpfnic.host.nic",
-    "XdpAction": "bpfnic.spec.programs",
-    "backends": "bpfnic.host.nic",
-    "open": "bpfnic.host.nic",
-}
+_MODULES = ("bpfnic.host.device", "bpfnic.host.nic", "bpfnic.spec.errors", "bpfnic.spec.programs")
+"""Where the public names come from."""
 
-__all__ = [*_HOME]
+__all__ = [
+    "Arrival",
+    "BpfnicError",
+    "DeviceOptions",
+    "Nic",
+    "NicMap",
+    "NicProgram",
+    "NicVariables",
+    "Pacing",
+    "TestRun",
+    "XdpAction",
+    "backends",
+    "open",
+]
 
 
 def __getattr__(name: str) -> Any:
     """Imports what is asked for, and nothing before: `bpfnic --version` needs none of it."""
-    if name not in _HOME:
+    if name not in __all__:
         raise AttributeError(f"module 'bpfnic' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    modules = (import_module(module) for module in _MODULES)
+    return next(getattr(module, name) for module in modules if hasattr(module, name))
