@@ -4,6 +4,7 @@
 calls from the cores, finds the map's descriptor and hands key and descriptor to the unit of its type: `array` today.
 """
 
+from bpfnic.hdl.maps.engine import MapEngine
 from bpfnic.hdl.maps.memory import MapMemory
 
-__all__ = ["MapMemory"]
+__all__ = ["MapEngine", "MapMemory"]

@@ -107,6 +107,7 @@ class Requester(Component):
         request = self.request.payload.request
         operation, offset = request.operation, request.address[:4]
         load, store = operation == MapOperation.LOAD, operation == MapOperation.STORE
+        low = request.compare[:32]
         ones = Signal(LANES)
         m.d.comb += ones.eq((1 << request.bytes) - 1)
         bank_bits = exact_log2(config.map_banks)
@@ -128,8 +129,8 @@ class Requester(Component):
                 r.offset.eq(offset),
                 r.rotate.eq(offset[:3] - request.shift),
                 r.answered.eq(Mux(store, 0, ones << request.shift)),
-                # Atomics are aligned: in place means swapped halves at most.
-                r.compare.eq(Mux(offset[2], request.compare.rotate_left(32), request.compare)),
+                # Atomics are aligned: four bytes are in place in both halves.
+                r.compare.eq(Cat(low, Mux(request.bytes[3], request.compare[32:], low))),
             ]
 
         # Grant: an atomic's write-back has the way for itself; a request needs a place in the queue for its answer.
@@ -183,21 +184,27 @@ class Requester(Component):
 
         # W: an atomic's new value goes back.
         low, high = a.access.write[0] | a.access.write[8], a.access.write[4] | a.access.write[12]
-        operand = a.access.data & Cat(low.replicate(32), high.replicate(32))  # no carry from the half beside it
         equal = (~low | (old[:32] == a.compare[:32])) & (~high | (old[32:] == a.compare[32:]))
-        m.d.sync += [w.valid.eq(a.valid), w.access.eq(a.access)]
+        low_sum = Signal(33)
+        m.d.comb += low_sum.eq(old[:32] + a.access.data[:32])
+        carry = low_sum[32] & low & high  # not from the half beside it
+        logic = Signal(64)
         with m.Switch(a.operation):
-            with m.Case(MapOperation.LOAD, MapOperation.STORE):
-                m.d.sync += w.valid.eq(0)
-            with m.Case(MapOperation.ADD):
-                m.d.sync += w.access.data.eq(old + operand)
             with m.Case(MapOperation.OR):
-                m.d.sync += w.access.data.eq(old | operand)
+                m.d.comb += logic.eq(old | a.access.data)
             with m.Case(MapOperation.AND):
-                m.d.sync += w.access.data.eq(old & operand)
+                m.d.comb += logic.eq(old & a.access.data)
             with m.Case(MapOperation.XOR):
-                m.d.sync += w.access.data.eq(old ^ operand)
-            with m.Case(MapOperation.CMPXCHG):
-                with m.If(~equal):
-                    m.d.sync += w.access.write.eq(0)
+                m.d.comb += logic.eq(old ^ a.access.data)
+            with m.Default():
+                m.d.comb += logic.eq(a.access.data)
+        m.d.sync += [
+            w.valid.eq(a.valid & (a.operation != MapOperation.LOAD) & (a.operation != MapOperation.STORE)),
+            w.access.eq(a.access),
+            w.access.data.eq(
+                Mux(a.operation == MapOperation.ADD, Cat(low_sum[:32], old[32:] + a.access.data[32:] + carry), logic)
+            ),
+        ]
+        with m.If((a.operation == MapOperation.CMPXCHG) & ~equal):
+            m.d.sync += w.access.write.eq(0)
         return m

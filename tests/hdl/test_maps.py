@@ -1,5 +1,6 @@
 """Map memory and the map engine: random traffic against models written from their contracts."""
 
+import errno
 import random
 from collections import deque
 
@@ -7,8 +8,10 @@ import pytest
 from amaranth.sim import Simulator
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.interfaces import MapOperation
-from bpfnic.hdl.maps import MapMemory
+from bpfnic.hdl.interfaces import MapCall, MapOperation
+from bpfnic.hdl.maps import MapEngine, MapMemory
+from bpfnic.spec.addresses import MAP_HANDLES, MAP_VALUES, map_handle
+from bpfnic.spec.maps import MapType
 
 ATOMICS = [op for op in MapOperation if op not in (MapOperation.LOAD, MapOperation.STORE)]
 
@@ -157,5 +160,125 @@ def test_a_bank_takes_an_atomic_every_five_clocks():
                 answers.append((clock, ctx.get(port.answer.payload)["data"]))
             await ctx.tick()
         assert answers == [(5 * i + 5, 3 * i) for i in range(len(answers))] and len(answers) == 11
+
+    simulate(dut, bench)
+
+
+def descriptor(**fields):
+    return {"type": 0, "base": 0, "entries": 0, "stride": 0, "value_size": 0, "cpu_stride": 0} | fields
+
+
+DESCRIPTORS = {
+    0: descriptor(type=MapType.ARRAY, base=0x40, entries=10, stride=24, value_size=20),
+    3: descriptor(type=MapType.PERCPU_ARRAY, base=0x400, entries=5, stride=8, value_size=8, cpu_stride=48),
+    5: descriptor(type=0, base=0, entries=5, stride=8, value_size=8),
+    6: descriptor(type=MapType.HASH, base=0, entries=5, stride=8, value_size=8),
+    63: descriptor(type=MapType.ARRAY, base=0, entries=65536, stride=1, value_size=1),
+}
+
+
+def kernel_says(call, handle, key, flags, cpu):
+    """Answer of a helper, from kernel/bpf/arraymap.c; None for a handle that is no map."""
+    index = next((i for i in DESCRIPTORS if map_handle(i) == handle), None)
+    if index is None or DESCRIPTORS[index]["type"] not in (MapType.ARRAY, MapType.PERCPU_ARRAY):
+        return None
+    at = DESCRIPTORS[index]
+    place = MAP_VALUES + at["base"] + cpu * at["cpu_stride"] + key * at["stride"]
+    if call == MapCall.LOOKUP:
+        return place if key < at["entries"] else 0
+    if call == MapCall.DELETE or flags & ~4 > 2:
+        return -errno.EINVAL
+    if key >= at["entries"]:
+        return -errno.E2BIG
+    if flags & 1:
+        return -errno.EEXIST
+    return -errno.EINVAL if flags & 4 else place
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+def test_map_engine_answers_as_the_kernel(cores):
+    config = NicConfig(cores=cores, threads=8)
+    rng = random.Random(cores)
+    dut = MapEngine(config)
+    under_way = {}  # (core, thread) -> answer expected
+    words = [deque() for _ in range(cores)]
+    seen = set()
+
+    def new_call(core, thread):
+        call = rng.choice(list(MapCall))
+        handle = map_handle(rng.choice([0, 0, 3, 3, 63, 5, 6, 7, 64]))
+        if rng.random() < 0.2:
+            handle ^= rng.choice([1, 8, 1 << 10, 1 << 29, 1 << 63])
+        key = rng.choice([0, 4, 5, 9, 10, 65535, 65536, 1 << 31, rng.randrange(12)])
+        flags = rng.choice([0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 1 << 32, 1 << 63])
+        common = {"thread": thread, "call": call, "handle": handle}
+        if call == MapCall.UPDATE:
+            words[core].append(common | {"flags": 1, "last": 0, "data": flags})
+        words[core].append(common | {"flags": 0, "last": 1, "data": key | rng.getrandbits(32) << 32})
+        cpu = core * config.threads + thread
+        under_way[core, thread] = call, handle, kernel_says(call, handle, key, flags, cpu)
+
+    async def bench(ctx):
+        for index, fields in DESCRIPTORS.items():
+            ctx.set(dut.write.enable, 1)
+            ctx.set(dut.write.index, index)
+            ctx.set(dut.write.descriptor, fields)
+            await ctx.tick()
+        ctx.set(dut.write.enable, 0)
+        for clock in range(3000):
+            for core, port in enumerate(dut.port):
+                thread = rng.randrange(config.threads)
+                if clock < 2900 and (core, thread) not in under_way:
+                    new_call(core, thread)
+                ctx.set(port.word.valid, bool(words[core]))
+                if words[core]:
+                    ctx.set(port.word.payload, words[core][0])
+                ctx.set(port.answer.ready, rng.random() < 0.7)
+            await ctx.delay(4e-7)
+            for core, port in enumerate(dut.port):
+                if ctx.get(port.word.valid) and ctx.get(port.word.ready):
+                    words[core].popleft()
+                if ctx.get(port.answer.valid) and ctx.get(port.answer.ready):
+                    answer = ctx.get(port.answer.payload)
+                    call, handle, expected = under_way.pop((core, answer["thread"]))
+                    assert answer["trap"] == (expected is None)
+                    if expected is not None:
+                        assert answer["value"] == expected % 2**64
+                        copies = call == MapCall.UPDATE and expected > 0
+                        assert answer["copy"] == copies
+                        if copies:
+                            assert answer["size"] == DESCRIPTORS[handle - MAP_HANDLES >> 4]["value_size"]
+                    seen.add((call, None if expected is None else min(expected, 1)))
+            await ctx.tick()
+        assert not under_way
+
+    simulate(dut, bench)
+    errors = {-errno.EINVAL, -errno.E2BIG, -errno.EEXIST}
+    assert seen == ({(call, None) for call in MapCall} | {(MapCall.UPDATE, says) for says in errors | {1}}
+                    | {(MapCall.LOOKUP, 0), (MapCall.LOOKUP, 1), (MapCall.DELETE, -errno.EINVAL)})  # fmt: skip
+
+
+def test_map_engine_takes_a_word_a_clock():
+    config = NicConfig(threads=16)
+    dut = MapEngine(config)
+
+    async def bench(ctx):
+        port = dut.port[0]
+        ctx.set(dut.write.enable, 1)
+        ctx.set(dut.write.descriptor, DESCRIPTORS[0])
+        await ctx.tick()
+        ctx.set(dut.write.enable, 0)
+        ctx.set(port.answer.ready, 1)
+        answers = []
+        for clock in range(40):
+            word = {"thread": clock % 16, "call": MapCall.LOOKUP, "flags": 0, "last": 1, "handle": map_handle(0)}
+            ctx.set(port.word.payload, word | {"data": clock % 10})
+            ctx.set(port.word.valid, 1)
+            await ctx.delay(4e-7)
+            assert ctx.get(port.word.ready)
+            if ctx.get(port.answer.valid):
+                answers.append((clock, ctx.get(port.answer.payload)["value"]))
+            await ctx.tick()
+        assert answers == [(clock + 6, MAP_VALUES + 0x40 + 24 * (clock % 10)) for clock in range(34)]
 
     simulate(dut, bench)

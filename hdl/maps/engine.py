@@ -1,0 +1,152 @@
+"""The map engine: takes helpers' arguments from all cores, finds the map, asks the unit of its type, answers."""
+
+from itertools import pairwise
+
+from amaranth import Array, Cat, Const, Module, Mux, Shape, Signal
+from amaranth.lib import data, memory
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import Component
+from amaranth.utils import exact_log2
+
+from bpfnic.hdl.arbiter import RoundRobin
+from bpfnic.hdl.config import NicConfig
+from bpfnic.hdl.interfaces import EngineWord, MapCall, MapDescriptor, MapEnginePorts
+from bpfnic.hdl.maps.array import TYPES, ArrayUnit, UnitResult
+from bpfnic.hdl.memory import READ_LATENCY, SimpleRam
+from bpfnic.spec.addresses import MAP_HANDLES, MAP_VALUES
+from bpfnic.spec.maps import UpdateFlag
+
+_UNIT_CLOCKS = 2  # every unit so far has this latency
+
+
+class MapEngine(Component):
+    """A word each clock, from the cores in turn; an answer 6 clocks after the last word of its call.
+
+    Members: interfaces.MapEnginePorts. A thread has one call under way at most, so that the queue of answers to a core,
+    which has a place for each thread, is never full. A handle is a map's if its descriptor was written since reset and
+    has a type that a unit here serves.
+    """
+
+    def __init__(self, config: NicConfig):
+        self.config = config
+        super().__init__(MapEnginePorts(config))
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        config = self.config
+        core_bits = (config.cores - 1).bit_length()
+        stage = data.StructLayout(
+            {
+                "valid": 1,  # a call's last word
+                "core": core_bits,
+                "handle": 1,  # it has the form of one
+                "index": range(config.maps),
+                "flags": 3,
+                "illegal": 1,
+                "word": EngineWord(config),
+            }
+        )
+
+        # A word from one of the cores.
+        m.submodules.arbiter = arbiter = RoundRobin(config.cores)
+        chosen = Signal(stage)
+        index_bits = exact_log2(config.maps)
+        for i, port in enumerate(self.port):
+            m.d.comb += [arbiter.requests[i].eq(port.word.valid), port.word.ready.eq(arbiter.grant[i])]
+            with m.If(arbiter.grant[i]):
+                m.d.comb += [chosen.word.eq(port.word.payload), chosen.core.eq(i)]
+        handle = chosen.word.handle
+        m.d.comb += [
+            chosen.valid.eq(arbiter.grant.any()),
+            chosen.index.eq(handle[4 : 4 + index_bits]),
+            chosen.handle.eq(Cat(handle[:4], Const(0, index_bits), handle[4 + index_bits :]) == MAP_HANDLES),
+        ]
+        fetched = [Signal(stage, name=f"stage{i}") for i in range(1, READ_LATENCY + 2)]
+        for before, after in pairwise([chosen, *fetched]):
+            m.d.sync += after.eq(before)
+
+        # The descriptor, and the flags that the update sent before its key.
+        width = Shape.cast(MapDescriptor(config)).width
+        m.submodules.descriptors = descriptors = SimpleRam(width=width, depth=max(2, config.maps), target=config.target)
+        m.submodules.flags = flags = memory.Memory(shape=4, depth=1 << core_bits + exact_log2(config.threads), init=[])
+        present = Signal(config.maps)
+        m.d.comb += [
+            descriptors.write.enable.eq(self.write.enable),
+            descriptors.write.address.eq(self.write.index),
+            descriptors.write.data.eq(self.write.descriptor),
+            descriptors.read.address.eq(fetched[0].index),
+        ]
+        with m.If(self.write.enable):
+            m.d.sync += present.bit_select(self.write.index, 1).eq(1)
+
+        first = fetched[0]
+        sent, write, read = first.word.data, flags.write_port(), flags.read_port(domain="comb")
+        m.d.comb += [
+            write.addr.eq(Cat(first.word.thread, first.core)),
+            write.data.eq(Cat(sent[:3], (sent & ~UpdateFlag.LOCK) > UpdateFlag.EXIST)),
+            write.en.eq(first.valid & first.word.flags),
+            read.addr.eq(write.addr),
+        ]
+        m.d.sync += [
+            fetched[1].valid.eq(first.valid & first.word.last & ~first.word.flags),
+            Cat(fetched[1].flags, fetched[1].illegal).eq(read.data),
+        ]
+
+        # The unit, and what the engine itself knows of the call.
+        last = fetched[-1]
+        m.submodules.array = unit = ArrayUnit(config)
+        descriptor = Signal(MapDescriptor(config))
+        m.d.comb += [
+            descriptor.eq(descriptors.read.data),
+            unit.call.call.eq(last.word.call),
+            unit.call.illegal.eq(last.illegal),
+            unit.call.flags.eq(last.flags),
+            unit.call.key.eq(last.word.data),
+            unit.call.cpu.eq(Cat(last.word.thread, last.core)),
+            unit.call.descriptor.eq(descriptor),
+        ]
+        answer = data.StructLayout(
+            {
+                "thread": range(config.threads),
+                "trap": 1,
+                "copy": 1,
+                "size": len(descriptor.value_size),
+                "result": UnitResult(config),
+            }
+        )
+        pending = [Signal(data.StructLayout({"valid": 1, "core": core_bits, "answer": answer}), name=f"pending{i}")
+                   for i in range(_UNIT_CLOCKS)]  # fmt: skip
+        served = Cat(descriptor.type == map_type for map_type in TYPES).any()
+        m.d.sync += [
+            pending[0].valid.eq(last.valid),
+            pending[0].core.eq(last.core),
+            pending[0].answer.thread.eq(last.word.thread),
+            pending[0].answer.trap.eq(~(last.handle & Array(present)[last.index] & served)),
+            pending[0].answer.copy.eq(last.word.call == MapCall.UPDATE),
+            pending[0].answer.size.eq(descriptor.value_size),
+            pending[1].eq(pending[0]),
+        ]
+
+        done = Signal(answer)
+        m.d.comb += [
+            done.eq(pending[-1].answer),
+            done.copy.eq(pending[-1].answer.copy & unit.result.found),
+            done.result.eq(unit.result),
+        ]
+        for i, port in enumerate(self.port):
+            m.submodules[f"queue{i}"] = queue = SyncFIFO(width=Shape.cast(answer).width, depth=config.threads)
+            head = data.View(answer, queue.r_data)
+            m.d.comb += [
+                queue.w_en.eq(pending[-1].valid & (pending[-1].core == i)),
+                queue.w_data.eq(done),
+                port.answer.valid.eq(queue.r_rdy),
+                queue.r_en.eq(port.answer.ready),
+                port.answer.payload.thread.eq(head.thread),
+                port.answer.payload.trap.eq(head.trap),
+                port.answer.payload.copy.eq(head.copy),
+                port.answer.payload.size.eq(head.size),
+                port.answer.payload.value.eq(
+                    Mux(head.result.found, MAP_VALUES | head.result.value, -head.result.value[:7].as_signed())
+                ),
+            ]
+        return m
