@@ -5,12 +5,13 @@ replaying that recording: everything must be equal. The kernel records nothing a
 compared with the golden model on one CPU, in what both have: the verdict, what became of the frame, maps.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from itertools import zip_longest
 
 from bpfnic.host.device import Arrival, Pacing, PacketResult, Recording, Retirement, Traffic
+from bpfnic.spec.programs import XdpAction
 
 MapContents = dict[str, dict[bytes, list[bytes]]]
 """For each map its entries, a value for each CPU (or one)."""
@@ -93,15 +94,19 @@ def where_it_began(
 ) -> tuple[Retirement | None, Retirement | None] | None:
     """The first pair of retired instructions that differ: of the packet at fault, or where none is named, of the first
     in `order`. None where every instruction did the same, so that the cause lies outside the programs."""
+    ours, theirs = _by_packet(actual), _by_packet(expected)
     for number in [difference.packet] if difference.packet is not None else order:
-        pairs = zip_longest(_of_packet(actual, number), _of_packet(expected, number))
+        pairs = zip_longest(ours.get(number, ()), theirs.get(number, ()))
         if pair := next((pair for pair in pairs if pair[0] != pair[1]), None):
             return pair
     return None
 
 
-def _of_packet(retirements: Sequence[Retirement], number: int) -> Iterator[Retirement]:
-    return (retirement for retirement in retirements if retirement.arrival == number)
+def _by_packet(retirements: Sequence[Retirement]) -> dict[int, list[Retirement]]:
+    result: dict[int, list[Retirement]] = {}
+    for retirement in retirements:
+        result.setdefault(retirement.arrival, []).append(retirement)
+    return result
 
 
 def _packet_difference(
@@ -112,7 +117,8 @@ def _packet_difference(
     for name in fields:
         ours, theirs = getattr(packet, name), getattr(wanted, name)
         if ours != theirs:
-            return Difference(name, _text(ours), _text(theirs), number)
+            as_text = _verdict if name == "verdict" else _text
+            return Difference(name, as_text(ours), as_text(theirs), number)
     if packet.data == wanted.data:
         return None
     ours, theirs = packet.data or b"", wanted.data or b""
@@ -127,6 +133,10 @@ def _text(value: object) -> str:
     if isinstance(value, IntEnum):
         return f"{value.name} ({int(value)})"
     return "none" if value is None else str(value)
+
+
+def _verdict(verdict: int | None) -> str:
+    return _text(XdpAction(verdict) if verdict in tuple(XdpAction) else verdict)
 
 
 def _order_difference(traffic: Traffic, arrivals: Sequence[Arrival]) -> Difference | None:
