@@ -51,8 +51,9 @@ def LocalPort(config: NicConfig) -> Signature:
 
     The request is checked already (window, alignment). `offset` counts bytes from the start of the window's region: of
     the thread's stack (0..511), its context (0..63) or the packet buffer `buffer`. `size` is the logarithm of the bytes
-    (0..3); any alignment in packets. `write_data` is right-aligned. `read_data` is right-aligned and zero-extended, and
-    valid exactly 3 clocks after the clock of the request (block RAM, its output register, alignment register).
+    (0..3). Packets take any alignment, and so do loads from the stack, for what helpers' arguments point at.
+    `write_data` is right-aligned. `read_data` is right-aligned and zero-extended, and valid exactly 3 clocks after the
+    clock of the request (block RAM, its output register, alignment register).
     """
     return Signature(
         {

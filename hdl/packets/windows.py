@@ -80,43 +80,56 @@ class Windows(Component):
         below = Signal(8)
         m.d.comb += below.eq((1 << lane) - 1)
         joined = Signal(64)
-        with m.If(of_packet):
-            m.d.comb += joined.eq((self.pair.first & ~spread(below)) | (self.pair.second & spread(below)))
-        with m.Else():
-            m.d.comb += joined.eq(stack | context)
+        first = Mux(of_packet, self.pair.first, stack[0] | context)
+        second = Mux(of_packet, self.pair.second, stack[1])
+        m.d.comb += joined.eq((first & ~spread(below)) | (second & spread(below)))
         down = rotate_up(m, joined, (-lane)[:3])
         m.d.sync += local.read_data.eq(down & spread(ones))
         return m
 
-    def _stack(self, m: Module, write: Value, lanes: Value, rotated: Value) -> Value:
-        """The stack's answer, 2 clocks after the request; 0 unless it is the stack's."""
+    def _stack(self, m: Module, write: Value, lanes: Value, rotated: Value) -> list[Value]:
+        """The stack's answer, 2 clocks after the request: two neighbouring words, each 0 unless this packet wrote it.
+
+        Two banks, of even and odd words: an instruction's access is aligned and takes one of them, but what a helper's
+        argument points at may lie across both.
+        """
         config, local = self.config, self.local
-        m.submodules.stack = stack = SimpleRam(
-            width=64, depth=config.threads * STACK_WORDS, lane=8, target=config.target
-        )
         m.submodules.written = written = memory.Memory(shape=STACK_WORDS, depth=config.threads, init=[])
         fresh = Signal(config.threads, init=-1)
         look, record = written.read_port(domain="comb"), written.write_port()
         word = local.offset[3:9]
-        bits, known = Signal(STACK_WORDS), Signal()
+        begins_odd = word[0]
+        bits = Signal(STACK_WORDS)
         m.d.comb += [
             look.addr.eq(local.thread),
             bits.eq(Mux(fresh.bit_select(local.thread, 1), 0, look.data)),
-            known.eq(bits.bit_select(word, 1)),
             record.addr.eq(local.thread),
             record.data.eq(bits | (1 << word)),
             record.en.eq(write),
-            stack.read.address.eq(Cat(word, local.thread)),
-            stack.write.address.eq(Cat(word, local.thread)),
-            stack.write.data.eq(rotated & spread(lanes)),
-            stack.write.enable.eq(Mux(write, Mux(known, lanes, 0xFF), 0)),
         ]
         with m.If(write):
             m.d.sync += fresh.bit_select(local.thread, 1).eq(0)
         with m.If(self.launch.enable):
             m.d.sync += fresh.bit_select(self.launch.thread, 1).eq(1)
-        shown = _two_later(m, known & (local.region == Region.STACK))
-        return Mux(shown, stack.read.data, 0)
+
+        rows = {"even": (word[1:] + begins_odd)[: len(word) - 1], "odd": word[1:]}
+        shown = []
+        for odd, (name, row) in enumerate(rows.items()):
+            bank = SimpleRam(width=64, depth=config.threads * STACK_WORDS // 2, lane=8, target=config.target)
+            m.submodules[f"stack_{name}"] = bank
+            known = Signal(name=f"known_{name}")
+            m.d.comb += [
+                known.eq(bits[odd::2].bit_select(row, 1)),
+                bank.read.address.eq(Cat(row, local.thread)),
+                bank.write.address.eq(Cat(row, local.thread)),
+                bank.write.data.eq(rotated & spread(lanes)),
+                bank.write.enable.eq(Mux(write & (begins_odd == odd), Mux(known, lanes, 0xFF), 0)),
+            ]
+            was_known = _two_later(m, known & (local.region == Region.STACK))
+            shown.append(Mux(was_known, bank.read.data, 0))
+        even, odd = shown
+        swapped = _two_later(m, begins_odd)
+        return [Mux(swapped, odd, even), Mux(swapped, even, odd)]
 
     def _context(self, m: Module) -> Value:
         """The context's answer, 2 clocks after the request; 0 unless it is the context's."""

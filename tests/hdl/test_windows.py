@@ -1,0 +1,57 @@
+"""Stack memory against bytes in Python: random threads, offsets, sizes, new packets, an access each clock."""
+
+import random
+
+from amaranth.sim import Simulator
+
+from bpfnic.hdl.config import NicConfig
+from bpfnic.hdl.interfaces import Region
+from bpfnic.hdl.packets.windows import Windows
+from bpfnic.spec.addresses import STACK_BYTES
+
+ACCESSES = 3000
+LATENCY = 3
+
+
+def test_stack_loads_take_any_alignment_and_start_at_zero() -> None:
+    config = NicConfig(threads=8)
+    windows = Windows(config)
+    choose = random.Random(1)
+    stacks = [bytearray(STACK_BYTES) for _ in range(config.threads)]
+    expected: list[int | None] = []
+
+    async def bench(ctx) -> None:
+        local, launch = windows.local, windows.launch
+        ctx.set(local.region, Region.STACK)
+        for clock in range(ACCESSES + LATENCY):
+            if clock >= LATENCY and (value := expected[clock - LATENCY]) is not None:
+                assert ctx.get(local.read_data) == value
+            thread, size, write = choose.randrange(config.threads), choose.randrange(4), choose.random() < 0.4
+            # A few places, so that words are met again; near the window's ends too.
+            offset = choose.choice((0, 8, 200, 208, STACK_BYTES - 16, STACK_BYTES - 8)) + choose.randrange(8)
+            offset = offset >> size << size if write else min(offset, STACK_BYTES - (1 << size))
+            data = choose.getrandbits(64)
+            starts = choose.random() < 0.02
+            ctx.set(launch.enable, starts)
+            ctx.set(launch.thread, (thread + 1) % config.threads)
+            ctx.set(local.enable, 1)
+            ctx.set(local.write, write)
+            ctx.set(local.thread, thread)
+            ctx.set(local.offset, offset)
+            ctx.set(local.size, size)
+            ctx.set(local.write_data, data)
+            place = slice(offset, offset + (1 << size))
+            if write:
+                stacks[thread][place] = data.to_bytes(8, "little")[: 1 << size]
+                expected.append(None)
+            else:
+                expected.append(int.from_bytes(stacks[thread][place], "little"))
+            if starts:
+                stacks[(thread + 1) % config.threads] = bytearray(STACK_BYTES)
+            await ctx.tick()
+
+    simulator = Simulator(windows)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert sum(value is not None and value != 0 for value in expected) > ACCESSES // 4
