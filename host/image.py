@@ -39,11 +39,10 @@ class _Function:
 def place_frames(code: Code, name: str) -> list[Instruction | None]:
     """The code with the caller's frame size in the offset of each local call.
 
-    A frame is the deepest byte that the function is seen to use, rounded up to 16, at least 16. Seen are constant
-    distances from r10, through copies and additions of constants; a pointer that is passed, stored or indexed is taken
-    to be used at and above where it points. Where a function does something else with r10, its frame is what the other
-    functions of its chains leave of the 512 bytes. Raises BpfnicError for recursion, for more than 8 frames and for
-    chains of more than 512 bytes, as Linux does."""
+    A frame reaches down to the lowest address that the function forms from r10 and constants, rounded up to 16, at
+    least 16; a pointer that is passed, stored or indexed is taken to be used at and above where it points. Where a
+    function does something else with r10, its frame is what the other functions of its chains leave of the 512 bytes.
+    Raises BpfnicError for recursion, for more than 8 frames and for chains of more than 512 bytes, as Linux does."""
     image = list(code)
     rows = [None if instruction is None else isa.find(instruction) for instruction in code]
     if not any(row and row.operation is Operation.CALL_LOCAL for row in rows):

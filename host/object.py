@@ -96,7 +96,7 @@ class Program:
         words = section.removeprefix("?").split("/")
         self.autoload = not section.startswith("?")
         self.frags = words[0] == "xdp.frags"
-        self.attach = "/".join(words[1:])
+        self.attach = "/".join(words[1:]) if program_type_of(section) else ""
         self._linker, self._unit = linker, unit
         self._linked: Linked | None = None
 
