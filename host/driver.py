@@ -21,9 +21,20 @@ from bpfnic.host.device import (
     Transport,
 )
 from bpfnic.host.image import device_image
-from bpfnic.host.mapmemory import ALIGN, ARRAYS, KEY_BYTES, MapMemory, RegisterArray, copy_bytes, stride
 from bpfnic.host.object import DeviceAddresses
 from bpfnic.host.regions import Grace, Regions
+from bpfnic.host.registermaps import (
+    ALIGN,
+    ARRAYS,
+    INDEX_BYTES,
+    KEYED,
+    LONGEST_KEY,
+    RegisterArray,
+    RegisterHash,
+    RegisterMap,
+    copy_bytes,
+    stride,
+)
 from bpfnic.host.structure import Limits
 from bpfnic.spec import engine, registers
 from bpfnic.spec.addresses import MAP_VALUES, map_handle
@@ -43,7 +54,7 @@ VALUE_BYTES = 4096  # longest value that a descriptor holds
 class RegisterProgram(LoadedProgram):
     """A program in the slot store: `slots` slots from `entry` on."""
 
-    def __init__(self, program: "Program", entry: int, slots: int, maps: frozenset[RegisterArray]):
+    def __init__(self, program: "Program", entry: int, slots: int, maps: frozenset[RegisterMap]):
         self.program = program
         self.entry = entry
         self.slots = slots
@@ -58,14 +69,13 @@ class RegisterDevice(Device):
         self.name = transport.name
         self.capabilities = self._read_capabilities()
         self.interfaces = self.capabilities.ports + 1
-        self._memory = MapMemory(transport)
         self._slots = Regions(self.capabilities.program_slots)
         self._values = Regions(self.capabilities.map_bytes)
         self._descriptors = Regions(self.capabilities.maps)
         self._grace = Grace()
         self._programs: list[RegisterProgram] = []
         self._attached: list[RegisterProgram | None] = [None] * self.interfaces
-        self._maps: list[RegisterArray] = []
+        self._maps: list[RegisterMap] = []
         for port in range(self.capabilities.ports):
             self.set_ifindex(port, port + 1)
 
@@ -123,17 +133,15 @@ class RegisterDevice(Device):
 
     # -- maps ---------------------------------------------------------------------------------------------------
 
-    def create_map(self, definition: "MapDefinition") -> RegisterArray:
+    def create_map(self, definition: "MapDefinition") -> RegisterMap:
         self._check_map(definition)
-        copies = self.capabilities.cpus if definition.type in PER_CPU else 1
-        each = copy_bytes(definition)
+        each = copy_bytes(definition, self.capabilities.cpus)
+        size = each * (self.capabilities.cpus if definition.type in PER_CPU else 1)
         name = f"map {definition.name} ({definition.type.name})"
-        if each * copies > self._values.size:
-            more = each * copies - self._values.size
-            raise BpfnicError(f"{name} takes {each * copies} bytes of map memory, {more} more than {self.name} has")
-        base = self._allocate(
-            self._values, each * copies, ALIGN, f"{name} takes {each * copies} bytes of map memory of {self.name}"
-        )
+        if size > self._values.size:
+            more = size - self._values.size
+            raise BpfnicError(f"{name} takes {size} bytes of map memory, {more} more than {self.name} has")
+        base = self._allocate(self._values, size, ALIGN, f"{name} takes {size} bytes of map memory of {self.name}")
         index = None
         if definition.variables is None:  # programs address variables directly
             try:
@@ -141,42 +149,42 @@ class RegisterDevice(Device):
             except BpfnicError:
                 self._values.free(base)
                 raise
-        device_map = RegisterArray(definition, self._memory, index, base, copies)
+        kind = RegisterHash if definition.type in KEYED else RegisterArray
+        device_map = kind(definition, self._transport, index, base, self.capabilities.cpus)
         device_map.clear()
         if index is not None:
-            self._write_descriptor(index, definition.type, base, definition.max_entries,
-                                   stride(definition.value_size), definition.value_size,
-                                   each if definition.type in PER_CPU else 0)  # fmt: skip
+            self._describe(index, definition, base, each)
         self._maps.append(device_map)
         return device_map
 
     def _check_map(self, definition: "MapDefinition") -> None:
         name = f"map {definition.name} ({definition.type.name})"
-        if definition.type not in self.capabilities.map_types or definition.type not in ARRAYS:
+        if definition.type not in self.capabilities.map_types & (ARRAYS | KEYED):
             has = ", ".join(sorted(kind.name for kind in self.capabilities.map_types))
             raise BpfnicError(f"{name}: {self.name} does not have this map type; it has {has}")
-        if definition.key_size != KEY_BYTES:
-            raise BpfnicError(f"{name}: an array's key has {KEY_BYTES} bytes, not {definition.key_size}")
+        if definition.type in ARRAYS and definition.key_size != INDEX_BYTES:
+            raise BpfnicError(f"{name}: an array's key has {INDEX_BYTES} bytes, not {definition.key_size}")
+        if not 1 <= definition.key_size <= LONGEST_KEY:
+            raise BpfnicError(f"{name}: a key has 1 to {LONGEST_KEY} bytes, not {definition.key_size}")
         if not definition.max_entries:
             raise BpfnicError(f"{name}: max_entries is 0")
         if not 1 <= definition.value_size <= VALUE_BYTES and definition.variables is None:
             raise BpfnicError(f"{name}: a value has 1 to {VALUE_BYTES} bytes, not {definition.value_size}")
 
-    def _write_descriptor(self, index: int, kind: int, base: int = 0, entries: int = 0, stride: int = 0,
-                          value_size: int = 0, cpu_stride: int = 0) -> None:  # fmt: skip
-        for name, value in (
-            ("MAP_TYPE", kind),
-            ("MAP_BASE", base),
-            ("MAP_ENTRIES", entries),
-            ("MAP_STRIDE", stride),
-            ("MAP_VALUE_SIZE", value_size),
-            ("MAP_CPU_STRIDE", cpu_stride),
-            ("MAP_COMMIT", index),
-        ):
-            self._write(name, value)
+    def _describe(self, index: int, definition: "MapDefinition", base: int, each: int) -> None:
+        """Write a descriptor. `each`: bytes of one CPU's copy."""
+        self._write("MAP_TYPE", definition.type)
+        self._write("MAP_BASE", base)
+        self._write("MAP_ENTRIES", definition.max_entries)
+        self._write("MAP_STRIDE", stride(definition.value_size))
+        self._write("MAP_VALUE_SIZE", definition.value_size)
+        self._write("MAP_CPU_STRIDE", each if definition.type in PER_CPU else 0)
+        if definition.type in KEYED:
+            self._write("MAP_KEY_SIZE", definition.key_size)
+        self._write("MAP_COMMIT", index)
 
     def destroy_map(self, device_map: DeviceMap) -> None:
-        assert isinstance(device_map, RegisterArray) and device_map in self._maps
+        assert isinstance(device_map, RegisterMap) and device_map in self._maps
         for loaded in self._programs:
             if device_map in loaded.maps:
                 raise BpfnicError(f"map {device_map.definition.name}: program {loaded.program.name} uses it")
@@ -184,7 +192,8 @@ class RegisterDevice(Device):
 
         def release() -> None:
             if device_map.index is not None:
-                self._write_descriptor(device_map.index, 0)
+                self._write("MAP_TYPE", 0)
+                self._write("MAP_COMMIT", device_map.index)
                 self._descriptors.free(device_map.index)
             self._values.free(device_map.base)
 
@@ -193,12 +202,12 @@ class RegisterDevice(Device):
     # -- programs -----------------------------------------------------------------------------------------------
 
     def load(self, program: "Program", maps: Mapping[str, DeviceMap]) -> RegisterProgram:
-        used: dict[str, RegisterArray] = {}
+        used: dict[str, RegisterMap] = {}
         for name in program.maps:
             if name not in maps:
                 raise BpfnicError(f"program {program.name} needs map {name}")
             device_map = maps[name]
-            assert isinstance(device_map, RegisterArray) and device_map in self._maps
+            assert isinstance(device_map, RegisterMap) and device_map in self._maps
             used[name] = device_map
         linked = self._link(program, used)
         slots = len(linked)
@@ -211,7 +220,7 @@ class RegisterDevice(Device):
         self._programs.append(loaded)
         return loaded
 
-    def _link(self, program: "Program", maps: Mapping[str, RegisterArray]) -> list[Instruction | None]:
+    def _link(self, program: "Program", maps: Mapping[str, RegisterMap]) -> list[Instruction | None]:
         """The program as this device executes it. Raises BpfnicError for what the device can't do."""
         if program.type is not ProgramType.XDP:
             kind = program.type.name if program.type else f"of no known type (section {program.section!r})"

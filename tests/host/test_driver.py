@@ -149,7 +149,11 @@ def test_errors_are_the_kernels(device):
 @pytest.mark.parametrize(
     ("definition", "says"),
     [
-        (array("table", 8, 4, MapType.HASH), r"map table \(HASH\): golden does not have this map type"),
+        (
+            array("trie", 8, 4, MapType.LPM_TRIE),
+            r"map trie \(LPM_TRIE\): golden does not have this map type; it has ARRAY,",
+        ),
+        (array("keyless", 8, 4, MapType.HASH, key_size=0), r"map keyless \(HASH\): a key has 1 to 64 bytes, not 0"),
         (array("wide", 8, 4, key_size=8), "map wide .* key has 4 bytes, not 8"),
         (array("none", 8, 0), "map none .*max_entries is 0"),
         (array("void", 0, 4), "map void .*value has 1 to 4096 bytes, not 0"),
@@ -163,6 +167,26 @@ def test_a_map_that_cannot_be_is_refused_by_name(device, definition, says):
     with pytest.raises(BpfnicError, match=says):
         device.create_map(definition)
     device.create_map(array("all", 8, 512))  # and nothing was taken
+
+
+def test_a_hash_map_has_the_kernels_errors_and_keeps_what_it_holds(device):
+    """htab_map_update_elem, htab_map_delete_elem, htab_map_get_next_key of Linux 6.18."""
+    table = device.create_map(array("table", 12, 2, MapType.HASH, key_size=6))
+    one, two, three, value = b"first1", b"second", b"third3", [bytes(range(12))]
+    assert errno_of(table.next_key, None) == errno.ENOENT
+    assert errno_of(table.lookup, one) == errno_of(table.delete, one) == errno.ENOENT
+    assert errno_of(table.update, one, value, UpdateFlag.EXIST) == errno.ENOENT
+    assert errno_of(table.update, one, value, 3) == errno.EINVAL
+    table.update(one, value)
+    table.update(two, [b"two" * 4], UpdateFlag.NOEXIST)
+    assert errno_of(table.update, one, value, UpdateFlag.NOEXIST) == errno.EEXIST
+    assert errno_of(table.update, three, value) == errno.E2BIG
+    table.update(one, [b"new!" * 3], UpdateFlag.EXIST)
+    assert table.dump() == {one: [b"new!" * 3], two: [b"two" * 4]}
+    assert table.next_key(table.next_key(None)) in (one, two)
+    table.delete(two)
+    table.update(three, value)
+    assert table.dump() == {one: [b"new!" * 3], three: value}
 
 
 def test_full_map_memory_and_descriptors_are_refused_and_nothing_leaks(device):

@@ -1,0 +1,183 @@
+"""Maps in map memory, behind control registers.
+
+A value's stride is its size where that is 1, 2 or 4 bytes (values are packed: 65,536 verdicts of one byte take 64 KiB),
+otherwise rounded up to a multiple of 8. A map's base is a multiple of 16, and so is the distance between the copies of
+two CPUs. The host writes words of 4 bytes: a value that shares its word with others is read and written back with them,
+so what a program stores into the same word between the two is lost; set packed values before traffic flows.
+"""
+
+from collections.abc import Sequence
+from errno import E2BIG, EEXIST, EINVAL, ENOENT
+from os import strerror
+
+from bpfnic.host.device import DeviceMap, Transport
+from bpfnic.host.maps import MapDefinition
+from bpfnic.spec.maps import PER_CPU, MapType, UpdateFlag
+from bpfnic.spec.registers import BY_NAME, MapCommand, command
+
+ALIGN = 16
+INDEX_BYTES = 4  # an array's key
+LONGEST_KEY = 4 * BY_NAME["MAP_KEY"].count
+ARRAYS = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY})
+KEYED = frozenset({MapType.HASH})
+"""Types with keys of their own."""
+
+_ADDRESS = BY_NAME["MAP_ADDRESS"].offset
+_DATA = BY_NAME["MAP_DATA"].offset
+
+
+class MapMemory:
+    """Bytes of map memory. Addresses are byte offsets in it."""
+
+    def __init__(self, transport: Transport):
+        self._transport = transport
+
+    def read(self, address: int, size: int) -> bytes:
+        """`size` bytes from `address`."""
+        if not size:
+            return b""
+        start, end = address & ~3, -(-(address + size) // 4) * 4
+        self._transport.write(_ADDRESS, start)
+        words = [self._transport.read(_DATA) for _ in range(start, end, 4)]
+        data = b"".join(word.to_bytes(4, "little") for word in words)
+        return data[address - start : address - start + size]
+
+    def write(self, address: int, data: bytes) -> None:
+        """Write `data` at `address`; words that it fills in part are read before."""
+        start, end = address & ~3, -(-(address + len(data)) // 4) * 4
+        before = self.read(start, address - start)
+        behind = self.read(address + len(data), end - address - len(data))
+        data = before + data + behind
+        self._transport.write(_ADDRESS, start)
+        for i in range(0, len(data), 4):
+            self._transport.write(_DATA, int.from_bytes(data[i : i + 4], "little"))
+
+
+def stride(value_size: int) -> int:
+    """Bytes from one value to the next."""
+    return value_size if value_size in (1, 2, 4) else -(-value_size // 8) * 8
+
+
+def copy_bytes(definition: MapDefinition, cpus: int) -> int:
+    """Bytes of one copy of a map's values, padding included. A hash map has a place more for each CPU and one for the
+    host: a new value stands beside the old one until it is whole."""
+    places = definition.max_entries + (cpus + 1 if definition.type in KEYED else 0)
+    return -(-places * stride(definition.value_size) // ALIGN) * ALIGN
+
+
+class RegisterMap(DeviceMap):
+    """A map whose values lie at `base`; `index` is that of its descriptor, None where it needs none."""
+
+    def __init__(self, definition: MapDefinition, transport: Transport, index: int | None, base: int, cpus: int):
+        self.definition = definition
+        self.copies = cpus if definition.type in PER_CPU else 1
+        self.index = index
+        self.base = base
+        self._memory = MapMemory(transport)
+        self._transport = transport
+        self._stride = stride(definition.value_size)
+        self._copy_bytes = copy_bytes(definition, cpus)
+
+    def clear(self) -> None:
+        """All zeros, padding included."""
+        self._memory.write(self.base, bytes(self.copies * self._copy_bytes))
+
+    def _check(self, key: bytes, values: Sequence[bytes] | None = None) -> None:
+        if len(key) != self.definition.key_size:
+            raise OSError(EINVAL, f"{self.definition.name}: a key has {self.definition.key_size} bytes, not {len(key)}")
+        size = self.definition.value_size
+        if values is not None and [len(value) for value in values] != [size] * self.copies:
+            raise OSError(EINVAL, f"{self.definition.name}: takes {self.copies} values of {size} bytes")
+
+
+class RegisterArray(RegisterMap):
+    """An ARRAY or PERCPU_ARRAY; errors are those of the kernel's array_map_* functions."""
+
+    def _index(self, key: bytes) -> int:
+        self._check(key)
+        return int.from_bytes(key, "little")
+
+    def _address(self, index: int, copy: int) -> int:
+        return self.base + copy * self._copy_bytes + index * self._stride
+
+    def lookup(self, key: bytes) -> list[bytes]:
+        index, size = self._index(key), self.definition.value_size
+        if index >= self.definition.max_entries:
+            raise _error(ENOENT)
+        return [self._memory.read(self._address(index, copy), size) for copy in range(self.copies)]
+
+    def update(self, key: bytes, values: Sequence[bytes], flags: int = UpdateFlag.ANY) -> None:
+        self._check(key, values)
+        index = self._index(key)
+        if flags > UpdateFlag.EXIST:
+            raise _error(EINVAL)
+        if index >= self.definition.max_entries:
+            raise _error(E2BIG)
+        if flags == UpdateFlag.NOEXIST:
+            raise _error(EEXIST)
+        for copy, value in enumerate(values):
+            self._memory.write(self._address(index, copy), value)
+
+    def delete(self, key: bytes) -> None:
+        raise _error(EINVAL)
+
+    def next_key(self, key: bytes | None) -> bytes:
+        index = -1 if key is None else self._index(key)
+        following = 0 if index >= self.definition.max_entries else index + 1
+        if following == self.definition.max_entries:
+            raise _error(ENOENT)
+        return following.to_bytes(INDEX_BYTES, "little")
+
+    def dump(self) -> dict[bytes, list[bytes]]:
+        size, entries = self.definition.value_size, range(self.definition.max_entries)
+        copies = [self._memory.read(self._address(0, copy), self._copy_bytes) for copy in range(self.copies)]
+        return {
+            i.to_bytes(INDEX_BYTES, "little"): [copy[i * self._stride : i * self._stride + size] for copy in copies]
+            for i in entries
+        }
+
+
+class RegisterHash(RegisterMap):
+    """A HASH: the device finds keys, by commands; errors are those of the kernel's htab_map_* functions."""
+
+    def _write_key(self, key: bytes) -> None:
+        for i in range(BY_NAME["MAP_KEY"].count):
+            self._transport.write(BY_NAME["MAP_KEY"].address(i), int.from_bytes(key[4 * i : 4 * i + 4], "little"))
+
+    def _command(self, operation: MapCommand, flags: int = 0) -> int:
+        """Does it; returns where the value is. Raises OSError."""
+        assert self.index is not None
+        self._transport.write(BY_NAME["MAP_COMMAND"].offset, command(self.index, operation, flags))
+        if status := self._transport.read(BY_NAME["MAP_STATUS"].offset):
+            raise _error(status)
+        return self._transport.read(BY_NAME["MAP_VALUE"].offset)
+
+    def lookup(self, key: bytes) -> list[bytes]:
+        self._check(key)
+        self._write_key(key)
+        return [self._memory.read(self._command(MapCommand.LOOKUP), self.definition.value_size)]
+
+    def update(self, key: bytes, values: Sequence[bytes], flags: int = UpdateFlag.ANY) -> None:
+        self._check(key, values)
+        if flags > UpdateFlag.EXIST:
+            raise _error(EINVAL)
+        self._write_key(key)
+        self._memory.write(self._command(MapCommand.RESERVE), values[0])
+        self._command(MapCommand.INSERT, flags)
+
+    def delete(self, key: bytes) -> None:
+        self._check(key)
+        self._write_key(key)
+        self._command(MapCommand.DELETE)
+
+    def next_key(self, key: bytes | None) -> bytes:
+        if key is not None:
+            self._check(key)
+            self._write_key(key)
+        self._command(MapCommand.FIRST if key is None else MapCommand.NEXT)
+        words = [self._transport.read(BY_NAME["MAP_KEY"].address(i)) for i in range(BY_NAME["MAP_KEY"].count)]
+        return b"".join(word.to_bytes(4, "little") for word in words)[: self.definition.key_size]
+
+
+def _error(number: int) -> OSError:
+    return OSError(number, strerror(number))
