@@ -86,7 +86,7 @@ def run(as_json: bool, ifindexes: dict[str, str], backend: str, **given: Any) ->
 
     sizes = {size: given.pop(size) for size in ("cores", "threads", "map_bytes", "buffer_bytes", "waves")}
     asked = {size: value for size, value in sizes.items() if value is not None}
-    options = job.options_for(backend, asked)
+    options = job.options_for(backend, asked, _say)
     with _ProgressBar() as bar:
         result = job.run(
             job.Job(backend=backend, options=options, ifindexes=job.ports_of(ifindexes, options), **given), bar.show
@@ -110,7 +110,7 @@ def backends(as_json: bool) -> None:
     found = {}
     for name in nic.backends():
         try:
-            nic.open_device(name, DeviceOptions()).close()
+            nic.open_device(name, DeviceOptions(say=_say)).close()
             found[name] = ""
         except BpfnicError as error:
             found[name] = str(error)
@@ -121,6 +121,10 @@ def backends(as_json: bool) -> None:
         return
     for name, why in found.items():
         click.echo(f"{name:8} {why or 'usable'}")
+
+
+def _say(step: str) -> None:
+    click.echo(f"bpfnic: {step}", err=True)
 
 
 def _print(result: dict[str, Any]) -> None:

@@ -29,7 +29,8 @@ class DeviceOptions:
     NIC of just this size (rules: hdl/config.py; names are the same) and return `RegisterDevice(transport)`; linux takes
     `ports` alone.
 
-    waves: the file to write a trace of all signals to (.fst), rtl only.
+    waves: the file to write a trace of all signals to (.fst), rtl only. say: told of each step that takes long, such as
+    "compiling the NIC with Verilator".
     """
 
     cores: int = 1
@@ -41,6 +42,7 @@ class DeviceOptions:
     map_bytes: int = 128 * 1024
     maps: int = 64
     waves: Path | None = None
+    say: Callable[[str], None] = lambda step: None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The job `bpfnic run`: a program, a capture, a device; what came out, and whether the reference agrees."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -273,12 +273,12 @@ def _hexadecimal(value: int | None) -> str:
 # -- what the command line says -------------------------------------------------------------------------------------
 
 
-def options_for(backend: str, asked: Mapping[str, Any]) -> DeviceOptions:
+def options_for(backend: str, asked: Mapping[str, Any], say: Callable[[str], None]) -> DeviceOptions:
     """The size of the NIC. Raises BpfnicError where sizes are asked of the kernel, which has its own."""
     if backend == "linux" and asked:
         name = next(iter(asked)).replace("_", "-")
         raise BpfnicError(f"--{name} is a size of the NIC; the linux backend is the kernel")
-    return DeviceOptions(**asked)
+    return DeviceOptions(**asked, say=say)
 
 
 def ports_of(ifindexes: Mapping[str, str], options: DeviceOptions) -> dict[int, int]:
