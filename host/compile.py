@@ -60,6 +60,7 @@ def compile_object(
         f"-mcpu={cpu}",
         "-fno-jump-tables",  # at v4 clang makes them with an opcode that neither RFC 9669 nor Linux 6.18 has
         "-Wno-unknown-warning-option",
+        "-Wno-compare-distinct-pointer-types",  # `header + 1 > data_end`, as BPF sources have it
         *(f"-D{text}" for text in define),
         *(f"-I{Path(folder).absolute()}" for folder in include),
         *_header_options(compiler),

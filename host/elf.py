@@ -17,11 +17,12 @@ EM_NONE = 0  # what clang wrote before BPF had a number
 SHN_UNDEF, SHN_LORESERVE, SHN_ABS, SHN_COMMON = 0, 0xFF00, 0xFFF1, 0xFFF2
 SHF_ALLOC, SHF_EXECINSTR = 2, 4
 
+R_BPF_NONE = 0
 R_BPF_64_64 = 1
 """A 64-bit immediate instruction that names a map, variable or function."""
 R_BPF_64_32 = 10
 """A call."""
-RELOCATION_NAMES = {0: "R_BPF_NONE", R_BPF_64_64: "R_BPF_64_64", 2: "R_BPF_64_ABS64", 3: "R_BPF_64_ABS32",
+RELOCATION_NAMES = {R_BPF_NONE: "R_BPF_NONE", R_BPF_64_64: "R_BPF_64_64", 2: "R_BPF_64_ABS64", 3: "R_BPF_64_ABS32",
                     4: "R_BPF_64_NODYLD32", R_BPF_64_32: "R_BPF_64_32"}  # fmt: skip
 
 

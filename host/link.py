@@ -12,6 +12,7 @@ from bpfnic.host.btf_ext import Extension, Line
 from bpfnic.host.elf import (
     R_BPF_64_32,
     R_BPF_64_64,
+    R_BPF_NONE,
     RELOCATION_NAMES,
     SHN_COMMON,
     SHN_LORESERVE,
@@ -165,7 +166,8 @@ class Linker:
             for relocation in self._elf.relocations(section):
                 if relocation.offset % SLOT_BYTES or relocation.offset >= section.size:
                     raise self._refuse(section, relocation.offset, "a relocation outside any instruction")
-                table[relocation.offset // SLOT_BYTES] = relocation
+                if relocation.kind != R_BPF_NONE:
+                    table[relocation.offset // SLOT_BYTES] = relocation
             self._relocations[section.number] = table
         return self._relocations[section.number]
 

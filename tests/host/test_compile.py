@@ -68,6 +68,7 @@ USUAL = """\
 #include <stddef.h>
 #include <stdint.h>
 #include <arpa/inet.h>
+#include <endian.h>
 #include <inttypes.h>
 #include <net/ethernet.h>
 #include <net/if.h>
@@ -77,6 +78,7 @@ USUAL = """\
 #include "bpf_helpers.h"
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
 
 struct { __uint(type, BPF_MAP_TYPE_PROG_ARRAY); __type(key, __u32); __type(value, __u32); __uint(max_entries, 2);
 } jumps SEC(".maps");
@@ -99,6 +101,7 @@ int usual(struct xdp_md *ctx)
 	bpf_tail_call_static(ctx, &jumps, 1);
 	return ctx->rx_queue_index == htons(1) ? XDP_PASS : XDP_DROP;
 }
+SEC("fentry/somewhere") int BPF_PROG(traced, int first, struct kernel *second) { return second->value + first; }
 char _license[] SEC("license") = "GPL";
 """
 
