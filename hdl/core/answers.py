@@ -1,0 +1,132 @@
+"""Answers of map memory, engine and packet path: they wait for a clock in which the register file is free."""
+
+from amaranth import Module, Mux, Signal
+from amaranth.lib import data, memory, stream
+from amaranth.lib.wiring import Component, In, Out
+
+from bpfnic.hdl.config import NicConfig
+from bpfnic.hdl.core.registers import ENTRIES, TARGET_ENTRY
+from bpfnic.hdl.interfaces import Answer, EngineAnswer, MapAnswer
+
+Expected = data.StructLayout(
+    {"write": 1, "entry": range(ENTRIES), "size": 2, "extend": 1, "zero": 1, "final": 1, "register": 4}
+)
+"""What a thread does with its answer: write `entry` with it, cut (and with `extend` sign-extended) to 1 << size bytes,
+or with `zero` with 0. final: it ends its instruction, which writes `register` (for the trace)."""
+
+EngineSays = data.StructLayout({"trap": 1, "copy": 1})
+
+
+class Answers(Component):
+    """Takes one answer a clock, at most, and holds it until it is done.
+
+    Members
+    -------
+    map, engine, service : the answers.
+    expect, expecting, expected : in this clock, thread `expecting` learns what to do with its next answer.
+    free : the register file can be written in this clock.
+    done : an answer was dealt with: `thread` may go on, and if `write` its register is written in this clock: `entry`,
+        `value`, with `size` and `extend`. final, register : see Expected.
+    engine_done : it is an engine's answer that neither traps nor goes on with a copy.
+    asking, copying : threads; `engine_says` of the last answer to `asking`, and the `copy_bytes` of the one to
+        `copying`, in the same clock.
+    """
+
+    def __init__(self, config: NicConfig):
+        self.config = config
+        thread = range(config.threads)
+        super().__init__(
+            {
+                "map": In(stream.Signature(MapAnswer)),
+                "engine": In(stream.Signature(EngineAnswer(config))),
+                "service": In(stream.Signature(Answer(config))),
+                "expect": In(1),
+                "expecting": In(thread),
+                "expected": In(Expected),
+                "free": In(1),
+                "done": Out(1),
+                "thread": Out(thread),
+                "write": Out(1),
+                "entry": Out(range(ENTRIES)),
+                "value": Out(64),
+                "size": Out(2),
+                "extend": Out(1),
+                "final": Out(1),
+                "register": Out(4),
+                "engine_done": Out(1),
+                "asking": In(thread),
+                "engine_says": Out(EngineSays),
+                "copying": In(thread),
+                "copy_bytes": Out(range(4097)),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        threads = self.config.threads
+        held, from_map, from_engine = Signal(), Signal(), Signal()
+        thread, value = Signal(range(threads)), Signal(64)
+        says, copy_bytes = Signal(EngineSays), Signal(range(4097))
+
+        # Few answers come from services and engine, and each of their threads has to issue before its next one, so that
+        # a fixed order starves nobody.
+        take = ~held | self.done
+        m.d.comb += [
+            self.service.ready.eq(take),
+            self.engine.ready.eq(take & ~self.service.valid),
+            self.map.ready.eq(take & ~self.service.valid & ~self.engine.valid),
+        ]
+        with m.If(take):
+            m.d.sync += [
+                held.eq(self.service.valid | self.engine.valid | self.map.valid),
+                from_engine.eq(~self.service.valid & self.engine.valid),
+                from_map.eq(~self.service.valid & ~self.engine.valid),
+                says.trap.eq(self.engine.payload.trap),
+                says.copy.eq(self.engine.payload.copy),
+                copy_bytes.eq(self.engine.payload.size),
+            ]
+            with m.If(self.service.valid):
+                m.d.sync += [thread.eq(self.service.payload.thread), value.eq(self.service.payload.value)]
+            with m.Elif(self.engine.valid):
+                m.d.sync += [thread.eq(self.engine.payload.thread), value.eq(self.engine.payload.value)]
+            with m.Else():
+                m.d.sync += [thread.eq(self.map.payload.tag), value.eq(self.map.payload.data)]
+
+        m.submodules.expectations = expectations = memory.Memory(shape=Expected, depth=threads, init=[])
+        write, read = expectations.write_port(), expectations.read_port(domain="comb")
+        m.d.comb += [
+            write.en.eq(self.expect),
+            write.addr.eq(self.expecting),
+            write.data.eq(self.expected),
+            read.addr.eq(thread),
+        ]
+        expected = read.data
+        copies = from_engine & says.copy
+        writes = Mux(from_map, expected.write, ~(from_engine & says.trap))
+        m.d.comb += [
+            self.done.eq(held & (self.free | ~writes)),
+            self.thread.eq(thread),
+            self.write.eq(held & writes),
+            self.entry.eq(Mux(copies, TARGET_ENTRY, expected.entry)),
+            self.value.eq(Mux(expected.zero, 0, value)),
+            self.size.eq(Mux(from_map, expected.size, 3)),
+            self.extend.eq(from_map & expected.extend),
+            self.final.eq(expected.final & ~(from_engine & (says.copy | says.trap))),
+            self.register.eq(expected.register),
+            self.engine_done.eq(self.done & from_engine & ~says.copy & ~says.trap),
+        ]
+
+        for name, value, reader, out in (
+            ("says", says, self.asking, self.engine_says),
+            ("copy_bytes", copy_bytes, self.copying, self.copy_bytes),
+        ):
+            m.submodules[name] = array = memory.Memory(shape=value.shape(), depth=threads, init=[])
+            write, read = array.write_port(), array.read_port(domain="comb")
+            m.d.comb += [
+                write.en.eq(self.done & from_engine),
+                write.addr.eq(thread),
+                write.data.eq(value),
+                read.addr.eq(reader),
+                out.eq(read.data),
+            ]
+        return m

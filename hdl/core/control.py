@@ -1,0 +1,185 @@
+"""The control word: what one pass through the pipeline does.
+
+Most instructions are one pass. The decoder makes the word from the instruction, or, for a pass that goes on with one
+begun earlier, from the thread's step (hdl/core/steps.py).
+"""
+
+from amaranth.lib import data
+from amaranth.lib.enum import Enum
+
+from bpfnic.hdl.interfaces import MapCall, MapOperation, Service
+
+LOG2_BYTES = {8: 0, 16: 1, 32: 2, 64: 3}
+"""Control.size by the bits of an access or result."""
+
+
+class Register(Enum, shape=4):
+    """Which register an operand is. DST and SRC are the instruction's fields."""
+
+    R0 = 0
+    R1 = 1
+    R2 = 2
+    R3 = 3
+    R4 = 4
+    DST = 8
+    SRC = 9
+    TARGET = 10  # hidden: the address that an update copies to
+    WORD = 11  # hidden: half of a split load, a key from map memory, 8 bytes of a value
+    LINK = 12  # what a call leaves for its callee's exit: return pc and frame pointer; reads as r0 in the first frame
+
+
+class Immediate(Enum, shape=4):
+    """What takes the place of the right operand's register."""
+
+    NONE = 0
+    IMM = 1  # sign-extended
+    WIDE = 2  # 64 bits
+    SWAP = 3  # how far a reversed 64-bit word is to be shifted down, from the width in imm
+    ZERO = 4
+    LINK = 5
+    TIME = 8
+    RANDOM = 9
+    CPU = 10
+
+
+class Addend(Enum, shape=2):
+    """What the adder adds to the left operand (besides the bytes that a split access has done)."""
+
+    RIGHT = 0
+    OFFSET = 1  # the instruction's, sign-extended
+    ZERO = 2
+    PROGRESS = 3  # how far an update's copy has come
+
+
+class Unit(Enum, shape=2):
+    """Where the result comes from."""
+
+    NONE = 0  # 0 (of a multiplication: its product, which joins two stages later)
+    SUM = 1
+    LOGIC = 2
+    SHIFT = 3
+
+
+class Logic(Enum, shape=2):
+    AND = 0
+    OR = 1
+    XOR = 2
+    RIGHT = 3
+
+
+class Condition(Enum, shape=2):
+    """What decides a conditional jump."""
+
+    ALWAYS = 0
+    ZERO = 1  # the logic unit's result
+    CARRY = 2  # of the adder
+    CARRY_SIGNED = 3  # of the adder, had both sign bits been inverted
+
+
+class Flow(Enum, shape=2):
+    """Where the thread goes on."""
+
+    NEXT = 0
+    JUMP = 1
+    CALL = 2
+    EXIT = 3
+
+
+class Access(Enum, shape=2):
+    NONE = 0
+    LOAD = 1
+    STORE = 2
+    ATOMIC = 3
+
+
+class Kind(Enum, shape=3):
+    """Which pass of its instruction this is; all but PLAIN are named in docs/hardware.md, "Micro steps"."""
+
+    PLAIN = 0
+    FLAGS = 1
+    KEY = 2
+    SEND = 3
+    LOAD = 4
+    STORE = 5
+    COMPARE = 6
+    SERVICE = 7
+
+
+class FieldRule(Enum, shape=2):
+    """What the decoder still has to check of `offset` or `imm`."""
+
+    ZERO = 0
+    ANY = 1
+    BYTE = 2  # bits above the lower eight must be zero: the decoder looked at those
+    FRAME = 3  # a frame size
+
+
+class RegisterRule(Enum, shape=2):
+    """The same of `dst` or `src`."""
+
+    ZERO = 0
+    READ = 1  # r0 to r10
+    WRITTEN = 2  # r0 to r9
+    ANY = 3  # the decoder looked at it
+
+
+class Rules(data.Struct):
+    """What is still to be checked of an instruction's fields."""
+
+    dst: RegisterRule
+    src: RegisterRule
+    offset: FieldRule
+    imm: FieldRule
+
+
+class Control(data.Struct):
+    """One pass.
+
+    cause: the instruction traps, whatever else holds (spec.causes). blank: the left operand is 0. swap: its bytes are
+    reversed. narrow: operands are cut to 32 bits, sign-extended with `signed`. invert, carry: the adder's right operand
+    and carry in. upward, arithmetic: of the shifter. size: logarithm of the bytes of the memory access and of the
+    result; extend: the result is sign-extended from them; cut: then its upper half is zeroed. sampled: no program can
+    compute it. far: jump by `imm` instead of `offset`. wide: it takes two slots. aligned: stack and context ask for
+    natural alignment. side: the right operand is kept for the request (a map's handle, the value to compare with).
+    """
+
+    cause: 4
+
+    left: Register
+    right: Register
+    immediate: Immediate
+    addend: Addend
+    blank: 1
+    swap: 1
+    narrow: 1
+    signed: 1
+
+    unit: Unit
+    logic: Logic
+    invert: 1
+    carry: 1
+    upward: 1
+    arithmetic: 1
+    multiply: 1
+
+    write: 1
+    to: Register
+    size: 2
+    extend: 1
+    cut: 1
+    sampled: 1
+
+    flow: Flow
+    condition: Condition
+    negate: 1
+    far: 1
+    wide: 1
+
+    access: Access
+    aligned: 1
+    operation: MapOperation
+    side: 1
+
+    kind: Kind
+    call: MapCall
+    service: Service

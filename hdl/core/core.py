@@ -1,0 +1,473 @@
+"""The barrel core, stage by stage. Numbers in names are stages; docs/hardware.md draws them."""
+
+from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.lib import data
+from amaranth.lib.wiring import Component, connect, flipped
+
+from bpfnic.hdl.config import NicConfig
+from bpfnic.hdl.core.access import AccessCheck
+from bpfnic.hdl.core.alu import Alu, Multiplier, extended
+from bpfnic.hdl.core.answers import Answers, Expected
+from bpfnic.hdl.core.control import Access, Addend, Flow, Immediate, Kind, Register, Unit
+from bpfnic.hdl.core.decode import Decoder, Instruction, illegal
+from bpfnic.hdl.core.queue import Queue
+from bpfnic.hdl.core.registers import CONTEXT_ENTRY, WORD_ENTRY, Generations, Registers, entry_of
+from bpfnic.hdl.core.requests import Requests
+from bpfnic.hdl.core.retirement import Retirement
+from bpfnic.hdl.core.scheduler import Scheduler
+from bpfnic.hdl.core.staged import Staged
+from bpfnic.hdl.core.steps import next_step, this_pass
+from bpfnic.hdl.core.threads import ProgramCounter, Threads
+from bpfnic.hdl.interfaces import CorePorts, Finish, MapOperation
+from bpfnic.spec import addresses, isa
+from bpfnic.spec.causes import Cause
+
+_DEFAULT_FRAME_UNITS = isa.DEFAULT_FRAME_BYTES // addresses.FRAME_ALIGN
+_LINK_POINTER_BIT = 20  # a link's pc lies below
+
+
+class Core(Component):
+    """Parameters
+    ----------
+    config : the NIC's size.
+
+    Members
+    -------
+    See interfaces.CorePorts.
+    """
+
+    def __init__(self, config: NicConfig):
+        self.config = config
+        super().__init__(CorePorts(config))
+
+    def elaborate(self, platform) -> Module:
+        config = self.config
+        m = Module()
+        m.submodules.scheduler = scheduler = Scheduler(config)
+        m.submodules.threads = threads = Threads(config)
+        m.submodules.decoder = decoder = Decoder()
+        m.submodules.registers = registers = Registers(config)
+        m.submodules.generations = generations = Generations(config)
+        m.submodules.alu = alu = Alu()
+        m.submodules.multiplier = multiplier = Multiplier()
+        m.submodules.check = check = AccessCheck(config)
+        m.submodules.requests = requests = Requests(config)
+        m.submodules.answers = answers = Answers(config)
+        m.submodules.finished = finished = Queue(Finish(config), config.threads)
+        m.submodules.retirement = retirement = Retirement(config)
+
+        m.submodules.pipeline = pipeline = Module()  # its registers; apart, so that no condition here applies to them
+
+        def staged(stage: int, value, name: str, *, shape=None, reset: bool = False) -> Staged:
+            signal = Signal(shape or len(Value.cast(value)), name=f"{name}_{stage}")
+            m.d.comb += signal.eq(value)
+            return Staged(pipeline, stage, signal, name, reset=reset)
+
+        # ---- 0 SELECT
+        valid = staged(0, scheduler.selected, "valid", reset=True)
+        thread = staged(0, scheduler.thread, "thread")
+
+        # ---- 1 THREAD
+        m.d.comb += [threads.fetches.eq(valid.at(1)), threads.fetching.eq(thread.at(1))]
+        fresh = staged(1, threads.fetching_fresh, "fresh")
+        pc = Staged(pipeline, 1, threads.fetching_pc, "pc")
+
+        # ---- 2, 3 FETCH
+        m.d.comb += self.fetch.slot.eq(pc.at(2).slot)
+
+        # ---- 4 DECODE: the control word, and the entries of the operands
+        instruction = Staged(pipeline, 4, data.View(Instruction, self.fetch.instruction), "instruction")
+        next_imm = Staged(pipeline, 4, self.fetch.next_imm, "next_imm")
+        m.d.comb += [
+            decoder.instruction.eq(instruction.at(4)),
+            threads.decoding.eq(thread.at(4)),
+            threads.decoding_fresh.eq(fresh.at(4)),
+            answers.asking.eq(thread.at(4)),
+        ]
+        progress = Staged(pipeline, 4, threads.progress, "progress")
+        rules = Staged(pipeline, 4, decoder.rules, "rules")
+        control_4, begins_4 = this_pass(m, decoder.control, progress.at(4).step, answers.engine_says)
+        control = Staged(pipeline, 4, control_4, "control")
+        begins = Staged(pipeline, 4, begins_4, "begins")
+        second = staged(4, progress.at(4).skip.any(), "second")
+        counts = staged(4, begins.at(4) & ~second.at(4), "counts")
+        # The second half of a load brings the first one along.
+        right_4 = Signal(Register)
+        m.d.comb += right_4.eq(Mux(second.at(4) & (control_4.access == Access.LOAD), Register.WORD, control_4.right))
+        dst, src, frame = instruction.at(4).dst, instruction.at(4).src, progress.at(4).frame
+        left_entry = staged(4, entry_of(control_4.left, dst, src, frame, reading=True), "left_entry")
+        right_entry = staged(4, entry_of(right_4, dst, src, frame), "right_entry")
+
+        def frame_pointer(register) -> Value:
+            return ((register == Register.DST) & (dst == isa.FRAME_POINTER)) | (
+                (register == Register.SRC) & (src == isa.FRAME_POINTER)
+            )
+
+        left_is_pointer = staged(4, frame_pointer(control_4.left), "left_is_pointer")
+        right_is_pointer = staged(4, frame_pointer(right_4), "right_is_pointer")
+
+        # ---- 5, 6 READ; meanwhile what needs the instruction alone
+        m.d.comb += [
+            registers.thread.eq(thread.at(5)),
+            registers.left.eq(left_entry.at(5)),
+            registers.right.eq(right_entry.at(5)),
+        ]
+        dst, src, frame = instruction.at(5).dst, instruction.at(5).src, progress.at(5).frame
+        destination = staged(5, entry_of(control.at(5).to, dst, src, frame), "destination")
+        pc_after = staged(5, self._pc(pc.at(5), 1), "pc_after", shape=ProgramCounter(config))
+        frame_units = Mux(instruction.at(5).offset.any(), instruction.at(5).offset[4:10], _DEFAULT_FRAME_UNITS)
+        callee_pointer = staged(5, progress.at(5).pointer - frame_units, "callee_pointer")
+        link = Cat(Cat(pc_after.at(5), Const(0, _LINK_POINTER_BIT))[:_LINK_POINTER_BIT], progress.at(5).pointer)
+        immediate = staged(5, self._immediate(m, control.at(5).immediate, instruction.at(5).imm, next_imm.at(5), link,
+                                              thread.at(5)), "immediate")  # fmt: skip
+        distance = Signal(17)
+        with m.Switch(control.at(5).addend):
+            with m.Case(Addend.OFFSET):
+                m.d.comb += distance.eq(instruction.at(5).offset.as_signed())
+            with m.Case(Addend.PROGRESS):
+                m.d.comb += distance.eq(progress.at(5).words << 3)
+        distance = staged(5, (distance + progress.at(5).skip)[:17], "distance")
+
+        cause_5 = Signal(4)
+        m.d.comb += cause_5.eq(control.at(5).cause)
+        with m.If(begins.at(5)):
+            with m.If(illegal(instruction.at(5), rules.at(5))):
+                m.d.comb += cause_5.eq(Cause.ILLEGAL_INSTRUCTION)
+            with m.If(pc.at(5).outside | (control.at(5).wide & pc_after.at(5).outside)):
+                m.d.comb += cause_5.eq(Cause.PROGRAM_RANGE)
+        early_cause = staged(5, cause_5, "early_cause")
+
+        # Stage 6
+        jump = Signal(signed(32))
+        with m.If(control.at(6).wide):
+            m.d.comb += jump.eq(1)
+        with m.Elif(control.at(6).far):
+            m.d.comb += jump.eq(instruction.at(6).imm)
+        with m.Else():
+            m.d.comb += jump.eq(instruction.at(6).offset.as_signed())
+        target = staged(6, self._pc(pc_after.at(6), jump), "target", shape=ProgramCounter(config))
+        m.d.comb += answers.copying.eq(thread.at(6))
+        rest = Signal(13)  # bytes that an update's copy has left
+        m.d.comb += rest.eq(answers.copy_bytes - (progress.at(6).words << 3))
+        new_piece = (control.at(6).kind == Kind.LOAD) & ~second.at(6)
+        piece = staged(6, Mux(new_piece, Mux(rest[3:].any(), 8, rest[:3]), progress.at(6).piece), "piece")
+        last = staged(6, Mux(new_piece, rest <= 8, progress.at(6).last), "last")
+
+        # ---- 7 OPERANDS
+        m.d.comb += generations.reader.eq(thread.at(7))
+        generation = staged(7, generations.reader_generation, "generation")
+
+        def operand(name: str, number, is_pointer, entry) -> Signal:
+            word = Signal(64, name=f"{name}_word")
+            with m.If(is_pointer):
+                m.d.comb += word.eq(addresses.STACK + progress.at(7).pointer * addresses.FRAME_ALIGN)
+            with m.Elif(entry.generation == generation.at(7)):
+                m.d.comb += word.eq(entry.value)
+            with m.Elif(number == CONTEXT_ENTRY):
+                m.d.comb += word.eq(addresses.CONTEXT)
+            return word
+
+        def narrowed(word) -> Value:
+            upper = Mux(control.at(7).narrow, (control.at(7).signed & word[31]).replicate(32), word[32:])
+            return Cat(word[:32], upper)
+
+        left_7, right_7 = Signal(64), Signal(64)
+        left_word = operand("left", left_entry.at(7), left_is_pointer.at(7), registers.left_data)
+        with m.If(~control.at(7).blank):
+            reversed_word = Cat(left_word.word_select(byte, 8) for byte in reversed(range(8)))
+            m.d.comb += left_7.eq(narrowed(Mux(control.at(7).swap, reversed_word, left_word)))
+        with m.If(control.at(7).immediate == Immediate.NONE):
+            right_word = operand("right", right_entry.at(7), right_is_pointer.at(7), registers.right_data)
+            m.d.comb += right_7.eq(narrowed(right_word))
+        with m.Else():
+            m.d.comb += right_7.eq(narrowed(immediate.at(7)))
+        left, right = Staged(pipeline, 7, left_7, "left"), Staged(pipeline, 7, right_7, "right")
+        addend = staged(7, Mux(control.at(7).addend == Addend.RIGHT, right_7, distance.at(7).as_signed()), "addend")
+
+        # A second half: a load gives what the first one found, a store shifts down what that one has stored already.
+        second_load = second.at(7) & (control.at(7).access == Access.LOAD)
+        second_store = staged(7, second.at(7) & (control.at(7).access == Access.STORE), "second_store")
+        unit_7 = Mux(second_load, Unit.LOGIC, Mux(second_store.at(7), Unit.SHIFT, control.at(7).unit))
+        unit = staged(7, unit_7, "unit", shape=Unit)
+        amount_7 = Cat(right_7[:5], right_7[5] & ~control.at(7).narrow)
+        amount = staged(7, Mux(second_store.at(7), progress.at(7).skip << 3, amount_7), "amount")
+        copies = (control.at(7).kind == Kind.LOAD) | (control.at(7).kind == Kind.STORE)
+        bytes_7 = Mux(copies, piece.at(7), 1 << control.at(7).size) - progress.at(7).skip
+        length = staged(7, bytes_7[:4], "length")
+
+        # ---- 8 EXECUTE
+        m.d.comb += [
+            alu.control.eq(control.at(8)),
+            alu.control.unit.eq(unit.at(8)),
+            alu.left.eq(left.at(8)),
+            alu.right.eq(right.at(8)),
+            alu.addend.eq(addend.at(8)),
+            alu.amount.eq(amount.at(8)),
+            alu.shift_right_operand.eq(second_store.at(8)),
+            multiplier.left.eq(left.at(8)),
+            multiplier.right.eq(right.at(8)),
+            self.bounds.thread.eq(thread.at(8)),
+            check.bounds.eq(self.bounds.bounds),
+            check.bytes.eq(length.at(8)),
+            threads.executing.eq(thread.at(8)),
+            threads.executing_fresh.eq(fresh.at(8)),
+        ]
+        remaining = Staged(pipeline, 8, threads.remaining, "remaining")
+        buffer = Staged(pipeline, 8, self.bounds.bounds.buffer, "buffer")
+        m.d.comb += [
+            requests.side.eq(control.at(8).side & valid.at(8)),
+            requests.side_thread.eq(thread.at(8)),
+            requests.side_value.eq(right.at(8)),
+        ]
+        too_deep = (control.at(8).flow == Flow.CALL) & (
+            (progress.at(8).frame == addresses.FRAMES - 1) | callee_pointer.at(8)[-1]
+        )
+        cause_8 = Signal(4)
+        with m.If(counts.at(8) & ~remaining.at(8).any()):
+            m.d.comb += cause_8.eq(Cause.BUDGET)
+        with m.Elif(early_cause.at(8).any()):
+            m.d.comb += cause_8.eq(early_cause.at(8))
+        with m.Elif(too_deep):
+            m.d.comb += cause_8.eq(Cause.CALL_DEPTH)
+        cause = Staged(pipeline, 8, cause_8, "cause")
+
+        # ---- 9 BRANCH: does it trap, where does the thread go on, does it wait?
+        control_9 = control.at(9)
+        m.d.comb += [
+            check.address.eq(alu.sum),
+            check.access.eq(control_9.access),
+            check.size.eq(control_9.size),
+            check.aligned.eq(control_9.aligned),
+        ]
+        cause = staged(9, Mux(cause.at(9).any(), cause.at(9), check.cause), "cause_of_end")
+        traps = cause.at(9).any()
+        returns = control_9.flow == Flow.EXIT
+        ends_9 = traps | (returns & ~progress.at(9).frame.any())
+        split = staged(9, check.shared & check.crosses, "split")
+        calls_engine = (control_9.kind == Kind.SEND) | ((control_9.kind == Kind.KEY) & ~check.shared)
+        asks = calls_engine | (control_9.kind == Kind.FLAGS) | (control_9.kind == Kind.SERVICE)
+        waits_9 = check.shared | asks
+        repeats = split.at(9) | (
+            (control_9.kind == Kind.FLAGS)
+            | ((control_9.kind == Kind.KEY) & check.shared)
+            | (control_9.kind == Kind.LOAD)
+            | (control_9.kind == Kind.STORE)
+            | (control_9.kind == Kind.COMPARE)
+        )  # the pc stays
+        ends = staged(9, valid.at(9) & ends_9, "ends", reset=True)
+        goes_on = Signal()
+        m.d.comb += goes_on.eq(valid.at(9) & ~ends_9 & ~waits_9)
+
+        next_pc_9, after = Signal(ProgramCounter(config)), Signal.like(progress.at(9))
+        m.d.comb += after.eq(progress.at(9))
+        with m.If(repeats):
+            m.d.comb += next_pc_9.eq(pc.at(9))
+        with m.Elif(returns):
+            m.d.comb += next_pc_9.eq(alu.sum)
+        with m.Elif(control_9.wide | (alu.taken & (control_9.flow != Flow.NEXT))):
+            m.d.comb += next_pc_9.eq(target.at(9))
+        with m.Else():
+            m.d.comb += next_pc_9.eq(pc_after.at(9))
+        next_pc = Staged(pipeline, 9, next_pc_9, "next_pc")
+        m.d.comb += [
+            after.step.eq(next_step(m, step=progress.at(9).step, kind=control_9.kind, shared=check.shared,
+                                    split=split.at(9), last=last.at(9))),
+            after.skip.eq(Mux(split.at(9), check.first_bytes, 0)),
+            after.piece.eq(piece.at(9)),
+            after.last.eq(last.at(9)),
+        ]  # fmt: skip
+        with m.If(control_9.flow == Flow.CALL):
+            m.d.comb += [after.frame.eq(progress.at(9).frame + 1), after.pointer.eq(callee_pointer.at(9))]
+        with m.Elif(returns):
+            m.d.comb += [after.frame.eq(progress.at(9).frame - 1), after.pointer.eq(alu.sum[_LINK_POINTER_BIT:])]
+        with m.If(control_9.kind == Kind.FLAGS):
+            m.d.comb += after.words.eq(0)
+        with m.Elif((control_9.kind == Kind.STORE) & ~split.at(9)):
+            m.d.comb += after.words.eq(progress.at(9).words + 1)
+        after = Staged(pipeline, 9, after, "after")
+
+        copied = (control_9.kind == Kind.STORE) & last.at(9) & ~split.at(9)
+        expected_9 = Signal(Expected)
+        m.d.comb += [
+            expected_9.write.eq(Mux(split.at(9), control_9.access == Access.LOAD, control_9.write | copied)),
+            expected_9.entry.eq(destination.at(9)),
+            expected_9.size.eq(control_9.size),
+            expected_9.extend.eq(control_9.extend),
+            expected_9.zero.eq(copied),
+            expected_9.final.eq(~repeats | copied),
+        ]
+        with m.If(split.at(9)):
+            m.d.comb += [expected_9.entry.eq(WORD_ENTRY), expected_9.size.eq(3), expected_9.extend.eq(0)]
+        with m.Elif((control_9.kind == Kind.KEY) & check.shared):
+            m.d.comb += expected_9.entry.eq(WORD_ENTRY)
+        expected = Staged(pipeline, 9, expected_9, "expected")
+
+        # ---- 10 MEMORY: the local access, or a request; what the pass leaves behind
+        result = Staged(pipeline, 9, alu.result, "result")
+        address = Staged(pipeline, 9, alu.sum[:32], "address")
+        acts = valid.at(9) & ~traps
+        local = staged(9, acts & (control_9.access != Access.NONE) & ~check.shared, "local", reset=True)
+        shared = staged(9, acts & check.shared, "shared", reset=True)
+        asking = staged(9, acts & asks, "asking", reset=True)
+        writes = staged(9, ends.at(9) | (acts & control_9.write & ~waits_9), "writes", reset=True)
+        region = Staged(pipeline, 9, check.region, "region")
+        entry = staged(9, Mux(ends.at(9), generation.at(9), destination.at(9))[: len(destination.at(9))], "entry")
+        first_bytes = Staged(pipeline, 9, check.first_bytes, "first_bytes")
+        m.d.comb += [
+            self.local.enable.eq(local.at(10)),
+            self.local.write.eq(control.at(10).access == Access.STORE),
+            self.local.region.eq(region.at(10)),
+            self.local.thread.eq(thread.at(10)),
+            self.local.buffer.eq(buffer.at(10)),
+            self.local.offset.eq(address.at(10)),
+            self.local.size.eq(control.at(10).size),
+            self.local.write_data.eq(result.at(10)),
+            threads.update.eq(valid.at(10)),
+            threads.updated.eq(thread.at(10)),
+            threads.updated_pc.eq(next_pc.at(10)),
+            threads.updated_progress.eq(after.at(10)),
+            threads.begun.eq(counts.at(10)),
+            threads.updated_remaining.eq(remaining.at(10) - 1),
+            answers.expect.eq(valid.at(10)),
+            answers.expecting.eq(thread.at(10)),
+            answers.expected.eq(expected.at(10)),
+        ]
+
+        split_10, skip_10 = split.at(10), progress.at(10).skip
+        m.d.comb += [
+            requests.push_shared.eq(shared.at(10)),
+            requests.shared.thread.eq(thread.at(10)),
+            requests.shared.operation.eq(self._operation(m, control.at(10))),
+            requests.shared.address.eq(address.at(10)),
+            requests.shared.bytes.eq(Mux(split_10, first_bytes.at(10), length.at(10))),
+            requests.shared.shift.eq(skip_10),
+            requests.shared.data.eq(result.at(10)),
+            finished.push.eq(ends.at(10)),
+            finished.entry.thread.eq(thread.at(10)),
+            finished.entry.verdict.eq(result.at(10)),
+            finished.entry.cause.eq(cause.at(10)),
+        ]
+
+        # ---- 11, 12: block RAM and multiplier; 13 WRITE: this pass's register, or an answer's
+        joined = staged(12, result.at(12) | Mux(control.at(12).multiply, multiplier.product, 0), "joined")
+        m.d.comb += answers.free.eq(~writes.at(13))
+        own = {"size": control.at(13).size, "extend": control.at(13).extend, "cut": control.at(13).cut}
+        theirs = {"size": answers.size, "extend": answers.extend, "cut": 0}
+        answered = answers.write & answers.free
+        raw = Mux(answered, answers.value, Mux(local.at(13), self.local.read_data, joined.at(13)))
+        written = extended(m, raw, **{name: Mux(answered, theirs[name], own[name]) for name in own})
+        m.d.comb += [
+            generations.answered.eq(answers.thread),
+            generations.end.eq(ends.at(13)),
+            generations.ended.eq(thread.at(13)),
+            generations.ended_generation.eq(generation.at(13)),
+            registers.write.eq(writes.at(13) | answered),
+            registers.write_thread.eq(Mux(answered, answers.thread, thread.at(13))),
+            registers.write_entry.eq(Mux(answered, answers.entry, entry.at(13))),
+            registers.write_data.value.eq(written),
+            registers.write_data.generation.eq(
+                Mux(answered, generations.answered_generation, generation.at(13))
+            ),
+            requests.push_call.eq(asking.at(13)),
+            requests.call.thread.eq(thread.at(13)),
+            requests.call.serves.eq(control.at(13).kind == Kind.SERVICE),
+            requests.call.service.eq(control.at(13).service),
+            requests.call.call.eq(control.at(13).call),
+            requests.call.flags.eq(control.at(13).kind == Kind.FLAGS),
+            requests.call.data.eq(written),
+        ]
+
+        # ---- Threads begin, go on, end
+        def one(condition, which) -> Value:
+            return Mux(condition, Const(1, config.threads) << which, 0)[: config.threads]
+
+        m.d.comb += [
+            self.start.ready.eq(1),
+            threads.start.eq(self.start.valid),
+            threads.start_thread.eq(self.start.payload.thread),
+            threads.start_pc.eq(self.start.payload.pc),
+            threads.budget.eq(self.budget),
+            scheduler.wake.eq(
+                one(self.start.valid, self.start.payload.thread)
+                | one(goes_on, thread.at(9))
+                | one(answers.done, answers.thread)
+                | one(requests.released, requests.released_thread)
+            ),
+        ]
+        connect(m, requests.map, flipped(self.map.request))
+        connect(m, requests.engine, flipped(self.engine.word))
+        connect(m, requests.service, flipped(self.service))
+        connect(m, flipped(self.map.answer), answers.map)
+        connect(m, flipped(self.engine.answer), answers.engine)
+        connect(m, flipped(self.answer), answers.service)
+        connect(m, finished.pop, flipped(self.finish))
+
+        # ---- What is seen of it outside
+        passes = acts & ~repeats
+        retires = staged(9, (passes & ~calls_engine) | (acts & copied), "retires", reset=True)
+        m.d.comb += [
+            retirement.passes.eq(retires.at(10)),
+            retirement.answers.eq(answers.engine_done),
+            self.retired.eq(retirement.retired),
+        ]
+        if config.trace:
+            register_9 = Mux(control_9.to == Register.DST, instruction.at(9).dst,
+                             Mux(control_9.to == Register.SRC, instruction.at(9).src, 0))  # fmt: skip
+            register = staged(9, register_9, "register")
+            trace, kept = self.retire_trace, control.at(13)
+            m.d.comb += [
+                trace.valid.eq(staged(9, passes, "passes", reset=True).at(13)),
+                trace.thread.eq(thread.at(13)),
+                trace.pc.eq(pc.at(13).slot),
+                trace.next_pc.eq(next_pc.at(13).slot),
+                trace.pending.eq(staged(9, waits_9, "pending").at(13)),
+                trace.write.eq(kept.write & (kept.to != Register.LINK)),
+                trace.register.eq(register.at(13)),
+                trace.value.eq(written),
+                trace.sampled.eq(kept.sampled),
+                trace.memory.eq((kept.access != Access.NONE) & (kept.kind == Kind.PLAIN)),
+                trace.address.eq(address.at(13) - progress.at(13).skip),
+                expected_9.register.eq(register.at(9)),
+                self.result_trace.valid.eq(answers.done & answers.final),
+                self.result_trace.thread.eq(answers.thread),
+                self.result_trace.write.eq(answers.write),
+                self.result_trace.register.eq(answers.register),
+                self.result_trace.value.eq(written),
+            ]
+        return m
+
+    def _pc(self, pc, distance) -> Value:
+        """A ProgramCounter `distance` slots behind `pc`."""
+        slot = pc.slot + distance
+        bits = len(pc.slot)
+        return Cat(slot[:bits], slot[bits:].any())
+
+    def _immediate(self, m: Module, which, imm, next_imm, link, thread) -> Signal:
+        value = Signal(64, name="immediate_5")
+        with m.Switch(which):
+            with m.Case(Immediate.NONE, Immediate.IMM):
+                m.d.comb += value.eq(imm.as_signed())
+            with m.Case(Immediate.WIDE):
+                m.d.comb += value.eq(Cat(imm, next_imm))
+            with m.Case(Immediate.SWAP):  # 64 - width
+                m.d.comb += value.eq(Cat(Const(0, 4), imm[4], imm[4] | imm[5]))
+            with m.Case(Immediate.LINK):
+                m.d.comb += value.eq(link)
+            with m.Case(Immediate.TIME):
+                m.d.comb += value.eq(self.time)
+            with m.Case(Immediate.RANDOM):
+                m.d.comb += value.eq(self.random)
+            with m.Case(Immediate.CPU):
+                m.d.comb += value.eq(self.cpu_base + thread)
+        return value
+
+    def _operation(self, m: Module, control) -> Signal:
+        operation = Signal(MapOperation)
+        with m.Switch(control.access):
+            with m.Case(Access.LOAD):
+                m.d.comb += operation.eq(MapOperation.LOAD)
+            with m.Case(Access.STORE):
+                m.d.comb += operation.eq(MapOperation.STORE)
+            with m.Default():
+                m.d.comb += operation.eq(control.operation)
+        return operation

@@ -1,0 +1,251 @@
+"""From an instruction to its control word: one word a row of `isa.ROWS`, one a helper."""
+
+from amaranth import Module
+from amaranth.lib import data
+from amaranth.lib.wiring import Component, In, Out
+
+from bpfnic.hdl.core import steps
+from bpfnic.hdl.core.control import (
+    LOG2_BYTES,
+    Access,
+    Addend,
+    Condition,
+    Control,
+    FieldRule,
+    Flow,
+    Immediate,
+    Kind,
+    Logic,
+    Register,
+    RegisterRule,
+    Rules,
+    Unit,
+)
+from bpfnic.hdl.interfaces import MapCall, MapOperation, Service
+from bpfnic.spec import addresses, engine, helpers, isa
+from bpfnic.spec.causes import Cause
+from bpfnic.spec.isa import Legal, Operation, Row
+
+Instruction = data.StructLayout({"opcode": 8, "dst": 4, "src": 4, "offset": 16, "imm": 32})
+"""A slot of the program store (RFC 9669 section 3.1)."""
+
+
+_SUM = {
+    Operation.ADD: {},
+    Operation.SUB: {"invert": 1, "carry": 1},
+    Operation.NEG: {"invert": 1, "carry": 1, "blank": 1, "right": Register.DST},
+}
+_LOGIC = {
+    Operation.AND: Logic.AND,
+    Operation.OR: Logic.OR,
+    Operation.XOR: Logic.XOR,
+    Operation.MOV: Logic.RIGHT,
+    Operation.MOVSX: Logic.RIGHT,
+}
+_SHIFT = {
+    Operation.LSH: {"upward": 1},
+    Operation.RSH: {},
+    Operation.ARSH: {"arithmetic": 1, "signed": 1},
+}
+# left - right has a carry where left >= right; left - right - 1 where left > right.
+_JUMP = {
+    Operation.JEQ: {"condition": Condition.ZERO, "logic": Logic.XOR},
+    Operation.JNE: {"condition": Condition.ZERO, "logic": Logic.XOR, "negate": 1},
+    Operation.JSET: {"condition": Condition.ZERO, "logic": Logic.AND, "negate": 1},
+    Operation.JGT: {"condition": Condition.CARRY},
+    Operation.JGE: {"condition": Condition.CARRY, "carry": 1},
+    Operation.JLT: {"condition": Condition.CARRY, "carry": 1, "negate": 1},
+    Operation.JLE: {"condition": Condition.CARRY, "negate": 1},
+    Operation.JSGT: {"condition": Condition.CARRY_SIGNED, "signed": 1},
+    Operation.JSGE: {"condition": Condition.CARRY_SIGNED, "signed": 1, "carry": 1},
+    Operation.JSLT: {"condition": Condition.CARRY_SIGNED, "signed": 1, "carry": 1, "negate": 1},
+    Operation.JSLE: {"condition": Condition.CARRY_SIGNED, "signed": 1, "negate": 1},
+}
+_ATOMIC = {
+    Operation.ATOMIC_ADD: MapOperation.ADD,
+    Operation.ATOMIC_OR: MapOperation.OR,
+    Operation.ATOMIC_AND: MapOperation.AND,
+    Operation.ATOMIC_XOR: MapOperation.XOR,
+    Operation.ATOMIC_FETCH_ADD: MapOperation.ADD,
+    Operation.ATOMIC_FETCH_OR: MapOperation.OR,
+    Operation.ATOMIC_FETCH_AND: MapOperation.AND,
+    Operation.ATOMIC_FETCH_XOR: MapOperation.XOR,
+    Operation.ATOMIC_XCHG: MapOperation.XCHG,
+    Operation.ATOMIC_CMPXCHG: MapOperation.CMPXCHG,
+}
+
+def _service(service: Service) -> dict:
+    return {"kind": Kind.SERVICE, "left": Register.R2, "addend": Addend.ZERO, "unit": Unit.SUM, "size": 3,
+            "right": Register.R1, "side": 1, "service": service, "write": 1, "to": Register.R0}  # fmt: skip
+
+
+def _sample(immediate: Immediate, **more) -> dict:
+    return {"immediate": immediate, "unit": Unit.LOGIC, "logic": Logic.RIGHT, "size": 3, "write": 1,
+            "to": Register.R0, "sampled": 1} | more  # fmt: skip
+
+
+_HELPERS = {
+    "map_lookup_elem": steps.KEY | {"call": MapCall.LOOKUP},
+    "map_delete_elem": steps.KEY | {"call": MapCall.DELETE},
+    "map_update_elem": {"kind": Kind.FLAGS, "call": MapCall.UPDATE, "left": Register.R4, "addend": Addend.ZERO,
+                        "unit": Unit.SUM, "size": 3, "right": Register.R1, "side": 1},
+    "ktime_get_ns": _sample(Immediate.TIME),
+    "get_prandom_u32": _sample(Immediate.RANDOM),
+    "get_smp_processor_id": _sample(Immediate.CPU),
+    "redirect": _service(Service.REDIRECT),
+    "xdp_adjust_head": _service(Service.ADJUST_HEAD),
+    "xdp_adjust_tail": _service(Service.ADJUST_TAIL),
+}  # fmt: skip
+
+
+def _work(row: Row) -> dict:
+    """What the row does; what it checks is `_rules`."""
+    operation, log2 = row.operation, LOG2_BYTES.get(row.width, 0)
+    if not engine.executes(row, engine.GROUPS, engine.FEATURES):
+        return {"cause": Cause.UNSUPPORTED}
+    if operation is Operation.LDDW_REFERENCE:  # the loader makes every one an LDDW
+        return {"cause": Cause.ILLEGAL_INSTRUCTION}
+    if operation in (Operation.CALL_BTF, Operation.CALL_HELPER):  # helpers that there are: _helper
+        return {"cause": Cause.HELPER}
+
+    operands = {
+        "left": Register.DST,
+        "right": Register.SRC,
+        "immediate": Immediate.NONE if row.register_operand else Immediate.IMM,
+        "narrow": int(row.width == 32),
+    }
+    result = {"write": 1, "to": Register.DST, "size": log2}
+    if operation in _SUM:
+        work = operands | result | {"unit": Unit.SUM}
+        return work | ({"immediate": Immediate.NONE} if operation is Operation.NEG else {}) | _SUM[operation]
+    if operation in _LOGIC:
+        work = operands | result | {"unit": Unit.LOGIC, "logic": _LOGIC[operation]}
+        if operation is Operation.MOVSX:
+            work |= {"size": LOG2_BYTES[row.offset], "extend": 1, "cut": int(row.width == 32)}
+        return work
+    if operation in _SHIFT:
+        return operands | result | {"unit": Unit.SHIFT} | _SHIFT[operation]
+    if operation is Operation.MUL:
+        return operands | result | {"multiply": 1}
+    if operation is Operation.LE:  # the words are little-endian: only cut
+        return operands | result | {"narrow": 0, "immediate": Immediate.ZERO, "unit": Unit.SUM}
+    if operation in (Operation.BE, Operation.BSWAP):
+        return operands | result | {"narrow": 0, "immediate": Immediate.SWAP, "unit": Unit.SHIFT, "swap": 1}
+    if operation is Operation.LDDW:
+        return result | {"immediate": Immediate.WIDE, "unit": Unit.LOGIC, "logic": Logic.RIGHT, "wide": 1}
+
+    if operation in _JUMP:
+        return operands | {"flow": Flow.JUMP, "invert": 1} | _JUMP[operation]
+    if operation is Operation.JA:
+        return {"flow": Flow.JUMP, "far": int(row.imm is Legal.BRANCH)}
+    if operation is Operation.CALL_LOCAL:
+        return {"flow": Flow.CALL, "far": 1, "immediate": Immediate.LINK, "unit": Unit.LOGIC, "logic": Logic.RIGHT,
+                "write": 1, "to": Register.LINK, "size": 3}  # fmt: skip
+    if operation is Operation.EXIT:
+        return {"flow": Flow.EXIT, "left": Register.LINK, "addend": Addend.ZERO, "unit": Unit.SUM, "size": 3}
+
+    access = {"addend": Addend.OFFSET, "aligned": 1, "size": log2}
+    if operation in (Operation.LDX, Operation.LDXS):
+        return result | access | {"access": Access.LOAD, "left": Register.SRC,
+                                  "extend": int(operation is Operation.LDXS)}  # fmt: skip
+    moved = {"left": Register.DST, "right": Register.SRC, "unit": Unit.LOGIC, "logic": Logic.RIGHT}
+    if operation in (Operation.ST, Operation.STX):
+        immediate = Immediate.IMM if operation is Operation.ST else Immediate.NONE
+        return access | moved | {"access": Access.STORE, "immediate": immediate}
+    assert operation in _ATOMIC, f"the core does not know what {row.name} does"
+    fetch = {}
+    if row.src is Legal.WRITTEN:
+        fetch = {"write": 1, "to": Register.SRC}
+    if operation is Operation.ATOMIC_CMPXCHG:  # the first of its two passes; steps.py has the other
+        return {"kind": Kind.COMPARE, "right": Register.R0, "side": 1, "size": log2}
+    return access | moved | fetch | {"access": Access.ATOMIC, "operation": _ATOMIC[operation]}
+
+
+def _rules(row: Row) -> dict:
+    """What the fields may hold, beyond the one that told this row from others of its opcode."""
+    chosen_by = isa.DISCRIMINATOR[row.opcode]
+
+    def register(name: str) -> RegisterRule:
+        legal = getattr(row, name)
+        if name == chosen_by:
+            return RegisterRule.ANY
+        assert legal in (0, Legal.REGISTER, Legal.WRITTEN), f"{row.name}: {name}"
+        return {Legal.REGISTER: RegisterRule.READ, Legal.WRITTEN: RegisterRule.WRITTEN}.get(legal, RegisterRule.ZERO)
+
+    def number(name: str) -> FieldRule:
+        legal = getattr(row, name)
+        if name == chosen_by:
+            return FieldRule.BYTE
+        if legal is Legal.FRAME:
+            return FieldRule.FRAME
+        assert legal == 0 or isinstance(legal, Legal), f"{row.name}: {name}"
+        return FieldRule.ANY if isinstance(legal, Legal) else FieldRule.ZERO
+
+    return {"dst": register("dst"), "src": register("src"), "offset": number("offset"), "imm": number("imm")}
+
+
+class Decoder(Component):
+    """Combinational.
+
+    Members
+    -------
+    instruction : In(Instruction)
+    control : what its first pass does. `cause` is ILLEGAL_INSTRUCTION where the opcode, or the field that tells rows of
+        one opcode apart, is unknown.
+    rules : what `illegal` checks.
+    """
+
+    instruction: In(Instruction)
+    control: Out(Control)
+    rules: Out(Rules)
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        instruction = self.instruction
+        m.d.comb += self.control.eq(Control.const({"cause": Cause.ILLEGAL_INSTRUCTION}))
+        with m.Switch(instruction.opcode):
+            for opcode, rows in isa.BY_OPCODE.items():
+                with m.Case(opcode):
+                    field = isa.DISCRIMINATOR[opcode]
+                    if field is None:
+                        self._row(m, rows[0])
+                        continue
+                    with m.Switch(getattr(instruction, field)[:8]):
+                        for row in rows:
+                            with m.Case(getattr(row, field)):
+                                self._row(m, row)
+        return m
+
+    def _row(self, m: Module, row: Row) -> None:
+        imm = self.instruction.imm
+        m.d.comb += [self.control.eq(Control.const(_work(row))), self.rules.eq(Rules.const(_rules(row)))]
+        if row.operation is Operation.CALL_HELPER:
+            with m.If(~imm[8:].any()), m.Switch(imm[:8]):
+                for number in sorted(engine.HELPERS):
+                    with m.Case(number):
+                        m.d.comb += self.control.eq(Control.const(_HELPERS[helpers.BY_NUMBER[number].name]))
+
+
+def illegal(instruction, rules: Rules):
+    """Whether a field holds what its rule forbids. instruction : Instruction."""
+
+    def register(value, rule):
+        return (
+            ((rule == RegisterRule.ZERO) & value.any())
+            | ((rule != RegisterRule.ANY) & (value > isa.FRAME_POINTER))
+            | ((rule == RegisterRule.WRITTEN) & (value == isa.FRAME_POINTER))
+        )
+
+    def number(value, rule):
+        low, high = value[:8].any(), value[8:].any()
+        return ((rule == FieldRule.ZERO) & (low | high)) | ((rule == FieldRule.BYTE) & high)
+
+    offset = instruction.offset
+    frame = (offset % addresses.FRAME_ALIGN).any() | (offset > addresses.STACK_BYTES)
+    return (
+        register(instruction.dst, rules.dst)
+        | register(instruction.src, rules.src)
+        | number(offset, rules.offset)
+        | number(instruction.imm, rules.imm)
+        | ((rules.offset == FieldRule.FRAME) & frame)
+    )

@@ -1,0 +1,120 @@
+"""What leaves the pipeline and waits for another block: accesses to map memory, words for the engine, service calls."""
+
+from amaranth import Module, Signal
+from amaranth.lib import data, memory, stream
+from amaranth.lib.wiring import Component, In, Out
+
+from bpfnic.hdl.config import NicConfig
+from bpfnic.hdl.core.queue import Queue
+from bpfnic.hdl.interfaces import EngineWord, MapCall, MapOperation, MapRequest, Service, ServiceRequest
+
+
+def SharedAccess(config: NicConfig) -> data.StructLayout:
+    """A MapRequest without what `side` holds."""
+    return data.StructLayout(
+        {
+            "thread": range(config.threads),
+            "operation": MapOperation,
+            "address": range(config.map_bytes),
+            "bytes": 4,
+            "shift": 3,
+            "data": 64,
+        }
+    )
+
+
+def Call(config: NicConfig) -> data.StructLayout:
+    """A word for the engine, or with `serves` a service call, without what `side` holds."""
+    return data.StructLayout(
+        {"thread": range(config.threads), "serves": 1, "service": Service, "call": MapCall, "flags": 1, "data": 64}
+    )
+
+
+class Requests(Component):
+    """Two queues, and a word for each thread beside them. Engine and service share a queue: neither ever waits for the
+    other, and calls are rare.
+
+    Members
+    -------
+    side, side_thread, side_value : sets the word of a thread: the map's handle, r1 of a service call, or what CMPXCHG
+        compares with. It must be set no later than the request is pushed.
+    push_shared, shared : an access to map memory. push_call, call : the other queue.
+    map, engine, service : what they lead to.
+    released, released_thread : an update's flags have gone; the thread may send its key. (So a thread has one word in
+        the queue at most.)
+    """
+
+    def __init__(self, config: NicConfig):
+        self.config = config
+        thread = range(config.threads)
+        super().__init__(
+            {
+                "side": In(1),
+                "side_thread": In(thread),
+                "side_value": In(64),
+                "push_shared": In(1),
+                "shared": In(SharedAccess(config)),
+                "push_call": In(1),
+                "call": In(Call(config)),
+                "map": Out(stream.Signature(MapRequest(config))),
+                "engine": Out(stream.Signature(EngineWord(config))),
+                "service": Out(stream.Signature(ServiceRequest(config))),
+                "released": Out(1),
+                "released_thread": Out(thread),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        config = self.config
+        m.submodules.accesses = accesses = Queue(SharedAccess(config), config.threads)
+        m.submodules.calls = calls = Queue(Call(config), config.threads)
+        m.submodules.side = side = memory.Memory(shape=64, depth=config.threads, init=[])
+        write = side.write_port()
+        compare, first = side.read_port(domain="comb"), side.read_port(domain="comb")
+        m.d.comb += [
+            write.en.eq(self.side),
+            write.addr.eq(self.side_thread),
+            write.data.eq(self.side_value),
+            accesses.push.eq(self.push_shared),
+            accesses.entry.eq(self.shared),
+            calls.push.eq(self.push_call),
+            calls.entry.eq(self.call),
+        ]
+
+        access = accesses.pop.payload
+        m.d.comb += [
+            self.map.valid.eq(accesses.pop.valid),
+            accesses.pop.ready.eq(self.map.ready),
+            compare.addr.eq(access.thread),
+            self.map.payload.tag.eq(access.thread),
+            self.map.payload.operation.eq(access.operation),
+            self.map.payload.address.eq(access.address),
+            self.map.payload.bytes.eq(access.bytes),
+            self.map.payload.shift.eq(access.shift),
+            self.map.payload.data.eq(access.data),
+            self.map.payload.compare.eq(compare.data),
+        ]
+
+        call, sent = calls.pop.payload, Signal()
+        with m.If(call.serves):
+            m.d.comb += [self.service.valid.eq(calls.pop.valid), sent.eq(self.service.ready)]
+        with m.Else():
+            m.d.comb += [self.engine.valid.eq(calls.pop.valid), sent.eq(self.engine.ready)]
+        m.d.comb += [
+            calls.pop.ready.eq(sent),
+            first.addr.eq(call.thread),
+            self.engine.payload.thread.eq(call.thread),
+            self.engine.payload.call.eq(call.call),
+            self.engine.payload.flags.eq(call.flags),
+            self.engine.payload.last.eq(~call.flags),
+            self.engine.payload.handle.eq(first.data),
+            self.engine.payload.data.eq(call.data),
+            self.service.payload.thread.eq(call.thread),
+            self.service.payload.service.eq(call.service),
+            self.service.payload.a.eq(first.data),
+            self.service.payload.b.eq(call.data),
+            self.released.eq(calls.pop.valid & sent & ~call.serves & call.flags),
+            self.released_thread.eq(call.thread),
+        ]
+        return m

@@ -1,0 +1,115 @@
+"""Micro steps: instructions that take several passes, and what each pass is.
+
+docs/hardware.md, "Micro steps", has the table. A thread's step is part of its state; `skip` is another: the bytes that
+the first half of an access did which crosses a row of map memory. The second half is the same pass once more, at
+`skip` bytes higher.
+"""
+
+from amaranth import Module, Mux, Signal
+from amaranth.lib.enum import Enum
+
+from bpfnic.hdl.core.control import (
+    LOG2_BYTES,
+    Access,
+    Addend,
+    Control,
+    Kind,
+    Logic,
+    Register,
+    Unit,
+)
+from bpfnic.hdl.interfaces import MapCall, MapOperation
+from bpfnic.spec.causes import Cause
+
+
+class Step(Enum, shape=3):
+    """What a thread's next pass is."""
+
+    INSTRUCTION = 0  # the instruction at pc, from its beginning
+    KEY = 1
+    SEND = 2
+    ENGINE = 3  # what the engine's answer says: INSTRUCTION, or LOAD, or a trap
+    LOAD = 4
+    STORE = 5
+    EXCHANGE = 6
+
+
+KEY = {"kind": Kind.KEY, "left": Register.R2, "addend": Addend.ZERO, "access": Access.LOAD, "size": LOG2_BYTES[32],
+       "right": Register.R1, "side": 1, "unit": Unit.NONE, "write": 1, "to": Register.R0}  # fmt: skip
+"""Reads a helper's key, which has four bytes in every map type of spec.engine."""
+
+_SEND = {"kind": Kind.SEND, "left": Register.WORD, "addend": Addend.ZERO, "unit": Unit.SUM, "size": LOG2_BYTES[64],
+         "right": Register.R1, "side": 1, "write": 1, "to": Register.R0}  # fmt: skip
+
+_LOAD = {"kind": Kind.LOAD, "left": Register.R3, "addend": Addend.PROGRESS, "access": Access.LOAD,
+         "size": LOG2_BYTES[64], "unit": Unit.NONE, "write": 1, "to": Register.WORD}  # fmt: skip
+
+_STORE = {"kind": Kind.STORE, "left": Register.TARGET, "right": Register.WORD, "addend": Addend.PROGRESS,
+          "access": Access.STORE, "size": LOG2_BYTES[64], "unit": Unit.LOGIC, "logic": Logic.RIGHT,
+          "to": Register.R0}  # fmt: skip
+
+_EXCHANGE = {"access": Access.ATOMIC, "operation": MapOperation.CMPXCHG, "addend": Addend.OFFSET, "aligned": 1,
+             "left": Register.DST, "right": Register.SRC, "unit": Unit.LOGIC, "logic": Logic.RIGHT, "write": 1,
+             "to": Register.R0}  # fmt: skip
+
+def this_pass(m: Module, decoded: Control, step: Step, engine_says) -> tuple[Control, Signal]:
+    """The control word of a thread's pass, and whether it begins an instruction (the first half of a split access or
+    its second).
+
+    decoded : the word of the instruction at pc. step : the thread's. engine_says : what its last EngineAnswer was,
+    `trap` and `copy`.
+    """
+    control, begins = Signal(Control), Signal()
+
+    def word(work: dict):
+        return control.eq(Control.const(work))
+
+    m.d.comb += control.eq(decoded)
+    with m.Switch(step):
+        with m.Case(Step.INSTRUCTION):
+            m.d.comb += begins.eq(1)
+        with m.Case(Step.KEY):
+            m.d.comb += word(KEY | {"call": MapCall.UPDATE})
+        with m.Case(Step.SEND):
+            m.d.comb += [word(_SEND), control.call.eq(decoded.call)]
+        with m.Case(Step.ENGINE):
+            with m.If(engine_says.trap):
+                m.d.comb += word({"cause": Cause.MAP})
+            with m.Elif(engine_says.copy):
+                m.d.comb += word(_LOAD)
+            with m.Else():
+                m.d.comb += begins.eq(1)
+        with m.Case(Step.LOAD):
+            m.d.comb += word(_LOAD)
+        with m.Case(Step.STORE):
+            m.d.comb += word(_STORE)
+        with m.Case(Step.EXCHANGE):
+            m.d.comb += [word(_EXCHANGE), control.size.eq(decoded.size)]
+    return control, begins
+
+
+def next_step(m: Module, *, step, kind: Kind, shared, split, last) -> Signal:
+    """The thread's step after a pass.
+
+    step : of this pass. shared : its access goes to map memory; split : and only its first half. last : a STORE's was
+    the last of the value's words.
+    """
+    after = Signal(Step)
+    with m.Switch(kind):
+        with m.Case(Kind.FLAGS):
+            m.d.comb += after.eq(Step.KEY)
+        with m.Case(Kind.KEY):
+            m.d.comb += after.eq(Mux(shared, Step.SEND, Step.ENGINE))
+        with m.Case(Kind.SEND):
+            m.d.comb += after.eq(Step.ENGINE)
+        with m.Case(Kind.LOAD):
+            m.d.comb += after.eq(Step.STORE)
+        with m.Case(Kind.STORE):
+            m.d.comb += after.eq(Mux(last, Step.INSTRUCTION, Step.LOAD))
+        with m.Case(Kind.COMPARE):
+            m.d.comb += after.eq(Step.EXCHANGE)
+        with m.Default():
+            m.d.comb += after.eq(Step.INSTRUCTION)
+    with m.If(split):
+        m.d.comb += after.eq(step)
+    return after

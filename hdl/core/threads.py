@@ -1,0 +1,107 @@
+"""What is kept of each thread between its passes, in distributed memory."""
+
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.lib import data, memory
+from amaranth.lib.wiring import Component, In, Out
+
+from bpfnic.hdl.config import NicConfig
+from bpfnic.hdl.core.steps import Step
+from bpfnic.spec import addresses
+
+POINTER_UNITS = addresses.STACK_BYTES // addresses.FRAME_ALIGN
+
+
+def ProgramCounter(config: NicConfig) -> data.StructLayout:
+    """outside: the slot lies outside the store, wherever."""
+    return data.StructLayout({"slot": range(config.program_slots), "outside": 1})
+
+
+Progress = data.StructLayout(
+    {
+        "step": Step,
+        "skip": 3,
+        "frame": range(addresses.FRAMES),
+        "pointer": range(POINTER_UNITS + 1),
+        "words": 9,
+        "piece": 4,
+        "last": 1,
+    }
+)
+"""Where a thread is in its instruction and its calls.
+
+skip: bytes done of a split access. frame: of the running function; pointer: its r10, above the stack's first byte, in
+units of FRAME_ALIGN. words, piece, last: of an update's copy, the 8-byte words done; the bytes of this one, and
+whether it is the last.
+"""
+
+
+class Threads(Component):
+    """Members
+    -------
+    start : thread `start_thread` begins at slot `start_pc` with `budget` instructions. One that has begun is `fresh` up
+        to its first pass, which sees the initial state instead of what is stored.
+    fetching, fetches : stage 1's thread, and if there is one; `fetching_pc` and `fetching_fresh` in the same clock.
+    decoding, decoding_fresh : stage 4's thread; `progress` in the same clock.
+    executing, executing_fresh : stage 8's thread; `remaining` instructions that it may still retire in the same clock.
+    update, updated : what the pass of stage 10 leaves behind. begun : it counts against the budget.
+    """
+
+    def __init__(self, config: NicConfig):
+        self.config = config
+        thread = range(config.threads)
+        pc = ProgramCounter(config)
+        super().__init__(
+            {
+                "start": In(1),
+                "start_thread": In(thread),
+                "start_pc": In(range(config.program_slots)),
+                "budget": In(32),
+                "fetches": In(1),
+                "fetching": In(thread),
+                "fetching_pc": Out(pc),
+                "fetching_fresh": Out(1),
+                "decoding": In(thread),
+                "decoding_fresh": In(1),
+                "progress": Out(Progress),
+                "executing": In(thread),
+                "executing_fresh": In(1),
+                "remaining": Out(32),
+                "update": In(1),
+                "updated": In(thread),
+                "updated_pc": In(pc),
+                "updated_progress": In(Progress),
+                "begun": In(1),
+                "updated_remaining": In(32),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+
+        def stored(name: str, shape, enable, thread, value, reader):
+            """A memory of a word for each thread, one port to write it and one to read it."""
+            m.submodules[name] = array = memory.Memory(shape=shape, depth=self.config.threads, init=[])
+            write, read = array.write_port(), array.read_port(domain="comb")
+            m.d.comb += [write.en.eq(enable), write.addr.eq(thread), write.data.eq(value), read.addr.eq(reader)]
+            return read.data
+
+        fresh = Signal(self.config.threads)
+        started = Mux(self.start, 1 << self.start_thread, 0)
+        m.d.sync += fresh.eq((fresh & ~Mux(self.fetches, 1 << self.fetching, 0)) | started)
+
+        first_pc = stored("first_pc", range(self.config.program_slots), self.start, self.start_thread, self.start_pc,
+                          self.fetching)  # fmt: skip
+        pc = stored("pc", self.updated_pc.shape(), self.update, self.updated, self.updated_pc, self.fetching)
+        m.d.comb += [
+            self.fetching_fresh.eq((fresh >> self.fetching)[0]),
+            self.fetching_pc.eq(Mux(self.fetching_fresh, Cat(first_pc, 0), pc)),
+        ]
+
+        progress = stored("progress", Progress, self.update, self.updated, self.updated_progress, self.decoding)
+        initial = Progress.const({"step": Step.INSTRUCTION, "pointer": POINTER_UNITS})
+        m.d.comb += self.progress.eq(Mux(self.decoding_fresh, initial, progress))
+
+        remaining = stored("remaining", 32, self.update & self.begun, self.updated, self.updated_remaining,
+                           self.executing)  # fmt: skip
+        m.d.comb += self.remaining.eq(Mux(self.executing_fresh, self.budget, remaining))
+        return m
