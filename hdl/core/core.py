@@ -342,10 +342,6 @@ class Core(Component):
             requests.shared.bytes.eq(Mux(split_10, first_bytes.at(10), length.at(10))),
             requests.shared.shift.eq(skip_10),
             requests.shared.data.eq(result.at(10)),
-            finished.push.eq(ends.at(10)),
-            finished.entry.thread.eq(thread.at(10)),
-            finished.entry.verdict.eq(result.at(10)),
-            finished.entry.cause.eq(cause.at(10)),
         ]
 
         # ---- 11, 12: block RAM and multiplier; 13 WRITE: this pass's register, or an answer's
@@ -368,6 +364,10 @@ class Core(Component):
             registers.write_data.generation.eq(
                 Mux(answered, generations.answered_generation, generation.at(13))
             ),
+            finished.push.eq(ends.at(13)),
+            finished.entry.thread.eq(thread.at(13)),
+            finished.entry.verdict.eq(joined.at(13)),
+            finished.entry.cause.eq(cause.at(13)),
             requests.push_call.eq(asking.at(13)),
             requests.call.thread.eq(thread.at(13)),
             requests.call.serves.eq(control.at(13).kind == Kind.SERVICE),

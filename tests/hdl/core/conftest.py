@@ -1,0 +1,28 @@
+"""The core, compiled once for all of its tests."""
+
+from pathlib import Path
+
+import pytest
+
+from bpfnic.hdl.config import NicConfig
+from tests.hdl.core import bench
+
+CONFIG = NicConfig(program_slots=256, map_bytes=4096, maps=16, trace=True)
+
+
+class Device:
+    """The compiled core with what stands around it."""
+
+    def __init__(self, config: NicConfig, simulation: Path):
+        self.config, self.simulation = config, simulation
+
+    def check(self, scenario: bench.Scenario) -> bench.Result:
+        """Run a scenario, and compare with the golden interpreter."""
+        result = bench.run(self.simulation, scenario)
+        bench.check(self.config, scenario, result)
+        return result
+
+
+@pytest.fixture(scope="session")
+def core(tmp_path_factory) -> Device:
+    return Device(CONFIG, bench.build(CONFIG, tmp_path_factory.mktemp("core")))
