@@ -1,0 +1,215 @@
+"""AXI4-Lite, and what stands behind each register."""
+
+from functools import reduce
+
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.lib.wiring import Component
+
+from bpfnic.hdl.config import NicConfig
+from bpfnic.hdl.counters import COUNTERS, READ_CLOCKS, Counters
+from bpfnic.hdl.interfaces import ControlPorts, MapOperation
+from bpfnic.hdl.registers import RegisterBank
+from bpfnic.spec import engine
+from bpfnic.spec.registers import (
+    CONTROL_ENABLE,
+    ENTRY_VALID,
+    MAGIC,
+    MODE_EGRESS_WAITS,
+    MODE_INGRESS_WAITS,
+    VERSION,
+)
+
+_OKAY, _SLVERR = 0, 2
+_BARREL = 0  # register ENGINE
+_SEED = 0x2545_F491  # any but 0, from which a shift register does not move
+
+
+class Control(Component):
+    """Members: interfaces.ControlPorts. One access at a time, writes first.
+
+    A write has bvalid 2 clocks after both its valids; one to SNAPSHOT when the counters are taken, one to MAP_DATA when
+    map memory has answered. A read has rvalid READ_CLOCKS + 3 clocks after arvalid, one of MAP_DATA when map memory has
+    answered.
+    SLVERR: no register at the address, a write to one that is read only, wstrb other than 0b1111.
+    """
+
+    def __init__(self, config: NicConfig):
+        self.config = config
+        super().__init__(ControlPorts(config))
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        address, data, strobes = Signal(12), Signal(32), Signal(4)
+        write, read = Signal(), Signal()  # the clock in which an access has its effects
+        bank = RegisterBank(m, address, data, write, read)
+        m.submodules.counters = counters = Counters(self.config)
+        map_read = Signal(32)
+
+        self._describe(bank)
+        self._clock_and_random(m, bank)
+        self._programs(m, bank)
+        map_written, map_was_read = self._maps(m, bank, map_read)
+        self._interfaces(m, bank)
+        snapshot = bank.command("SNAPSHOT")
+        (enable,), (budget,) = bank.stored("CONTROL", CONTROL_ENABLE), bank.stored("BUDGET")
+        m.d.comb += [self.enable.eq(enable), self.budget.eq(budget)]
+        for register in COUNTERS:
+            bank.shown(register.name, [counters.value] * register.count)
+        m.d.comb += [mine.eq(theirs) for mine, theirs in zip(counters.status, self.status, strict=True)]
+        m.d.comb += [counters.causes.eq(self.causes), counters.retired.eq(self.retired)]
+        m.d.comb += counters.address.eq(address[2:])
+        bank.build()
+
+        writing, timer = Signal(), Signal(range(READ_CLOCKS + 1))
+        allowed = Mux(writing, bank.writable & strobes.all(), bank.readable)
+        response = Mux(allowed, _OKAY, _SLVERR)
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.sync += timer.eq(0)
+                with m.If(self.awvalid & self.wvalid):
+                    m.d.comb += [self.awready.eq(1), self.wready.eq(1)]
+                    m.d.sync += [address.eq(self.awaddr), data.eq(self.wdata), strobes.eq(self.wstrb), writing.eq(1)]
+                    m.next = "WRITE"
+                with m.Elif(self.arvalid):
+                    m.d.comb += self.arready.eq(1)
+                    m.d.sync += [address.eq(self.araddr), writing.eq(0)]
+                    m.next = "READ"
+            with m.State("WRITE"):
+                m.d.comb += write.eq(allowed)
+                m.d.sync += self.bresp.eq(response)
+                m.next = "WRITTEN"
+                with m.If(snapshot):
+                    m.next = "SNAPSHOT"
+                with m.If(map_written):
+                    m.next = "MAP"
+            with m.State("READ"):
+                m.d.sync += timer.eq(timer + 1)
+                m.d.comb += read.eq(allowed & (timer == 0))
+                with m.If(map_was_read):
+                    m.next = "MAP"
+                with m.Elif(timer == READ_CLOCKS):
+                    m.next = "VALUE"
+            with m.State("VALUE"):
+                m.d.sync += [self.rdata.eq(Mux(allowed, bank.value, 0)), self.rresp.eq(response)]
+                m.next = "DONE"
+            with m.State("SNAPSHOT"):
+                m.d.comb += counters.snapshot.eq(1)
+                with m.If(counters.taken):
+                    m.next = "WRITTEN"
+            with m.State("MAP"):
+                m.d.comb += self.map.request.valid.eq(1)
+                with m.If(self.map.request.ready):
+                    m.next = "ANSWER"
+            with m.State("ANSWER"):
+                m.d.comb += self.map.answer.ready.eq(1)
+                m.d.sync += map_read.eq(self.map.answer.payload.data)
+                with m.If(self.map.answer.valid):
+                    m.next = "VALUE"
+                    with m.If(writing):
+                        m.next = "WRITTEN"
+            with m.State("WRITTEN"):
+                m.d.comb += self.bvalid.eq(1)
+                with m.If(self.bready):
+                    m.next = "IDLE"
+            with m.State("DONE"):
+                m.d.comb += self.rvalid.eq(1)
+                with m.If(self.rready):
+                    m.next = "IDLE"
+        m.d.comb += self.map.request.payload.operation.eq(Mux(writing, MapOperation.STORE, MapOperation.LOAD))
+        m.d.comb += self.map.request.payload.data.eq(Mux(writing, data, 0))
+        return m
+
+    def _describe(self, bank: RegisterBank) -> None:
+        config = self.config
+        values = {
+            "MAGIC": MAGIC,
+            "VERSION": VERSION,
+            "ENGINE": _BARREL,
+            "CORES": config.cores,
+            "THREADS": config.threads,
+            "PROGRAM_SLOTS": config.program_slots,
+            "PACKET_BUFFERS": config.packet_buffers,
+            "BUFFER_BYTES": config.buffer_bytes,
+            "MAP_BYTES": config.map_bytes,
+            "MAPS": config.maps,
+            "PORTS": config.ports,
+            "GROUPS": engine.group_bits(engine.GROUPS),
+            "FEATURES": int(engine.FEATURES),
+            "MAP_TYPES": engine.bit_set(engine.MAP_TYPES),
+            "HELPERS": engine.bit_set(engine.HELPERS),
+        }
+        for name, value in values.items():
+            bank.constant(name, value)
+
+    def _clock_and_random(self, m: Module, bank: RegisterBank) -> None:
+        (clock_ns,) = bank.stored("CLOCK_NS")
+        low_written, sample, step = Signal(32), Signal(64), Signal(64)
+        written, was_read = bank.live("TIME", [sample[:32], sample[32:]])
+        m.d.sync += [step.eq(self.advance + clock_ns), self.time.eq(self.time + step)]
+        with m.If(written[0]):
+            m.d.sync += low_written.eq(bank.data)
+        with m.If(written[1]):
+            m.d.sync += self.time.eq(Cat(low_written, bank.data))
+        with m.If(was_read[0]):
+            m.d.sync += sample.eq(self.time)
+
+        # Marsaglia's xorshift, 32 bits.
+        state = Signal(32, init=_SEED)
+        shifted = reduce(lambda x, by: x ^ ((x << by)[:32] if by > 0 else x >> -by), (13, -17, 5), state)
+        m.d.comb += self.random.eq(state)
+        m.d.sync += state.eq(shifted)
+        with m.If(bank.command("RANDOM_SEED")):
+            m.d.sync += state.eq(Mux(bank.data == 0, _SEED, bank.data))
+
+    def _programs(self, m: Module, bank: RegisterBank) -> None:
+        (half,) = bank.stored("PROGRAM_ADDRESS", 2 * self.config.program_slots - 1)
+        words = self.program.read_data.word_select(half[0], 32)
+        (written,), (was_read,) = bank.live("PROGRAM_DATA", [value := Signal(32)])
+        lower = Signal(32)
+        with m.If(was_read):  # at least two clocks after the address moved, so that the store's answer is there
+            m.d.sync += value.eq(words)
+        with m.If(written & ~half[0]):
+            m.d.sync += lower.eq(bank.data)
+        with m.If(written | was_read):
+            m.d.sync += half.eq((half + 1) & 2 * self.config.program_slots - 1)
+        m.d.comb += [
+            self.program.enable.eq(written & half[0]),
+            self.program.slot.eq(half[1:]),
+            self.program.data.eq(Cat(lower, bank.data)),
+        ]
+
+    def _maps(self, m: Module, bank: RegisterBank, map_read: Signal):
+        """Returns the strobes of a write and a read of MAP_DATA."""
+        config = self.config
+        (offset,) = bank.stored("MAP_ADDRESS", config.map_bytes - 4)
+        (written,), (was_read,) = bank.live("MAP_DATA", [map_read])
+        with m.If(self.map.answer.valid & self.map.answer.ready):
+            m.d.sync += offset.eq((offset + 4) & config.map_bytes - 4)
+        m.d.comb += [self.map.request.payload.address.eq(offset), self.map.request.payload.bytes.eq(4)]
+
+        descriptor = self.descriptor.descriptor
+        for name in ("type", "base", "entries", "stride", "value_size", "cpu_stride"):
+            field = getattr(descriptor, name)
+            (stored,) = bank.stored(f"MAP_{name.upper()}", (1 << len(field)) - 1)
+            m.d.comb += field.eq(stored)
+        m.d.comb += [
+            self.descriptor.enable.eq(bank.command("MAP_COMMIT") & (bank.data < config.maps)),
+            self.descriptor.index.eq(bank.data),
+        ]
+        return written, was_read
+
+    def _interfaces(self, m: Module, bank: RegisterBank) -> None:
+        count = self.config.interfaces
+        ifindex = bank.stored("IFINDEX", count=count)
+        entry = bank.stored("ENTRY", ENTRY_VALID | self.config.program_slots - 1, count)
+        mode = bank.stored("MODE", MODE_INGRESS_WAITS | MODE_EGRESS_WAITS, count)
+        bank.shown("NEXT_SEQUENCE", [status.next_sequence for status in self.status])
+        bank.shown("OLDEST_SEQUENCE", [status.oldest_sequence for status in self.status])
+        for i, control in enumerate(self.interface):
+            m.d.comb += [
+                control.ifindex.eq(ifindex[i]),
+                control.entry_valid.eq((entry[i] & ENTRY_VALID) != 0),
+                control.entry.eq(entry[i]),
+                control.ingress_waits.eq((mode[i] & MODE_INGRESS_WAITS) != 0),
+                control.egress_waits.eq((mode[i] & MODE_EGRESS_WAITS) != 0),
+            ]

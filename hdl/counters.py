@@ -1,0 +1,144 @@
+"""The counters: 32 bits each in one block RAM, behind counters of a few bits that count every event.
+
+A small counter is the lowest bits of its large one, and runs ahead of it. A round visits every counter, two clocks
+each, and adds to the large one what the small one is ahead. What the small ones say is set aside in one clock, at the
+round's begin; so all counters always stand for the same clock. A snapshot is a round that writes each sum a second
+time, to where registers are read.
+"""
+
+from amaranth import Array, Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data
+from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import bits_for
+
+from bpfnic.hdl.config import NicConfig
+from bpfnic.hdl.interfaces import IngressEvent, InterfaceStatus
+from bpfnic.hdl.memory import SimpleRam
+from bpfnic.spec.causes import Cause
+from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.registers import BY_NAME, REGISTERS
+
+_FIRST = BY_NAME["RECEIVED"].offset
+COUNTERS = tuple(register for register in REGISTERS if register.offset >= _FIRST)
+_WORDS = 256  # of the register map from RECEIVED on; the RAM has them twice: live, then as of the last snapshot
+_BEAT_BYTES = 8
+_FRAME_BITS = 16  # of a frame's length
+
+_SUM, _LEVEL, _CARRY = range(3)  # what a counter shows: see _sources
+
+READ_CLOCKS = 4
+"""From an address to its data."""
+
+
+class Counters(Component):
+    """All counters of spec.registers.
+
+    Members
+    -------
+    status, causes, retired : as in interfaces.ControlPorts.
+    snapshot : high until `taken` (one clock), at most two rounds (4 clocks for each counter).
+    address : word address from RECEIVED on; `value` follows READ_CLOCKS later, as of the last snapshot, 0 before.
+    """
+
+    def __init__(self, config: NicConfig):
+        self.config = config
+        super().__init__(
+            {
+                "status": In(InterfaceStatus(config)).array(config.interfaces),
+                "causes": In(16),
+                "retired": In(config.cores),
+                "snapshot": In(1),
+                "taken": Out(1),
+                "address": In(range(_WORDS)),
+                "value": Out(32),
+            }
+        )
+
+    def _sources(self) -> dict[str, dict[int, tuple[int, Value | None]]]:
+        """For each register of COUNTERS, by index: the sum of a value each clock, the level of one, or the carries of
+        the counter before it."""
+
+        def each(kind: int, value) -> dict:
+            return {i: (kind, value(one)) for i, one in enumerate(self.status)}
+
+        sources = {event.name: each(_SUM, lambda one, event=event: one.events[event]) for event in IngressEvent}
+        aborted = {cause.value: (_SUM, self.causes[cause.value]) for cause in Cause if cause is not Cause.NONE}
+        return sources | {
+            "RECEIVED_BYTES": each(_SUM, lambda one: Mux(one.events[IngressEvent.RECEIVED], one.received_bytes, 0)),
+            "IN_FLIGHT": each(_LEVEL, lambda one: one.in_flight),
+            "SENT": each(_SUM, lambda one: one.sent),
+            "SENT_BYTES": each(_SUM, lambda one: Mux(one.sent, one.sent_bytes, 0)),
+            "EGRESS_DROPPED": each(_SUM, lambda one: one.egress_dropped),
+            "CAUSES": aborted,
+            "CLOCKS": {0: (_SUM, Const(1)), 1: (_CARRY, None)},
+            "RETIRED": {0: (_SUM, sum(self.retired)), 1: (_CARRY, None)},
+        }
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        sources = self._sources()
+        if set(sources) != {register.name for register in COUNTERS}:
+            names = {register.name for register in COUNTERS} ^ set(sources)
+            raise BpfnicError(f"counters that only one of the register map and the hardware has: {sorted(names)}")
+        entries = [(register, i, *source) for register in COUNTERS for i, source in sources[register.name].items()]
+        clocks = 2 * len(entries)  # of a round
+
+        number, second, last_clock = Signal(range(len(entries))), Signal(), Signal()
+        last = number == len(entries) - 1
+        m.d.comb += last_clock.eq(last & second)
+        m.d.sync += second.eq(~second)
+        with m.If(second):
+            m.d.sync += number.eq(Mux(last, 0, number + 1))
+
+        # What is set aside, in as many bits as the sum of a round takes.
+        aside = []
+        for register, i, kind, value in entries:
+            if kind == _CARRY:
+                aside.append(Const(0, 0))
+                continue
+            name = f"{register.name.lower()}{i}"
+            if kind == _SUM:
+                most = clocks * (self.config.cores if register.name == "RETIRED" else 1)
+                if len(value) == _FRAME_BITS:  # bytes of a frame that began before, and of a beat each clock
+                    most = (1 << _FRAME_BITS) + clocks * _BEAT_BYTES
+                count = Signal(bits_for(most), name=f"{name}_count")
+                m.d.sync += count.eq(count + value)
+                value = count
+            aside.append(Signal(len(value), name=f"{name}_aside"))
+            with m.If(last_clock):
+                m.d.sync += aside[-1].eq(value)
+
+        # Of two clocks the first reads the RAM for a counter, the second for a register. The counter's sum is ready and
+        # written three clocks after its read, and once more in the next if this is a snapshot.
+        first_round, copying = Signal(init=1), Signal()
+        with m.If(last_clock):
+            m.d.sync += [first_round.eq(0), copying.eq(self.snapshot & ~copying)]
+        place = Array(Const((register.address(i) - _FIRST) // 4, 8) for register, i, *_ in entries)[number]
+        widest = max(len(value) for value in aside)
+        step = data.StructLayout({"place": 8, "mask": widest, "copied": 1, "ends": 1, "fresh": 1, "carry": 1})
+        reading, adding, writing = (Signal(step, name=name) for name in ("reading", "adding", "writing"))
+        small = Signal(widest)
+        m.d.comb += [
+            reading.place.eq(place),
+            reading.mask.eq(Array(Const((1 << len(value)) - 1, widest) for value in aside)[number]),
+            reading.copied.eq(first_round | copying),  # everything starts at 0
+            reading.ends.eq(copying & last),
+            reading.fresh.eq(first_round | Array(Const(kind == _LEVEL) for _, _, kind, _ in entries)[number]),
+            reading.carry.eq(Array(Const(kind == _CARRY) for _, _, kind, _ in entries)[number]),
+        ]
+        with m.If(second):
+            m.d.sync += [small.eq(Array(aside)[number]), adding.eq(reading), writing.eq(adding)]
+
+        m.submodules.ram = ram = SimpleRam(width=32, depth=2 * _WORDS, target=self.config.target)
+        m.d.comb += ram.read.address.eq(Mux(second, Cat(self.address, Const(1)), place))
+        total, carry = Signal(32), Signal()
+        m.d.comb += [ram.write.data.eq(total), self.taken.eq(~second & writing.ends)]
+        with m.If(second):
+            m.d.sync += self.value.eq(ram.read.data)
+            m.d.comb += [ram.write.enable.eq(1), ram.write.address.eq(adding.place)]
+        with m.Else():
+            old = Mux(adding.fresh, 0, ram.read.data)
+            ahead = (small - old)[:widest] & adding.mask
+            m.d.sync += Cat(total, carry).eq(old + ahead + (carry & adding.carry))
+            m.d.comb += [ram.write.enable.eq(writing.copied), ram.write.address.eq(Cat(writing.place, Const(1)))]
+        return m

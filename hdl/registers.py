@@ -1,0 +1,82 @@
+"""Registers from spec.registers: each is bound to its behaviour once, and one without is an error when it is built."""
+
+from collections.abc import Iterable
+
+from amaranth import Module, Signal, Value
+
+from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.registers import BY_NAME, REGISTERS, Access, Register
+
+
+class RegisterBank:
+    """Collects behaviours; `build` makes the decoder.
+
+    Attributes (signals)
+    --------------------
+    address : byte address of the access. write : high in the clock of a write to it, with `data`.
+    read : high in a clock of a read of it that has effects.
+    value : what the register at `address` reads as. readable, writable : whether it may be read, written.
+    """
+
+    def __init__(self, m: Module, address: Value, data: Value, write: Value, read: Value):
+        self._m = m
+        self.address, self.data, self.write, self.read = address, data, write, read
+        self.value, self.readable, self.writable = Signal(32), Signal(), Signal()
+        self._values: dict[str, list[Value | int]] = {}
+
+    def _bind(self, name: str, access: Access, values: Iterable[Value | int]) -> Register:
+        register = BY_NAME[name]
+        if name in self._values:
+            raise BpfnicError(f"register {name} has two behaviours")
+        if register.access is not access:
+            raise BpfnicError(f"register {name} is {register.access.value}, not {access.value}")
+        self._values[name] = list(values)
+        return register
+
+    def _strobe(self, kind: Value, register: Register, index: int) -> Value:
+        return kind & (self.address == register.address(index))
+
+    def constant(self, name: str, value: int) -> None:
+        """Read only; an array holds a long integer, its lowest 32 bits first."""
+        words = [value >> 32 * i & 0xFFFF_FFFF for i in range(BY_NAME[name].count)]
+        self._bind(name, Access.RO, words)
+
+    def shown(self, name: str, values: Iterable[Value | int]) -> None:
+        """Read only; shows a signal for each index. Further ones read as 0."""
+        self._bind(name, Access.RO, values)
+
+    def stored(self, name: str, mask: int = 0xFFFF_FFFF, count: int | None = None) -> list[Signal]:
+        """Read and write; keeps the bits of `mask`, of the first `count` of an array. Returns what is stored."""
+        register = BY_NAME[name]
+        kept = [Signal(32, init=register.reset & mask, name=f"{name}{i}") for i in range(count or register.count)]
+        self._bind(name, Access.RW, kept)
+        for index, signal in enumerate(kept):
+            with self._m.If(self._strobe(self.write, register, index)):
+                self._m.d.sync += signal.eq(self.data & mask)
+        return kept
+
+    def live(self, name: str, values: Iterable[Value | int]) -> tuple[list[Value], list[Value]]:
+        """Read and write, with effects. Returns (written, read), a strobe for each index."""
+        register = self._bind(name, Access.RW, values)
+        indices = range(register.count)
+        return tuple([self._strobe(kind, register, i) for i in indices] for kind in (self.write, self.read))
+
+    def command(self, name: str) -> Value:
+        """Write only. Returns the strobe of a write."""
+        return self._strobe(self.write, self._bind(name, Access.WO, []), 0)
+
+    def build(self) -> None:
+        """Makes the decoder. Raises BpfnicError for a register of the table that nothing was said of."""
+        for register in REGISTERS:
+            if register.name not in self._values:
+                raise BpfnicError(f"register {register.name} has no behaviour")
+        with self._m.Switch(self.address):
+            for register in REGISTERS:
+                values = self._values[register.name]
+                for index in range(register.count):
+                    with self._m.Case(register.address(index)):
+                        self._m.d.comb += [
+                            self.readable.eq(1),
+                            self.writable.eq(register.access is not Access.RO),
+                            self.value.eq(values[index] if index < len(values) else 0),
+                        ]
