@@ -19,6 +19,7 @@ REFERENCE = "golden"
 _NOT_COMPUTED = frozenset(
     helpers.BY_NAME[name].number for name in ("ktime_get_ns", "get_prandom_u32", "get_smp_processor_id")
 )
+_AT_THEIR_TIMES = Pacing(back_to_back=False, lossless=False)
 
 
 @dataclass(frozen=True)
@@ -88,18 +89,15 @@ def _arrivals(job: Job, capture: pcap.Capture) -> tuple[Pacing, list[Arrival]]:
     if job.timing == "back-to-back":
         pacing, times = Pacing(), [0] * len(capture.packets)
     elif job.timing == "pcap":
-        pacing, times = _at_their_times, [packet.timestamp - start for packet in capture.packets]
+        pacing, times = _AT_THEIR_TIMES, [packet.timestamp - start for packet in capture.packets]
     else:
-        pacing, each = _at_their_times, _packets_a_second(job.timing)
+        pacing, each = _AT_THEIR_TIMES, _packets_a_second(job.timing)
         times = [number * 10**9 // each for number in range(len(capture.packets))]
     arrivals = [
         Arrival(packet.interface % ports if job.port is None else job.port, packet.data, time_ns)
         for packet, time_ns in zip(capture.packets, times, strict=True)
     ]
     return pacing, arrivals
-
-
-_at_their_times = Pacing(back_to_back=False, lossless=False)
 
 
 def _packets_a_second(timing: str) -> int:
