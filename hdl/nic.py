@@ -5,13 +5,20 @@
 
 from amaranth import Module
 from amaranth.lib import data
-from amaranth.lib.wiring import Component, In, Out
+from amaranth.lib.wiring import Component, In, Out, connect
 
 from bpfnic.hdl import interfaces
 from bpfnic.hdl.config import NicConfig
+from bpfnic.hdl.control import Control
+from bpfnic.hdl.core import Core
+from bpfnic.hdl.maps import MapEngine, MapMemory
+from bpfnic.hdl.packets import PacketPath
+from bpfnic.hdl.programs import ProgramStore
 
 _AXIL = ("awvalid", "awready", "awaddr", "awprot", "wvalid", "wready", "wdata", "wstrb", "bvalid", "bready", "bresp",
          "arvalid", "arready", "araddr", "arprot", "rvalid", "rready", "rdata", "rresp")  # fmt: skip
+
+_RANDOM_TURN = 7  # bits by which the next core's random numbers are turned, so that cores draw different ones
 
 
 def interface_names(config: NicConfig) -> list[str]:
@@ -67,4 +74,68 @@ class Nic(Component):
         super().__init__(ports)
 
     def elaborate(self, platform) -> Module:
-        return Module()
+        m = Module()
+        config = self.config
+        m.submodules.path = path = PacketPath(config)
+        m.submodules.map_memory = map_memory = MapMemory(config)
+        m.submodules.map_engine = map_engine = MapEngine(config)
+        m.submodules.control = control = Control(config)
+        cores = [Core(config) for _ in range(config.cores)]
+        stores = [ProgramStore(config) for _ in range(config.cores)]
+
+        for i, (core, store) in enumerate(zip(cores, stores, strict=True)):
+            m.submodules[f"core{i}"], m.submodules[f"program{i}"] = core, store
+            connect(m, path.start[i], core.start)
+            connect(m, core.finish, path.finish[i])
+            connect(m, core.bounds, path.bounds[i])
+            connect(m, core.local, path.local[i])
+            connect(m, core.service, path.service[i])
+            connect(m, path.answer[i], core.answer)
+            connect(m, core.fetch, store.read)
+            connect(m, core.map, map_memory.port[i])
+            connect(m, core.engine, map_engine.port[i])
+            m.d.comb += [
+                core.budget.eq(control.budget),
+                core.time.eq(control.time),
+                core.random.eq(control.random.rotate_left(_RANDOM_TURN * i)),
+                core.cpu_base.eq(i * config.threads),
+                control.retired[i].eq(core.retired),
+                store.write.enable.eq(control.program.enable),
+                store.write.slot.eq(control.program.slot),
+                store.write.data.eq(control.program.data),
+            ]
+        m.d.comb += control.program.read_data.eq(stores[0].write.read_data)
+
+        connect(m, control.map, map_memory.port[config.cores])
+        connect(m, control.descriptor, map_engine.write)
+        m.d.comb += [path.enable.eq(control.enable), control.causes.eq(path.causes), control.advance.eq(self.advance)]
+        for i, name in enumerate(interface_names(config)):
+            m.d.comb += [path.control[i].eq(control.interface[i]), control.status[i].eq(path.status[i])]
+            self._connect_stream(m, f"s_axis_{name}", path.ingress[i], arriving=True)
+            self._connect_stream(m, f"m_axis_{name}", path.egress[i], arriving=False)
+        for name in _AXIL:
+            outer, inner = getattr(self, f"s_axil_{name}"), getattr(control, name)
+            m.d.comb += outer.eq(inner) if control.signature.members[name].flow is Out else inner.eq(outer)
+
+        if config.trace:
+            traces = {
+                "retire": [core.retire_trace for core in cores],
+                "result": [core.result_trace for core in cores],
+                "dispatch": path.dispatch_trace,
+                "finish": path.finish_trace,
+                "shared": map_memory.shared_trace,
+                "release": path.release_trace,
+                "refuse": path.refuse_trace,
+            }
+            for name, (_, (kind, index, field)) in trace_fields(config).items():
+                trace = traces[kind] if index is None else traces[kind][index]
+                m.d.comb += getattr(self, name).eq(trace[field])
+        return m
+
+    def _connect_stream(self, m: Module, prefix: str, inner, *, arriving: bool) -> None:
+        axis = {name: getattr(self, f"{prefix}_t{name}") for name in ("data", "keep", "last", "user", "valid", "ready")}
+        beat = inner.payload
+        pairs = [(axis[name], getattr(beat, name)) for name in ("data", "keep", "last", "user")]
+        pairs += [(axis["valid"], inner.valid), (inner.ready, axis["ready"])]
+        for outer, own in pairs:
+            m.d.comb += own.eq(outer) if arriving else outer.eq(own)
