@@ -15,7 +15,7 @@ from bpfnic.spec import addresses, helpers
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.isa import Operation, find
 
-REFERENCE = "golden"
+REFERENCE, KERNEL = "golden", "linux"
 _NOT_COMPUTED = frozenset(
     helpers.BY_NAME[name].number for name in ("ktime_get_ns", "get_prandom_u32", "get_smp_processor_id")
 )
@@ -50,6 +50,8 @@ def run(job: Job, on_step: OnStep | None = None) -> dict[str, Any]:
     began = time.perf_counter()
     if job.check and job.backend == REFERENCE:
         raise BpfnicError(f"--check compares with {REFERENCE}: choose another --backend")
+    if job.backend == KERNEL and job.timing != "back-to-back":
+        raise BpfnicError(f"--timing {job.timing}: the kernel takes the packets one by one, at no time of their own")
     obj = open(job.program, cpu=job.cpu, include=job.include, define=job.define)
     for name, value in job.variables.items():
         obj.set_global(name, value)
@@ -273,7 +275,7 @@ def _hexadecimal(value: int | None) -> str:
 
 def options_for(backend: str, asked: Mapping[str, Any], say: Callable[[str], None]) -> DeviceOptions:
     """The size of the NIC. Raises BpfnicError where sizes are asked of the kernel, which has its own."""
-    if backend == "linux" and asked:
+    if backend == KERNEL and asked.keys() - {"waves"}:
         name = next(iter(asked)).replace("_", "-")
         raise BpfnicError(f"--{name} is a size of the NIC; the linux backend is the kernel")
     return DeviceOptions(**asked, say=say)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import struct
 import subprocess
@@ -269,3 +270,24 @@ def test_a_program_whose_values_the_kernel_does_not_record_is_not_compared(bpfni
     status, _, err = bpfnic("run", program, "--pcap", SAMPLE, "--backend", "linux", "--check")
     assert status == 2
     assert re.search(r"linux doesn't record what bpf_ktime_get_ns returns \(instruction \d+: .*program.bpf.c:\d+", err)
+
+
+def test_a_terminal_shows_the_progress_of_a_long_run(source, tmp_path):
+    frames = capture(tmp_path / "in.pcapng", [bytes(60)] * 16_000)
+    ours, theirs = pty.openpty()
+    command = [os.path.join(os.path.dirname(sys.executable), "bpfnic"), "run", COUNTER, "--pcap", frames]
+    done = subprocess.Popen([*command, "--backend", "golden"], stdout=subprocess.PIPE, stderr=theirs, text=True)
+    os.close(theirs)
+    shown = b""
+    while chunk := _read(ours):
+        shown += chunk
+    os.close(ours)
+    assert done.wait(60) == 0 and "16,000" in done.stdout.read()
+    assert re.search(rb"\d+%", shown), shown
+
+
+def _read(terminal):
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # Linux's way to say that the other end is closed
+        return b""

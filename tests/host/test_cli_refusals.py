@@ -199,6 +199,7 @@ def test_rules_that_are_not_there(refused, source, tmp_path):
         (["--waves", "out.fst"], "no signals to write waves of"),
         (["--backend", "paper"], "no backend 'paper'; there are golden, linux, rtl"),
         (["--backend", "linux", "--threads", "8"], "--threads is a size of the NIC"),
+        (["--backend", "linux", "--timing", "pcap"], "--timing pcap: the kernel takes the packets one by one"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
