@@ -14,6 +14,8 @@ from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import ReleaseTrace
 from bpfnic.hdl.packets.receive import Arrival
 from bpfnic.hdl.packets.records import BufferStrobe, Completion, Departure, Kind, Outcome, Place
+from bpfnic.spec.causes import Cause
+from bpfnic.spec.programs import XdpAction
 
 NO_ACTION = 15  # egress user bits 6..3 when no program ran
 
@@ -113,6 +115,8 @@ class Collect(Component):
             self.trace.ingress.eq(ingress),
             self.trace.queued.eq(fits),
             self.trace.egress.eq(outcome.egress),
+            self.trace.action.eq(Mux(outcome.kind == Kind.ABORTED, XdpAction.XDP_ABORTED, outcome.kind.as_value() + 1)),
+            self.trace.cause.eq(Mux(outcome.kind == Kind.ABORTED, outcome.cause, Cause.NONE)),
         ]
         return m
 
