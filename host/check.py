@@ -97,15 +97,28 @@ def where_it_began(
     ours, theirs = _by_packet(actual), _by_packet(expected)
     for number in [difference.packet] if difference.packet is not None else order:
         pairs = zip_longest(ours.get(number, ()), theirs.get(number, ()))
-        if pair := next((pair for pair in pairs if pair[0] != pair[1]), None):
+        if pair := next((pair for pair in pairs if _parted(*pair)), None):
             return pair
     return None
 
 
+def _parted(ours: Retirement | None, theirs: Retirement | None) -> bool:
+    """Whether an instruction did something else. Addresses count where both say one: a device needn't tell where its
+    helpers look."""
+    if ours is None or theirs is None:
+        return True
+    if ours.address is None or theirs.address is None:
+        ours, theirs = replace(ours, address=None), replace(theirs, address=None)
+    return ours != theirs
+
+
 def _by_packet(retirements: Sequence[Retirement]) -> dict[int, list[Retirement]]:
+    """In the order in which they retired; the last one, behind which nothing comes, goes on nowhere."""
     result: dict[int, list[Retirement]] = {}
     for retirement in retirements:
         result.setdefault(retirement.arrival, []).append(retirement)
+    for listed in result.values():
+        listed[-1] = replace(listed[-1], next_pc=listed[-1].pc)
     return result
 
 

@@ -250,7 +250,7 @@ class _Bench:
         sides = ((self.job.backend, ours), (REFERENCE, theirs))
         if (ours.register, ours.value) != (theirs.register, theirs.value):
             lines += [f"{name}: {_written(one)}" for name, one in sides]
-        if ours.address != theirs.address:
+        if None not in (ours.address, theirs.address) and ours.address != theirs.address:
             lines += [f"{name}: address {_hexadecimal(one.address)}" for name, one in sides]
         if ours.next_pc != theirs.next_pc:
             lines += [f"{name}: goes on at instruction {one.next_pc - entry}" for name, one in sides]
