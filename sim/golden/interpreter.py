@@ -365,6 +365,7 @@ def _call_helper(row: Row, instruction: Instruction) -> Callable[[Thread], Suspe
         if number not in thread.helpers:
             raise Trap(Cause.HELPER)
         result = yield from thread.helpers[number](thread)
+        thread._address = None  # what a helper reads is not the call's access
         if isinstance(result, TailCall):
             thread._written = None
             return result.entry
