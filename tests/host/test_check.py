@@ -1,6 +1,8 @@
 """--check against devices that really differ: golden NICs with one fault each, in the program store, in the packet path
 or in a counter. What is reported must be the fault that was put in."""
 
+import json
+import re
 import struct
 from dataclasses import replace
 
@@ -54,22 +56,36 @@ class Faulty(GoldenTransport):
 
 
 @pytest.fixture
-def job(tmp_path, monkeypatch):
-    """A function that runs the job with --check on a NIC of the class it is given."""
+def files(tmp_path):
+    """The program and the capture."""
     source, capture = tmp_path / "mark.bpf.c", tmp_path / "in.pcapng"
     source.write_text(SOURCE)
     packets = [pcap.Packet(1000 * i, frame) for i, frame in enumerate(FRAMES)]
     pcap.write(capture, pcap.Capture([pcap.Interface("eth0")], packets))
+    return source, capture
+
+
+@pytest.fixture
+def install(monkeypatch):
+    """Makes NICs of a class the backend "faulty"."""
     real = nic.open_device
 
-    def job(transport_class, **changes):
+    def install(transport_class):
         def open_device(backend, options):
-            if backend == "faulty":
-                return RegisterDevice(transport_class(options))
-            return real(backend, options)
+            return RegisterDevice(transport_class(options)) if backend == "faulty" else real(backend, options)
 
         monkeypatch.setattr(nic, "open_device", open_device)
-        return run.run(run.Job(source, capture, "faulty", check=True, **changes))["check"]
+
+    return install
+
+
+@pytest.fixture
+def job(files, install):
+    """Runs the job with --check on a NIC of the class it is given."""
+
+    def job(transport_class, **changes):
+        install(transport_class)
+        return run.run(run.Job(*files, "faulty", check=True, **changes))["check"]
 
     return job
 
@@ -95,6 +111,21 @@ def test_a_wrong_constant_is_found_at_its_instruction_and_line(job):
     assert "packet 2, instruction" in trace and "0x99" in trace
     assert f"mark.bpf.c:{line_of('data[12] == 0x99')}: " in trace
     assert "faulty: goes on at instruction" in trace and "golden: goes on at instruction" in trace
+
+
+def test_the_command_line_shows_a_difference_and_exits_with_1(bpfnic, files, install):
+    source, capture = files
+    arguments = ["run", source, "--pcap", capture, "--backend", "faulty", "--check"]
+    install(Faulty)
+    status, out, _ = bpfnic(*arguments)
+    assert (status, out.splitlines()[-1]) == (0, "faulty = golden")
+    install(with_fault(0x99, 0x98))
+    status, out, _ = bpfnic(*arguments)
+    assert status == 1
+    assert "faulty differs from golden: packet 2 (64 bytes at port0), verdict: " in out
+    assert re.search(r"^  packet 2, instruction \d+: if w\d == 0x99 goto", out, re.MULTILINE)
+    status, out, _ = bpfnic(*arguments, "--json")
+    assert status == 1 and json.loads(out)["check"]["packet"] == 2
 
 
 def test_a_wrong_byte_is_found_with_its_offset_and_register(job):
