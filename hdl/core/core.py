@@ -184,7 +184,8 @@ class Core(Component):
         left, right = Staged(pipeline, 7, left_7, "left"), Staged(pipeline, 7, right_7, "right")
         addend = staged(7, Mux(control.at(7).addend == Addend.RIGHT, right_7, distance.at(7).as_signed()), "addend")
 
-        # A second half: a load gives what the first one found, a store shifts down what that one has stored already.
+        # A second half: a load passes on what the first one found (the result of other loads is 0), a store shifts down
+        # what that one has stored already.
         second_load = second.at(7) & (control.at(7).access == Access.LOAD)
         second_store = staged(7, second.at(7) & (control.at(7).access == Access.STORE), "second_store")
         unit_7 = Mux(second_load, Unit.LOGIC, Mux(second_store.at(7), Unit.SHIFT, control.at(7).unit))
@@ -350,7 +351,9 @@ class Core(Component):
         own = {"size": control.at(13).size, "extend": control.at(13).extend, "cut": control.at(13).cut}
         theirs = {"size": answers.size, "extend": answers.extend, "cut": 0}
         answered = answers.write & answers.free
-        raw = Mux(answered, answers.value, Mux(local.at(13), self.local.read_data, joined.at(13)))
+        found = Signal(64)
+        m.d.comb += found.eq(Mux(local.at(13), self.local.read_data, joined.at(13)))
+        raw = Mux(answered, answers.value, found)
         written = extended(m, raw, **{name: Mux(answered, theirs[name], own[name]) for name in own})
         m.d.comb += [
             generations.answered.eq(answers.thread),
@@ -374,7 +377,7 @@ class Core(Component):
             requests.call.service.eq(control.at(13).service),
             requests.call.call.eq(control.at(13).call),
             requests.call.flags.eq(control.at(13).kind == Kind.FLAGS),
-            requests.call.data.eq(written),
+            requests.call.data.eq(found),
         ]
 
         # ---- Threads begin, go on, end

@@ -144,11 +144,11 @@ def _work(row: Row) -> dict:
     if operation is Operation.EXIT:
         return {"flow": Flow.EXIT, "left": Register.LINK, "addend": Addend.ZERO, "unit": Unit.SUM, "size": 3}
 
-    access = {"addend": Addend.OFFSET, "aligned": 1, "size": log2}
+    access = {"addend": Addend.OFFSET, "aligned": 1, "size": log2, "logic": Logic.RIGHT}
     if operation in (Operation.LDX, Operation.LDXS):
         return result | access | {"access": Access.LOAD, "left": Register.SRC,
                                   "extend": int(operation is Operation.LDXS)}  # fmt: skip
-    moved = {"left": Register.DST, "right": Register.SRC, "unit": Unit.LOGIC, "logic": Logic.RIGHT}
+    moved = {"left": Register.DST, "right": Register.SRC, "unit": Unit.LOGIC}
     if operation in (Operation.ST, Operation.STX):
         immediate = Immediate.IMM if operation is Operation.ST else Immediate.NONE
         return access | moved | {"access": Access.STORE, "immediate": immediate}

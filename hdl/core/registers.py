@@ -116,10 +116,11 @@ class Generations(Component):
         m = Module()
         m.submodules.memory = array = memory.Memory(shape=GENERATION_BITS, depth=self.config.threads, init=[])
         write = array.write_port()
-        # Entries and counts both start as zeros, but an entry that was never written must not look new: the count is
-        # kept upside down.
-        m.d.comb += [write.en.eq(self.end), write.addr.eq(self.ended), write.data.eq(~(self.ended_generation + 1))]
+        # All memories start as zeros, but an entry that was never written must not look new: generations begin with 1,
+        # which is kept as 0.
+        kept = (self.ended_generation + 1)[:GENERATION_BITS] ^ 1
+        m.d.comb += [write.en.eq(self.end), write.addr.eq(self.ended), write.data.eq(kept)]
         for thread, out in ((self.reader, self.reader_generation), (self.answered, self.answered_generation)):
             read = array.read_port(domain="comb")
-            m.d.comb += [read.addr.eq(thread), out.eq(~read.data)]
+            m.d.comb += [read.addr.eq(thread), out.eq(read.data ^ 1)]
         return m

@@ -35,14 +35,14 @@ class Step(Enum, shape=3):
 
 
 KEY = {"kind": Kind.KEY, "left": Register.R2, "addend": Addend.ZERO, "access": Access.LOAD, "size": LOG2_BYTES[32],
-       "right": Register.R1, "side": 1, "unit": Unit.NONE, "write": 1, "to": Register.R0}  # fmt: skip
+       "logic": Logic.RIGHT, "right": Register.R1, "side": 1, "write": 1, "to": Register.R0}  # fmt: skip
 """Reads a helper's key, which has four bytes in every map type of spec.engine."""
 
 _SEND = {"kind": Kind.SEND, "left": Register.WORD, "addend": Addend.ZERO, "unit": Unit.SUM, "size": LOG2_BYTES[64],
          "right": Register.R1, "side": 1, "write": 1, "to": Register.R0}  # fmt: skip
 
 _LOAD = {"kind": Kind.LOAD, "left": Register.R3, "addend": Addend.PROGRESS, "access": Access.LOAD,
-         "size": LOG2_BYTES[64], "unit": Unit.NONE, "write": 1, "to": Register.WORD}  # fmt: skip
+         "size": LOG2_BYTES[64], "logic": Logic.RIGHT, "write": 1, "to": Register.WORD}  # fmt: skip
 
 _STORE = {"kind": Kind.STORE, "left": Register.TARGET, "right": Register.WORD, "addend": Addend.PROGRESS,
           "access": Access.STORE, "size": LOG2_BYTES[64], "unit": Unit.LOGIC, "logic": Logic.RIGHT,

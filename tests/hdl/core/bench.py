@@ -262,7 +262,7 @@ class _Golden:
                 expected["next_pc"], seen["next_pc"] = model.next_pc, core["next_pc"]
             if model.address is not None and _accesses(model):
                 expected["address"], seen["address"] = model.address, core["address"] if core["memory"] else None
-            assert seen == expected, f"{where}, instruction {index}: {model.instruction}"
+            assert seen == expected, f"{where}, instruction {index}: {model.instruction}: {seen}, not {expected}"
         assert len(self.run.retired) == len(self.retired), where
         assert self.run.cause == self.cause, f"{where} after pc {self.thread.pc}"
         if self.verdict is not None:

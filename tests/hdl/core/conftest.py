@@ -7,7 +7,7 @@ import pytest
 from bpfnic.hdl.config import NicConfig
 from tests.hdl.core import bench
 
-CONFIG = NicConfig(program_slots=256, map_bytes=4096, maps=16, trace=True)
+CONFIG = NicConfig(program_slots=2048, map_bytes=4096, maps=16, trace=True)
 
 
 class Device:

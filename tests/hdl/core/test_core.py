@@ -1,12 +1,240 @@
 """The core alone, with models around it, against the golden interpreter."""
 
+import pytest
+
+from bpfnic.sim.golden.maps import Descriptor
+from bpfnic.spec import addresses, engine
 from bpfnic.spec.assembly import assemble
+from bpfnic.spec.causes import Cause
+from bpfnic.spec.maps import MapType
+from tests import vectors
 from tests.hdl.core.bench import Scenario
 
 FRAME = bytes(range(64))
+ENTRY = 0
+
+
+def final_registers(run) -> dict[int, int]:
+    """Registers that the packet's program wrote, at its end, without the ones of which each frame has its own."""
+    return {record["register"]: record["value"] for record in run.retired if record["write"] and record["register"] < 6}
+
+
+def executed(vector: vectors.Vector) -> bool:
+    return all(engine.executes(row, engine.GROUPS, engine.FEATURES) for row in vector.rows)
+
+
+VECTORS = [vector for vector in vectors.read_all() if executed(vector)]
+FILES = sorted({vector.name.split(":")[0] for vector in VECTORS})
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_vectors(core, file):
+    for vector in VECTORS:
+        if vector.name.split(":")[0] != file:
+            continue
+        code = vector.code(addresses.MAP_VALUES, ENTRY)
+        result = core.check(Scenario({ENTRY: code}, [(ENTRY, vector.packet)], map=vector.map, budget=vector.budget))
+        run = result.runs[0]
+        assert run.cause == vector.trap, vector.name
+        registers = final_registers(run)
+        for number, value in vector.registers.items():
+            if number in registers:
+                assert registers[number] == value, vector.name
+        if vector.packet_after is not None:
+            assert run.frame == vector.packet_after, vector.name
+        if vector.map_after is not None:
+            assert result.map[: len(vector.map_after)] == vector.map_after, vector.name
 
 
 def test_thin_path(core):
     code = assemble("r0 = 2\nexit")
     result = core.check(Scenario({0: code}, [(0, FRAME)] * 3))
     assert [run.verdict for run in result.runs] == [2, 2, 2]
+    assert [run.cause for run in result.runs] == [Cause.NONE] * 3
+
+
+def helper_program(call: str) -> bytes:
+    """Calls a map helper with the key that the packet's first byte picks, and returns r0's low half."""
+    return assemble(f"r2 = *(u32 *)(r1 + 0)\nr1 = *(u8 *)(r2 + 0)\n*(u32 *)(r10 - 4) = r1\n{call}\nexit")
+
+
+def map_descriptor(size: int, stride: int, base: int = 0, cpu_stride: int = 0, entries: int = 8) -> Descriptor:
+    return Descriptor(MapType.ARRAY, base, entries, stride, size, cpu_stride)
+
+
+HANDLE = f"r1 = {addresses.map_handle(3)} ll"
+PACKETS = [(0, bytes([index, *range(63)])) for index in range(12)]  # keys 8 to 11 lie outside
+
+
+@pytest.mark.parametrize("threads", [1, 16])
+def test_lookup(core, threads):
+    code = helper_program(f"""
+        {HANDLE}
+        r2 = r10
+        r2 += -4
+        call 1
+        if r0 == 0 goto +2
+        r1 = 1
+        lock *(u64 *)(r0 + 0) += r1
+    """)
+    scenario = Scenario({0: code}, PACKETS * 3, descriptors={3: map_descriptor(8, 8, 64)}, threads=threads)
+    result = core.check(scenario)
+    assert [run.verdict for run in result.runs[6:10]] == [addresses.MAP_VALUES + 64 + 8 * 6,
+                                                          addresses.MAP_VALUES + 64 + 8 * 7, 0, 0]  # fmt: skip
+    assert result.map[64 : 64 + 64] == (3).to_bytes(8, "little") * 8
+
+
+@pytest.mark.parametrize("threads", [1, 16])
+@pytest.mark.parametrize("source", ["r10 - 72", "r6", "map"])
+@pytest.mark.parametrize("size", [1, 7, 8, 9, 64])
+def test_update(core, size, source, threads):
+    """Values from stack, packet and map memory, at addresses and strides of any alignment."""
+    pointer = {"r10 - 72": "r3 = r10\nr3 += -72", "r6": "r3 = r6\nr3 += 3", "map": "r3 = 0x10000501 ll"}[source]
+    code = assemble(f"""
+        r6 = *(u32 *)(r1 + 0)
+        r1 = *(u8 *)(r6 + 0)
+        *(u32 *)(r10 - 4) = r1
+        r1 = *(u64 *)(r6 + 5)
+        *(u64 *)(r10 - 72) = r1
+        *(u64 *)(r10 - 64) = r1
+        *(u64 *)(r10 - 16) = r1
+        {HANDLE}
+        r2 = r10
+        r2 += -4
+        {pointer}
+        r4 = 0
+        call 2
+        exit
+    """)
+    packets = [(0, bytes([index, *(17 * index + i & 255 for i in range(99))])) for index in range(12)]
+    result = core.check(
+        Scenario({0: code}, packets * 2, map=bytes(range(256)) * 8, threads=threads, budget=14,
+                 descriptors={3: map_descriptor(size, size, 5)})
+    )  # fmt: skip
+    assert [run.verdict for run in result.runs[:12]] == [0] * 8 + [-7 & 0xFFFFFFFF] * 4
+
+
+@pytest.mark.parametrize("key", ["r10 - 6", "map + 14", "packet + 3", "r10 - 2", "map + 4093"])
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_keys_anywhere(core, key, call):
+    base, offset = key.split(" ", 1)
+    start = {"r10": "r2 = r10", "map": "r2 = 0x10000000 ll", "packet": "r2 = *(u32 *)(r1 + 0)"}[base]
+    code = assemble(f"""
+        r3 = r10
+        r3 += -16
+        {start}
+        r2 += {offset.replace(" ", "").replace("+", "")}
+        {HANDLE}
+        r4 = 0
+        call {call}
+        exit
+    """)
+    frame = bytes([9, 9, 9, 5, 0, 0, 0, *range(30)])
+    descriptors = {3: map_descriptor(4, 4)}
+    core.check(Scenario({0: code}, [(0, frame)] * 5, map=bytes(14) + b"\3\0\0\0", descriptors=descriptors))
+
+
+@pytest.mark.parametrize("flags", [0, 1, 2, 3, 1 << 32, -1])
+def test_flags_and_wrong_handles(core, flags):
+    code = assemble(f"""
+        r2 = r10
+        r2 += -4
+        *(u32 *)(r10 - 4) = 1
+        r3 = r2
+        r4 = {flags} ll
+        {HANDLE}
+        call 2
+        r6 = r0
+        r1 = {addresses.map_handle(4)} ll
+        r2 = r10
+        r2 += -4
+        call 1
+        exit
+    """)
+    result = core.check(Scenario({0: code}, [(0, FRAME)] * 20, descriptors={3: map_descriptor(4, 4)}))
+    assert {run.cause for run in result.runs} == {Cause.MAP}
+
+
+def test_other_helpers(core):
+    code = assemble("""
+        r6 = r1
+        call 5
+        r7 = r0
+        call 7
+        call 8
+        r8 = r0
+        r1 = r6
+        r2 = -20
+        call 44
+        r1 = r6
+        r2 = 100
+        call 65
+        r1 = *(u32 *)(r6 + 0)
+        r2 = *(u32 *)(r6 + 4)
+        *(u64 *)(r1 + 3) = r8
+        r1 = 3
+        r2 = 0
+        call 23
+        exit
+    """)
+    result = core.check(Scenario({0: code}, [(0, FRAME)] * 40))
+    assert {run.verdict for run in result.runs} == {4}
+    assert {len(run.frame) for run in result.runs} == {184}
+
+
+def test_all_threads_add_to_one_counter(core):
+    code = assemble("""
+        r1 = 1
+        r2 = 0x10000008 ll
+        lock *(u64 *)(r2 + 0) += r1
+        r0 = *(u64 *)(r2 + 0)
+        r3 = 5
+        r0 = atomic_fetch_or((u64 *)(r2 + 0), r3)
+        exit
+    """.replace("r0 = atomic_fetch_or((u64 *)(r2 + 0), r3)", "r3 = atomic_fetch_add((u64 *)(r2 + 0), r3)"))
+    result = core.check(Scenario({0: code}, [(0, FRAME)] * 200, latency=(1, 40)))
+    assert int.from_bytes(result.map[8:16], "little") == 200 * 6
+
+
+def test_compare_and_exchange(core):
+    code = assemble("""
+        r2 = 0x10000008 ll
+        r3 = 7
+        r0 = 0
+        r0 = cmpxchg_64(r2 + 0, r0, r3)
+        r4 = r0
+        r5 = 0x1122334455667788 ll
+        r0 = 0x9900000007 ll
+        w0 = cmpxchg32_32(r2 + 0, w0, w5)
+        exit
+    """)
+    core.check(Scenario({0: code}, [(0, FRAME)] * 5, threads=1))
+    core.check(Scenario({0: code}, [(0, FRAME)] * 50))
+
+
+def test_budget_is_exact(core):
+    code = assemble("r0 = 1\nr0 += 1\nr0 += 1\nexit")
+    for budget, cause in ((3, Cause.BUDGET), (4, Cause.NONE), (0, Cause.BUDGET)):
+        result = core.check(Scenario({0: code}, [(0, FRAME)] * 20, budget=budget))
+        assert {run.cause for run in result.runs} == {cause}
+
+
+def test_no_packet_sees_an_earlier_ones_registers(core):
+    """More packets than generations: every register reads as it does at the start."""
+    dirty = "".join(f"r{n} = {n + 77}\n" for n in range(10))
+    code = assemble(f"{dirty}call pc+1 frame 0\nexit\n{dirty}exit")
+    clean = assemble("r0 += r1\n" + "".join(f"r0 += r{n}\n" for n in range(2, 10)) + "call pc+1 frame 0\nexit\n"
+                     + "".join(f"r0 += r{n}\n" for n in range(6, 10)) + "exit")  # fmt: skip
+    packets = [(64, FRAME)] * 300 + [(128 if n % 3 else 0, FRAME) for n in range(700)] + [(64, FRAME)] * 300
+    idle = assemble("exit")
+    result = core.check(Scenario({0: code, 128: idle, 64: clean}, packets, threads=1))
+    assert {run.verdict for run in result.runs[:300] + result.runs[-300:]} == {addresses.CONTEXT}
+
+
+@pytest.mark.parametrize("ready, least", [(16, 0.97), (10, 0.97), (5, 0.48)])
+def test_instructions_a_clock(core, ready, least):
+    """Ten ready threads keep the core full."""
+    body = "".join(f"r{n % 10} += {n}\n" for n in range(100))
+    result = core.check(Scenario({0: assemble(f"{body}if r1 == r2 goto +1\nexit\nexit")}, [(0, FRAME)] * 8 * ready,
+                                 threads=ready, stall=0))  # fmt: skip
+    assert least <= result.retired / result.clocks <= 1
