@@ -27,7 +27,7 @@ class Answers(Component):
     free : the register file can be written in this clock.
     done : an answer was dealt with: `thread` may go on, and if `write` its register is written in this clock: `entry`,
         `value`, with `size` and `extend`. final, register : see Expected.
-    engine_done : it is an engine's answer that neither traps nor goes on with a copy.
+    engine_done : it is an engine's answer that ends its instruction.
     asking, copying : threads; `engine_says` of the last answer to `asking`, and the `copy_bytes` of the one to
         `copying`, in the same clock.
     """
@@ -113,7 +113,7 @@ class Answers(Component):
             self.extend.eq(from_map & expected.extend),
             self.final.eq(expected.final & ~(from_engine & (says.copy | says.trap))),
             self.register.eq(expected.register),
-            self.engine_done.eq(self.done & from_engine & ~says.copy & ~says.trap),
+            self.engine_done.eq(self.done & from_engine & self.final),
         ]
 
         for name, value, reader, out in (

@@ -18,7 +18,7 @@ from bpfnic.hdl.core.scheduler import Scheduler
 from bpfnic.hdl.core.staged import Staged
 from bpfnic.hdl.core.steps import next_step, this_pass
 from bpfnic.hdl.core.threads import ProgramCounter, Threads
-from bpfnic.hdl.interfaces import CorePorts, Finish, MapOperation
+from bpfnic.hdl.interfaces import CorePorts, Finish, MapCall, MapOperation
 from bpfnic.spec import addresses, isa
 from bpfnic.spec.causes import Cause
 
@@ -240,7 +240,10 @@ class Core(Component):
             check.size.eq(control_9.size),
             check.aligned.eq(control_9.aligned),
         ]
-        cause = staged(9, Mux(cause.at(9).any(), cause.at(9), check.cause), "cause_of_end")
+        # A key that can't be read: a look-up still asks whether there is such a map at all, for a wrong handle is the
+        # first thing that a helper finds.
+        no_key = staged(9, (control_9.kind == Kind.KEY) & check.cause.any() & ~cause.at(9).any(), "no_key")
+        cause = staged(9, Mux(cause.at(9).any(), cause.at(9), Mux(no_key.at(9), 0, check.cause)), "cause_of_end")
         traps = cause.at(9).any()
         returns = control_9.flow == Flow.EXIT
         ends_9 = traps | (returns & ~progress.at(9).frame.any())
@@ -271,8 +274,8 @@ class Core(Component):
             m.d.comb += next_pc_9.eq(pc_after.at(9))
         next_pc = Staged(pipeline, 9, next_pc_9, "next_pc")
         m.d.comb += [
-            after.step.eq(next_step(m, step=progress.at(9).step, kind=control_9.kind, shared=check.shared,
-                                    split=split.at(9), last=last.at(9))),
+            after.step.eq(next_step(m, step=progress.at(9).step, kind=control_9.kind, no_key=no_key.at(9),
+                                    shared=check.shared, split=split.at(9), last=last.at(9))),
             after.skip.eq(Mux(split.at(9), check.first_bytes, 0)),
             after.piece.eq(piece.at(9)),
             after.last.eq(last.at(9)),
@@ -295,7 +298,7 @@ class Core(Component):
             expected_9.size.eq(control_9.size),
             expected_9.extend.eq(control_9.extend),
             expected_9.zero.eq(copied),
-            expected_9.final.eq(~repeats | copied),
+            expected_9.final.eq((~repeats & ~no_key.at(9)) | copied),
         ]
         with m.If(split.at(9)):
             m.d.comb += [expected_9.entry.eq(WORD_ENTRY), expected_9.size.eq(3), expected_9.extend.eq(0)]
@@ -307,7 +310,7 @@ class Core(Component):
         result = Staged(pipeline, 9, alu.result, "result")
         address = Staged(pipeline, 9, alu.sum[:32], "address")
         acts = valid.at(9) & ~traps
-        local = staged(9, acts & (control_9.access != Access.NONE) & ~check.shared, "local", reset=True)
+        local = staged(9, acts & (control_9.access != Access.NONE) & ~check.shared & ~no_key.at(9), "local", reset=True)
         shared = staged(9, acts & check.shared, "shared", reset=True)
         asking = staged(9, acts & asks, "asking", reset=True)
         writes = staged(9, ends.at(9) | (acts & control_9.write & ~waits_9), "writes", reset=True)
@@ -375,7 +378,7 @@ class Core(Component):
             requests.call.thread.eq(thread.at(13)),
             requests.call.serves.eq(control.at(13).kind == Kind.SERVICE),
             requests.call.service.eq(control.at(13).service),
-            requests.call.call.eq(control.at(13).call),
+            requests.call.call.eq(Mux(no_key.at(13), MapCall.LOOKUP, control.at(13).call)),
             requests.call.flags.eq(control.at(13).kind == Kind.FLAGS),
             requests.call.data.eq(found),
         ]

@@ -32,6 +32,7 @@ class Step(Enum, shape=3):
     LOAD = 4
     STORE = 5
     EXCHANGE = 6
+    NO_KEY = 7  # the key can't be read: MAP if the engine says that there is no such map, otherwise MEMORY_ACCESS
 
 
 KEY = {"kind": Kind.KEY, "left": Register.R2, "addend": Addend.ZERO, "access": Access.LOAD, "size": LOG2_BYTES[32],
@@ -83,23 +84,25 @@ def this_pass(m: Module, decoded: Control, step: Step, engine_says) -> tuple[Con
             m.d.comb += word(_LOAD)
         with m.Case(Step.STORE):
             m.d.comb += word(_STORE)
+        with m.Case(Step.NO_KEY):
+            m.d.comb += control.cause.eq(Mux(engine_says.trap, Cause.MAP, Cause.MEMORY_ACCESS))
         with m.Case(Step.EXCHANGE):
             m.d.comb += [word(_EXCHANGE), control.size.eq(decoded.size)]
     return control, begins
 
 
-def next_step(m: Module, *, step, kind: Kind, shared, split, last) -> Signal:
+def next_step(m: Module, *, step, kind: Kind, no_key, shared, split, last) -> Signal:
     """The thread's step after a pass.
 
-    step : of this pass. shared : its access goes to map memory; split : and only its first half. last : a STORE's was
-    the last of the value's words.
+    step : of this pass. no_key : a KEY may not read where its key is. shared : its access goes to map memory; split : and
+    only its first half. last : a STORE's was the last of the value's words.
     """
     after = Signal(Step)
     with m.Switch(kind):
         with m.Case(Kind.FLAGS):
             m.d.comb += after.eq(Step.KEY)
         with m.Case(Kind.KEY):
-            m.d.comb += after.eq(Mux(shared, Step.SEND, Step.ENGINE))
+            m.d.comb += after.eq(Mux(no_key, Step.NO_KEY, Mux(shared, Step.SEND, Step.ENGINE)))
         with m.Case(Kind.SEND):
             m.d.comb += after.eq(Step.ENGINE)
         with m.Case(Kind.LOAD):

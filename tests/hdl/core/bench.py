@@ -264,7 +264,7 @@ class _Golden:
                 expected["address"], seen["address"] = model.address, core["address"] if core["memory"] else None
             assert seen == expected, f"{where}, instruction {index}: {model.instruction}: {seen}, not {expected}"
         assert len(self.run.retired) == len(self.retired), where
-        assert self.run.cause == self.cause, f"{where} after pc {self.thread.pc}"
+        assert self.run.cause == self.cause, f"{where} at pc {self.thread.pc}, registers {self.thread.registers}"
         if self.verdict is not None:
             assert self.run.verdict == self.verdict, where
         assert self.run.frame == self.buffer.frame, where

@@ -238,3 +238,12 @@ def test_instructions_a_clock(core, ready, least):
     result = core.check(Scenario({0: assemble(f"{body}if r1 == r2 goto +1\nexit\nexit")}, [(0, FRAME)] * 8 * ready,
                                  threads=ready, stall=0))  # fmt: skip
     assert least <= result.retired / result.clocks <= 1
+
+
+@pytest.mark.parametrize("handle, cause", [(3, Cause.MEMORY_ACCESS), (4, Cause.MAP), (99, Cause.MAP)])
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_wrong_handles_come_before_wrong_keys(core, call, handle, cause):
+    code = assemble(f"r1 = {addresses.map_handle(handle)} ll\nr2 = 8\nr4 = 0\ncall {call}\nexit")
+    result = core.check(Scenario({0: code}, [(0, FRAME)] * 20, descriptors={3: map_descriptor(4, 4)}))
+    assert {run.cause for run in result.runs} == {cause}
+    assert result.retired == 20 * 3
