@@ -29,7 +29,7 @@ def Start(config: NicConfig) -> data.StructLayout:
 
 
 def Finish(config: NicConfig) -> data.StructLayout:
-    """Core -> packet path: a thread is done. `verdict`: low half of r0; `cause` (spec.causes): 0 after an exit."""
+    """Core -> packet path: a thread is done. `cause` (spec.causes): 0 after an exit; `verdict`: low half of r0 then."""
     return data.StructLayout({"thread": range(config.threads), "verdict": 32, "cause": 4})
 
 
@@ -283,7 +283,8 @@ def InterfaceStatus(config: NicConfig) -> data.StructLayout:
 def RetireTrace(config: NicConfig) -> data.StructLayout:
     """One retired instruction of a core. `pending`: the value (if any) comes later, with a ResultTrace of that thread.
     write: `register` (0..9) gets `value`. sampled: the value is one that a program can't compute (clock, random
-    number). address: of the memory access, if `memory`. A trap retires nothing; it shows as a Finish with a cause."""
+    number). address: of the memory access, if `memory`. A trap retires nothing; it shows as a Finish with a cause (a
+    call of a map helper that traps after its request has shown as pending, and gets no ResultTrace)."""
     return data.StructLayout(
         {
             "valid": 1,

@@ -94,8 +94,8 @@ def this_pass(m: Module, decoded: Control, step: Step, engine_says) -> tuple[Con
 def next_step(m: Module, *, step, kind: Kind, no_key, shared, split, last) -> Signal:
     """The thread's step after a pass.
 
-    step : of this pass. no_key : a KEY may not read where its key is. shared : its access goes to map memory; split : and
-    only its first half. last : a STORE's was the last of the value's words.
+    step : of this pass. no_key : a KEY may not read where its key is. shared : its access goes to map memory; split :
+    and only its first half. last : a STORE's was the last of the value's words.
     """
     after = Signal(Step)
     with m.Switch(kind):
