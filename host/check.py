@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from itertools import zip_longest
 
-from bpfnic.host.device import Arrival, Pacing, PacketResult, Recording, Retirement, Traffic
+from bpfnic.host.device import Arrival, Capabilities, Pacing, PacketResult, Recording, Retirement, Traffic
 from bpfnic.spec.programs import XdpAction
 
 MapContents = dict[str, dict[bytes, list[bytes]]]
@@ -19,9 +19,10 @@ MapContents = dict[str, dict[bytes, list[bytes]]]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one device did: its name, the run, counters that began at 0, and all map contents afterwards."""
+    """What one device did: its name, what it has, the run, counters that began at 0, and all maps afterwards."""
 
     device: str
+    capabilities: Capabilities
     traffic: Traffic
     counters: dict[str, int | list[int]]
     maps: MapContents

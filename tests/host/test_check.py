@@ -238,7 +238,7 @@ def test_overtaking_is_a_difference_only_between_the_same_interfaces():
 
     def evidence(order):
         departures = [Departure(1, FRAMES[0], number) for number in order]
-        return Evidence("device", Traffic(packets, departures), {}, {})
+        return Evidence("device", None, Traffic(packets, departures), {}, {})
 
     def difference(order):
         return check.compare(evidence(order), evidence(order), arrivals, range(3), Pacing())

@@ -1,0 +1,160 @@
+"""The same program, maps and packets on every device that runs them, and whether the devices agree."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from bpfnic.host import check, listing, rules
+from bpfnic.host.check import Difference, Evidence
+from bpfnic.host.device import Arrival, DeviceOptions, OnStep, Pacing, Retirement, Traffic
+from bpfnic.host.nic import Nic, interface_name
+from bpfnic.host.object import Object, Program
+from bpfnic.spec import addresses, helpers
+from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.isa import Operation, find
+
+REFERENCE = "golden"
+_NOT_COMPUTED = frozenset(
+    helpers.BY_NAME[name].number for name in ("ktime_get_ns", "get_prandom_u32", "get_smp_processor_id")
+)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A program of an object with its rules (one file's after the other), frames and their pacing, and the device that
+    it is about. `ifindexes` by port; a port p that isn't named has p + 1."""
+
+    backend: str
+    obj: Object
+    arrivals: Sequence[Arrival]
+    pacing: Pacing = Pacing()
+    options: DeviceOptions = DeviceOptions()
+    name: str | None = None
+    entries: Sequence[rules.Rules] = ()
+    ifindexes: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def program(self) -> Program:
+        return self.obj.program(self.name)
+
+    def ifindex(self, interface: int) -> int:
+        """What programs know an interface by; 0 for the host."""
+        return self.ifindexes.get(interface, interface + 1) if interface < self.options.ports else 0
+
+    def run(self, on_step: OnStep | None = None) -> Evidence:
+        """Everything on a fresh device."""
+        with self._device(self.backend, self.options) as card:
+            return _evidence(card, card.run(self.arrivals, self.pacing, on_step))
+
+    def check(self, actual: Evidence) -> dict[str, Any]:
+        """Compare what `run` gave with the reference: `reference`, `equal`, and if that is false `packet` (its number
+        or None), `difference` and `trace`, lines that say where it began."""
+        if actual.traffic.recording is None:
+            self._refuse_what_was_not_recorded(actual.device)
+            # One after the other is one CPU; a buffer as large as the kernel's.
+            options = replace(self.options, cores=1, threads=1, buffer_bytes=4096)
+            with self._device(REFERENCE, options) as card:
+                expected = _evidence(card, card.run(self.arrivals, self.pacing))
+            return self._verdict(check.compare_with_kernel(actual, expected), actual, [])
+        room = actual.capabilities.buffer_bytes - addresses.HEADROOM
+        numbers = check.replayable(self.arrivals, actual.traffic, room)
+        expected = self._replay(actual.traffic, numbers, retirements=False)
+        difference = check.compare(actual, expected, self.arrivals, numbers, self.pacing)
+        return self._verdict(difference, actual, self._trace(difference, numbers) if difference else [])
+
+    def _device(self, backend: str, options: DeviceOptions) -> Nic:
+        """A fresh device with the program on every port."""
+        card = Nic(backend, options)
+        try:
+            for port in range(card.ports):
+                card.device.set_ifindex(port, self.ifindex(port))
+            loaded = card.load(self.obj, self.name)
+            for entries in self.entries:
+                if unused := [name for name in entries if name not in card.maps]:
+                    raise BpfnicError(f"program {loaded.name} does not use map {unused[0]!r}")
+                rules.apply(entries, {name: held.device_map for name, held in card.maps.items()})
+            loaded.attach()
+        except BaseException:
+            card.close()
+            raise
+        return card
+
+    def _replay(self, traffic: Traffic, numbers: Sequence[int], retirements: bool) -> Evidence:
+        assert traffic.recording
+        recording = check.part_of(traffic.recording, numbers)
+        with self._device(REFERENCE, replace(self.options, waves=None)) as card:
+            offered = [self.arrivals[number] for number in numbers]
+            run = card.run(offered, self.pacing, replay=recording, retirements=retirements)
+            return _evidence(card, run)
+
+    def _refuse_what_was_not_recorded(self, device: str) -> None:
+        for slot, instruction in enumerate(self.program.instructions):
+            if instruction is None or find(instruction).operation is not Operation.CALL_HELPER:
+                continue
+            if instruction.imm in _NOT_COMPUTED:
+                name = helpers.find(instruction.imm).name
+                where = f"{listing.instruction(self.program, slot)} {listing.source(self.program, slot)}".rstrip()
+                raise BpfnicError(f"--check: {device} doesn't record what bpf_{name} returns ({where})")
+
+    def _verdict(self, difference: Difference | None, actual: Evidence, trace: Sequence[str]) -> dict[str, Any]:
+        result: dict[str, Any] = {"reference": REFERENCE, "equal": difference is None}
+        if difference is None:
+            return result
+        where = ""
+        if difference.packet is not None:
+            arrival = self.arrivals[difference.packet]
+            port = interface_name(arrival.interface, self.options.ports)
+            where = f"packet {difference.packet} ({len(arrival.data)} bytes at {port}), "
+        result["packet"] = difference.packet
+        result["difference"] = (
+            f"{where}{difference.what}: {actual.device} {difference.actual}, {REFERENCE} {difference.expected}"
+        )
+        result["trace"] = list(trace)
+        return result
+
+    def _trace(self, difference: Difference, numbers: Sequence[int]) -> list[str]:
+        """Lines that say at which instruction the two parted: both run once more, with every instruction listed."""
+        with self._device(self.backend, replace(self.options, waves=None)) as card:
+            again = card.run(self.arrivals, self.pacing, retirements=True)
+            executions = again.recording.executions if again.recording else []
+            entry = next(execution.entry for execution in executions if execution is not None)
+        expected = self._replay(again, numbers, retirements=True).traffic
+        theirs = [replace(one, arrival=numbers[one.arrival]) for one in expected.retirements or []]
+        pair = check.where_it_began(difference, again.retirements or [], theirs, numbers)
+        if pair is None:
+            return ["every instruction did the same on both: the difference is outside the program"]
+        return self._parting(*pair, entry)
+
+    def _parting(self, ours: Retirement | None, theirs: Retirement | None, entry: int) -> list[str]:
+        one = ours or theirs
+        assert one
+        slot = one.pc - entry
+        lines = [f"packet {one.arrival}, {listing.instruction(self.program, slot)}"]
+        if source := listing.source(self.program, slot):
+            lines.append(source)
+        if ours is None or theirs is None:
+            stopped, went = (self.backend, REFERENCE) if ours is None else (REFERENCE, self.backend)
+            return [*lines, f"{stopped} ended before it, {went} executed it"]
+        if ours.pc != theirs.pc:
+            return [*lines, f"{self.backend} is here, {REFERENCE} at instruction {theirs.pc - entry}"]
+        sides = ((self.backend, ours), (REFERENCE, theirs))
+        if (ours.register, ours.value) != (theirs.register, theirs.value):
+            lines += [f"{name}: {_written(one)}" for name, one in sides]
+        if None not in (ours.address, theirs.address) and ours.address != theirs.address:
+            lines += [f"{name}: address {_hexadecimal(one.address)}" for name, one in sides]
+        if ours.next_pc != theirs.next_pc:
+            lines += [f"{name}: goes on at instruction {one.next_pc - entry}" for name, one in sides]
+        return lines
+
+
+def _written(one: Retirement) -> str:
+    return "writes no register" if one.register is None else f"r{one.register} = {one.value:#x}"
+
+
+def _hexadecimal(value: int | None) -> str:
+    return "none" if value is None else f"{value:#x}"
+
+
+def _evidence(card: Nic, traffic: Traffic) -> Evidence:
+    contents = {name: held.device_map.dump() for name, held in card.maps.items()}
+    return Evidence(card.device.name, card.device.capabilities, traffic, card.device.counters(), contents)
