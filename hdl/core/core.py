@@ -350,7 +350,7 @@ class Core(Component):
 
         # ---- 11, 12: block RAM and multiplier; 13 WRITE: this pass's register, or an answer's
         joined = staged(12, result.at(12) | Mux(control.at(12).multiply, multiplier.product, 0), "joined")
-        m.d.comb += answers.free.eq(~writes.at(13))
+        m.d.comb += answers.free.eq(~writes.at(13) & ~asking.at(13))  # what is asked goes out as `written`
         own = {"size": control.at(13).size, "extend": control.at(13).extend, "cut": control.at(13).cut}
         theirs = {"size": answers.size, "extend": answers.extend, "cut": 0}
         answered = answers.write & answers.free
