@@ -5,7 +5,7 @@ it. The entry of a program is latched here, long after the frame got its number:
 packet has left whose number was given before its entry was moved.
 """
 
-from amaranth import Module, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.lib import stream
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import Component, In, Out
@@ -102,12 +102,10 @@ class Dispatch(Component):
         m.d.comb += [
             self.direct.valid.eq(queue.r_rdy & ~attached),
             self.direct.payload.buffer.eq(head.buffer),
-            outcome.egress.eq(config.ports),
-            outcome.kind.eq(Kind.PASSED),
+            outcome.egress.eq(Mux(of_host, head.port, config.ports)),
+            outcome.kind.eq(Mux(of_host, Kind.TRANSMITTED, Kind.PASSED)),
             outcome.data.eq(addresses.HEADROOM),
             outcome.length.eq(head.data_end - addresses.HEADROOM),
             queue.r_en.eq(launches | (self.direct.valid & self.direct.ready)),
         ]
-        with m.If(of_host):
-            m.d.comb += [outcome.egress.eq(head.port), outcome.kind.eq(Kind.TRANSMITTED)]
         return m

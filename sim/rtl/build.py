@@ -64,7 +64,9 @@ def verilog(top) -> str:
     """Verilog of an Amaranth component, without the line numbers that would make each edit a new netlist."""
     from amaranth.back import verilog
 
-    return verilog.convert(top, name="nic", emit_src=False, strip_internal_attrs=True)
+    text = verilog.convert(top, name="nic", emit_src=False, strip_internal_attrs=True)
+    # `always @*` of a constant never runs in a simulator, and its bits would stay 0; always_comb runs at time 0.
+    return text.replace("always @*", "always_comb")
 
 
 # ---------------------------------------------------------------- tools
