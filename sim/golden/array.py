@@ -19,12 +19,15 @@ class Array:
         return place if place < self.entries else None
 
     def refuses(self, key: bytes, flags: int) -> int:
-        """Why an update is an error: EINVAL, E2BIG, EEXIST, in this order."""
-        if flags > UpdateFlag.EXIST:
+        """Why an update is an error (array_map_update_elem): EINVAL, E2BIG, EEXIST, then EINVAL for LOCK: no
+        value has a spin lock."""
+        if flags & ~UpdateFlag.LOCK > UpdateFlag.EXIST:
             return EINVAL
         if self.find(key) is None:
             return E2BIG
-        return EEXIST if flags == UpdateFlag.NOEXIST else 0
+        if flags & UpdateFlag.NOEXIST:
+            return EEXIST
+        return EINVAL if flags & UpdateFlag.LOCK else 0
 
     def reserve(self, key: bytes) -> int:
         """Where an update that isn't refused writes: the value itself."""
