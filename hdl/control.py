@@ -27,8 +27,8 @@ _SEED = 0x2545_F491  # any but 0, from which a shift register does not move
 class Control(Component):
     """Members: interfaces.ControlPorts. One access at a time, writes first.
 
-    A write has bvalid 2 clocks after both its valids; one to SNAPSHOT when the counters are taken, one to MAP_DATA when
-    map memory has answered. A read has rvalid READ_CLOCKS + 3 clocks after arvalid, one of MAP_DATA when map memory has
+    A write has bvalid 3 clocks after both its valids; one to SNAPSHOT when the counters are taken, one to MAP_DATA when
+    map memory has answered. A read has rvalid READ_CLOCKS + 4 clocks after arvalid, one of MAP_DATA when map memory has
     answered.
     SLVERR: no register at the address, a write to one that is read only, wstrb other than 0b1111.
     """
@@ -69,11 +69,15 @@ class Control(Component):
                 with m.If(self.awvalid & self.wvalid):
                     m.d.comb += [self.awready.eq(1), self.wready.eq(1)]
                     m.d.sync += [address.eq(self.awaddr), data.eq(self.wdata), strobes.eq(self.wstrb), writing.eq(1)]
-                    m.next = "WRITE"
+                    m.next = "DECODE"
                 with m.Elif(self.arvalid):
                     m.d.comb += self.arready.eq(1)
                     m.d.sync += [address.eq(self.araddr), writing.eq(0)]
-                    m.next = "READ"
+                    m.next = "DECODE"
+            with m.State("DECODE"):
+                m.next = "READ"
+                with m.If(writing):
+                    m.next = "WRITE"
             with m.State("WRITE"):
                 m.d.comb += write.eq(allowed)
                 m.d.sync += self.bresp.eq(response)

@@ -1,6 +1,8 @@
 """Registers from spec.registers: each is bound to its behaviour once, and one without is an error when it is built."""
 
 from collections.abc import Iterable
+from functools import reduce
+from operator import or_
 
 from amaranth import Module, Signal, Value
 
@@ -9,12 +11,12 @@ from bpfnic.spec.registers import BY_NAME, REGISTERS, Access, Register
 
 
 class RegisterBank:
-    """Collects behaviours; `build` makes the decoder.
+    """Collects behaviours; `build` makes the decoder, which is registered: a select for each address.
 
     Attributes (signals)
     --------------------
-    address : byte address of the access. write : high in the clock of a write to it, with `data`.
-    read : high in a clock of a read of it that has effects.
+    address : byte address of the access, from at least a clock before what follows.
+    write : high in the clock of a write to it, with `data`. read : high in a clock of a read of it that has effects.
     value : what the register at `address` reads as. readable, writable : whether it may be read, written.
     """
 
@@ -23,6 +25,7 @@ class RegisterBank:
         self.address, self.data, self.write, self.read = address, data, write, read
         self.value, self.readable, self.writable = Signal(32), Signal(), Signal()
         self._values: dict[str, list[Value | int]] = {}
+        self._selects: dict[int, Signal] = {}
 
     def _bind(self, name: str, access: Access, values: Iterable[Value | int]) -> Register:
         register = BY_NAME[name]
@@ -33,8 +36,15 @@ class RegisterBank:
         self._values[name] = list(values)
         return register
 
+    def _select(self, register: Register, index: int) -> Signal:
+        place = register.address(index)
+        if place not in self._selects:
+            self._selects[place] = select = Signal(name=f"select_{register.name}{index}")
+            self._m.d.sync += select.eq(self.address == place)
+        return self._selects[place]
+
     def _strobe(self, kind: Value, register: Register, index: int) -> Value:
-        return kind & (self.address == register.address(index))
+        return kind & self._select(register, index)
 
     def constant(self, name: str, value: int) -> None:
         """Read only; an array holds a long integer, its lowest 32 bits first."""
@@ -70,13 +80,16 @@ class RegisterBank:
         for register in REGISTERS:
             if register.name not in self._values:
                 raise BpfnicError(f"register {register.name} has no behaviour")
-        with self._m.Switch(self.address):
-            for register in REGISTERS:
-                values = self._values[register.name]
-                for index in range(register.count):
-                    with self._m.Case(register.address(index)):
-                        self._m.d.comb += [
-                            self.readable.eq(1),
-                            self.writable.eq(register.access is not Access.RO),
-                            self.value.eq(values[index] if index < len(values) else 0),
-                        ]
+        shown: dict[int, tuple[Value, list[int]]] = {}  # addresses at which the same value is seen share a select
+        for register in REGISTERS:
+            for index, value in enumerate(self._values[register.name][: register.count]):
+                shown.setdefault(id(value), (Value.cast(value), []))[1].append(register.address(index))
+        selected = []
+        for value, places in shown.values():
+            select = Signal(name="show")
+            self._m.d.sync += select.eq(self.address.matches(*places))
+            selected.append(value & select.replicate(32))
+        self._m.d.comb += self.value.eq(reduce(or_, selected))
+        for signal, kinds in ((self.readable, tuple(Access)), (self.writable, (Access.RW, Access.WO))):
+            places = [r.address(i) for r in REGISTERS if r.access in kinds for i in range(r.count)]
+            self._m.d.sync += signal.eq(self.address.matches(*places))
