@@ -380,7 +380,7 @@ struct nic {
         top.advance = advance = (clocks - 1) * clock_ns;
         step();
         top.advance = advance = 0;
-        clock += clocks - 1;
+        last_work = clock += clocks - 1; // nobody had anything to do
     }
 
     int run(uint64_t clocks) {
