@@ -443,8 +443,8 @@ class Core(Component):
         return m
 
     def _pc(self, pc, distance) -> Value:
-        """A ProgramCounter `distance` slots behind `pc`."""
-        slot = pc.slot + distance
+        """A ProgramCounter `distance` slots behind `pc`, which may be the slot right behind the store."""
+        slot = Value.cast(pc) + distance
         bits = len(pc.slot)
         return Cat(slot[:bits], slot[bits:].any())
 

@@ -8,6 +8,7 @@ from bpfnic.hdl.config import NicConfig
 from tests.hdl.core import bench
 
 CONFIG = NicConfig(program_slots=2048, map_bytes=4096, maps=16, trace=True)
+SMALL = NicConfig(threads=8, program_slots=1024, buffer_bytes=4096, map_bytes=1 << 20, maps=2, trace=True)
 
 
 class Device:
@@ -26,3 +27,9 @@ class Device:
 @pytest.fixture(scope="session")
 def core(tmp_path_factory) -> Device:
     return Device(CONFIG, bench.build(CONFIG, tmp_path_factory.mktemp("core")))
+
+
+@pytest.fixture(scope="session")
+def small_core(tmp_path_factory) -> Device:
+    """Eight threads, and everything else of another size too."""
+    return Device(SMALL, bench.build(SMALL, tmp_path_factory.mktemp("small_core")))
