@@ -17,7 +17,7 @@ def PairPort(config: NicConfig) -> Signature:
     """Two neighbouring words of a buffer at once: `word` and the next one.
 
     mask: bytes to write, those of the first word lowest; none: read. data: the same for both words (rotated into place
-    by the asker). first, second: the words, exactly 2 clocks later.
+    by the asker). even, odd: the one at an even and the one at an odd address, exactly 2 clocks later.
     """
     return Signature(
         {
@@ -25,8 +25,8 @@ def PairPort(config: NicConfig) -> Signature:
             "word": Out(range(buffer_words(config))),
             "mask": Out(16),
             "data": Out(64),
-            "first": In(64),
-            "second": In(64),
+            "even": In(64),
+            "odd": In(64),
         }
     )
 
@@ -61,8 +61,6 @@ class PacketBuffers(Component):
         pair = self.pair
         row = pair.word[1:]
         begins_odd = pair.word[0]
-        swapped = Signal(2)
-        m.d.sync += swapped.eq(Cat(begins_odd, swapped))
         m.d.comb += [
             even.a.address.eq(Cat((row + begins_odd)[: len(row)], pair.buffer)),
             odd.a.address.eq(Cat(row, pair.buffer)),
@@ -70,8 +68,8 @@ class PacketBuffers(Component):
             odd.a.enable.eq(Mux(begins_odd, pair.mask[:8], pair.mask[8:])),
             even.a.write_data.eq(pair.data),
             odd.a.write_data.eq(pair.data),
-            pair.first.eq(Mux(swapped[1], odd.a.read_data, even.a.read_data)),
-            pair.second.eq(Mux(swapped[1], even.a.read_data, odd.a.read_data)),
+            pair.even.eq(even.a.read_data),
+            pair.odd.eq(odd.a.read_data),
         ]
 
         # Port B, behind a register.

@@ -14,6 +14,15 @@ def rotate_up(m: Module, word: Value, count: Value) -> Value:
     return word
 
 
+def count_run(mask: Value) -> Value:
+    """How many ones an 8-bit mask has that is a run from bit 0 on: 4 bits."""
+
+    def bit(weight: int) -> Value:
+        return Cat(mask[low] & ~mask[low + weight] for low in range(weight - 1, 7, 2 * weight)).any()
+
+    return Cat(bit(1), bit(2), bit(4), mask[7])
+
+
 def spread(mask: Value) -> Value:
     """Each bit of a byte mask for all 8 bits of its byte."""
     return Cat(bit.replicate(8) for bit in mask)

@@ -20,7 +20,7 @@ from bpfnic.hdl.packets.windows import Windows
 class PacketPath(Component):
     """Receive, buffers, windows, Dispatch, Service, Complete, Collect, Transmit. Members: PacketPathPorts.
 
-    A frame's last beat is 3 clocks before its Start; a Finish is 10 to 14 clocks before the first beat out.
+    Where nothing waits, Start is 3 clocks after a frame's last beat, and the first beat out 9 to 12 after Finish.
     """
 
     def __init__(self, config: NicConfig):

@@ -12,9 +12,10 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out, Signature
 
+from bpfnic.hdl.arbiter import RoundRobin
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import INGRESS_USER, Beat
-from bpfnic.hdl.packets.arbiter import RoundRobin, choose
+from bpfnic.hdl.packets.lanes import count_run
 from bpfnic.hdl.packets.records import (
     FIRST_WORD,
     BufferStrobe,
@@ -108,11 +109,12 @@ class Receive(Component):
         ingresses = [_Ingress(config, number) for number in range(config.interfaces)]
 
         # Whose turn it is to take the next frame: cores with a spare buffer in turn.
-        turn, taken = Signal(config.cores, init=1), Signal(config.cores)
-        others = Signal(config.cores)
-        m.d.comb += [taken.eq(self.take), others.eq(choose(self.spare_ready, turn.rotate_left(1)))]
-        with m.If((taken.any() | ~(turn & self.spare_ready).any()) & others.any()):
-            m.d.sync += turn.eq(others)
+        m.submodules.cores = cores = RoundRobin(config.cores)
+        turn = Signal(config.cores, init=1)  # one-hot
+        with m.If(self.take.any() | ~(turn & self.spare_ready).any()):
+            m.d.comb += cores.requests.eq(self.spare_ready)
+        with m.If(cores.grant.any()):
+            m.d.sync += turn.eq(cores.grant)
 
         for number, state in enumerate(ingresses):
             self._follow(m, number, state)
@@ -155,10 +157,10 @@ class Receive(Component):
         with m.If(port.valid & between & self.enable & self.empty.all() & ~self.waits[number]):
             m.d.sync += state.refusing.eq(1)
 
-        end = Signal(len(state.word) + 3, name=f"end{number}")
+        end, count = Signal(len(state.word) + 3, name=f"end{number}"), count_run(beat.keep)
         behind, overrun = state.word >= buffer_words(config), Signal(name=f"overruns{number}")
         m.d.comb += [
-            end.eq(Cat(0, 0, 0, state.word) + sum(beat.keep)),
+            end.eq(Cat(count[:3], state.word + count[3])),
             overrun.eq(state.overrun | (behind & beat.keep[0])),
         ]
         error = beat.user[0] | (end < addresses.HEADROOM + addresses.ETH_HLEN)

@@ -7,7 +7,7 @@ names. Headroom that comes into sight for the first time, and what the tail grow
 
 from errno import EINVAL
 
-from amaranth import Const, Module, Mux, Signal, signed
+from amaranth import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out
 
@@ -49,7 +49,7 @@ class ServiceUnit(Component):
         number, flags = Signal(32), Signal()  # ifindex or delta; any flag
         row = Signal(Thread(config))
         moved = Signal(signed(34))  # where data or data_end shall be
-        start, end = Signal(Offset(config)), Signal(Offset(config))  # bytes to clear
+        start, last = Signal(Offset(config)), Signal(Offset(config))  # bytes to clear, the last one included
 
         is_tail = service == Service.ADJUST_TAIL
         m.d.comb += [
@@ -90,37 +90,39 @@ class ServiceUnit(Component):
                         with m.If((number == ifindex) & number.any()):
                             m.d.sync += [row.redirected.eq(1), row.target.eq(port)]
                 with m.Else():
+                    at = moved[: len(row.data)].as_unsigned()
+                    inside = ~moved[len(row.data) :].any()
                     least = Mux(is_tail, row.data + addresses.ETH_HLEN, addresses.FRAME_HEADER)
                     most = Mux(is_tail, addresses.data_hard_end(config.buffer_bytes), row.data_end - addresses.ETH_HLEN)
-                    legal = (moved >= least) & (moved <= most)
+                    legal = inside & (at >= least) & (at <= most)
+                    shows = at < row.lowest
                     m.d.sync += self.answer.payload.value.eq(Mux(legal, 0, Const(-EINVAL, 64)))
+                    m.d.sync += [
+                        start.eq(Mux(is_tail, row.data_end, at)),
+                        last.eq(Mux(is_tail, at, row.lowest) - 1),
+                    ]
                     with m.If(is_tail):
-                        m.d.sync += [row.data_end.eq(moved), start.eq(row.data_end), end.eq(moved)]
+                        m.d.sync += row.data_end.eq(at)
                     with m.Else():
-                        m.d.sync += [row.data.eq(moved), start.eq(moved), end.eq(row.lowest)]
-                        with m.If(moved < row.lowest):
-                            m.d.sync += row.lowest.eq(moved)
-                    clears = Mux(is_tail, moved > row.data_end, moved < row.lowest)
+                        m.d.sync += row.data.eq(at)
+                        with m.If(shows):
+                            m.d.sync += row.lowest.eq(at)
                     with m.If(~legal):
                         m.next = "ANSWER"
-                    with m.Elif(clears):
+                    with m.Elif(Mux(is_tail, at > row.data_end, shows)):
                         m.next = "CLEAR"
             with m.State("CLEAR"):
-                word = start[3:]
-                rest = Signal(len(end) + 1)
-                next_start = Signal(len(start))
+                is_last = start[3:] == last[3:]
                 m.d.comb += [
-                    rest.eq(end - start[3:] * WORD_BYTES),
-                    next_start.eq((start[3:] + 1) * WORD_BYTES),
                     self.zero.valid.eq(1),
                     self.zero.buffer.eq(row.buffer),
-                    self.zero.word.eq(word),
+                    self.zero.word.eq(start[3:]),
                 ]
                 for lane in range(WORD_BYTES):
-                    m.d.comb += self.zero.mask[lane].eq((lane >= start[:3]) & (lane < rest))
+                    m.d.comb += self.zero.mask[lane].eq((start[:3] <= lane) & (~is_last | (last[:3] >= lane)))
                 with m.If(self.zero.ready):
-                    m.d.sync += start.eq(next_start)
-                    with m.If(rest <= WORD_BYTES):
+                    m.d.sync += start.eq(Cat(Const(0, 3), start[3:] + 1))
+                    with m.If(is_last):
                         m.next = "CHANGE"
             with m.State("CHANGE"):
                 m.d.comb += self.change.valid.eq(1)

@@ -6,15 +6,15 @@ that the packet's first byte becomes the lowest; at the egress, lanes of the wor
 A packet that does not begin at the start of a word is read one word ahead.
 """
 
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import Component, In, Out
 
+from bpfnic.hdl.arbiter import RoundRobin
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import EGRESS_USER, Beat
-from bpfnic.hdl.packets.arbiter import RoundRobin
-from bpfnic.hdl.packets.lanes import rotate_up, spread
+from bpfnic.hdl.packets.lanes import count_run, rotate_up, spread
 from bpfnic.hdl.packets.records import WORD_BYTES, BufferStrobe, Departure, WordRead, buffer_words
 
 BEATS = 16
@@ -193,8 +193,9 @@ class Transmit(Component):
         leaves = egress.valid & egress.ready
         m.d.sync += state.room.eq(state.room + leaves - (state.granted.any() & ~state.tag.ahead))
 
-        count = Signal(16, name=f"count{number}")
-        m.d.comb += self.sent_bytes[number].eq(count + sum(egress.payload.keep))
+        whole = Signal(13, name=f"whole{number}")  # beats of this frame that have left
+        bytes_now = count_run(egress.payload.keep)
+        m.d.comb += self.sent_bytes[number].eq(Cat(bytes_now[:3], whole + bytes_now[3]))
         with m.If(leaves):
             m.d.comb += self.sent[number].eq(egress.payload.last)
-            m.d.sync += count.eq(Mux(egress.payload.last, 0, count + WORD_BYTES))
+            m.d.sync += whole.eq(Mux(egress.payload.last, 0, whole + 1))

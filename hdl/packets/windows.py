@@ -23,11 +23,11 @@ STACK_WORDS = addresses.STACK_BYTES // WORD_BYTES
 CONTEXT_WORDS = addresses.CONTEXT_BYTES // WORD_BYTES
 
 
-def _two_later(m: Module, value: Value) -> Signal:
-    """`value`, 2 clocks later: as late as a word of block RAM that was asked for with it."""
-    first, second = Signal(len(value)), Signal(len(value))
-    m.d.sync += [first.eq(value), second.eq(first)]
-    return second
+def _later(m: Module, value: Value) -> Signal:
+    """`value`, a clock later."""
+    register = Signal(len(value))
+    m.d.sync += register.eq(value)
+    return register
 
 
 class Windows(Component):
@@ -70,25 +70,41 @@ class Windows(Component):
             self.pair.mask.eq(Mux(write & (local.region == Region.PACKET), lanes, 0)),
             self.pair.data.eq(rotated),
         ]
-        stack = self._stack(m, write & (local.region == Region.STACK), lanes[:8], rotated)
+        stack_even, stack_odd, known_even, known_odd = self._stack(
+            m, write & (local.region == Region.STACK), lanes[:8], rotated
+        )
         context = self._context(m)
 
-        # The answer, 2 clocks later: lanes from `lane` on are the first word's, those below it the second word's. Then
-        # all move down, and pass a register.
-        lane, ones = _two_later(m, lane), _two_later(m, ones)
-        of_packet = _two_later(m, local.region == Region.PACKET)
-        below = Signal(8)
-        m.d.comb += below.eq((1 << lane) - 1)
+        # One clock later: where each lane of the answer comes from. Lanes below `lane` are the second word's.
+        lane, ones, begins_odd = _later(m, lane), _later(m, ones), _later(m, local.offset[3])
+        of_packet, of_stack = _later(m, local.region == Region.PACKET), _later(m, local.region == Region.STACK)
+        known_even, known_odd = _later(m, known_even), _later(m, known_odd)
+        from_odd, of_packet_lane, of_stack_lane = Signal(8), Signal(8), Signal(8)
+        m.d.comb += [
+            from_odd.eq(((1 << lane) - 1) ^ begins_odd.replicate(8)),
+            of_packet_lane.eq(of_packet.replicate(8)),
+            of_stack_lane.eq(
+                (from_odd & (of_stack & known_odd).replicate(8)) | (~from_odd & (of_stack & known_even).replicate(8))
+            ),
+        ]
+
+        # Two clocks later the words are here. They join and move down, and pass a register.
+        lane, ones = _later(m, lane), _later(m, ones)
+        from_odd, of_packet, of_stack = (
+            spread(_later(m, value)) for value in (from_odd, of_packet_lane, of_stack_lane)
+        )
         joined = Signal(64)
-        first = Mux(of_packet, self.pair.first, stack[0] | context)
-        second = Mux(of_packet, self.pair.second, stack[1])
-        m.d.comb += joined.eq((first & ~spread(below)) | (second & spread(below)))
-        down = rotate_up(m, joined, (-lane)[:3])
-        m.d.sync += local.read_data.eq(down & spread(ones))
+        m.d.comb += joined.eq(
+            (((self.pair.odd & from_odd) | (self.pair.even & ~from_odd)) & of_packet)
+            | (((stack_odd & from_odd) | (stack_even & ~from_odd)) & of_stack)
+            | context
+        )
+        m.d.sync += local.read_data.eq(rotate_up(m, joined, (-lane)[:3]) & spread(ones))
         return m
 
     def _stack(self, m: Module, write: Value, lanes: Value, rotated: Value) -> list[Value]:
-        """The stack's answer, 2 clocks after the request: two neighbouring words, each 0 unless this packet wrote it.
+        """The even and the odd one of the two words, 2 clocks after the request; whether this packet has written them,
+        in the clock of the request.
 
         Two banks, of even and odd words: an instruction's access is aligned and takes one of them, but what a helper's
         argument points at may lie across both.
@@ -113,7 +129,7 @@ class Windows(Component):
             m.d.sync += fresh.bit_select(self.launch.thread, 1).eq(1)
 
         rows = {"even": (word[1:] + begins_odd)[: len(word) - 1], "odd": word[1:]}
-        shown = []
+        words, knowns = [], []
         for odd, (name, row) in enumerate(rows.items()):
             bank = SimpleRam(width=64, depth=config.threads * STACK_WORDS // 2, lane=8, target=config.target)
             m.submodules[f"stack_{name}"] = bank
@@ -125,11 +141,9 @@ class Windows(Component):
                 bank.write.data.eq(rotated & spread(lanes)),
                 bank.write.enable.eq(Mux(write & (begins_odd == odd), Mux(known, lanes, 0xFF), 0)),
             ]
-            was_known = _two_later(m, known & (local.region == Region.STACK))
-            shown.append(Mux(was_known, bank.read.data, 0))
-        even, odd = shown
-        swapped = _two_later(m, begins_odd)
-        return [Mux(swapped, odd, even), Mux(swapped, even, odd)]
+            words.append(bank.read.data)
+            knowns.append(known)
+        return words + knowns
 
     def _context(self, m: Module) -> Value:
         """The context's answer, 2 clocks after the request; 0 unless it is the context's."""
@@ -155,4 +169,4 @@ class Windows(Component):
         asked = Signal(64)
         with m.If(local.region == Region.CONTEXT):
             m.d.comb += asked.eq(context.word_select(local.offset[3:6], 64))
-        return _two_later(m, asked)
+        return _later(m, _later(m, asked))
