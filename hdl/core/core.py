@@ -192,7 +192,7 @@ class Core(Component):
         unit = staged(7, unit_7, "unit", shape=Unit)
         amount_7 = Cat(right_7[:5], right_7[5] & ~control.at(7).narrow)
         amount = staged(7, Mux(second_store.at(7), progress.at(7).skip << 3, amount_7), "amount")
-        copies = (control.at(7).kind == Kind.LOAD) | (control.at(7).kind == Kind.STORE)
+        copies = Value.cast(control.at(7).kind).matches(Kind.LOAD, Kind.STORE)
         bytes_7 = Mux(copies, piece.at(7), 1 << control.at(7).size) - progress.at(7).skip
         length = staged(7, bytes_7[:4], "length")
 
@@ -242,22 +242,19 @@ class Core(Component):
         ]
         # A key that can't be read: a look-up still asks whether there is such a map at all, for a wrong handle is the
         # first thing that a helper finds.
-        no_key = staged(9, (control_9.kind == Kind.KEY) & check.cause.any() & ~cause.at(9).any(), "no_key")
+        kind = Value.cast(control_9.kind)
+        no_key = staged(9, kind.matches(Kind.KEY) & check.cause.any() & ~cause.at(9).any(), "no_key")
         cause = staged(9, Mux(cause.at(9).any(), cause.at(9), Mux(no_key.at(9), 0, check.cause)), "cause_of_end")
         traps = cause.at(9).any()
         returns = control_9.flow == Flow.EXIT
         ends_9 = traps | (returns & ~progress.at(9).frame.any())
         split = staged(9, check.shared & check.crosses, "split")
-        calls_engine = (control_9.kind == Kind.SEND) | ((control_9.kind == Kind.KEY) & ~check.shared)
-        asks = calls_engine | (control_9.kind == Kind.FLAGS) | (control_9.kind == Kind.SERVICE)
+        key_comes = kind.matches(Kind.KEY) & check.shared  # from map memory; otherwise it goes on at once
+        calls_engine = kind.matches(Kind.SEND, Kind.KEY) & ~key_comes
+        asks = calls_engine | kind.matches(Kind.FLAGS, Kind.SERVICE)
         waits_9 = check.shared | asks
-        repeats = split.at(9) | (
-            (control_9.kind == Kind.FLAGS)
-            | ((control_9.kind == Kind.KEY) & check.shared)
-            | (control_9.kind == Kind.LOAD)
-            | (control_9.kind == Kind.STORE)
-            | (control_9.kind == Kind.COMPARE)
-        )  # the pc stays
+        stays = Kind.FLAGS, Kind.LOAD, Kind.STORE, Kind.COMPARE
+        repeats = split.at(9) | key_comes | kind.matches(*stays)  # at the same pc
         ends = staged(9, valid.at(9) & ends_9, "ends", reset=True)
         goes_on = Signal()
         m.d.comb += goes_on.eq(valid.at(9) & ~ends_9 & ~waits_9)
@@ -284,13 +281,13 @@ class Core(Component):
             m.d.comb += [after.frame.eq(progress.at(9).frame + 1), after.pointer.eq(callee_pointer.at(9))]
         with m.Elif(returns):
             m.d.comb += [after.frame.eq(progress.at(9).frame - 1), after.pointer.eq(alu.sum[_LINK_POINTER_BIT:])]
-        with m.If(control_9.kind == Kind.FLAGS):
+        with m.If(kind.matches(Kind.FLAGS)):
             m.d.comb += after.words.eq(0)
-        with m.Elif((control_9.kind == Kind.STORE) & ~split.at(9)):
+        with m.Elif(kind.matches(Kind.STORE) & ~split.at(9)):
             m.d.comb += after.words.eq(progress.at(9).words + 1)
         after = Staged(pipeline, 9, after, "after")
 
-        copied = (control_9.kind == Kind.STORE) & last.at(9) & ~split.at(9)
+        copied = kind.matches(Kind.STORE) & last.at(9) & ~split.at(9)
         expected_9 = Signal(Expected)
         m.d.comb += [
             expected_9.write.eq(Mux(split.at(9), control_9.access == Access.LOAD, control_9.write | copied)),
@@ -302,7 +299,7 @@ class Core(Component):
         ]
         with m.If(split.at(9)):
             m.d.comb += [expected_9.entry.eq(WORD_ENTRY), expected_9.size.eq(3), expected_9.extend.eq(0)]
-        with m.Elif((control_9.kind == Kind.KEY) & check.shared):
+        with m.Elif(key_comes):
             m.d.comb += expected_9.entry.eq(WORD_ENTRY)
         expected = Staged(pipeline, 9, expected_9, "expected")
 
@@ -350,7 +347,7 @@ class Core(Component):
 
         # ---- 11, 12: block RAM and multiplier; 13 WRITE: this pass's register, or an answer's
         joined = staged(12, result.at(12) | Mux(control.at(12).multiply, multiplier.product, 0), "joined")
-        m.d.comb += answers.free.eq(~writes.at(13) & ~asking.at(13))  # what is asked goes out as `written`
+        m.d.comb += answers.free.eq(~writes.at(13))
         own = {"size": control.at(13).size, "extend": control.at(13).extend, "cut": control.at(13).cut}
         theirs = {"size": answers.size, "extend": answers.extend, "cut": 0}
         answered = answers.write & answers.free
