@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bpfnic.hdl.config import NicConfig
@@ -24,8 +24,6 @@ from bpfnic.sim.rtl import cache
 from bpfnic.spec.errors import BpfnicError
 
 HERE = Path(__file__).parent
-WAVES_FOLDER = HERE / "waves"
-HARNESS = ("harness.cpp", "harness.h")
 OLDEST_VERILATOR = (5, 36)  # the oldest that cocotb 2.1 supports
 
 Say = Callable[[str], None]
@@ -114,6 +112,69 @@ def _output(command: list[str]) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
+def _cpu() -> str:
+    """What -march=native depends on."""
+    try:
+        return next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
+    except (OSError, StopIteration):
+        return os.uname().machine
+
+
+# ---------------------------------------------------------------- Verilog -> machine code
+
+# Measured on the NIC (docs/results.md): what pays for its compile time.
+VERILATE = (
+    "--cc", "--top-module", "nic", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing",
+    "-Wno-fatal", "-Wno-lint", "-Wno-style", "--output-split", "4000",
+)  # fmt: skip
+COMPILE = (
+    "-std=c++17", "-O2", "-march=native", "-fPIC", "-fno-stack-protector", "-fno-plt", "-w", "-DVM_COVERAGE=0",
+    "-DVM_SC=0", "-DVM_TIMING=0", "-DVM_TRACE_VCD=0", "-DVM_TRACE_SAIF=0",
+)  # fmt: skip
+JOBS = 2
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is made of a netlist.
+
+    name : file that is made, in the cache's folder `kind`.
+    inputs : the netlist nic.v and sources to compile with it, or to be found by them. Their contents are the key.
+    verilate, compile, link : arguments besides those that all have.
+    runtime : sources of Verilator's own.
+    """
+
+    kind: str
+    name: str
+    inputs: tuple[Path, ...]
+    verilate: tuple[str, ...] = ()
+    compile: tuple[str, ...] = ()
+    link: tuple[str, ...] = ()
+    runtime: tuple[str, ...] = ("verilated.cpp", "verilated_threads.cpp")
+
+
+def library(design: Path, waves: bool = False, say: Say = silent) -> Path:
+    """nic.so of a folder with nic.v and ports.h. `waves`: able to write FST files, and slower for it."""
+    inputs = (design / "nic.v", design / "ports.h", HERE / "harness.cpp", HERE / "harness.h")
+    recipe = Recipe(
+        "library", "nic.so", inputs, verilate=("--prefix", "Vnic"), compile=("-DVL_TIME_CONTEXT",), link=("-shared",)
+    )
+    if not waves:
+        return make(recipe, say)
+    headers = HERE / "waves"
+    return make(
+        replace(
+            recipe,
+            inputs=(*inputs, *sorted(headers.glob("*.h"))),
+            verilate=(*recipe.verilate, "--trace-fst", "--trace-structs"),
+            compile=(*recipe.compile, "-DWAVES", "-DVM_TRACE=1", "-DVM_TRACE_FST=1", f"-idirafter{headers}"),
+            link=(*recipe.link, *_compression(find_compiler())),
+            runtime=(*recipe.runtime, "verilated_fst_c.cpp"),
+        ),
+        say,
+    )
+
+
 def _compression(compiler: str) -> list[str]:
     """Libraries for the FST writer: those whose headers are installed; waves/ has headers in place of the others."""
     def installed(header: str) -> bool:
@@ -123,60 +184,31 @@ def _compression(compiler: str) -> list[str]:
     return [library for header, library in (("zlib.h", "-lz"), ("lz4.h", "-llz4")) if installed(header)]
 
 
-def _cpu() -> str:
-    """What -march=native depends on."""
-    try:
-        return next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
-    except (OSError, StopIteration):
-        return os.uname().machine
-
-
-# ---------------------------------------------------------------- Verilog -> shared library
-
-# Measured in bench/ (docs/results.md): what pays for its compile time.
-VERILATE = [
-    "--cc", "--top-module", "nic", "--prefix", "Vnic", "-O3", "--x-assign", "fast", "--x-initial", "fast",
-    "--no-assert", "--no-timing", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--output-split", "4000",
-]  # fmt: skip
-WAVES = ["--trace-fst", "--trace-structs"]
-COMPILE = [
-    "-std=c++17", "-O2", "-march=native", "-fPIC", "-fno-stack-protector", "-fno-plt", "-w", "-DVL_TIME_CONTEXT",
-    "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVM_TIMING=0", "-DVM_TRACE_VCD=0", "-DVM_TRACE_SAIF=0",
-]  # fmt: skip
-JOBS = 2
-
-
-def library(design: Path, waves: bool = False, say: Say = silent) -> Path:
-    """nic.so of a folder with nic.v and ports.h. `waves`: able to write FST files, and slower for it."""
+def make(recipe: Recipe, say: Say = silent) -> Path:
+    """The file that the recipe makes, from the cache or made now. Raises BpfnicError where a tool is missing or fails."""
     tool, compiler = find_verilator(), find_compiler()
-    verilate = VERILATE + (WAVES if waves else [])
-    compile_flags = COMPILE + [f"-DVM_TRACE={int(waves)}", f"-DVM_TRACE_FST={int(waves)}"] + ["-DWAVES"] * waves
-    inputs = [*(HERE / name for name in HARNESS), design / "nic.v", design / "ports.h"]
-    headers = sorted(WAVES_FOLDER.glob("*.h")) if waves else []
+    verilate = (*VERILATE, *recipe.verilate)
+    command = (compiler, *COMPILE, *recipe.compile)
     key = cache.digest([
-        tool.version, compiler, _output([compiler, "--version"]), _cpu(), *verilate, "", *compile_flags,
-        *(path.read_bytes() for path in inputs + headers),
+        tool.version, _output([compiler, "--version"]), _cpu(), *verilate, "", *command, "", *recipe.link, "",
+        *recipe.runtime, *(text for path in recipe.inputs for text in (path.name, path.read_bytes())),
     ])  # fmt: skip
 
     def build(folder: Path) -> None:
         with tempfile.TemporaryDirectory(prefix="bpfnic-") as scratch:
-            work = Path(scratch)
-            for path in inputs:
+            work, include = Path(scratch), tool.root / "include"
+            for path in recipe.inputs:
                 shutil.copy(path, work)
-            say("compiling the NIC with Verilator")
-            _run([tool.command, *verilate, "--Mdir", ".", "nic.v"], work, tool.environment)
-            include = tool.root / "include"
-            sources = [*work.glob("*.cpp"), include / "verilated.cpp", include / "verilated_threads.cpp"]
-            if waves:
-                sources.append(include / "verilated_fst_c.cpp")
-            command = [compiler, *compile_flags, f"-I{include}", f"-I{include}/vltstd", f"-I{work}",
-                       f"-idirafter{WAVES_FOLDER}"]  # fmt: skip
-            say("compiling the NIC with " + Path(compiler).name)
-            objects = _compile(command, sources, work)
-            libraries = ["-lpthread", *(_compression(compiler) if waves else [])]
-            _run([compiler, "-shared", "-o", str(folder / "nic.so"), *map(str, objects), *libraries], work)
+            say("translating the NIC with Verilator")
+            settings = [path.name for path in recipe.inputs if path.suffix == ".vlt"]
+            _run([tool.command, *verilate, "--Mdir", ".", *settings, "nic.v"], work, tool.environment)
+            say(f"compiling the NIC with {Path(compiler).name}")
+            sources = [*work.glob("*.cpp"), *(include / name for name in recipe.runtime)]
+            folders = (f"-I{include}", f"-I{include}/vltstd", f"-I{work}")
+            objects = _compile([*command, *folders], sources, work)
+            _run([compiler, "-o", str(folder / recipe.name), *map(str, objects), *recipe.link, "-lpthread"], work)
 
-    return cache.entry("library", key, build) / "nic.so"
+    return cache.entry(recipe.kind, key, build) / recipe.name
 
 
 def _compile(command: list[str], sources: list[Path], work: Path) -> list[Path]:
