@@ -1,4 +1,4 @@
-"""Builds a netlist for cocotb and runs benches on it. One build serves every bench and every session (sim/rtl/cache)."""
+"""Builds a netlist for cocotb and runs benches on it; one build serves every bench and session (sim/rtl/cache)."""
 
 import tempfile
 from pathlib import Path

@@ -185,7 +185,7 @@ def _compression(compiler: str) -> list[str]:
 
 
 def make(recipe: Recipe, say: Say = silent) -> Path:
-    """The file that the recipe makes, from the cache or made now. Raises BpfnicError where a tool is missing or fails."""
+    """The file that the recipe makes, from the cache or made now. Raises BpfnicError if a tool is missing or fails."""
     tool, compiler = find_verilator(), find_compiler()
     verilate = (*VERILATE, *recipe.verilate)
     command = (compiler, *COMPILE, *recipe.compile)
