@@ -25,7 +25,7 @@ def simulator(design: Path, say: build.Say = build.silent) -> Path:
             "cocotb",
             EXECUTABLE,
             (design / "nic.v", ports, config.share_dir / "lib" / "verilator" / "verilator.cpp"),
-            verilate=("--vpi", "--exe", "--prefix", "Vtop", "--timescale", "1ns/1ps"),
+            verilate=("--vpi", "--exe", "--top-module", "nic", "--prefix", "Vtop", "--timescale", "1ns/1ps"),
             link=(f"-Wl,-rpath,{config.libs_dir}", f"-L{config.libs_dir}", "-lcocotbvpi_verilator"),
             runtime=("verilated.cpp", "verilated_threads.cpp", "verilated_vpi.cpp"),
         )

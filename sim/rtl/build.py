@@ -1,6 +1,6 @@
 """From the NIC in Amaranth to a shared library: Amaranth -> Verilog -> Verilator -> g++, each step cached.
 
-    sources of hdl/ and spec/, config ──▶ netlist/KEY/{nic.v, ports.h} ──▶ library/KEY/nic.so
+    sources of hdl/ and spec/, config ──▶ netlist/KEY/{nic.v, …} ──▶ library/KEY/nic.so
                                             + harness, tools, flags, CPU
 
 A warm start reads sources and hashes them; it runs neither Amaranth nor Verilator. A change that leaves the netlist as
@@ -18,12 +18,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.sim.rtl import cache
 from bpfnic.spec.errors import BpfnicError
 
+if TYPE_CHECKING:
+    from bpfnic.hdl.nic import Nic
+
 HERE = Path(__file__).parent
+NETLIST = ("nic.v", "shell.v", "ports.h")
 OLDEST_VERILATOR = (5, 36)  # the oldest that cocotb 2.1 supports
 
 Say = Callable[[str], None]
@@ -38,7 +43,7 @@ def silent(_: str) -> None:
 
 
 def netlist(config: NicConfig, say: Say = silent) -> Path:
-    """Folder with nic.v and ports.h of a NIC."""
+    """Folder with nic.v (the NIC), shell.v and ports.h (its shell for the native loop, see ports.py)."""
     sources = [HERE / "ports.py"]
     for package in ("bpfnic.hdl", "bpfnic.spec"):
         (folder,) = importlib.util.find_spec(package).submodule_search_locations
@@ -50,21 +55,21 @@ def netlist(config: NicConfig, say: Say = silent) -> Path:
     def build(folder: Path) -> None:
         say("writing the NIC's Verilog")
         from bpfnic.hdl.nic import Nic
-        from bpfnic.sim.rtl.ports import ports_header
 
-        (folder / "nic.v").write_text(verilog(Nic(config)))
-        (folder / "ports.h").write_text(ports_header(config))
+        write_netlist(Nic(config), folder)
 
     return cache.entry("netlist", key, build)
 
 
-def verilog(top) -> str:
-    """Verilog of an Amaranth component, without the line numbers that would make each edit a new netlist."""
+def write_netlist(nic: "Nic", folder: Path) -> None:
+    """nic.v, shell.v and ports.h of a NIC, without the line numbers that would make each edit a new netlist."""
     from amaranth.back import verilog
 
-    text = verilog.convert(top, name="nic", emit_src=False, strip_internal_attrs=True)
-    # `always @*` of a constant never runs in a simulator, and its bits would stay 0; always_comb runs at time 0.
-    return text.replace("always @*", "always_comb")
+    from bpfnic.sim.rtl.ports import ports_header, shell
+
+    (folder / "ports.h").write_text(ports_header(nic.config))
+    (folder / "shell.v").write_text(shell(nic))
+    (folder / "nic.v").write_text(verilog.convert(nic, name="nic", emit_src=False, strip_internal_attrs=True))
 
 
 # ---------------------------------------------------------------- tools
@@ -124,7 +129,7 @@ def _cpu() -> str:
 
 # Measured on the NIC (docs/results.md): what pays for its compile time.
 VERILATE = (
-    "--cc", "--top-module", "nic", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing",
+    "--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing",
     "-Wno-fatal", "-Wno-lint", "-Wno-style", "--output-split", "4000",
 )  # fmt: skip
 COMPILE = (
@@ -139,7 +144,8 @@ class Recipe:
     """What is made of a netlist.
 
     name : file that is made, in the cache's folder `kind`.
-    inputs : the netlist nic.v and sources to compile with it, or to be found by them. Their contents are the key.
+    inputs : Verilog, Verilator's settings (.vlt) and sources to compile with it, or to be found by them; their contents
+        are the key.
     verilate, compile, link : arguments besides those that all have.
     runtime : sources of Verilator's own.
     """
@@ -154,11 +160,12 @@ class Recipe:
 
 
 def library(design: Path, waves: bool = False, say: Say = silent) -> Path:
-    """nic.so of a folder with nic.v and ports.h. `waves`: able to write FST files, and slower for it."""
-    inputs = (design / "nic.v", design / "ports.h", HERE / "harness.cpp", HERE / "harness.h")
+    """nic.so of a netlist's folder. `waves`: able to write FST files, and slower for it."""
+    inputs = (*(design / name for name in NETLIST), HERE / "harness.cpp", HERE / "harness.h")
     recipe = Recipe(
-        "library", "nic.so", inputs, verilate=("--prefix", "Vnic"), compile=("-DVL_TIME_CONTEXT",), link=("-shared",)
-    )
+        "library", "nic.so", inputs, verilate=("--top-module", "shell", "--prefix", "Vnic"),
+        compile=("-DVL_TIME_CONTEXT",), link=("-shared",),
+    )  # fmt: skip
     if not waves:
         return make(recipe, say)
     headers = HERE / "waves"
@@ -200,8 +207,8 @@ def make(recipe: Recipe, say: Say = silent) -> Path:
             for path in recipe.inputs:
                 shutil.copy(path, work)
             say("translating the NIC with Verilator")
-            settings = [path.name for path in recipe.inputs if path.suffix == ".vlt"]
-            _run([tool.command, *verilate, "--Mdir", ".", *settings, "nic.v"], work, tool.environment)
+            verilog = [path.name for path in recipe.inputs if path.suffix in (".vlt", ".v")]
+            _run([tool.command, *verilate, "--Mdir", ".", *verilog], work, tool.environment)
             say(f"compiling the NIC with {Path(compiler).name}")
             sources = [*work.glob("*.cpp"), *(include / name for name in recipe.runtime)]
             folders = (f"-I{include}", f"-I{include}/vltstd", f"-I{work}")

@@ -92,7 +92,7 @@ class RtlTransport:
             simulation.pace_egress(interface, pacing.egress_stall, seed=pacing.seed * 16 + interface + 9)
         before = simulation.counts()
         for arrival in arrivals:
-            clock = 0 if pacing.back_to_back else before.clock + arrival.time_ns // max(clock_ns, 1)
+            clock = 0 if pacing.back_to_back else before.clock + 1 + arrival.time_ns // max(clock_ns, 1)
             simulation.offer(arrival.interface, arrival.data, clock, arrival.error | arrival.egress << 1)
         began = time.perf_counter()
         while not simulation.run(SLICE):
@@ -100,7 +100,7 @@ class RtlTransport:
                 now = simulation.counts()
                 on_step(Progress(now.ended - before.ended, len(arrivals), now.clock - before.clock))
         seconds = time.perf_counter() - began
-        traffic = self._traffic(before.clock, clock_ns)
+        traffic = self._traffic(before.clock + 1, clock_ns)
         after = simulation.counts()
         traffic.clocks, traffic.instructions = after.clock - before.clock, after.retired - before.retired
         traffic.seconds = seconds

@@ -1,5 +1,9 @@
-// Drives the NIC's streams and registers clock by clock and writes down what happens. ports.h, generated with the
-// netlist, names the NIC's ports by number and the fields of its trace.
+// Drives the NIC's streams and registers clock by clock and writes down what happens. ports.h, written with the netlist,
+// names the NIC's ports by number and the fields of its trace.
+//
+// The NIC stands in a shell whose registers hold its inputs (sim/rtl/ports.py): what is set before a rising edge is what
+// the NIC sees in the clock that begins with it. So one evaluation settles a clock, and a clock is: set inputs, rising
+// edge, read outputs.
 
 #include <cstdint>
 #include <deque>
@@ -69,14 +73,15 @@ struct Source {
 
 struct nic {
     VerilatedContext context;
-    Vnic top{&context, "nic"};
+    Vnic top{&context, ""};
 #ifdef WAVES
     std::unique_ptr<VerilatedFstC> waves;
 #endif
-    uint64_t clock = 1, simulated = 0, retired = 0, ended = 0, released = 0, delivered = 0;
+    uint64_t clock = 0; // the last one that was simulated; the first after reset is 1
+    uint64_t stride = 1; // from it to the next one
+    uint64_t simulated = 0, retired = 0, ended = 0, released = 0, delivered = 0;
     uint64_t watchdog = 1 << 20, last_work = 0;
     uint64_t time = 0; // ns, for waves
-    uint64_t advance = 0;
     uint32_t clock_ns = 8;
     bool keep_steps = false, broken = false;
     std::string error;
@@ -109,7 +114,7 @@ struct nic {
         broken = true;
     }
 
-    // ------------------------------------------------------------ inputs of a clock
+    // ------------------------------------------------------------ inputs of the clock that begins
 
     void present(uint32_t i) {
         Ingress &in = ingress[i];
@@ -137,7 +142,7 @@ struct nic {
         taken = 0;
     }
 
-    // ------------------------------------------------------------ what happened in a clock
+    // ------------------------------------------------------------ what happens in it
 
     void sample_ingress(uint32_t i) {
         Ingress &in = ingress[i];
@@ -336,25 +341,29 @@ struct nic {
 
     // ------------------------------------------------------------ clocks
 
-    void dump() {
+    void edges() {
+        top.clk = 1;
+        top.eval();
+        dump(time);
+        top.clk = 0;
+        top.eval();
+        dump(time + clock_ns / 2);
+    }
+
+    void dump(uint64_t at) {
 #ifdef WAVES
-        if (waves) waves->dump(time);
+        if (waves) waves->dump(at);
 #endif
     }
 
     void step() {
+        clock += stride;
+        time += stride * clock_ns;
+        stride = 1;
         drive();
-        top.clk = 0;
-        top.eval();
-        dump();
-        sample();
-        top.clk = 1;
-        time += clock_ns - clock_ns / 2;
-        top.eval();
-        dump();
-        time += clock_ns / 2 + advance;
-        clock++;
+        edges();
         simulated++;
+        sample();
     }
 
     uint64_t next_arrival() const {
@@ -375,12 +384,14 @@ struct nic {
         return waiting == pending_frames;
     }
 
-    // One clock that counts as many.
-    void skip(uint64_t clocks) {
-        top.advance = advance = (clocks - 1) * clock_ns;
+    // One clock with a long time behind it, then clock `next`.
+    void skip(uint64_t next) {
+        top.advance = (next - clock - 2) * clock_ns;
         step();
-        top.advance = advance = 0;
-        last_work = clock += clocks - 1; // nobody had anything to do
+        top.advance = 0;
+        stride = next - clock;
+        step();
+        last_work = clock; // nobody had anything to do until now
     }
 
     int run(uint64_t clocks) {
@@ -391,8 +402,8 @@ struct nic {
             if (clock - last_work >= REST) {
                 if (empty()) {
                     uint64_t next = next_arrival();
-                    if (next > clock + 1) {
-                        skip(next - clock);
+                    if (next > clock + 2) {
+                        skip(next);
                         continue;
                     }
                 } else if (clock - last_work > watchdog) {
@@ -407,18 +418,14 @@ struct nic {
     }
 
     void reset() {
-        for (uint32_t i = 0; i < INTERFACES; i++) set_ingress(top, i, false, 0, 0, false, 0);
+        top.clk = 0;
         top.rst = 1;
+        top.eval();
         for (int i = 0; i < 4; i++) {
-            top.clk = 0;
-            top.eval();
-            dump();
-            top.clk = 1;
-            time += clock_ns - clock_ns / 2;
-            top.eval();
-            dump();
-            time += clock_ns / 2;
+            edges();
+            time += clock_ns;
         }
+        time -= clock_ns;
         top.rst = 0;
     }
 

@@ -59,7 +59,7 @@ typedef struct {
 } nic_step;
 
 typedef struct {
-    uint64_t clock;     // the next clock
+    uint64_t clock;     // the last clock
     uint64_t simulated; // clocks that were really simulated
     uint64_t retired;   // instructions
     uint64_t offered;   // frames

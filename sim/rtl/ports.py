@@ -1,10 +1,13 @@
-"""The NIC's ports as the native loop sees them: ports.h, which names by number what hdl/nic.py names one by one.
+"""The NIC's ports as the native loop sees them, by number where hdl/nic.py names them one by one: ports.h; and the
+shell around the NIC that the native loop simulates: shell.v.
 
 Only a build imports this (it needs Amaranth); a warm start does not.
 """
 
+from amaranth.lib.wiring import In
+
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.nic import interface_names, trace_fields
+from bpfnic.hdl.nic import Nic, interface_names, trace_fields
 
 BEAT = ("valid", "data", "keep", "last", "user")
 
@@ -37,6 +40,27 @@ def ports_header(config: NicConfig) -> str:
     for name, ports in trace.items():
         lines += _getter(name, ports)
     return "\n".join(lines) + "\n"
+
+
+def shell(nic: Nic) -> str:
+    """Verilog of module `shell`: module `nic` with every input but clock and reset behind a register. Ports are the
+    NIC's own.
+
+    What depends on an input without a register between would have to be evaluated when the input changes and again when
+    the clock does; this way once.
+    """
+    ports, body, connections = ["input clk", "input rst"], [], [".clk(clk)", ".rst(rst)"]
+    for _, member, signal in nic.signature.flatten(nic):
+        name, width = signal.name, f"[{len(signal) - 1}:0] " if len(signal) > 1 else ""
+        if member.flow is In:
+            ports.append(f"input {width}{name}")
+            body += [f"  reg {width}{name}_now = 0;", f"  always @(posedge clk) {name}_now <= {name};"]
+            connections.append(f".{name}({name}_now)")
+        else:
+            ports.append(f"output {width}{name}")
+            connections.append(f".{name}({name})")
+    head = "module shell(\n  " + ",\n  ".join(ports) + "\n);"
+    return "\n".join([head, *body, "  nic nic(\n    " + ",\n    ".join(connections) + "\n  );", "endmodule", ""])
 
 
 def _getter(name: str, ports: dict[int, str]) -> list[str]:

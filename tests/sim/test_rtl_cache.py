@@ -151,6 +151,7 @@ def test_a_missing_compiler_is_named(tmp_path, monkeypatch):
 
 def test_what_a_tool_complains_about_is_passed_on(tmp_path):
     (tmp_path / "nic.v").write_text("module nic(input clk; endmodule\n")
+    (tmp_path / "shell.v").write_text("")
     (tmp_path / "ports.h").write_text("")
     with pytest.raises(BpfnicError, match="verilator.* failed .*nic.v:1"):
         build.library(tmp_path)

@@ -12,7 +12,6 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.nic import Nic, interface_names
 from bpfnic.sim.rtl import build
-from bpfnic.sim.rtl.ports import ports_header
 from bpfnic.sim.rtl.simulation import Simulation
 from bpfnic.spec.errors import BpfnicError
 
@@ -121,8 +120,7 @@ class Loopback(Nic):
 
 
 def build_loopback(folder, waves=False):
-    (folder / "nic.v").write_text(build.verilog(Loopback(CONFIG)))
-    (folder / "ports.h").write_text(ports_header(CONFIG))
+    build.write_netlist(Loopback(CONFIG), folder)
     return build.library(folder, waves)
 
 
@@ -315,11 +313,10 @@ def test_waves_are_readable(tmp_path):
     nic.close()
     waves = pywellen.Waveform(str(path))
     assert str(waves.timescale) == "1ns"
-    changes = waves["nic.s_axis_port0_tdata"].tv
+    changes = waves["shell.nic.s_axis_port0_tdata"].tv
     beats = [int.from_bytes(bytes(range(i, i + 8)), "little") for i in range(0, 64, 8)]
     assert [value for _, value in changes if value] == beats
-    # Clock n (from 1 after four of reset) begins with its falling edge, at 8 ns a clock.
-    assert next(time for time, value in changes if value) == (entered - 1 + 4) * 8
+    assert next(time for time, value in changes if value) == (entered - 1 + 4) * 8  # four clocks of reset, 8 ns a clock
     assert entered == 100
 
 
