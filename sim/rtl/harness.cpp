@@ -17,9 +17,11 @@
 #include "verilated_fst_c.h"
 #endif
 
+#pragma GCC visibility push(default)
 extern "C" {
 #include "harness.h"
 }
+#pragma GCC visibility pop
 #include "ports.h"
 
 namespace {
