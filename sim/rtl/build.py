@@ -74,7 +74,7 @@ def write_netlist(nic: "Nic", folder: Path) -> None:
 
 
 def fill_in_loops(text: str) -> str:
-    """Verilog with a loop where a memory is initialized line by line with one value: that is half the text of a NIC, and
+    """Verilog with a loop where a memory is initialized line by line with one value: half of a NIC's text, and
     most of what g++ would have to compile."""
     count = 0
 
