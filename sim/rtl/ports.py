@@ -43,16 +43,16 @@ def ports_header(config: NicConfig) -> str:
 
 
 def shell(nic: Nic) -> str:
-    """Verilog of module `shell`: module `nic` with every input but clock and reset behind a register. Ports are the
-    NIC's own.
+    """Verilog of module `shell`: module `nic` with every input but the clock behind a register. Ports are the NIC's own.
 
     What depends on an input without a register between would have to be evaluated when the input changes and again when
     the clock does; this way once.
     """
-    ports, body, connections = ["input clk", "input rst"], [], [".clk(clk)", ".rst(rst)"]
-    for _, member, signal in nic.signature.flatten(nic):
-        name, width = signal.name, f"[{len(signal) - 1}:0] " if len(signal) > 1 else ""
-        if member.flow is In:
+    ports, body, connections = ["input clk"], [], [".clk(clk)"]
+    members = [(signal.name, len(signal), member.flow) for _, member, signal in nic.signature.flatten(nic)]
+    for name, bits, flow in [("rst", 1, In), *members]:
+        width = f"[{bits - 1}:0] " if bits > 1 else ""
+        if flow is In:
             ports.append(f"input {width}{name}")
             body += [f"  reg {width}{name}_now = 0;", f"  always @(posedge clk) {name}_now <= {name};"]
             connections.append(f".{name}({name}_now)")
