@@ -15,7 +15,8 @@ from bpfnic.sim.rtl import build
 from bpfnic.sim.rtl.device import RtlTransport
 
 PROGRAMS = Path("firmware/programs")
-FRAME = bytes.fromhex("020000000002 020000000001 0800 4500003200004000401100000a0000010a000002 04d20035001e0000") + bytes(22)
+UDP = "020000000002 020000000001 0800 4500003200004000401100000a0000010a000002 04d20035001e0000"
+FRAME = bytes.fromhex(UDP).ljust(64, b"\0")
 PACKETS = 4000
 THREADS = 16
 

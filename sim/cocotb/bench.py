@@ -94,7 +94,7 @@ class Bench:
         """Frames that an egress has sent until now, each once: bytes and tuser."""
         frames = []
         while not self.sinks[interface].empty():
-            frame = self.sinks[interface].recv_nowait()
+            frame = self.sinks[interface].recv_nowait(compact=False)
             users = set(frame.tuser)
             assert len(users) == 1, f"tuser changed within a frame: {users}"
             keep = frame.tkeep

@@ -154,7 +154,7 @@ VERILATE = (
     "-Wno-fatal", "-Wno-lint", "-Wno-style", "--output-split", "4000",
 )  # fmt: skip
 COMPILE = (
-    "-std=c++17", "-O2", "-march=native", "-fPIC", "-fvisibility=hidden", "-fno-stack-protector", "-fno-plt", "-w",
+    "-std=c++17", "-O2", "-march=native", "-fPIC", "-fno-stack-protector", "-fno-plt", "-w",
     "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVM_TIMING=0", "-DVM_TRACE_VCD=0", "-DVM_TRACE_SAIF=0",
 )  # fmt: skip
 JOBS = 2
@@ -185,7 +185,7 @@ def library(design: Path, waves: bool = False, say: Say = silent) -> Path:
     inputs = (*(design / name for name in NETLIST), HERE / "harness.cpp", HERE / "harness.h")
     recipe = Recipe(
         "library", "nic.so", inputs, verilate=("--top-module", "shell", "--prefix", "Vnic"),
-        compile=("-DVL_TIME_CONTEXT",), link=("-shared",),
+        compile=("-DVL_TIME_CONTEXT", "-fvisibility=hidden"), link=("-shared",),
     )  # fmt: skip
     if not waves:
         return make(recipe, say)
@@ -255,5 +255,6 @@ def _run(command: list[str], folder: Path, environment: dict[str, str] | None = 
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines()
-        cause = next((line for line in lines if "rror" in line), lines[-1] if lines else "no message")
+        told = (line for line in lines if "rror:" in line or "undefined" in line)
+        cause = next(told, lines[-1] if lines else "no message")
         raise BpfnicError(f"{Path(command[0]).name} failed ({done.returncode}): {cause}")

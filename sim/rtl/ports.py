@@ -43,7 +43,7 @@ def ports_header(config: NicConfig) -> str:
 
 
 def shell(nic: Nic) -> str:
-    """Verilog of module `shell`: module `nic` with every input but the clock behind a register. Ports are the NIC's own.
+    """Verilog of module `shell`, with the ports of module `nic` and every input but the clock behind a register.
 
     What depends on an input without a register between would have to be evaluated when the input changes and again when
     the clock does; this way once.
