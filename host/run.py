@@ -120,7 +120,7 @@ def _departures(traffic: Traffic, capture: pcap.Capture, ports: int) -> pcap.Cap
 
 def _notes(capture: pcap.Capture) -> list[str]:
     cut = sum(packet.wire_length > len(packet.data) for packet in capture.packets)
-    return [f"{cut} packets were cut by the capture; they ran as captured"] if cut else []
+    return [f"{cut} of {len(capture.packets)} packets were cut by the capture; they ran as captured"] if cut else []
 
 
 # -- what the command line says -------------------------------------------------------------------------------------

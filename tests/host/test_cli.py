@@ -214,7 +214,7 @@ def test_packets_that_the_capture_cut_are_noted(run, tmp_path):
     path = tmp_path / "in.pcapng"
     packets = [pcap.Packet(0, bytes(60)), pcap.Packet(0, bytes(60), length=900)]
     pcap.write(path, pcap.Capture([pcap.Interface("eth0")], packets))
-    assert "note: 1 packets were cut by the capture" in run(COUNTER, pcap=path)[1]
+    assert "note: 1 of 2 packets were cut by the capture" in run(COUNTER, pcap=path)[1]
 
 
 def test_a_budget_and_an_unknown_verdict_are_counted_by_cause(run, source):

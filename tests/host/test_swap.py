@@ -59,11 +59,13 @@ class Swapper:
         self.version += 1
 
 
-@pytest.mark.parametrize(("backend", "frames", "swaps", "each_step"), [("golden", 4000, 60, 1)])
+@pytest.mark.parametrize(
+    ("backend", "frames", "swaps", "each_step"), [("golden", 4000, 60, 1), ("rtl", 60_000, 1000, 6)]
+)
+@pytest.mark.timeout(900)
 def test_swaps_lose_no_packet_and_mix_no_version(source, backend, frames, swaps, each_step):
     obj = bpfnic.open(source(STAMP))
-    slots = 1 << (4 * len(obj.program().instructions)).bit_length() - 1  # two or three versions side by side
-    device = nic.open_device(backend, DeviceOptions(threads=8, program_slots=slots, map_bytes=4096))
+    device = nic.open_device(backend, DeviceOptions())
     swapper = Swapper(device, obj)
     swapper.swap()
     unbalanced = []
