@@ -223,8 +223,7 @@ class _Golden:
     def __init__(self, config, scenario: Scenario, number: int, run: Run, code: Code, memory: bytearray, maps: Maps):
         entry, frame = scenario.packets[number]
         self.number, self.run, self.config = number, run, config
-        # CPU numbers count as sampled on the trace port; the model knows them.
-        samples = _Recorded([record for record in run.retired if not self._is_cpu(code, record)])
+        samples = _Recorded(run.retired)
         self.buffer = Buffer(frame, config.buffer_bytes)
         windows = Memory(self.buffer, IFINDEX, memory, frozenset())
         helpers = Helpers(scenario.cpu_base + run.thread, self.buffer, maps, engine.HELPERS, samples)
@@ -234,10 +233,6 @@ class _Golden:
         self.waits_for: SharedAccess | None = None
         self._running = self.thread.run(entry)
         self.advance()
-
-    @staticmethod
-    def _is_cpu(code: Code, record: dict) -> bool:
-        return bool(record["sampled"]) and code.step(record["pc"]).instruction.imm == 8
 
     def advance(self) -> None:
         self.waits_for = None
