@@ -5,7 +5,7 @@ from statistics import median_low
 from typing import TYPE_CHECKING, Any
 
 from bpfnic.host.check import MapContents
-from bpfnic.host.device import Arrival, Capabilities, Traffic
+from bpfnic.host.device import Arrival, Capabilities, Pacing, Traffic
 from bpfnic.host.maps import MapDefinition
 from bpfnic.host.nic import interface_name
 from bpfnic.spec.causes import Cause
@@ -64,8 +64,9 @@ def describe_interfaces(counters: Mapping[str, Any], ifindexes: Sequence[int], p
     ]
 
 
-def describe_clocks(traffic: Traffic) -> dict[str, Any] | None:
-    """Clocks that a packet's program took and that the run took; None for a device without clocks."""
+def describe_clocks(traffic: Traffic, pacing: Pacing) -> dict[str, Any] | None:
+    """Clocks that a packet's program took and that the run took; None for a device without clocks. Averages over the
+    run only where packets came back to back: otherwise it idled."""
     if not traffic.clocks:
         return None
     taken = sorted(
@@ -73,12 +74,10 @@ def describe_clocks(traffic: Traffic) -> dict[str, Any] | None:
         for packet in traffic.packets
         if packet.started is not None and packet.finished is not None
     )
-    result: dict[str, Any] = {
-        "total": traffic.clocks,
-        "instructions": traffic.instructions,
-        "instructions_a_clock": round(traffic.instructions / traffic.clocks, 3),
-        "clocks_between_packets": round(traffic.clocks / max(1, len(traffic.packets)), 1),
-    }
+    result: dict[str, Any] = {"total": traffic.clocks, "instructions": traffic.instructions}
+    if pacing.back_to_back:
+        result["instructions_a_clock"] = round(traffic.instructions / traffic.clocks, 3)
+        result["clocks_for_each_packet"] = round(traffic.clocks / max(1, len(traffic.packets)), 1)
     if taken:
         result["clocks_a_packet"] = {
             "min": taken[0],
@@ -172,14 +171,17 @@ def _print_interfaces(interfaces: Sequence[Mapping[str, Any]], console: "Console
 def _print_clocks(clocks: Mapping[str, Any], console: "Console") -> None:
     table = _table(console, "Clocks", "", "min", "median", "p99")
     if taken := clocks.get("clocks_a_packet"):
-        table.add_row("a packet, from its program's start to its end", *(f"{value:,}" for value in taken.values()))
-        _finish(console, table)
-    console.print(
-        f"{clocks['total']:,} clocks in all, {clocks['clocks_between_packets']:,} for each packet (many run at once: a "
-        f"barrel takes about 9 clocks for an instruction of one packet); {clocks['instructions']:,} instructions, "
-        f"{clocks['instructions_a_clock']} a clock\n",
-        highlight=False,
-    )
+        table.add_row("from a program's start to its end", *(f"{value:,}" for value in taken.values()))
+    _finish(console, table)
+    lines = ["One packet's instruction takes about 9 clocks: a barrel runs many packets at once."]
+    if "instructions_a_clock" in clocks:
+        lines.append(
+            f"{clocks['total']:,} clocks in all, {clocks['clocks_for_each_packet']:,} for each packet; "
+            f"{clocks['instructions']:,} instructions, {clocks['instructions_a_clock']} a clock."
+        )
+    else:
+        lines.append(f"{clocks['total']:,} clocks in all, idle ones too; {clocks['instructions']:,} instructions.")
+    console.print("\n".join(lines) + "\n", highlight=False, soft_wrap=True)
 
 
 def _print_map(name: str, content: Mapping[str, Any], console: "Console") -> None:
@@ -191,7 +193,8 @@ def _print_map(name: str, content: Mapping[str, Any], console: "Console") -> Non
     table = _table(console, title, "key", "value")
     table.columns[1].justify = "left"
     for entry in entries[:SHOWN_ENTRIES]:
-        table.add_row(_text(entry["key"]), _text(entry["value"]) if "value" in entry else _by_cpu(entry["values"]))
+        value = _text(entry["value"]) if "value" in entry else _by_cpu(entry["values"])
+        table.add_row(_text(entry["key"], separator=""), value)
     if len(entries) > SHOWN_ENTRIES:
         table.add_row("…", f"and {len(entries) - SHOWN_ENTRIES:,} more that aren't zero")
     _finish(console, table)
@@ -203,7 +206,7 @@ def _by_cpu(values: Mapping[str, Any]) -> str:
     for value in values.values():
         total = value if total is None else _sum(total, value)
     if total is not None:
-        return f"{_text(total)} (sum of {len(values)} CPUs)"
+        return f"{_text(total)} ({f'sum of {len(values)} CPUs' if len(values) > 1 else f'CPU {next(iter(values))}'})"
     return "; ".join(f"CPU {cpu}: {_text(value)}" for cpu, value in values.items())
 
 
@@ -218,10 +221,10 @@ def _sum(left: Any, right: Any) -> Any:
     return left + right if isinstance(left, int) and isinstance(right, int) else None
 
 
-def _text(value: Any) -> str:
-    """A value by its BTF type in one line."""
+def _text(value: Any, separator: str = ",") -> str:
+    """A key or value by its BTF type in one line; numbers with a separator of thousands."""
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_text(part)}" for name, part in value.items())
+        return ", ".join(f"{name} {_text(part, separator)}" for name, part in value.items())
     if isinstance(value, list):
-        return "[" + ", ".join(map(_text, value)) + "]"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+        return "[" + ", ".join(_text(part, separator) for part in value) + "]"
+    return f"{value:{separator}}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -64,7 +64,7 @@ def run(job: Job, on_step: OnStep | None = None) -> dict[str, Any]:
         "notes": _notes(capture),
         "packets": report.describe_packets(arrivals, traffic, counters),
         "interfaces": report.describe_interfaces(counters, [bench.ifindex(i) for i in range(ports + 1)], ports),
-        "clocks": report.describe_clocks(traffic),
+        "clocks": report.describe_clocks(traffic, pacing),
         "maps": report.describe_maps(obj.maps, evidence.maps),
         "check": bench.check(evidence) if job.check else None,
         "seconds": {"run": traffic.seconds, "total": time.perf_counter() - began},
