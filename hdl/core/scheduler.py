@@ -1,9 +1,19 @@
 """SELECT: which thread's turn it is."""
 
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib.wiring import Component, In, Out
 
 from bpfnic.hdl.config import NicConfig
+
+
+def lowest(bits) -> tuple:
+    """The number of the lowest bit that is set, and whether there is one. In groups of four, for speed."""
+    groups = [bits[start : start + 4] for start in range(0, len(bits), 4)]
+    number = Const(0, 2)
+    for index, group in reversed(list(enumerate(groups))):
+        within = Cat(~group[0] & (group[1] | ~group[2]), ~(group[0] | group[1]))
+        number = Mux(group.any(), Cat(within, Const(index, 2)), number)
+    return number, bits.any()
 
 
 class Scheduler(Component):
@@ -17,24 +27,23 @@ class Scheduler(Component):
 
     def __init__(self, config: NicConfig):
         self.config = config
-        super().__init__(
-            {"wake": In(config.threads), "selected": Out(1), "thread": Out(range(config.threads))}
-        )
+        super().__init__({"wake": In(config.threads), "selected": Out(1), "thread": Out(range(config.threads))})
 
     def elaborate(self, platform) -> Module:
         m = Module()
         threads = self.config.threads
-        ready, behind, first, chosen = (Signal(threads, name=n) for n in ("ready", "behind", "first", "chosen"))
-        after = Signal(threads)  # the threads above the one selected last
+        ready, above, below = (Signal(threads, name=name) for name in ("ready", "above", "below"))
+        selected, thread = Signal(), Signal(range(threads))  # in the last clock; it still looks ready in this one
+        for number in range(threads):
+            m.d.comb += [
+                above[number].eq(ready[number] & (number > thread)),
+                below[number].eq(ready[number] & ((number < thread) | ((number == thread) & ~selected))),
+            ]
+        (first_above, any_above), (first_below, any_below) = lowest(above), lowest(below)
         m.d.comb += [
-            behind.eq(ready & after),
-            first.eq(Mux(behind.any(), behind, ready)),
-            chosen.eq(first & -first),
-            self.selected.eq(ready.any()),
+            self.selected.eq(any_above | any_below),
+            self.thread.eq(Mux(any_above, first_above, first_below)),
         ]
-        for bit in range(len(self.thread)):
-            m.d.comb += self.thread[bit].eq((chosen & sum(1 << t for t in range(threads) if t >> bit & 1)).any())
-        m.d.sync += ready.eq((ready & ~chosen) | self.wake)
-        with m.If(self.selected):
-            m.d.sync += after.eq(~((chosen - 1) | chosen))
+        taken = Mux(selected, Const(1, threads) << thread, 0)
+        m.d.sync += [selected.eq(self.selected), thread.eq(self.thread), ready.eq((ready & ~taken) | self.wake)]
         return m
