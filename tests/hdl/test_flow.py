@@ -1,0 +1,61 @@
+"""Flow bits of frames that scapy built, beat by beat, against the addresses that went into them."""
+
+import ipaddress
+import random
+from functools import reduce
+from operator import xor
+
+import pytest
+from amaranth.sim import Simulator
+
+from bpfnic.hdl.packets.flow import Flow
+
+
+@pytest.fixture(scope="module")
+def frames() -> list[tuple[bytes, int]]:
+    """Frames and the exclusive or of their address bytes."""
+    from scapy.layers.inet import IP, UDP
+    from scapy.layers.inet6 import IPv6
+    from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
+
+    choose = random.Random(5)
+    tags = [Ether(), Ether() / Dot1Q(vlan=5), Ether() / Dot1AD(vlan=7) / Dot1Q(vlan=9)]
+    found = []
+    for _ in range(60):
+        outer = choose.choice(tags).copy()
+        six = choose.random() < 0.5
+        kind = ipaddress.IPv6Address if six else ipaddress.IPv4Address
+        source, target = (kind(choose.getrandbits(128 if six else 32)) for _ in range(2))
+        layer = (IPv6 if six else IP)(src=str(source), dst=str(target))
+        frame = bytes(outer / layer / UDP() / bytes(choose.randrange(40)))
+        found.append((frame, reduce(xor, source.packed + target.packed)))
+    found.append((bytes(Ether() / ARP(psrc="10.0.0.1")), 0))
+    found.append((bytes(Ether() / Dot1Q() / Dot1Q() / Dot1Q() / IP(src="10.0.0.1", dst="1.2.3.4")), 0))
+    found.append((bytes(12) + b"\x08\x00", 0))
+    choose.shuffle(found)
+    return found
+
+
+def test_flow_is_the_exclusive_or_of_the_addresses(frames: list[tuple[bytes, int]]) -> None:
+    flow, choose = Flow(), random.Random(6)
+
+    async def bench(ctx) -> None:
+        for frame, expected in frames:
+            for at in range(0, len(frame), 8):
+                while choose.random() < 0.3:  # the source is idle
+                    ctx.set(flow.taken, 0)
+                    ctx.set(flow.data, choose.getrandbits(64))
+                    await ctx.tick()
+                beat = frame[at : at + 8]
+                noise = choose.getrandbits(64) << 8 * len(beat)
+                ctx.set(flow.taken, 1)
+                ctx.set(flow.data, (int.from_bytes(beat, "little") | noise) & (1 << 64) - 1)
+                ctx.set(flow.keep, (1 << len(beat)) - 1)
+                ctx.set(flow.last, at + 8 >= len(frame))
+                await ctx.tick()
+            assert ctx.get(flow.flow) == expected, frame.hex()
+
+    simulator = Simulator(flow)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
