@@ -12,6 +12,7 @@ from bpfnic.hdl.registers import RegisterBank
 from bpfnic.spec import engine
 from bpfnic.spec.registers import (
     CONTROL_ENABLE,
+    CONTROL_FLOWS_APART,
     ENTRY_VALID,
     MAGIC,
     MODE_EGRESS_WAITS,
@@ -51,8 +52,13 @@ class Control(Component):
         map_written, map_was_read = self._maps(m, bank, map_read)
         self._interfaces(m, bank)
         snapshot = bank.command("SNAPSHOT")
-        (enable,), (budget,) = bank.stored("CONTROL", CONTROL_ENABLE), bank.stored("BUDGET")
-        m.d.comb += [self.enable.eq(enable), self.budget.eq(budget)]
+        (control,) = bank.stored("CONTROL", CONTROL_ENABLE | CONTROL_FLOWS_APART)
+        (budget,) = bank.stored("BUDGET")
+        m.d.comb += [
+            self.enable.eq((control & CONTROL_ENABLE).any()),
+            self.apart.eq((control & CONTROL_FLOWS_APART).any()),
+            self.budget.eq(budget),
+        ]
         for register in COUNTERS:
             bank.shown(register.name, [counters.value] * register.count)
         m.d.comb += [mine.eq(theirs) for mine, theirs in zip(counters.status, self.status, strict=True)]

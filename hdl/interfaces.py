@@ -416,6 +416,7 @@ def PacketPathPorts(config: NicConfig) -> dict:
         "service": In(stream.Signature(ServiceRequest(config))).array(config.cores),
         "answer": Out(stream.Signature(Answer(config))).array(config.cores),
         "enable": In(1),
+        "apart": In(1),  # packets of one flow never run at the same time; takes effect when nothing is in flight
         "control": In(InterfaceControl(config)).array(config.interfaces),
         "status": Out(InterfaceStatus(config)).array(config.interfaces),
         # causes[c] is high in a clock in which a packet was counted as aborted with cause c (one a clock at most: the
@@ -463,6 +464,7 @@ def ControlPorts(config: NicConfig) -> dict:
         "descriptor": Out(DescriptorWrite(config)),
         "program": Out(ProgramWrite(config)),
         "enable": Out(1),
+        "apart": Out(1),
         "interface": Out(InterfaceControl(config)).array(config.interfaces),
         "status": In(InterfaceStatus(config)).array(config.interfaces),
         "causes": In(16),

@@ -108,7 +108,12 @@ class Nic(Component):
 
         connect(m, control.map, map_memory.port[config.cores])
         connect(m, control.descriptor, map_engine.write)
-        m.d.comb += [path.enable.eq(control.enable), control.causes.eq(path.causes), control.advance.eq(self.advance)]
+        m.d.comb += [
+            path.enable.eq(control.enable),
+            path.apart.eq(control.apart),
+            control.causes.eq(path.causes),
+            control.advance.eq(self.advance),
+        ]
         for i, name in enumerate(interface_names(config)):
             m.d.comb += [path.control[i].eq(control.interface[i]), control.status[i].eq(path.status[i])]
             self._connect_stream(m, f"s_axis_{name}", path.ingress[i], arriving=True)

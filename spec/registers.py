@@ -62,7 +62,14 @@ REGISTERS = (
     Register("FEATURES", 0x038, _RO, "what of an incomplete group works: bits of engine.Feature"),
     Register("HELPERS", 0x040, _RO, "helpers, bit n of the array is helper n", count=8),
     # Control.
-    Register("CONTROL", 0x100, _RW, "bit 0: accept packets from the ingresses", reset=0),
+    Register(
+        "CONTROL",
+        0x100,
+        _RW,
+        "bit 0: accept packets from the ingresses; bit 1: packets of one flow (one pair of IP addresses) never run "
+        "at the same time, from when nothing is in flight on",
+        reset=0,
+    ),
     Register("BUDGET", 0x104, _RW, "instructions that one packet may retire", reset=0x00FF_FFFF),
     Register("SNAPSHOT", 0x108, _WO, "any write copies every counter, in one clock"),
     Register("CLOCK_NS", 0x10C, _RW, "nanoseconds that the time advances each clock", reset=8),
@@ -147,6 +154,7 @@ def command(index: int, operation: MapCommand, flags: int = 0) -> int:
     return index | operation << 8 | flags << 16
 
 CONTROL_ENABLE = 1 << 0
+CONTROL_FLOWS_APART = 1 << 1
 ENTRY_VALID = 1 << 31
 MODE_INGRESS_WAITS = 1 << 0
 MODE_EGRESS_WAITS = 1 << 1

@@ -11,6 +11,7 @@ from bpfnic.hdl.packets.complete import Complete
 from bpfnic.hdl.packets.dispatch import Dispatch
 from bpfnic.hdl.packets.pool import Pool
 from bpfnic.hdl.packets.receive import Receive
+from bpfnic.hdl.packets.records import Order
 from bpfnic.hdl.packets.service import ServiceUnit
 from bpfnic.hdl.packets.threads import Threads
 from bpfnic.hdl.packets.transmit import Transmit
@@ -54,11 +55,33 @@ class PacketPath(Component):
             self.causes.eq(collect.causes),
             self.release_trace.eq(collect.trace),
         ]
-        for core in range(config.cores):
-            self._core(m, core, phase, receive, collect, transmit)
+        dispatchers = [
+            self._core(m, core, phase, receive, collect, transmit) for core in range(config.cores)
+        ]
+        self._keep_apart(m, dispatchers)
         return m
 
-    def _core(self, m: Module, core: int, phase, receive: Receive, collect: Collect, transmit: Transmit) -> None:
+    def _keep_apart(self, m: Module, dispatchers: list[Dispatch]) -> None:
+        """Packets of one flow, over all cores. The mode changes while nothing is in flight."""
+        config = self.config
+        apart, turn = Signal(), Signal(config.cores, init=1)
+        due = [Signal(Order(config), name=f"due{number}") for number in range(config.interfaces)]
+        with m.If(~Cat(status.in_flight.any() for status in self.status).any()):
+            m.d.sync += apart.eq(self.apart)
+        m.d.sync += turn.eq(turn.rotate_left(1))
+        for number, order in enumerate(due):
+            leaving = [dispatch.left & (dispatch.left_ingress == number) for dispatch in dispatchers]
+            m.d.sync += order.eq(order + sum(leaving))
+        for core, dispatch in enumerate(dispatchers):
+            m.d.comb += [
+                dispatch.apart.eq(apart),
+                dispatch.turn.eq(turn[core]),
+                dispatch.conflict.eq(Cat(other.held[core] for other in dispatchers).any()),
+            ]
+            m.d.comb += [mine.eq(order) for mine, order in zip(dispatch.due, due, strict=True)]
+            m.d.comb += [asked.eq(other.flow) for asked, other in zip(dispatch.asked, dispatchers, strict=True)]
+
+    def _core(self, m: Module, core: int, phase, receive: Receive, collect: Collect, transmit: Transmit) -> Dispatch:
         """What each core has for itself."""
         config = self.config
         m.submodules[f"pool{core}"] = pool = Pool(config)
@@ -124,6 +147,7 @@ class PacketPath(Component):
             m.d.comb += [dispatch.control[number].eq(control), windows.ifindex[number].eq(control.ifindex)]
             if number < config.ports:
                 m.d.comb += service.ifindex[number].eq(control.ifindex)
+        return dispatch
 
     def _status(self, m: Module, number: int, receive: Receive, collect: Collect, transmit: Transmit) -> None:
         """What control counts for one interface."""

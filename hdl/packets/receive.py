@@ -15,6 +15,7 @@ from amaranth.lib.wiring import Component, In, Out, Signature
 from bpfnic.hdl.arbiter import RoundRobin
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import INGRESS_USER, Beat
+from bpfnic.hdl.packets.flow import Flow
 from bpfnic.hdl.packets.lanes import count_run
 from bpfnic.hdl.packets.records import (
     FIRST_WORD,
@@ -60,6 +61,7 @@ class _Ingress:
         self.word = named(COUNT_BITS, "word", init=FIRST_WORD)
         self.overrun = named(1, "overrun")
         self.granted = named(config.cores, "granted")  # one-hot, or 0
+        self.flow = Flow()
         # Of the frame that ended in the clock before (as are core and buffer then, unless it had none):
         self.end_offset = named(range(config.buffer_bytes + 1), "end_offset")
         self.end_port = named(3, "end_port")
@@ -152,7 +154,14 @@ class Receive(Component):
         """One ingress: where its frame stands, and how it ended."""
         config, port, arrival = self.config, self.ingress[number], self.arrival[number]
         beat = port.payload
-        m.d.comb += port.ready.eq(state.granted.any() | state.refusing)
+        m.submodules[f"flow{number}"] = state.flow
+        m.d.comb += [
+            port.ready.eq(state.granted.any() | state.refusing),
+            state.flow.data.eq(beat.data),
+            state.flow.keep.eq(beat.keep),
+            state.flow.taken.eq(port.valid & port.ready),
+            state.flow.last.eq(beat.last),
+        ]
         between = ~state.filling & ~state.refusing
         with m.If(port.valid & between & self.enable & self.empty.all() & ~self.waits[number]):
             m.d.sync += state.refusing.eq(1)
@@ -201,6 +210,8 @@ class Receive(Component):
                     frame.ingress.eq(number),
                     frame.data_end.eq(state.end_offset),
                     frame.port.eq(state.end_port),
+                    frame.flow.eq(state.flow.flow),
+                    frame.order.eq(self.next_sequence[number]),
                     frame.sequence.eq(self.next_sequence[number]),
                     give.enable.eq(~arrival.accepted),
                     give.buffer.eq(state.buffer),

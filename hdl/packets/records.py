@@ -3,8 +3,10 @@
 from amaranth.lib import data
 from amaranth.lib.enum import Enum
 from amaranth.lib.wiring import In, Out, Signature
+from amaranth.utils import ceil_log2
 
 from bpfnic.hdl.config import NicConfig
+from bpfnic.hdl.packets.flow import FLOW_BITS
 from bpfnic.spec import addresses
 
 WORD_BYTES = 8
@@ -27,14 +29,22 @@ def Place(config: NicConfig) -> data.StructLayout:
     return data.StructLayout({"core": range(config.cores), "buffer": range(config.packet_buffers)})
 
 
+def Order(config: NicConfig) -> int:
+    """Bits of a sequence number that tell apart the frames that wait for a thread. One core's queue needs none."""
+    return 0 if config.cores == 1 else ceil_log2(2 * config.cores * config.packet_buffers)
+
+
 def Frame(config: NicConfig) -> data.StructLayout:
-    """An accepted frame on its way to its core's dispatcher. port: the egress that a frame of the host names."""
+    """An accepted frame on its way to its core's dispatcher. port: the egress that a frame of the host names. flow: see
+    Flow. order: the low bits of its sequence number."""
     return data.StructLayout(
         {
             "buffer": range(config.packet_buffers),
             "ingress": range(config.interfaces),
             "data_end": Offset(config),
             "port": range(config.interfaces),
+            "flow": FLOW_BITS,
+            "order": Order(config),
             "sequence": 32 if config.trace else 0,
         }
     )

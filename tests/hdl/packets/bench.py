@@ -31,6 +31,11 @@ class Fields:
         return {name: word >> offset & ones for name, offset, ones in self.fields}
 
 
+def flow_of(frame: bytes) -> bytes:
+    """The two addresses of an untagged IPv4 frame, without regard to direction; nothing for other frames."""
+    return b"".join(sorted([frame[26:30], frame[30:34]])) if frame[12:14] == b"\x08\x00" else b""
+
+
 class Run:
     """A thread that runs a program on a packet."""
 
@@ -133,6 +138,13 @@ class Core:
         dut.settle()
         buffer = bench.bounds.unpack(dut[self.port("bounds_bounds")])["buffer"]
         packet = Packet(bench.config, bench.accepted[ingress][sequence], ingress, bench.ifindexes)
+        flow = flow_of(bench.accepted[ingress][sequence])
+        running = [run for core in bench.cores for run in core.runs.values()]
+        if bench.apart:
+            others = [flow_of(bench.accepted[run.packet.ingress][run.sequence]) for run in running]
+            assert flow not in others, "two packets of a flow run at the same time"
+        bench.begun.append((ingress, sequence, flow))
+        bench.together = max(bench.together, len(running) + 1)
         self.runs[thread] = Run(packet, bench.program(bench, packet), buffer, sequence)
         self.ready.append(thread)
 
@@ -179,6 +191,8 @@ class Bench:
         self.causes = [0] * 16
         self.clock = 0
         self.ends: list[list[int]] = [[] for _ in every]  # clocks in which a frame left an egress
+        self.apart, self.begun = False, []  # (ingress, sequence, flow), in the order in which they began
+        self.together = 0  # the most programs that ran at once
         self.enable, self.stalled = True, set()  # egresses that take nothing
         self.dut["rst"] = 0
         self.configure()
@@ -270,7 +284,7 @@ class Bench:
 
     def _clock(self) -> None:
         dut = self.dut
-        dut["enable"] = self.enable
+        dut["enable"], dut["apart"] = self.enable, self.apart
         for number in range(self.config.interfaces):
             self._offer(number)
             dut[f"egress__{number}__ready"] = number not in self.stalled and self.chance(self.egress_ready)

@@ -267,3 +267,29 @@ def test_one_packet_alone_is_through_in_a_few_clocks(new_bench):
     bench.send(0, bench.frame(64))
     bench.run()
     assert bench.ends[2][0] <= 8 + 20 + 8  # in, between, out
+
+
+def ipv4(bench, source: int, target: int) -> bytes:
+    """A frame between two hosts of which no other pair has the same exclusive or."""
+    addresses = bytes([10, 0, 0, 1 << source]) + bytes([10, 0, 0, 1 << target])
+    return bytes(12) + b"\x08\x00" + bytes(12) + addresses + bench.frame(40)
+
+
+@pytest.mark.parametrize("config", [ONE, TWO, WIDE], ids=["one", "two", "wide"])
+@pytest.mark.parametrize("apart", [False, True])
+def test_packets_of_a_flow_are_kept_apart_and_in_order(new_bench, config, apart):
+    bench = new_bench(config, seed=3)
+    bench.apart = apart
+    bench.attach(bench.anything(30), 0, 1)
+    for _ in range(150):
+        for ingress in range(2):
+            one, other = bench.random.sample(range(4), 2)
+            bench.send(ingress, bench.frame(60) if bench.chance(0.1) else ipv4(bench, one, other))
+        bench.send(config.ports, bench.frame(64))  # runs no program
+    bench.run()
+    bench.verify()
+    assert bench.together > 2
+    order = [[sequence for at, sequence, _ in bench.begun if at == ingress] for ingress in range(2)]
+    assert all(len(sequences) == 150 for sequences in order)
+    if apart:
+        assert all(sequences == sorted(sequences) for sequences in order)
