@@ -68,6 +68,8 @@ _PATH = click.Path(path_type=Path)
               help="Set a global variable of the program.")  # fmt: skip
 @click.option("--timing", default="back-to-back", show_default=True, metavar="back-to-back|pcap|pps=N",
               help="When packets arrive. But for back-to-back, the NIC drops what it can't take.")  # fmt: skip
+@click.option("--order", type=click.Choice(["any", "flow"]), default="any", show_default=True,
+              help="flow: packets between the same two IP addresses never run at the same time.")  # fmt: skip
 @click.option("--port", type=int, help="The port at which all packets arrive; otherwise the capture's interface.")
 @click.option("--ifindex", "ifindexes", metavar="portN=INDEX", multiple=True, callback=_pairs("portN=INDEX"),
               help="What programs know a port by; port N is N+1 otherwise.")  # fmt: skip

@@ -81,6 +81,7 @@ class Pacing:
     back_to_back: each interface offers its next frame as soon as it can, else at `time_ns`. lossless: an ingress
     waits for a buffer and an egress for its queue (otherwise the NIC drops whole frames, counted). ingress_idle,
     egress_stall: percent of clocks in which a source is idle or a sink not ready, by a generator seeded with `seed`.
+    flows_apart: packets of one flow (one pair of IP addresses) never run at the same time.
     """
 
     back_to_back: bool = True
@@ -88,6 +89,7 @@ class Pacing:
     ingress_idle: int = 0
     egress_stall: int = 0
     seed: int = 1
+    flows_apart: bool = False
 
 
 @dataclass

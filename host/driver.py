@@ -263,7 +263,8 @@ class RegisterDevice(Device):
         mode = registers.MODE_INGRESS_WAITS | registers.MODE_EGRESS_WAITS if pacing.lossless else 0
         for interface in range(self.interfaces):
             self._write("MODE", mode, interface)
-        self._write("CONTROL", registers.CONTROL_ENABLE)
+        order = registers.CONTROL_FLOWS_APART if pacing.flows_apart else 0
+        self._write("CONTROL", registers.CONTROL_ENABLE | order)
         return self._transport.run(arrivals, pacing, on_step, replay, retirements)
 
     def counters(self) -> dict[str, int | list[int]]:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ _AT_THEIR_TIMES = Pacing(back_to_back=False, lossless=False)
 
 @dataclass(frozen=True)
 class Job:
-    """What the command line asks for. `timing`: "back-to-back", "pcap" or "pps=N". `ifindexes` by port. `port`: the one
-    at which every packet arrives; None: a capture's interface n is port n modulo the ports."""
+    """What the command line asks for. `timing`: "back-to-back", "pcap" or "pps=N". `order`: "any" or "flow".
+    `ifindexes` by port. `port`: the one at which every packet arrives; None: a capture's interface n is port n modulo
+    the ports."""
 
     program: Path
     capture: Path
@@ -29,6 +30,7 @@ class Job:
     out: Path | None = None
     check: bool = False
     timing: str = "back-to-back"
+    order: str = "any"
     rules: tuple[Path, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     cpu: str = compile.DEFAULT_CPU
@@ -90,7 +92,7 @@ def _arrivals(job: Job, capture: pcap.Capture) -> tuple[Pacing, list[Arrival]]:
         Arrival(packet.interface % ports if job.port is None else job.port, packet.data, time_ns)
         for packet, time_ns in zip(capture.packets, times, strict=True)
     ]
-    return pacing, arrivals
+    return replace(pacing, flows_apart=job.order == "flow"), arrivals
 
 
 def _packets_a_second(timing: str) -> int:
