@@ -83,10 +83,10 @@ module DP16KD #(
         if (on_a && !WEA) latch_a <= same && |written_b ? 36'hA_5A5A_5A5A : array[ada[13:5]] >> place_a;
         if (on_b && !WEB) latch_b <= same && |written_a ? 36'h5_A5A5_A5A5 : array[adb[13:5]] >> place_b;
 
-        for (i = 0; i < 36; i = i + 1) begin
-            if (written_a[i]) array[ada[13:5]][i] <= data_a[i - place_a];
-            if (written_b[i]) array[adb[13:5]][i] <= same && |written_a ? !data_b[i - place_b] : data_b[i - place_b];
-        end
+        // Blocking, one side after the other: what is read was read above.
+        if (|written_a) array[ada[13:5]] = array[ada[13:5]] & ~written_a | data_a << place_a & written_a;
+        if (|written_b) array[adb[13:5]] = array[adb[13:5]] & ~written_b
+            | (same && |written_a ? ~data_b : data_b) << place_b & written_b;
     end
 
     // A word of 36 bits is read at side B: its lower half at the pins of side A, the upper half at those of side B.

@@ -13,10 +13,10 @@ from bpfnic.hdl.memory import DualPortRam, SimpleRam
 from bpfnic.spec.errors import BpfnicError
 
 # Every block shape, lanes of 8 and 9 bits and whole words, words that fill no block.
-SIMPLE = [(72, 256, None), (72, 512, 9), (24, 512, 8), (64, 1024, 8), (36, 1024, 9), (8, 2048, 8), (64, 4096, 32),
-          (16, 8192, 8), (8, 16384, None)]  # fmt: skip
-DUAL = [(64, 256, 8), (72, 1024, None), (27, 1024, 9), (64, 2048, 8), (9, 2048, 9), (16, 4096, 8), (8, 8192, 8),
-        (8, 16384, 8)]  # fmt: skip
+SIMPLE = [(72, 256, None), (72, 512, 9), (24, 512, 8), (40, 1024, 8), (36, 1024, 9), (16, 2048, 8), (16, 4096, 16),
+          (8, 8192, 8), (2, 16384, None)]  # fmt: skip
+DUAL = [(64, 256, 8), (72, 1024, None), (27, 1024, 9), (16, 2048, 8), (9, 2048, 9), (8, 4096, 8), (8, 8192, None),
+        (2, 16384, 1)]  # fmt: skip
 
 
 class Comparison(Component):
