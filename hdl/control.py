@@ -36,6 +36,7 @@ class Control(Component):
 
     def __init__(self, config: NicConfig):
         self.config = config
+        self.counters = Counters(config)
         super().__init__(ControlPorts(config))
 
     def elaborate(self, platform) -> Module:
@@ -43,7 +44,7 @@ class Control(Component):
         address, data, strobes = Signal(12), Signal(32), Signal(4)
         write, read = Signal(), Signal()  # the clock in which an access has its effects
         bank = RegisterBank(m, address, data, write, read)
-        m.submodules.counters = counters = Counters(self.config)
+        m.submodules.counters = counters = self.counters
         map_read = Signal(32)
 
         self._describe(bank)

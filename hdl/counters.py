@@ -42,6 +42,7 @@ class Counters(Component):
 
     def __init__(self, config: NicConfig):
         self.config = config
+        self.ram = SimpleRam(width=32, depth=2 * _WORDS, target=config.target)
         super().__init__(
             {
                 "status": In(InterfaceStatus(config)).array(config.interfaces),
@@ -129,7 +130,7 @@ class Counters(Component):
         with m.If(second):
             m.d.sync += [small.eq(Array(aside)[number]), adding.eq(reading), writing.eq(adding)]
 
-        m.submodules.ram = ram = SimpleRam(width=32, depth=2 * _WORDS, target=self.config.target)
+        m.submodules.ram = ram = self.ram
         m.d.comb += ram.read.address.eq(Mux(second, Cat(self.address, Const(1)), place))
         total, carry = Signal(32), Signal()
         m.d.comb += [ram.write.data.eq(total), self.taken.eq(~second & writing.ends)]

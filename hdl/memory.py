@@ -107,11 +107,16 @@ class SimpleRam(Component):
     -------
     write : `enable` (a bit for each lane, the first one lowest), `address`, `data`.
     read : `address`; `data` 2 clocks later. There is no enable: it reads in every clock.
+
+    Attributes
+    ----------
+    contents : what the twin holds (amaranth.lib.memory.MemoryData), for simulations.
     """
 
     def __init__(self, *, width: int, depth: int, lane: int | None = None, target: str = "generic"):
         self.width, self.depth, self.lane, self.target = width, depth, lane or width, target
         _check(width, depth, self.lane, target)
+        self.contents = memory.MemoryData(shape=width, depth=depth, init=[])
         enable, address = width // self.lane, range(depth)
         super().__init__(
             {
@@ -130,7 +135,7 @@ class SimpleRam(Component):
             blocks.port("B", self.read.address, read=self.read.data, data_sides="AB" if wide else "B")
             blocks.place(m)
             return m
-        m.submodules.array = array = memory.Memory(shape=self.width, depth=self.depth, init=[])
+        m.submodules.array = array = memory.Memory(self.contents)
         write = array.write_port(granularity=self.lane)
         read = array.read_port()
         m.d.comb += [write.en.eq(self.write.enable), write.addr.eq(self.write.address)]
@@ -154,6 +159,7 @@ class DualPortRam(Component):
     def __init__(self, *, width: int, depth: int, lane: int | None = None, target: str = "generic"):
         self.width, self.depth, self.lane, self.target = width, depth, lane or width, target
         _check(width, depth, self.lane, target)
+        self.contents = memory.MemoryData(shape=width, depth=depth, init=[])
         port = Signature(
             {
                 "enable": Out(width // self.lane),
@@ -172,7 +178,7 @@ class DualPortRam(Component):
                 blocks.port(side, port.address, enables=port.enable, write=port.write_data, read=port.read_data)
             blocks.place(m)
             return m
-        m.submodules.array = array = memory.Memory(shape=self.width, depth=self.depth, init=[])
+        m.submodules.array = array = memory.Memory(self.contents)
         for port in (self.a, self.b):
             write = array.write_port(granularity=self.lane)
             read = array.read_port()

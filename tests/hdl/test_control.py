@@ -9,6 +9,7 @@ from amaranth.sim import Simulator
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.control import Control
+from bpfnic.hdl.counters import COUNTERS
 from bpfnic.hdl.interfaces import IngressEvent
 from bpfnic.hdl.maps import MapMemory
 from bpfnic.hdl.programs import ProgramStore
@@ -361,11 +362,9 @@ def test_snapshots_count_every_event_and_balance(cores):
             earlier = dict(totals)
             await bus.put("SNAPSHOT", 0)
             later = dict(totals)
-            shown = {}
-            for register in REGISTERS:
-                if register.offset >= BY_NAME["RECEIVED"].offset:
-                    for i in range(register.count):
-                        shown[register.name, i] = await bus.get(register.name, i)
+            keys = [(register.name, i) for register in COUNTERS for i in range(register.count)]
+            rng.shuffle(keys)
+            shown = {key: await bus.get(*key) for key in keys}
             clocks.append(shown.pop(("CLOCKS", 0)))
             for key, value in shown.items():
                 if key[0] != "IN_FLIGHT":
@@ -378,6 +377,33 @@ def test_snapshots_count_every_event_and_balance(cores):
     simulate(config, bench, traffic)
     assert totals["RECEIVED", 0] > 1000 and totals["RECEIVED_BYTES", 1] > 10_000
     assert clocks[0] < clocks[1] < clocks[2] > 500
+
+
+def test_counters_carry_into_their_high_words():
+    """RETIRED and CLOCKS pass 2**32; a counter of 32 bits that does so carries into none."""
+    config = NicConfig(threads=8, ports=1)
+    first = BY_NAME["RECEIVED"].offset
+    counted = (("RETIRED", 0), ("CLOCKS", 0), ("RECEIVED", 1), ("CAUSES", 12))
+
+    async def bench(ctx, board, bus):
+        control, contents = board.control, board.control.counters.ram.contents
+        for name, index in counted:
+            place = (BY_NAME[name].address(index) - first) // 4
+            while ctx.get(contents[place]) < 2**31:  # a visit under way writes over it
+                ctx.set(contents[place], 2**32 - 2048 + ctx.get(contents[place]) % 1024)
+                await ctx.tick().repeat(150)
+        ctx.set(control.retired, 1)
+        ctx.set(control.causes, 1 << 12)
+        ctx.set(control.status[1].events, 1 << IngressEvent.RECEIVED)
+        await ctx.tick().repeat(2100)
+        await bus.put("SNAPSHOT", 0)
+        for name in ("RETIRED", "CLOCKS"):
+            assert await bus.get(name, 1) == 1
+        for name, index in counted:
+            assert await bus.get(name, index) < 2000
+        assert await bus.get("RECEIVED_BYTES", 0) == 0  # the one behind RECEIVED of ingress 1
+
+    simulate(config, bench)
 
 
 def test_a_register_without_a_behaviour_is_an_error():

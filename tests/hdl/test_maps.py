@@ -5,6 +5,7 @@ import random
 from collections import deque
 
 import pytest
+from amaranth import ClockDomain, Module
 from amaranth.sim import Simulator
 
 from bpfnic.hdl.config import NicConfig
@@ -256,6 +257,33 @@ def test_map_engine_answers_as_the_kernel(cores):
     errors = {-errno.EINVAL, -errno.E2BIG, -errno.EEXIST}
     assert seen == ({(call, None) for call in MapCall} | {(MapCall.UPDATE, says) for says in errors | {1}}
                     | {(MapCall.LOOKUP, 0), (MapCall.LOOKUP, 1), (MapCall.DELETE, -errno.EINVAL)})  # fmt: skip
+
+
+def test_after_a_reset_no_handle_is_a_map():
+    config = NicConfig(threads=8)
+    m, domain, dut = Module(), ClockDomain("sync"), MapEngine(config)
+    m.domains.sync, m.submodules.dut = domain, dut
+
+    async def bench(ctx):
+        port = dut.port[0]
+        ctx.set(port.answer.ready, 1)
+        ctx.set(dut.write.enable, 1)
+        ctx.set(dut.write.descriptor, DESCRIPTORS[0])
+        await ctx.tick()
+        ctx.set(dut.write.enable, 0)
+        word = {"thread": 1, "call": MapCall.LOOKUP, "flags": 0, "last": 1, "handle": map_handle(0), "data": 2}
+        ctx.set(port.word.payload, word)
+        for reset, traps in ((0, 0), (1, 1)):
+            ctx.set(domain.rst, reset)
+            await ctx.tick()
+            ctx.set(domain.rst, 0)
+            ctx.set(port.word.valid, 1)
+            await ctx.tick()
+            ctx.set(port.word.valid, 0)
+            (answer,) = await ctx.tick().sample(port.answer.payload).until(port.answer.valid)
+            assert answer["trap"] == traps
+
+    simulate(m, bench)
 
 
 def test_map_engine_takes_a_word_a_clock():
