@@ -115,12 +115,12 @@ class Windows(Component):
         look, record = written.read_port(domain="comb"), written.write_port()
         word = local.offset[3:9]
         begins_odd = word[0]
-        bits = Signal(STACK_WORDS)
+        stale = Signal()  # the bits are another packet's
         m.d.comb += [
+            stale.eq(fresh.bit_select(local.thread, 1)),
             look.addr.eq(local.thread),
-            bits.eq(Mux(fresh.bit_select(local.thread, 1), 0, look.data)),
             record.addr.eq(local.thread),
-            record.data.eq(bits | (1 << word)),
+            record.data.eq(Mux(stale, 0, look.data) | (1 << word)),
             record.en.eq(write),
         ]
         with m.If(write):
@@ -135,7 +135,7 @@ class Windows(Component):
             m.submodules[f"stack_{name}"] = bank
             known = Signal(name=f"known_{name}")
             m.d.comb += [
-                known.eq(bits[odd::2].bit_select(row, 1)),
+                known.eq(look.data[odd::2].bit_select(row, 1) & ~stale),
                 bank.read.address.eq(Cat(row, local.thread)),
                 bank.write.address.eq(Cat(row, local.thread)),
                 bank.write.data.eq(rotated & spread(lanes)),

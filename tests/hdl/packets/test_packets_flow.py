@@ -142,6 +142,23 @@ def test_without_a_buffer_frames_wait_or_are_refused_whole(new_bench):
     assert {event for _, event in bench.refused[0]} == {IngressEvent.REFUSED_FULL}
 
 
+def test_nothing_is_refused_while_a_buffer_is_free(new_bench):
+    """However the beats of three ingresses fall between each other: 12 frames, 16 buffers, and none is given back."""
+    bench = new_bench(ONE)
+    bench.waits = [(False, True)] * 3
+    bench.configure()
+    for _ in range(10):
+        bench.gap, bench.egress_ready = bench.random.choice([0.0, 0.2, 0.5]), 0.0
+        for _ in range(4):
+            for ingress in range(3):
+                bench.send(ingress, bench.frame(bench.random.randrange(14, 200)))
+        bench.run(500)
+        bench.egress_ready = 1.0
+        bench.run()
+    bench.verify()
+    assert not any(bench.refused)
+
+
 @pytest.mark.parametrize("waits", [False, True])
 def test_a_full_queue_holds_up_no_other_egress(new_bench, waits):
     """The host does not take its packets; port 1 sends its own back all the same."""
