@@ -64,21 +64,22 @@ class Answers(Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         threads = self.config.threads
-        held, from_map, from_engine = Signal(), Signal(), Signal()
+
+        # An answer that has come. Few come from services and engine, and each of their threads has to issue before its
+        # next one, so that a fixed order starves nobody.
+        came, from_map, from_engine = Signal(), Signal(), Signal()
         thread, value = Signal(range(threads)), Signal(64)
         says, copy_bytes = Signal(EngineSays), Signal(range(4097))
-
-        # Few answers come from services and engine, and each of their threads has to issue before its next one, so that
-        # a fixed order starves nobody.
-        take = ~held | self.done
+        free, moves = Signal(), Signal()
         m.d.comb += [
-            self.service.ready.eq(take),
-            self.engine.ready.eq(take & ~self.service.valid),
-            self.map.ready.eq(take & ~self.service.valid & ~self.engine.valid),
+            moves.eq(came & free),
+            self.service.ready.eq(~came | free),
+            self.engine.ready.eq(self.service.ready & ~self.service.valid),
+            self.map.ready.eq(self.engine.ready & ~self.engine.valid),
         ]
-        with m.If(take):
+        with m.If(self.service.ready):
             m.d.sync += [
-                held.eq(self.service.valid | self.engine.valid | self.map.valid),
+                came.eq(self.service.valid | self.engine.valid | self.map.valid),
                 from_engine.eq(~self.service.valid & self.engine.valid),
                 from_map.eq(~self.service.valid & ~self.engine.valid),
                 says.trap.eq(self.engine.payload.trap),
@@ -100,33 +101,41 @@ class Answers(Component):
             write.data.eq(self.expected),
             read.addr.eq(thread),
         ]
-        expected = read.data
-        copies = from_engine & says.copy
-        writes = Mux(from_map, expected.write, ~(from_engine & says.trap))
-        m.d.comb += [
-            self.done.eq(held & (self.free | ~writes)),
-            self.thread.eq(thread),
-            self.write.eq(held & writes),
-            self.entry.eq(Mux(copies, TARGET_ENTRY, expected.entry)),
-            self.value.eq(Mux(expected.zero, 0, value)),
-            self.size.eq(Mux(from_map, expected.size, 3)),
-            self.extend.eq(from_map & expected.extend),
-            self.final.eq(expected.final & ~(from_engine & (says.copy | says.trap))),
-            self.register.eq(expected.register),
-            self.engine_done.eq(self.done & from_engine & self.final),
-        ]
-
-        for name, value, reader, out in (
+        for name, word, reader, out in (
             ("says", says, self.asking, self.engine_says),
             ("copy_bytes", copy_bytes, self.copying, self.copy_bytes),
         ):
-            m.submodules[name] = array = memory.Memory(shape=value.shape(), depth=threads, init=[])
-            write, read = array.write_port(), array.read_port(domain="comb")
+            m.submodules[name] = array = memory.Memory(shape=word.shape(), depth=threads, init=[])
+            record, look = array.write_port(), array.read_port(domain="comb")
             m.d.comb += [
-                write.en.eq(self.done & from_engine),
-                write.addr.eq(thread),
-                write.data.eq(value),
-                read.addr.eq(reader),
-                out.eq(read.data),
+                record.en.eq(moves & from_engine),
+                record.addr.eq(thread),
+                record.data.eq(word),
+                look.addr.eq(reader),
+                out.eq(look.data),
             ]
+
+        # A clock later: what is to be done with it.
+        held, writes, counts = Signal(), Signal(), Signal()
+        expected = read.data
+        goes_on = from_engine & (says.copy | says.trap)
+        m.d.comb += free.eq(~held | self.done)
+        with m.If(free):
+            m.d.sync += [
+                held.eq(came),
+                self.thread.eq(thread),
+                writes.eq(Mux(from_map, expected.write, ~(from_engine & says.trap))),
+                self.entry.eq(Mux(from_engine & says.copy, TARGET_ENTRY, expected.entry)),
+                self.value.eq(Mux(from_map & expected.zero, 0, value)),
+                self.size.eq(Mux(from_map, expected.size, 3)),
+                self.extend.eq(from_map & expected.extend),
+                self.final.eq(expected.final & ~goes_on),
+                self.register.eq(expected.register),
+                counts.eq(from_engine & expected.final & ~goes_on),
+            ]
+        m.d.comb += [
+            self.write.eq(held & writes),
+            self.done.eq(held & (self.free | ~writes)),
+            self.engine_done.eq(self.done & counts),
+        ]
         return m

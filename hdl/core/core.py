@@ -64,10 +64,12 @@ class Core(Component):
             return Staged(pipeline, stage, signal, name, reset=reset)
 
         # ---- 0 SELECT
-        valid = staged(0, scheduler.selected, "valid", reset=True)
+        selected = staged(0, scheduler.selected, "selected", reset=True)
         thread = staged(0, scheduler.thread, "thread")
 
         # ---- 1 THREAD
+        revoked = Signal()  # the thread was selected in the clock in which it was known to wait
+        valid = staged(1, selected.at(1) & ~revoked, "valid", reset=True)
         m.d.comb += [threads.fetches.eq(valid.at(1)), threads.fetching.eq(thread.at(1))]
         fresh = staged(1, threads.fetching_fresh, "fresh")
         pc = Staged(pipeline, 1, threads.fetching_pc, "pc")
@@ -243,11 +245,13 @@ class Core(Component):
         # A key that can't be read: a look-up still asks whether there is such a map at all, for a wrong handle is the
         # first thing that a helper finds.
         kind = Value.cast(control_9.kind)
-        no_key = staged(9, kind.matches(Kind.KEY) & check.cause.any() & ~cause.at(9).any(), "no_key")
-        cause = staged(9, Mux(cause.at(9).any(), cause.at(9), Mux(no_key.at(9), 0, check.cause)), "cause_of_end")
+        early_cause_9 = cause.at(9).any()
+        no_key = staged(9, kind.matches(Kind.KEY) & check.cause.any() & ~early_cause_9, "no_key")
+        cause = staged(9, Mux(early_cause_9, cause.at(9), Mux(no_key.at(9), 0, check.cause)), "cause_of_end")
         traps = cause.at(9).any()
         returns = control_9.flow == Flow.EXIT
-        ends_9 = traps | (returns & ~progress.at(9).frame.any())
+        returns_for_good = returns & ~progress.at(9).frame.any()
+        ends_9 = traps | returns_for_good
         split = staged(9, check.shared & check.crosses, "split")
         key_comes = kind.matches(Kind.KEY) & check.shared  # from map memory; otherwise it goes on at once
         calls_engine = kind.matches(Kind.SEND, Kind.KEY) & ~key_comes
@@ -256,8 +260,16 @@ class Core(Component):
         stays = Kind.FLAGS, Kind.LOAD, Kind.STORE, Kind.COMPARE
         repeats = split.at(9) | key_comes | kind.matches(*stays)  # at the same pc
         ends = staged(9, valid.at(9) & ends_9, "ends", reset=True)
+
+        # The check of an access comes late in this clock, so its thread is made ready before. If it has to wait, or
+        # trapped, that is revoked in the next clock.
+        access_9 = Value.cast(control_9.access)
+        hopes = access_9.matches(Access.LOAD, Access.STORE) & kind.matches(Kind.PLAIN, Kind.LOAD)
+        leaves = access_9.any() | kind.matches(Kind.FLAGS, Kind.SEND, Kind.SERVICE)
         goes_on = Signal()
-        m.d.comb += goes_on.eq(valid.at(9) & ~ends_9 & ~waits_9)
+        m.d.comb += goes_on.eq(valid.at(9) & ~early_cause_9 & ~returns_for_good & (hopes | ~leaves))
+        stops = staged(9, goes_on & (traps | waits_9), "stops", reset=True)
+        m.d.comb += revoked.eq(stops.at(11) & (thread.at(11) == thread.at(1)))
 
         next_pc_9, after = Signal(ProgramCounter(config)), Signal.like(progress.at(9))
         m.d.comb += after.eq(progress.at(9))
@@ -307,7 +319,7 @@ class Core(Component):
         result = Staged(pipeline, 9, alu.result, "result")
         address = Staged(pipeline, 9, alu.sum[:32], "address")
         acts = valid.at(9) & ~traps
-        local = staged(9, acts & (control_9.access != Access.NONE) & ~check.shared & ~no_key.at(9), "local", reset=True)
+        local = staged(9, acts & access_9.any() & ~check.shared & ~no_key.at(9), "local", reset=True)
         shared = staged(9, acts & check.shared, "shared", reset=True)
         asking = staged(9, acts & asks, "asking", reset=True)
         writes = staged(9, ends.at(9) | (acts & control_9.write & ~waits_9), "writes", reset=True)
@@ -396,6 +408,7 @@ class Core(Component):
                 | one(answers.done, answers.thread)
                 | one(requests.released, requests.released_thread)
             ),
+            scheduler.revoke.eq(one(stops.at(10), thread.at(10))),
         ]
         connect(m, requests.map, flipped(self.map.request))
         connect(m, requests.engine, flipped(self.engine.word))

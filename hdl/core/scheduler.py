@@ -22,12 +22,16 @@ class Scheduler(Component):
     Members
     -------
     wake : threads, a bit each, that become ready with the next clock.
+    revoke : threads that are ready no longer. The one selected in this clock may be among them.
     selected : in this clock, `thread` is taken out of the ready ones.
     """
 
     def __init__(self, config: NicConfig):
         self.config = config
-        super().__init__({"wake": In(config.threads), "selected": Out(1), "thread": Out(range(config.threads))})
+        threads = config.threads
+        super().__init__(
+            {"wake": In(threads), "revoke": In(threads), "selected": Out(1), "thread": Out(range(threads))}
+        )
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -45,5 +49,6 @@ class Scheduler(Component):
             self.thread.eq(Mux(any_above, first_above, first_below)),
         ]
         taken = Mux(selected, Const(1, threads) << thread, 0)
-        m.d.sync += [selected.eq(self.selected), thread.eq(self.thread), ready.eq((ready & ~taken) | self.wake)]
+        m.d.sync += [selected.eq(self.selected), thread.eq(self.thread)]
+        m.d.sync += ready.eq((ready & ~taken & ~self.revoke) | self.wake)
         return m
