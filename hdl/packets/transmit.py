@@ -167,9 +167,10 @@ class Transmit(Component):
         layout = Beat(EGRESS_USER)
         m.submodules[f"beats{number}"] = beats = SyncFIFO(width=layout.size, depth=BEATS)
         half, valid = Signal(Half(config), name=f"half_to{number}"), Signal(name=f"valid_to{number}")
-        for each in halves:
+        m.d.comb += [half.eq(halves[0]), valid.eq(Cat(each.egress[number] for each in halves).any())]
+        for each in halves[1:]:
             with m.If(each.egress[number]):
-                m.d.comb += [half.eq(each), valid.eq(1)]
+                m.d.comb += half.eq(each)
         before = Signal(64, name=f"before{number}")
         with m.If(valid):
             m.d.sync += before.eq(half.word)
