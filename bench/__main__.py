@@ -1,0 +1,35 @@
+"""Measure everything, print it, write docs/results.md."""
+
+import sys
+from pathlib import Path
+
+from bench import report, resources, speed
+from bpfnic.hdl.config import NicConfig
+
+RESULTS = Path("docs/results.md")
+
+
+def say(text: str) -> None:
+    """What is going on, to whoever waits."""
+    print(f"# {text}", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    runs = [speed.run(name, say) for name in ("drop", "l2swap", "forward", "counter", "portfilter")]
+    counter = next(run for run in runs if run.program == "counter")
+    cocotb = speed.cocotb_clocks_a_second(counter, say)
+    building = speed.build_seconds(say)
+    small = NicConfig(threads=8, program_slots=2048, map_bytes=32 * 1024, target="ecp5")
+    parts = {
+        "core, 16 threads": resources.core(NicConfig(target="ecp5"), say),
+        "core, 8 threads": resources.core(small, say),
+        "NIC, 16 threads, 128 KiB of maps": resources.nic(NicConfig(target="ecp5"), say),
+        "NIC, 8 threads, 32 KiB of maps": resources.nic(small, say),
+    }
+    text = report.results(runs, counter, cocotb, building, parts)
+    RESULTS.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
