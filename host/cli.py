@@ -77,6 +77,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--threads", type=int, help="Hardware threads of a core.")
 @click.option("--map-bytes", type=int, help="Bytes of map memory.")
 @click.option("--buffer-bytes", type=int, help="Bytes of a packet buffer, 576 of them head- and tailroom.")
+@click.option("--budget", type=int, help="Instructions that one packet may take; the rest of its program is not run.")
 @click.option("--waves", type=_PATH, help="Write a trace of all signals: .fst (rtl only).")
 @click.option("--mcpu", "cpu", default="v3", show_default=True, help="Instruction set version to compile for.")
 @click.option("-I", "include", type=_PATH, multiple=True, help="Folder of C headers, searched first.")
@@ -86,7 +87,7 @@ def run(as_json: bool, ifindexes: dict[str, str], backend: str, **given: Any) ->
     """Run PROGRAM (a .bpf.c file or an ELF object) on the packets of a capture and show what came of it."""
     from bpfnic.host import run as job
 
-    sizes = {size: given.pop(size) for size in ("cores", "threads", "map_bytes", "buffer_bytes", "waves")}
+    sizes = {size: given.pop(size) for size in ("cores", "threads", "map_bytes", "buffer_bytes", "budget", "waves")}
     asked = {size: value for size, value in sizes.items() if value is not None}
     options = job.options_for(backend, asked, _say)
     with _ProgressBar() as bar:

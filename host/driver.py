@@ -64,7 +64,7 @@ class RegisterProgram(LoadedProgram):
 class RegisterDevice(Device):
     """A NIC behind a transport. Raises BpfnicError where there is none, or one with another register map."""
 
-    def __init__(self, transport: Transport):
+    def __init__(self, transport: Transport, budget: int | None = None):
         self._transport = transport
         self.name = transport.name
         self.capabilities = self._read_capabilities()
@@ -78,6 +78,11 @@ class RegisterDevice(Device):
         self._maps: list[RegisterMap] = []
         for port in range(self.capabilities.ports):
             self.set_ifindex(port, port + 1)
+        if budget is not None:
+            most = registers.BY_NAME["BUDGET"].reset
+            if not 0 < budget <= most:
+                raise BpfnicError(f"instruction budget must be 1 to {most}, not {budget}")
+            self._write("BUDGET", budget)
 
     # -- registers ----------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from bpfnic.host import compile, pcap, report, rules
 from bpfnic.host.bench import REFERENCE, Bench
 from bpfnic.host.device import Arrival, DeviceOptions, OnStep, Pacing, Traffic
 from bpfnic.host.nic import interface_name, open
+from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
 
 KERNEL = "linux"
@@ -63,7 +64,7 @@ def run(job: Job, on_step: OnStep | None = None) -> dict[str, Any]:
     return {
         "program": {"file": str(job.program), "name": program.name, "slots": len(program.instructions)},
         "device": report.describe_device(job.backend, evidence.capabilities),
-        "notes": _notes(capture),
+        "notes": _notes(capture) + _ended(job.options.budget, traffic),
         "packets": report.describe_packets(arrivals, traffic, counters),
         "interfaces": report.describe_interfaces(counters, [bench.ifindex(i) for i in range(ports + 1)], ports),
         "clocks": report.describe_clocks(traffic, pacing),
@@ -125,6 +126,15 @@ def _notes(capture: pcap.Capture) -> list[str]:
     return [f"{cut} of {len(capture.packets)} packets were cut by the capture; they ran as captured"] if cut else []
 
 
+def _ended(budget: int | None, traffic: Traffic) -> list[str]:
+    """Which packets a lowered instruction budget ended."""
+    ended = [str(number) for number, packet in enumerate(traffic.packets) if packet.cause is Cause.BUDGET]
+    if budget is None or not ended:
+        return []
+    count = f"{len(ended)} of {len(traffic.packets)} packets"
+    return [f"the instruction budget of {budget} ended {count}: {', '.join(ended)}"]
+
+
 # -- what the command line says -------------------------------------------------------------------------------------
 
 
@@ -132,7 +142,7 @@ def options_for(backend: str, asked: Mapping[str, Any], say: Callable[[str], Non
     """The size of the NIC. Raises BpfnicError where sizes are asked of the kernel, which has its own."""
     if backend == KERNEL and asked.keys() - {"waves"}:
         name = next(iter(asked)).replace("_", "-")
-        raise BpfnicError(f"--{name} is a size of the NIC; the linux backend is the kernel")
+        raise BpfnicError(f"--{name} is the NIC's; the linux backend is the kernel")
     return DeviceOptions(**asked, say=say)
 
 

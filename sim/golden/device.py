@@ -39,7 +39,7 @@ def open_device(options: DeviceOptions) -> Device:
         raise BpfnicError("the golden model has no signals to write waves of (--backend rtl has)")
     from bpfnic.host.driver import RegisterDevice
 
-    return RegisterDevice(GoldenTransport(options))
+    return RegisterDevice(GoldenTransport(options), options.budget)
 
 
 class GoldenTransport:

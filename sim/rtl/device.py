@@ -35,7 +35,7 @@ def open_device(options: DeviceOptions):
     sizes that hdl/config.py forbids, and where Verilator or a C++ compiler is missing."""
     from bpfnic.host.driver import RegisterDevice
 
-    return RegisterDevice(RtlTransport(options, options.say))
+    return RegisterDevice(RtlTransport(options, options.say), options.budget)
 
 
 class RtlTransport:

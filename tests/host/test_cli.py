@@ -182,6 +182,25 @@ SEC("xdp") int second(struct xdp_md *ctx) { return XDP_TX; }"""
     assert json.loads(out)["packets"]["verdicts"] == {"XDP_TX": len(pcap.read(SAMPLE).packets)}
 
 
+@pytest.mark.parametrize("backend", ["golden", "rtl"])
+def test_a_lowered_budget_names_the_packets_that_it_ends(run, source, backend):
+    """From 100 bytes on, this program takes more than 8 instructions; below, less."""
+    program = source(
+        """
+SEC("xdp") int some(struct xdp_md *ctx)
+{
+    if (ctx->data_end - ctx->data >= 100)
+        asm volatile("r0 = 1; r0 += 1; r0 += 1; r0 += 1; r0 += 1; r0 += 1; r0 += 1; r0 += 1; r0 += 1" ::: "r0");
+    return XDP_DROP;
+}"""
+    )
+    long = [str(n) for n, packet in enumerate(pcap.read(SAMPLE).packets) if len(packet.data) >= 100]
+    status, out, _ = run(program, "--backend", backend, "--budget", "8", "--json")
+    report = json.loads(out)
+    assert status == 0 and report["packets"]["aborted"] == {"BUDGET": len(long)}
+    assert report["notes"] == [f"the instruction budget of 8 ended {len(long)} of 420 packets: {', '.join(long)}"]
+
+
 def test_compiler_options_reach_the_compiler(run, source, tmp_path):
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "verdict.h").write_text("#define VERDICT CHOSEN\n")
