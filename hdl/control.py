@@ -41,11 +41,10 @@ class Control(Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        address, data, strobes = Signal(12), Signal(32), Signal(4)
-        write, read = Signal(), Signal()  # the clock in which an access has its effects
-        bank = RegisterBank(m, address, data, write, read)
+        bank = RegisterBank(m)
+        strobes = Signal(4, reset_less=True)
         m.submodules.counters = counters = self.counters
-        map_read = Signal(32)
+        map_read = Signal(32, reset_less=True)
 
         self._describe(bank)
         self._clock_and_random(m, bank)
@@ -64,7 +63,7 @@ class Control(Component):
             bank.shown(register.name, [counters.value] * register.count)
         m.d.comb += [mine.eq(theirs) for mine, theirs in zip(counters.status, self.status, strict=True)]
         m.d.comb += [counters.causes.eq(self.causes), counters.retired.eq(self.retired)]
-        m.d.comb += counters.address.eq(address[2:])
+        m.d.comb += counters.address.eq(bank.address[2:])
         bank.build()
 
         writing, timer = Signal(), Signal(range(READ_CLOCKS + 1))
@@ -75,18 +74,20 @@ class Control(Component):
                 m.d.sync += timer.eq(0)
                 with m.If(self.awvalid & self.wvalid):
                     m.d.comb += [self.awready.eq(1), self.wready.eq(1)]
-                    m.d.sync += [address.eq(self.awaddr), data.eq(self.wdata), strobes.eq(self.wstrb), writing.eq(1)]
+                    m.d.sync += [bank.address.eq(self.awaddr), bank.data.eq(self.wdata)]
+                    m.d.sync += [strobes.eq(self.wstrb), writing.eq(1)]
                     m.next = "DECODE"
                 with m.Elif(self.arvalid):
                     m.d.comb += self.arready.eq(1)
-                    m.d.sync += [address.eq(self.araddr), writing.eq(0)]
+                    m.d.sync += [bank.address.eq(self.araddr), writing.eq(0)]
                     m.next = "DECODE"
             with m.State("DECODE"):
+                m.d.comb += bank.decode.eq(1)
                 m.next = "READ"
                 with m.If(writing):
                     m.next = "WRITE"
             with m.State("WRITE"):
-                m.d.comb += write.eq(allowed)
+                m.d.comb += bank.write.eq(allowed)
                 m.d.sync += self.bresp.eq(response)
                 m.next = "WRITTEN"
                 with m.If(snapshot):
@@ -95,13 +96,14 @@ class Control(Component):
                     m.next = "MAP"
             with m.State("READ"):
                 m.d.sync += timer.eq(timer + 1)
-                m.d.comb += read.eq(allowed & (timer == 0))
+                m.d.comb += bank.read.eq(allowed & (timer == 0))
                 with m.If(map_was_read):
                     m.next = "MAP"
                 with m.Elif(timer == READ_CLOCKS):
                     m.next = "VALUE"
             with m.State("VALUE"):
-                m.d.sync += [self.rdata.eq(Mux(allowed, bank.value, 0)), self.rresp.eq(response)]
+                m.d.comb += bank.show.eq(1)
+                m.d.sync += self.rresp.eq(response)
                 m.next = "DONE"
             with m.State("SNAPSHOT"):
                 m.d.comb += counters.snapshot.eq(1)
@@ -126,8 +128,9 @@ class Control(Component):
                 m.d.comb += self.rvalid.eq(1)
                 with m.If(self.rready):
                     m.next = "IDLE"
+        m.d.comb += self.rdata.eq(bank.value)
         m.d.comb += self.map.request.payload.operation.eq(Mux(writing, MapOperation.STORE, MapOperation.LOAD))
-        m.d.comb += self.map.request.payload.data.eq(Mux(writing, data, 0))
+        m.d.comb += self.map.request.payload.data.eq(Mux(writing, bank.data, 0))
         return m
 
     def _describe(self, bank: RegisterBank) -> None:
@@ -154,7 +157,8 @@ class Control(Component):
 
     def _clock_and_random(self, m: Module, bank: RegisterBank) -> None:
         (clock_ns,) = bank.stored("CLOCK_NS")
-        low_written, sample, step = Signal(32), Signal(64), Signal(64)
+        low_written, sample = Signal(32, reset_less=True), Signal(64, reset_less=True)
+        step = Signal(64)
         written, was_read = bank.live("TIME", [sample[:32], sample[32:]])
         m.d.sync += [step.eq(self.advance + clock_ns), self.time.eq(self.time + step)]
         with m.If(written[0]):
@@ -175,8 +179,8 @@ class Control(Component):
     def _programs(self, m: Module, bank: RegisterBank) -> None:
         (half,) = bank.stored("PROGRAM_ADDRESS", 2 * self.config.program_slots - 1)
         words = self.program.read_data.word_select(half[0], 32)
-        (written,), (was_read,) = bank.live("PROGRAM_DATA", [value := Signal(32)])
-        lower = Signal(32)
+        (written,), (was_read,) = bank.live("PROGRAM_DATA", [value := Signal(32, reset_less=True)])
+        lower = Signal(32, reset_less=True)
         with m.If(was_read):  # at least two clocks after the address moved, so that the store's answer is there
             m.d.sync += value.eq(words)
         with m.If(written & ~half[0]):

@@ -55,24 +55,29 @@ class Counters(Component):
             }
         )
 
-    def _sources(self) -> dict[str, dict[int, tuple[int, Value | None]]]:
-        """For each register of COUNTERS, by index: the sum of a value each clock, the level of one, or the carries of
-        the counter before it."""
+    def _sources(self) -> dict[str, dict[int, tuple[int, Value | None, Value | None]]]:
+        """For each register of COUNTERS, by index: the sum of a value over the clocks in which another isn't 0;
+        a level; or the carries of the counter before it."""
 
-        def each(kind: int, value) -> dict:
-            return {i: (kind, value(one)) for i, one in enumerate(self.status)}
+        def each(kind: int, value, when=lambda one: None) -> dict:
+            return {i: (kind, value(one), when(one)) for i, one in enumerate(self.status)}
 
-        sources = {event.name: each(_SUM, lambda one, event=event: one.events[event]) for event in IngressEvent}
-        aborted = {cause.value: (_SUM, self.causes[cause.value]) for cause in Cause if cause is not Cause.NONE}
+        sources = {
+            event.name: each(_SUM, lambda one, event=event: one.events[event], lambda one: one.events)
+            for event in IngressEvent
+        }
+        causes = [cause.value for cause in Cause if cause is not Cause.NONE]
         return sources | {
-            "RECEIVED_BYTES": each(_SUM, lambda one: Mux(one.events[IngressEvent.RECEIVED], one.received_bytes, 0)),
+            "RECEIVED_BYTES": each(
+                _SUM, lambda one: one.received_bytes, lambda one: one.events[IngressEvent.RECEIVED]
+            ),
             "IN_FLIGHT": each(_LEVEL, lambda one: one.in_flight),
-            "SENT": each(_SUM, lambda one: one.sent),
-            "SENT_BYTES": each(_SUM, lambda one: Mux(one.sent, one.sent_bytes, 0)),
-            "EGRESS_DROPPED": each(_SUM, lambda one: one.egress_dropped),
-            "CAUSES": aborted,
-            "CLOCKS": {0: (_SUM, Const(1)), 1: (_CARRY, None)},
-            "RETIRED": {0: (_SUM, sum(self.retired)), 1: (_CARRY, None)},
+            "SENT": each(_SUM, lambda one: one.sent, lambda one: one.sent),
+            "SENT_BYTES": each(_SUM, lambda one: one.sent_bytes, lambda one: one.sent),
+            "EGRESS_DROPPED": each(_SUM, lambda one: one.egress_dropped, lambda one: one.egress_dropped),
+            "CAUSES": {i: (_SUM, self.causes[i], self.causes) for i in causes},
+            "CLOCKS": {0: (_SUM, Const(1), Const(1)), 1: (_CARRY, None, None)},
+            "RETIRED": {0: (_SUM, sum(self.retired), self.retired), 1: (_CARRY, None, None)},
         }
 
     def elaborate(self, platform) -> Module:
@@ -93,7 +98,7 @@ class Counters(Component):
 
         # What is set aside, in as many bits as the sum of a round takes.
         aside = []
-        for register, i, kind, value in entries:
+        for register, i, kind, value, when in entries:
             if kind == _CARRY:
                 aside.append(Const(0, 0))
                 continue
@@ -103,9 +108,10 @@ class Counters(Component):
                 if len(value) == _FRAME_BITS:  # bytes of a frame that began before, and of a beat each clock
                     most = (1 << _FRAME_BITS) + clocks * _BEAT_BYTES
                 count = Signal(bits_for(most), name=f"{name}_count")
-                m.d.sync += count.eq(count + value)
+                with m.If(when):
+                    m.d.sync += count.eq(count + value)
                 value = count
-            aside.append(Signal(len(value), name=f"{name}_aside"))
+            aside.append(Signal(len(value), name=f"{name}_aside", reset_less=True))
             with m.If(last_clock):
                 m.d.sync += aside[-1].eq(value)
 
@@ -118,21 +124,21 @@ class Counters(Component):
         widest = max(len(value) for value in aside)
         step = data.StructLayout({"place": 8, "mask": widest, "copied": 1, "ends": 1, "fresh": 1, "carry": 1})
         reading, adding, writing = (Signal(step, name=name) for name in ("reading", "adding", "writing"))
-        small = Signal(widest)
+        small = Signal(widest, reset_less=True)
         m.d.comb += [
             reading.place.eq(place),
-            reading.mask.eq(Array(Const((1 << len(value)) - 1, widest) for value in aside)[number]),
+            reading.mask.eq(Mux(first_round, 0, Array(Const((1 << len(v)) - 1, widest) for v in aside)[number])),
             reading.copied.eq(first_round | copying),  # everything starts at 0
             reading.ends.eq(copying & last),
-            reading.fresh.eq(first_round | Array(Const(kind == _LEVEL) for _, _, kind, _ in entries)[number]),
-            reading.carry.eq(Array(Const(kind == _CARRY) for _, _, kind, _ in entries)[number]),
+            reading.fresh.eq(first_round | Array(Const(kind == _LEVEL) for _, _, kind, *_ in entries)[number]),
+            reading.carry.eq(Array(Const(kind == _CARRY) for _, _, kind, *_ in entries)[number]),
         ]
         with m.If(second):
             m.d.sync += [small.eq(Array(aside)[number]), adding.eq(reading), writing.eq(adding)]
 
         m.submodules.ram = ram = self.ram
         m.d.comb += ram.read.address.eq(Mux(second, Cat(self.address, Const(1)), place))
-        total, carry = Signal(32), Signal()
+        total, carry = Signal(32, reset_less=True), Signal(reset_less=True)
         m.d.comb += [ram.write.data.eq(total), self.taken.eq(~second & writing.ends)]
         with m.If(second):
             m.d.sync += self.value.eq(ram.read.data)

@@ -35,7 +35,8 @@ class ProgramStore(Component):
                 bank.b.write_data.eq(control.data),
             ]
 
-        fetched_odd, read_odd = Signal(READ_LATENCY), Signal(READ_LATENCY)
+        fetched_odd = Signal(READ_LATENCY, reset_less=True)
+        read_odd = Signal(READ_LATENCY, reset_less=True)
         m.d.sync += [fetched_odd.eq(Cat(slot[0], fetched_odd)), read_odd.eq(Cat(control.slot[0], read_odd))]
         m.d.comb += [
             self.read.instruction.eq(Mux(fetched_odd[-1], odd.a.read_data, even.a.read_data)),

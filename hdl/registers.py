@@ -7,23 +7,28 @@ from operator import or_
 from amaranth import Module, Signal, Value
 
 from bpfnic.spec.errors import BpfnicError
-from bpfnic.spec.registers import BY_NAME, REGISTERS, Access, Register
+from bpfnic.spec.registers import ADDRESS_BITS, BY_NAME, REGISTERS, Access, Register
 
 
 class RegisterBank:
-    """Collects behaviours; `build` makes the decoder, which is registered: a select for each address.
+    """Collects behaviours; `build` makes the decoder.
+
+    An access is decoded in one clock, and has its effects or is shown in a later one.
 
     Attributes (signals)
     --------------------
-    address : byte address of the access, from at least a clock before what follows.
-    write : high in the clock of a write to it, with `data`. read : high in a clock of a read of it that has effects.
-    value : what the register at `address` reads as. readable, writable : whether it may be read, written.
+    address, data : byte address of the access, and what is written; they stay for the whole of it.
+    decode : high in a clock; from the next on `readable` and `writable` say whether it may be read, written.
+    write, read : high in the clock in which a write, or a read, has its effects.
+    show : high in a clock; from the next on `value` is what is read, 0 where no register is.
     """
 
-    def __init__(self, m: Module, address: Value, data: Value, write: Value, read: Value):
+    def __init__(self, m: Module):
         self._m = m
-        self.address, self.data, self.write, self.read = address, data, write, read
-        self.value, self.readable, self.writable = Signal(32), Signal(), Signal()
+        self.address, self.data = Signal(ADDRESS_BITS, reset_less=True), Signal(32, reset_less=True)
+        self.decode, self.write, self.read, self.show = Signal(), Signal(), Signal(), Signal()
+        self.readable, self.writable = Signal(reset_less=True), Signal(reset_less=True)
+        self.value = Signal(32, reset_less=True)
         self._values: dict[str, list[Value | int]] = {}
         self._selects: dict[int, Signal] = {}
 
@@ -36,11 +41,15 @@ class RegisterBank:
         self._values[name] = list(values)
         return register
 
+    def _sync(self, when: Value, statement) -> None:
+        with self._m.If(when):
+            self._m.d.sync += statement
+
     def _select(self, register: Register, index: int) -> Signal:
         place = register.address(index)
         if place not in self._selects:
-            self._selects[place] = select = Signal(name=f"select_{register.name}{index}")
-            self._m.d.sync += select.eq(self.address == place)
+            self._selects[place] = select = Signal(name=f"select_{register.name}{index}", reset_less=True)
+            self._sync(self.decode, select.eq(self.address == place))
         return self._selects[place]
 
     def _strobe(self, kind: Value, register: Register, index: int) -> Value:
@@ -61,8 +70,7 @@ class RegisterBank:
         kept = [Signal(32, init=register.reset & mask, name=f"{name}{i}") for i in range(count or register.count)]
         self._bind(name, Access.RW, kept)
         for index, signal in enumerate(kept):
-            with self._m.If(self._strobe(self.write, register, index)):
-                self._m.d.sync += signal.eq(self.data & mask)
+            self._sync(self._strobe(self.write, register, index), signal.eq(self.data & mask))
         return kept
 
     def live(self, name: str, values: Iterable[Value | int]) -> tuple[list[Value], list[Value]]:
@@ -86,10 +94,10 @@ class RegisterBank:
                 shown.setdefault(id(value), (Value.cast(value), []))[1].append(register.address(index))
         selected = []
         for value, places in shown.values():
-            select = Signal(name="show")
-            self._m.d.sync += select.eq(self.address.matches(*places))
+            select = Signal(name="show", reset_less=True)
+            self._sync(self.decode, select.eq(self.address.matches(*places)))
             selected.append(value & select.replicate(32))
-        self._m.d.comb += self.value.eq(reduce(or_, selected))
+        self._sync(self.show, self.value.eq(reduce(or_, selected)))
         for signal, kinds in ((self.readable, tuple(Access)), (self.writable, (Access.RW, Access.WO))):
             places = [r.address(i) for r in REGISTERS if r.access in kinds for i in range(r.count)]
-            self._m.d.sync += signal.eq(self.address.matches(*places))
+            self._sync(self.decode, signal.eq(self.address.matches(*places)))

@@ -45,8 +45,8 @@ class ArrayUnit(Component):
         index = call.key[:32]
 
         # An index below `entries` has its value in map memory: the lower bits say it all.
-        base, entry, copy = (Signal(offset_bits, name=name) for name in ("base", "entry", "copy"))
-        error, missing, outside = Signal(6), Signal(), Signal()
+        base, entry, copy = (Signal(offset_bits, name=name, reset_less=True) for name in ("base", "entry", "copy"))
+        error, missing, outside = Signal(6, reset_less=True), Signal(reset_less=True), Signal()
         m.d.comb += outside.eq(index >= descriptor.entries)
         m.d.sync += [
             base.eq(descriptor.base),
@@ -68,8 +68,7 @@ class ArrayUnit(Component):
                 m.d.sync += error.eq(Errno.EINVAL)  # no map of this device has a spin lock
 
         found = ~missing & (error == 0)
-        m.d.sync += [
-            self.result.found.eq(found),
-            self.result.value.eq(Mux(found, base + entry + copy, error)),
-        ]
+        result = Signal(UnitResult(self.config), reset_less=True)
+        m.d.sync += [result.found.eq(found), result.value.eq(Mux(found, base + entry + copy, error))]
+        m.d.comb += self.result.eq(result)
         return m

@@ -1,7 +1,5 @@
 """The map engine: takes helpers' arguments from all cores, finds the map, asks the unit of its type, answers."""
 
-from itertools import pairwise
-
 from amaranth import Array, Cat, Const, Module, Mux, Shape, Signal
 from amaranth.lib import data, memory
 from amaranth.lib.fifo import SyncFIFO
@@ -37,7 +35,6 @@ class MapEngine(Component):
         core_bits = (config.cores - 1).bit_length()
         stage = data.StructLayout(
             {
-                "valid": 1,  # a call's last word
                 "core": core_bits,
                 "handle": 1,  # it has the form of one
                 "index": range(config.maps),
@@ -57,13 +54,17 @@ class MapEngine(Component):
                 m.d.comb += [chosen.word.eq(port.word.payload), chosen.core.eq(i)]
         handle = chosen.word.handle
         m.d.comb += [
-            chosen.valid.eq(arbiter.grant.any()),
             chosen.index.eq(handle[4 : 4 + index_bits]),
             chosen.handle.eq(Cat(handle[:4], Const(0, index_bits), handle[4 + index_bits :]) == MAP_HANDLES),
         ]
-        fetched = [Signal(stage, name=f"stage{i}") for i in range(1, READ_LATENCY + 2)]
-        for before, after in pairwise([chosen, *fetched]):
-            m.d.sync += after.eq(before)
+        arrived, closes = Signal(), Signal()  # a word is in the first stage; it is a call's last
+        fetched = [Signal(stage, name=f"stage{i}", reset_less=True) for i in range(1, READ_LATENCY + 2)]
+        valid = Signal(READ_LATENCY + _UNIT_CLOCKS)  # a call's last word is in a stage after it
+        m.d.sync += [arrived.eq(arbiter.grant.any()), valid.eq(Cat(arrived & closes, valid))]
+        moves = [arbiter.grant.any(), arrived, valid[0]]
+        for moved, before, after in zip(moves, [chosen, *fetched[:-1]], fetched, strict=True):
+            with m.If(moved):
+                m.d.sync += after.eq(before)
 
         # The descriptor, and the flags that the update sent before its key.
         width = Shape.cast(MapDescriptor(config)).width
@@ -84,13 +85,11 @@ class MapEngine(Component):
         m.d.comb += [
             write.addr.eq(Cat(first.word.thread, first.core)),
             write.data.eq(Cat(sent[:3], (sent & ~UpdateFlag.LOCK) > UpdateFlag.EXIST)),
-            write.en.eq(first.valid & first.word.flags),
+            write.en.eq(arrived & first.word.flags),
             read.addr.eq(write.addr),
         ]
-        m.d.sync += [
-            fetched[1].valid.eq(first.valid & first.word.last & ~first.word.flags),
-            Cat(fetched[1].flags, fetched[1].illegal).eq(read.data),
-        ]
+        m.d.comb += closes.eq(first.word.last & ~first.word.flags)
+        m.d.sync += Cat(fetched[1].flags, fetched[1].illegal).eq(read.data)
 
         # The unit, and what the engine itself knows of the call.
         last = fetched[-1]
@@ -114,11 +113,10 @@ class MapEngine(Component):
                 "result": UnitResult(config),
             }
         )
-        pending = [Signal(data.StructLayout({"valid": 1, "core": core_bits, "answer": answer}), name=f"pending{i}")
-                   for i in range(_UNIT_CLOCKS)]  # fmt: skip
+        waiting = data.StructLayout({"core": core_bits, "answer": answer})
+        pending = [Signal(waiting, name=f"pending{i}", reset_less=True) for i in range(_UNIT_CLOCKS)]
         served = Cat(descriptor.type == map_type for map_type in TYPES).any()
         m.d.sync += [
-            pending[0].valid.eq(last.valid),
             pending[0].core.eq(last.core),
             pending[0].answer.thread.eq(last.word.thread),
             pending[0].answer.trap.eq(~(last.handle & Array(present)[last.index] & served)),
@@ -137,7 +135,7 @@ class MapEngine(Component):
             m.submodules[f"queue{i}"] = queue = SyncFIFO(width=Shape.cast(answer).width, depth=config.threads)
             head = data.View(answer, queue.r_data)
             m.d.comb += [
-                queue.w_en.eq(pending[-1].valid & (pending[-1].core == i)),
+                queue.w_en.eq(valid[-1] & (pending[-1].core == i)),
                 queue.w_data.eq(done),
                 port.answer.valid.eq(queue.r_rdy),
                 queue.r_en.eq(port.answer.ready),

@@ -91,7 +91,6 @@ class Requester(Component):
         # What the answer needs goes along with the access.
         flight = data.StructLayout(
             {
-                "valid": 1,
                 "tag": 9,  # with the host's bit
                 "operation": MapOperation,
                 "access": Access(config),
@@ -103,7 +102,7 @@ class Requester(Component):
         )
 
         # R: the request in place.
-        r = Signal(flight)
+        r, r_valid = Signal(flight, reset_less=True), Signal()
         request = self.request.payload.request
         operation, offset = request.operation, request.address[:4]
         load, store = operation == MapOperation.LOAD, operation == MapOperation.STORE
@@ -112,13 +111,13 @@ class Requester(Component):
         m.d.comb += ones.eq((1 << request.bytes) - 1)
         bank_bits = exact_log2(config.map_banks)
         arrived, granted = Signal(), Signal()
-        m.d.comb += self.request.ready.eq(~r.valid | granted)
+        m.d.comb += self.request.ready.eq(~r_valid | granted)
         m.d.comb += arrived.eq(self.request.valid & self.request.ready)
         with m.If(granted):
-            m.d.sync += r.valid.eq(0)
+            m.d.sync += r_valid.eq(0)
         with m.If(arrived):
             m.d.sync += [
-                r.valid.eq(1),
+                r_valid.eq(1),
                 r.tag.eq(Cat(request.tag, self.request.payload.host)),
                 r.operation.eq(operation),
                 r.access.bank.eq(request.address[4 : 4 + bank_bits]),
@@ -138,30 +137,37 @@ class Requester(Component):
         places = Signal(range(depth + 1), init=depth)
         answered = Signal()
         m.d.sync += places.eq(places - granted + answered)
-        w = Signal(data.StructLayout({"valid": 1, "access": Access(config)}))
+        w, w_valid = Signal(Access(config), reset_less=True), Signal()
         atomic = (r.operation != MapOperation.LOAD) & (r.operation != MapOperation.STORE)
         m.d.comb += [
-            self.access.request.eq(r.valid & ~w.valid & (places != 0)),
+            self.access.request.eq(r_valid & ~w_valid & (places != 0)),
             self.access.atomic.eq(atomic),
-            self.access.write_back.eq(w.valid),
+            self.access.write_back.eq(w_valid),
             self.access.tag.eq(r.tag),
-            self.access.access.eq(Mux(w.valid, w.access, r.access)),
+            self.access.access.eq(Mux(w_valid, w, r.access)),
             granted.eq(self.access.grant),
         ]
-        with m.If(~w.valid & atomic):
+        with m.If(~w_valid & atomic):
             m.d.comb += self.access.access.write.eq(0)
 
         # Array, output register.
-        p1, p2 = Signal(flight), Signal(flight)
-        m.d.sync += [p1.eq(r), p1.valid.eq(granted), p2.eq(p1)]
+        p1, p1_valid = Signal(flight, reset_less=True), Signal()
+        p2, p2_valid = Signal(flight, reset_less=True), Signal()
+        m.d.sync += [p1_valid.eq(granted), p2_valid.eq(p1_valid)]
+        with m.If(granted):
+            m.d.sync += p1.eq(r)
+        with m.If(p1_valid):
+            m.d.sync += p2.eq(p1)
 
         # A: the 8 byte lanes that the access touches, of either half of the row.
-        a, old = Signal(flight), Signal(64)
+        a, a_valid, old = Signal(flight, reset_less=True), Signal(), Signal(64, reset_less=True)
         row = Array(self.access.rows)[p2.access.bank] if config.map_banks > 1 else self.access.rows[0]
-        for lane in range(LANES):
-            upper = p2.offset[3] | (p2.offset[:3] > lane)
-            m.d.sync += old[8 * lane :][:8].eq(Mux(upper, row[64 + 8 * lane :][:8], row[8 * lane :][:8]))
-        m.d.sync += a.eq(p2)
+        m.d.sync += a_valid.eq(p2_valid)
+        with m.If(p2_valid):
+            m.d.sync += a.eq(p2)
+            for lane in range(LANES):
+                upper = p2.offset[3] | (p2.offset[:3] > lane)
+                m.d.sync += old[8 * lane :][:8].eq(Mux(upper, row[64 + 8 * lane :][:8], row[8 * lane :][:8]))
 
         # Answer: right-aligned, then up by `shift`; the other bytes are a load's own.
         answer = Signal(HostAnswer)
@@ -174,7 +180,7 @@ class Requester(Component):
         ]
         m.submodules.queue = queue = SyncFIFO(width=Shape.cast(HostAnswer).width, depth=depth)
         m.d.comb += [
-            queue.w_en.eq(a.valid),
+            queue.w_en.eq(a_valid),
             queue.w_data.eq(answer),
             self.answer.valid.eq(queue.r_rdy),
             self.answer.payload.eq(queue.r_data),
@@ -198,13 +204,11 @@ class Requester(Component):
                 m.d.comb += logic.eq(old ^ a.access.data)
             with m.Default():
                 m.d.comb += logic.eq(a.access.data)
-        m.d.sync += [
-            w.valid.eq(a.valid & (a.operation != MapOperation.LOAD) & (a.operation != MapOperation.STORE)),
-            w.access.eq(a.access),
-            w.access.data.eq(
-                Mux(a.operation == MapOperation.ADD, Cat(low_sum[:32], old[32:] + a.access.data[32:] + carry), logic)
-            ),
-        ]
-        with m.If((a.operation == MapOperation.CMPXCHG) & ~equal):
-            m.d.sync += w.access.write.eq(0)
+        changes = (a.operation != MapOperation.LOAD) & (a.operation != MapOperation.STORE)
+        m.d.sync += w_valid.eq(a_valid & changes)
+        with m.If(a_valid):
+            total = Cat(low_sum[:32], old[32:] + a.access.data[32:] + carry)
+            m.d.sync += [w.eq(a.access), w.data.eq(Mux(a.operation == MapOperation.ADD, total, logic))]
+            with m.If((a.operation == MapOperation.CMPXCHG) & ~equal):
+                m.d.sync += w.write.eq(0)
         return m

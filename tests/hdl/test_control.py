@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from amaranth import Module, Signal
+from amaranth import Module
 from amaranth.lib.wiring import Component, connect
 from amaranth.sim import Simulator
 
@@ -408,7 +408,7 @@ def test_counters_carry_into_their_high_words():
 
 def test_a_register_without_a_behaviour_is_an_error():
     m = Module()
-    bank = RegisterBank(m, Signal(12), Signal(32), Signal(), Signal())
+    bank = RegisterBank(m)
     bank.constant("MAGIC", 1)
     with pytest.raises(BpfnicError, match="register VERSION has no behaviour"):
         bank.build()
