@@ -184,12 +184,12 @@ class _Run:
         self.number = number
         self.arrival = arrival
         self.traffic = traffic
-        self.result = PacketResult(nic.admit(arrival.interface, arrival.data, arrival.error))
+        self.result = PacketResult(nic.admit(arrival.interface, arrival.data, arrival.error, arrival.egress))
         traffic.packets.append(self.result)
         self.buffer = Buffer(arrival.data, nic.size.buffer_bytes) if self.result.accepted else None
         self.program: Generator[SharedAccess, None, tuple[Outcome, int]] | None = None
         self.samples: Samples | None = None
-        self.outcome = nic.without_program(arrival.interface)
+        self.outcome = nic.without_program(arrival.interface, arrival.egress)
         self.waits = False
 
     def begin(self, entry: int, cpu: int, samples: Samples) -> None:

@@ -76,8 +76,9 @@ class GoldenNic:
 
     # ------------------------------------------------------------ frames
 
-    def admit(self, ingress: int, frame: bytes, error: bool) -> bool:
-        """A frame's end at an ingress: count it, and say whether it is accepted."""
+    def admit(self, ingress: int, frame: bytes, error: bool, port: int = 0) -> bool:
+        """A frame's end at an ingress: count it, and say whether it is accepted. `port`: which the host asks for."""
+        error = error or (ingress == self.size.ports and port >= self.size.ports)
         self._count("RECEIVED", ingress)
         self._count("RECEIVED_BYTES", ingress, len(frame))
         if len(frame) > self.size.buffer_bytes - addresses.HEADROOM:
@@ -95,10 +96,11 @@ class GoldenNic:
         entry = self.registers.get("ENTRY", ingress)
         return entry & 0xFFFF if entry & ENTRY_VALID else None
 
-    def without_program(self, ingress: int) -> Outcome:
-        """What becomes of a frame where no program is attached: to the host, and from the host to port 0."""
+    def without_program(self, ingress: int, port: int) -> Outcome:
+        """What becomes of a frame where no program is attached: to the host, and from the host to the port that it asks
+        for."""
         if ingress == self.size.ports:
-            return Outcome(XdpAction.XDP_TX, 0)
+            return Outcome(XdpAction.XDP_TX, port)
         return Outcome(XdpAction.XDP_PASS, self.size.ports)
 
     def execute(

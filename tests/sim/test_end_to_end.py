@@ -1,0 +1,180 @@
+"""The shipped programs on the sample capture, through loader, driver and NIC: the golden NIC replays what each device
+recorded, and the kernel has the last word where the result does not depend on order."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from bpfnic.host import check
+from bpfnic.host.check import Evidence
+from bpfnic.host.device import Arrival, Pacing, Traffic
+from bpfnic.host.nic import Nic
+from bpfnic.spec.addresses import HEADROOM
+from tests.sim.bench import ONE_CORE, TWO_CORES
+from tests.sim.test_firmware_on_linux import CONTENT, VARIABLES
+
+PROGRAMS = ["drop", "counter", "l2swap", "portfilter", "forward"]
+PACINGS = [Pacing(ingress_idle=idle, egress_stall=stall) for idle in (0, 30) for stall in (0, 30, 70)]
+AT_CAPTURED_TIMES = Pacing(back_to_back=False)
+
+
+def ready(backend: str, name: str, firmware, size: dict[str, int]) -> Nic:
+    """A NIC with one of the shipped programs on every port, and what it needs in its maps."""
+    nic = Nic(backend, **size)
+    object = firmware(name)
+    object.rodata.update(VARIABLES.get(name, {}))
+    nic.load(object).attach()
+    for map_name, entries in CONTENT.get(name, {}).items():
+        nic.maps[map_name].update(entries)
+    return nic
+
+
+def evidence(nic: Nic, traffic: Traffic) -> Evidence:
+    maps = {name: held.device_map.dump() for name, held in nic.maps.items()}
+    return Evidence(nic.device.name, traffic, nic.device.counters(), maps)
+
+
+@pytest.fixture(params=["golden", "rtl-1x16", "rtl-2x8"])
+def device(request) -> tuple[str, dict[str, int]]:
+    """Backend and size."""
+    backend, _, size = request.param.partition("-")
+    return backend, TWO_CORES if size == "2x8" else ONE_CORE
+
+
+def pair(device, name: str, firmware) -> Iterator[tuple[Nic, Nic]]:
+    backend, size = device
+    with ready(backend, name, firmware, size) as nic, ready("golden", name, firmware, size) as reference:
+        yield nic, reference
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_reference_agrees_at_every_backpressure(device, name, firmware, arrivals) -> None:
+    """Packets, verdicts, order, counters and maps. Maps and counters go on from setting to setting on both."""
+    for nic, reference in pair(device, name, firmware):
+        for pacing in (*PACINGS, AT_CAPTURED_TIMES):
+            traffic = nic.run(arrivals, pacing)
+            assert all(packet.accepted for packet in traffic.packets)
+            expected = reference.run(arrivals, pacing, replay=traffic.recording)
+            numbers = range(len(arrivals))
+            ours, theirs = evidence(nic, traffic), evidence(reference, expected)
+            assert check.compare(ours, theirs, arrivals, numbers, pacing) is None, pacing
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_backpressure_changes_nothing_that_leaves(device, name, firmware, arrivals) -> None:
+    """None of the programs looks at the clock: at every setting the same frames leave by the same interfaces, in one
+    order for each ingress and egress."""
+    backend, size = device
+    with ready(backend, name, firmware, size) as nic:
+
+        def left(pacing: Pacing) -> dict[tuple[int, int], list[bytes]]:
+            streams: dict[tuple[int, int], list[bytes]] = {}
+            for departure in nic.run(arrivals, pacing).departures:
+                pair = arrivals[departure.arrival].interface, departure.egress
+                streams.setdefault(pair, []).append(departure.data)
+            return streams
+
+        expected = left(PACINGS[0])
+        for pacing in PACINGS[1:]:
+            assert left(pacing) == expected, pacing
+
+
+def summed(contents: dict[bytes, list[bytes]], word: int = 8) -> dict[bytes, list[int]]:
+    """Values word by word, those of a per-CPU map added up over the CPUs."""
+    def words(value: bytes) -> list[int]:
+        return [int.from_bytes(value[at : at + word], "little") for at in range(0, len(value), word)]
+
+    return {key: [sum(column) for column in zip(*map(words, values), strict=True)] for key, values in contents.items()}
+
+
+@pytest.mark.linux
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_kernel_agrees(device, name, firmware, arrivals) -> None:
+    """With all threads at once: verdicts, frames and egresses depend on order in none of the programs, nor do sums over
+    CPUs and what atomics add up."""
+    backend, size = device
+    with ready(backend, name, firmware, size) as nic, ready("linux", name, firmware, {"ports": 2}) as linux:
+        ours, theirs = evidence(nic, nic.run(arrivals)), linux.run(arrivals)
+        for number, (packet, wanted) in enumerate(zip(ours.traffic.packets, theirs.packets, strict=True)):
+            assert (packet.verdict, packet.action, packet.egress, packet.data) == (
+                wanted.verdict, wanted.action, wanted.egress, wanted.data
+            ), f"packet {number}"  # fmt: skip
+        for map_name, held in linux.maps.items():
+            assert summed(ours.maps[map_name]) == summed(held.device_map.dump()), map_name
+
+
+# -- overload --
+
+SLOW = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 4);
+	__type(key, __u32);
+	__type(value, __u64);
+} seen SEC(".maps");
+
+// Adds up the frame's bytes, writes the sum into its last eight, and goes back out or on to the host.
+SEC("xdp")
+int slow(struct xdp_md *ctx)
+{
+	unsigned char *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u32 key = ctx->ingress_ifindex;
+	__u64 sum = 0, *count;
+
+	for (int i = 0; i < 512; i++) {
+		if (data + i + 8 >= end)
+			break;
+		sum += data[i];
+	}
+	if (end - data < 64 || end - data > 2048)
+		return XDP_DROP;
+	*(__u64 *)(end - 8) = sum;
+	count = bpf_map_lookup_elem(&seen, &key);
+	if (count)
+		__sync_fetch_and_add(count, 1);
+	return sum & 1 ? XDP_TX : XDP_PASS;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";
+"""
+
+
+@pytest.mark.parametrize("stall", [0, 90])
+def test_overload_drops_whole_frames_and_counts_them(device, build, stall) -> None:
+    """More than the NIC can do: what comes through is right to the last byte, and the rest is accounted for."""
+    backend, size = device
+    arrivals = [
+        Arrival(number % 2, number.to_bytes(4, "big") + bytes((number * 7 + i) % 251 for i in range(60 + number % 97)))
+        for number in range(600)
+    ]
+    pacing = Pacing(lossless=False, egress_stall=stall)
+    object = build(SLOW)
+    with Nic(backend, **size) as nic, Nic("golden", **size) as reference:
+        for card in (nic, reference):
+            card.load(object).attach()
+        traffic = nic.run(arrivals, pacing)
+        room = nic.device.capabilities.buffer_bytes - HEADROOM
+        numbers = check.replayable(arrivals, traffic, room)
+        expected = reference.run(
+            [arrivals[number] for number in numbers], pacing, replay=check.part_of(traffic.recording, numbers)
+        )
+        ours = evidence(nic, traffic)
+        assert check.compare(ours, evidence(reference, expected), arrivals, numbers, pacing) is None
+    counters = ours.counters
+    refused, queue_full = sum(counters["REFUSED_FULL"]), sum(counters["EGRESS_DROPPED"])
+    assert refused == sum(not packet.accepted for packet in traffic.packets)
+    assert sum(counters["RECEIVED"]) == len(arrivals) == refused + queue_full + len(traffic.departures) + sum(
+        counters["DROPPED"]
+    )
+    assert sum(counters["IN_FLIGHT"]) == 0
+    if backend == "rtl":
+        assert refused > 100 and len(traffic.departures) > 50
+        assert bool(queue_full) == bool(stall)
+    for departure in traffic.departures:  # worked out here, so that even golden and rtl in one mind can't be wrong
+        data = arrivals[departure.arrival].data
+        total = sum(data[: min(512, len(data) - 8)])
+        assert departure.data == data[:-8] + total.to_bytes(8, "little")
+        assert departure.egress == (arrivals[departure.arrival].interface if total & 1 else 2)

@@ -1,0 +1,112 @@
+"""The vectors of tests/data on a whole NIC: each program comes through the registers, its packet through a port, and
+what it did is seen in the trace, in the frame that leaves and in map memory."""
+
+import pytest
+
+from bpfnic.host.device import Arrival, Retirement
+from bpfnic.spec import addresses, engine, isa
+from bpfnic.spec.assembly import assemble
+from bpfnic.spec.causes import Cause
+from bpfnic.spec.instruction import SLOT_BYTES, Instruction, decode
+from bpfnic.spec.isa import Operation
+from bpfnic.spec.programs import XdpAction
+from tests import vectors
+from tests.sim.bench import ONE_CORE, Bench
+
+ALL = vectors.read_all()
+
+
+def executed(vector: vectors.Vector) -> bool:
+    """Whether the NIC accepts the vector's frame and executes every instruction (those that it doesn't execute trap:
+    test_bad_input.py)."""
+    accepted = len(vector.packet) >= addresses.ETH_HLEN
+    return accepted and all(engine.executes(row, engine.GROUPS, engine.FEATURES) for row in vector.rows)
+
+
+VECTORS = [vector for vector in ALL if executed(vector)]
+
+
+@pytest.fixture(scope="module", params=["golden", "rtl"])
+def bench(request):
+    with Bench(request.param, **ONE_CORE) as bench:
+        yield bench
+
+
+class Registers:
+    """Registers as the trace of one program shows them: r6 to r9 are a window of each frame."""
+
+    def __init__(self, code: bytes):
+        self.code = code
+        self.values = [0] * isa.REGISTERS
+        self.values[1], self.values[isa.FRAME_POINTER] = addresses.CONTEXT, addresses.STACK_TOP
+        self.depth = 0
+        self.frames = [0] * addresses.FRAMES
+        self.windows = [[0] * 4 for _ in range(addresses.FRAMES)]
+
+    def retire(self, retired: Retirement) -> None:
+        if retired.register is not None:
+            self.values[retired.register] = retired.value
+        instruction = self._instruction(retired.pc)
+        operation = isa.find(instruction).operation
+        if operation in (Operation.CALL_LOCAL, Operation.CALLX):
+            self.frames[self.depth] = instruction.offset or isa.DEFAULT_FRAME_BYTES
+            self._move(1)
+            self.values[isa.FRAME_POINTER] -= self.frames[self.depth - 1]
+        elif operation is Operation.EXIT and self.depth:
+            self._move(-1)
+            self.values[isa.FRAME_POINTER] += self.frames[self.depth]
+
+    def _move(self, by: int) -> None:
+        self.windows[self.depth] = self.values[6:10]
+        self.depth += by
+        self.values[6:10] = self.windows[self.depth]
+
+    def _instruction(self, pc: int) -> Instruction:
+        start = pc * SLOT_BYTES
+        found = decode(self.code[start : start + SLOT_BYTES * (1 + (self.code[start] == 0x18))])[0]
+        assert found
+        return found
+
+
+def sent(vector: vectors.Vector) -> str:
+    """The program, with a verdict that lets its frame out where the vector says what the frame must be."""
+    last = vector.text.rindex("exit")
+    assert vector.text[last:].strip() == "exit"
+    return vector.text[:last] + "w0 = 2\nexit"
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector.name)
+def test_vector(bench: Bench, vector: vectors.Vector) -> None:
+    text = vector.text if vector.packet_after is None else sent(vector)
+    code = assemble(text.replace("$map", hex(addresses.MAP_VALUES)).replace("$entry", "0"))
+    bench.load(code + bytes(SLOT_BYTES))  # an illegal instruction behind it, whatever stood there
+    bench.attach(0)
+    bench.set_memory(0, vector.map)
+    bench.write("BUDGET", vector.budget)
+    traffic = bench.run([Arrival(0, vector.packet)], retirements=True)
+    (packet,) = traffic.packets
+    registers, pc = Registers(code), 0
+    for retired in traffic.retirements:
+        assert retired.pc == pc
+        registers.retire(retired)
+        pc = retired.next_pc
+    assert packet.instructions == len(traffic.retirements)
+    assert (packet.cause if packet.verdict is None else Cause.NONE) is vector.trap
+    assert vector.pc is None or vector.trap is Cause.NONE or vector.pc == pc
+    expected = dict(vector.registers)
+    if vector.packet_after is not None:
+        expected.pop(0, None)
+        assert (packet.action, packet.data.hex()) == (XdpAction.XDP_PASS, vector.packet_after.hex())
+    assert {number: hex(registers.values[number]) for number in expected} == {
+        number: hex(value) for number, value in expected.items()
+    }
+    if packet.verdict is not None:
+        assert packet.verdict == registers.values[0] & 0xFFFFFFFF
+    if vector.map_after is not None:
+        assert bench.memory(0, vectors.MAP_BYTES)[: len(vector.map_after)].hex() == vector.map_after.hex()
+
+
+def test_most_vectors_are_executed() -> None:
+    """Those that aren't: division, packet group, frames of less than 14 bytes."""
+    print(f"{len(VECTORS)} of {len(ALL)} vectors run on the NIC")
+    assert len(VECTORS) > 0.75 * len(ALL)
