@@ -202,9 +202,16 @@ def DescriptorWrite(config: NicConfig) -> Signature:
 
 
 def ProgramRead(config: NicConfig) -> Signature:
-    """A core's fetch: `slot` in one clock, both outputs valid exactly 2 clocks later. `next_imm` is the upper half of
-    the following slot (the second half of a 16-byte instruction)."""
-    return Signature({"slot": Out(range(config.program_slots)), "instruction": In(64), "next_imm": In(32)})
+    """A core's fetch: `slot` in one clock, all outputs valid exactly 2 clocks later. `next_imm` is the upper half of
+    the following slot (the second half of a 16-byte instruction), `next_reserved` says that its lower half is not 0."""
+    return Signature(
+        {
+            "slot": Out(range(config.program_slots)),
+            "instruction": In(64),
+            "next_imm": In(32),
+            "next_reserved": In(1),
+        }
+    )
 
 
 def ProgramWrite(config: NicConfig) -> Signature:

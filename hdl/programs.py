@@ -38,9 +38,12 @@ class ProgramStore(Component):
         fetched_odd = Signal(READ_LATENCY, reset_less=True)
         read_odd = Signal(READ_LATENCY, reset_less=True)
         m.d.sync += [fetched_odd.eq(Cat(slot[0], fetched_odd)), read_odd.eq(Cat(control.slot[0], read_odd))]
+        following = Signal(64)
         m.d.comb += [
+            following.eq(Mux(fetched_odd[-1], even.a.read_data, odd.a.read_data)),
             self.read.instruction.eq(Mux(fetched_odd[-1], odd.a.read_data, even.a.read_data)),
-            self.read.next_imm.eq(Mux(fetched_odd[-1], even.a.read_data, odd.a.read_data)[32:]),
+            self.read.next_imm.eq(following[32:]),
+            self.read.next_reserved.eq(following[:32].any()),
             control.read_data.eq(Mux(read_odd[-1], odd.b.read_data, even.b.read_data)),
         ]
         return m

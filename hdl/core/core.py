@@ -80,6 +80,7 @@ class Core(Component):
         # ---- 4 DECODE: the control word, and the entries of the operands
         instruction = Staged(pipeline, 4, data.View(Instruction, self.fetch.instruction), "instruction")
         next_imm = Staged(pipeline, 4, self.fetch.next_imm, "next_imm")
+        next_reserved = Staged(pipeline, 4, self.fetch.next_reserved, "next_reserved")
         m.d.comb += [
             decoder.instruction.eq(instruction.at(4)),
             threads.decoding.eq(thread.at(4)),
@@ -133,7 +134,7 @@ class Core(Component):
         cause_5 = Signal(4)
         m.d.comb += cause_5.eq(control.at(5).cause)
         with m.If(begins.at(5)):
-            with m.If(illegal(instruction.at(5), rules.at(5))):
+            with m.If(illegal(instruction.at(5), rules.at(5)) | (control.at(5).wide & next_reserved.at(5))):
                 m.d.comb += cause_5.eq(Cause.ILLEGAL_INSTRUCTION)
             with m.If(pc.at(5).outside | (control.at(5).wide & pc_after.at(5).outside)):
                 m.d.comb += cause_5.eq(Cause.PROGRAM_RANGE)

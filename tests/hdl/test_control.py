@@ -227,6 +227,7 @@ def test_programs_and_map_memory_through_their_windows():
             await ctx.tick()
             assert ctx.get(board.store.read.instruction) == code[2 * slot] | code[2 * slot + 1] << 32
             assert ctx.get(board.store.read.next_imm) == code[(2 * slot + 3) % 128]
+            assert ctx.get(board.store.read.next_reserved) == bool(code[(2 * slot + 2) % 128])
         await bus.put("PROGRAM_ADDRESS", 9)
         assert [await bus.get("PROGRAM_DATA") for _ in range(6)] == code[9:15]
         assert await bus.get("PROGRAM_ADDRESS") == 15

@@ -238,7 +238,9 @@ int main() {
             map_answers.entries.push_back({now + delay(), {a.tag, perform(a)}});
         }
         core->fetch_instruction = program[fetched.front()];
-        core->fetch_next_imm = program[(fetched.front() + 1) % PROGRAM_SLOTS] >> 32;
+        const uint64_t following = program[(fetched.front() + 1) % PROGRAM_SLOTS];
+        core->fetch_next_imm = following >> 32;
+        core->fetch_next_reserved = uint32_t(following) != 0;
         fetched.pop_front();
         core->local_read_data = read.front();
         read.pop_front();
