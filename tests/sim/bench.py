@@ -115,7 +115,8 @@ def agreement(
     replay = check.part_of(actual.recording, numbers)
     expected = reference.run([arrivals[n] for n in numbers], pacing, replay=replay, retirements=retirements)
     evidence = [
-        Evidence(bench.transport.name, traffic, bench.counters(), {"memory": {b"": [bench.memory(0, memory)]}})
+        Evidence(bench.transport.name, bench.device.capabilities, traffic, bench.counters(),
+                 {"memory": {b"": [bench.memory(0, memory)]}})
         for bench, traffic in ((device, actual), (reference, expected))
     ]
     difference = check.compare(*evidence, arrivals, numbers, pacing)

@@ -31,7 +31,7 @@ def ready(backend: str, name: str, firmware, size: dict[str, int]) -> Nic:
 
 def evidence(nic: Nic, traffic: Traffic) -> Evidence:
     maps = {name: held.device_map.dump() for name, held in nic.maps.items()}
-    return Evidence(nic.device.name, traffic, nic.device.counters(), maps)
+    return Evidence(nic.device.name, nic.device.capabilities, traffic, nic.device.counters(), maps)
 
 
 @pytest.fixture(params=["golden", "rtl-1x16", "rtl-2x8"])
