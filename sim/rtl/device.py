@@ -149,8 +149,8 @@ class RtlTransport:
 
 
 def _retirements(steps) -> list[Retirement]:
-    """Retired instructions in their order; values that came later are filled in."""
-    listed: list[Retirement] = []
+    """Retired instructions in their order; values that came later are filled in, and what trapped later is left out."""
+    listed: list[Retirement | None] = []
     pending: dict[int, int] = {}  # CPU: place in the list
     for step in steps:
         register, value = (step.reg, step.value) if step.write else (None, 0)
@@ -158,8 +158,11 @@ def _retirements(steps) -> list[Retirement]:
             place = pending.pop(step.cpu)
             listed[place] = replace(listed[place], register=register, value=value)
             continue
+        if step.kind == 2:
+            listed[pending.pop(step.cpu)] = None
+            continue
         if step.pending:
             pending[step.cpu] = len(listed)
         address = step.address if step.memory else None
         listed.append(Retirement(step.packet, step.pc, step.next_pc, register, value, address))
-    return listed
+    return [retirement for retirement in listed if retirement]

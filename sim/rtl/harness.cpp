@@ -97,6 +97,7 @@ struct nic {
     Ingress ingress[INTERFACES];
     Egress egress[INTERFACES];
     uint32_t running[CORES * THREADS];
+    bool unfinished[CORES * THREADS] = {}; // its last instruction waits for its result
     uint32_t taken = 0; // ingresses whose beat was taken in the clock before
     uint64_t pending_frames = 0; // offered, and neither refused, dropped nor delivered yet
 
@@ -255,6 +256,11 @@ struct nic {
         packets[index].verdict = finish_verdict(top, core);
         packets[index].trapped = finish_cause(top, core) != 0;
         last_work = clock;
+        if (!unfinished[cpu]) return;
+        // A helper's call that trapped after all did not retire.
+        unfinished[cpu] = false;
+        retired--, packets[index].instructions--;
+        if (keep_steps) step_of(index, cpu, 2);
     }
 
     void sample_release() {
@@ -285,17 +291,23 @@ struct nic {
         last_work = clock;
         if (index == NONE) return;
         packets[index].instructions++;
+        unfinished[cpu] = retire_pending(top, core);
         bool sampled = retire_sampled(top, core);
         if (sampled) samples.push_back({uint64_t(retire_value(top, core)), index});
         if (!keep_steps) return;
-        nic_step step{};
-        step.clock = clock, step.packet = index, step.cpu = cpu, step.sampled = sampled;
+        nic_step &step = step_of(index, cpu, 0);
+        step.sampled = sampled;
         step.pc = retire_pc(top, core), step.next_pc = retire_next_pc(top, core);
         step.pending = retire_pending(top, core);
         step.write = retire_write(top, core);
         step.reg = retire_register(top, core), step.value = retire_value(top, core);
         step.memory = retire_memory(top, core), step.address = retire_address(top, core);
-        steps.push_back(step);
+    }
+
+    nic_step &step_of(uint32_t index, uint32_t cpu, uint8_t kind) {
+        nic_step &step = steps.emplace_back();
+        step.clock = clock, step.packet = index, step.cpu = cpu, step.kind = kind;
+        return step;
     }
 
     void sample_shared(uint32_t bank) {
@@ -308,11 +320,11 @@ struct nic {
     void sample_result(uint32_t core) {
         uint32_t cpu = core * THREADS + result_thread(top, core);
         uint32_t index = on_thread(cpu, "a result");
-        nic_step step{};
-        step.clock = clock, step.packet = index, step.cpu = cpu, step.kind = 1;
+        unfinished[cpu] = false;
+        if (!keep_steps) return;
+        nic_step &step = step_of(index, cpu, 1);
         step.write = result_write(top, core);
         step.reg = result_register(top, core), step.value = result_value(top, core);
-        steps.push_back(step);
     }
 
     void sample() {
@@ -324,7 +336,7 @@ struct nic {
             if (shared_valid(top, bank)) sample_shared(bank);
         for (uint32_t core = 0; core < CORES; core++) {
             if (retire_valid(top, core)) sample_retire(core);
-            if (keep_steps && result_valid(top, core)) sample_result(core);
+            if (result_valid(top, core)) sample_result(core);
             if (finish_valid(top, core)) sample_finish(core);
             if (dispatch_valid(top, core)) sample_dispatch(core);
         }

@@ -50,7 +50,7 @@ typedef struct {
     uint32_t next_pc;
     uint32_t address; // of the memory access, if memory
     uint8_t cpu;
-    uint8_t kind;     // 0: retired, 1: result of an instruction that retired before
+    uint8_t kind;     // 0: retired, 1: result of an instruction that retired before, 2: it trapped after all
     uint8_t write;
     uint8_t reg;
     uint8_t pending;
