@@ -114,6 +114,8 @@ def agreement(
     assert actual.recording
     replay = check.part_of(actual.recording, numbers)
     expected = reference.run([arrivals[n] for n in numbers], pacing, replay=replay, retirements=retirements)
+    for number, wanted in zip(numbers, expected.packets, strict=True):
+        assert actual.packets[number].instructions == wanted.instructions, f"instructions of packet {number}"
     evidence = [
         Evidence(bench.transport.name, bench.device.capabilities, traffic, bench.counters(),
                  {"memory": {b"": [bench.memory(0, memory)]}})
