@@ -65,10 +65,10 @@ class Bench:
         self.write("MAP_ADDRESS", offset)
         return b"".join(self.read("MAP_DATA").to_bytes(4, "little") for _ in range(0, size, 4))
 
-    def array(self, index: int, base: int, entries: int, value_size: int, cpu_stride: int = 0) -> None:
-        """Make descriptor `index` an array (per CPU with a `cpu_stride`) of values without gaps."""
+    def array(self, index: int, base: int, entries: int, size: int, stride: int, cpu_stride: int = 0) -> None:
+        """Make descriptor `index` an array of values of `size` bytes (with a `cpu_stride`: per CPU)."""
         kind = MapType.PERCPU_ARRAY if cpu_stride else MapType.ARRAY
-        fields = {"TYPE": kind, "BASE": base, "ENTRIES": entries, "STRIDE": value_size, "VALUE_SIZE": value_size,
+        fields = {"TYPE": kind, "BASE": base, "ENTRIES": entries, "STRIDE": stride, "VALUE_SIZE": size,
                   "CPU_STRIDE": cpu_stride}  # fmt: skip
         for name, value in fields.items():
             self.write(f"MAP_{name}", value)

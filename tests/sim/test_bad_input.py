@@ -24,7 +24,7 @@ def bench(request):
     backend, _, size = request.param.partition("-")
     with Bench(backend, **TWO_CORES if size == "2x8" else ONE_CORE) as bench:
         bench.load(assemble("r0 = 2\nexit"), GOOD)
-        bench.array(0, 0, 4, 8)
+        bench.array(0, 0, 4, 8, 8)
         yield bench
 
 
@@ -329,6 +329,32 @@ def test_nothing_shows_of_an_earlier_packet(bench: Bench, end: str) -> None:
         elif end == "exit":
             assert {packet.verdict for packet in packets} == {2}
     assert {packet.cpu for packet in packets} == set(range(threads))
+
+
+LEVELS = 8  # frames
+REGISTERS = (0, 2, 3, 4, 5, 6, 7, 8, 9)
+
+
+def at_each_level(lines: list[str]) -> str:
+    return "\n".join(line for level in range(LEVELS) for line in (*lines, *["call pc+1 frame 16"] * (level < 7), "exit"))
+
+
+def test_registers_are_zero_however_often_a_thread_began(bench: Bench) -> None:
+    """A register's generation has 8 bits: one that was written 256 packets ago must not come back."""
+    bench.write("BUDGET", 5000)
+    secrets = [f"r{number} = {SECRET:#x} ll" for number in REGISTERS]
+    bench.load(assemble(at_each_level(secrets)))
+    check = 1024
+    levels = at_each_level(["r0 |= r6", "r0 |= r7", "r0 |= r8", "r0 |= r9"])
+    bench.load(assemble("r0 |= r2\nr0 |= r3\nr0 |= r4\nr0 |= r5\nr1 = 0\ncall pc+4 frame 16\nif r0 != 0 goto +2\n"
+                        "r0 = 2\nexit\nexit\n" + levels.replace("call pc+1 frame 16\nexit", "", 1)), check)  # fmt: skip
+    threads = bench.device.capabilities.cpus
+    arrivals = [Arrival(number % 2, FRAME) for number in range(4 * threads)]
+    bench.attach(0)
+    assert {packet.cause for packet in bench.run(arrivals).packets} == {Cause.VERDICT}
+    bench.attach(check)
+    for _ in range(70):
+        assert {packet.verdict for packet in bench.run(arrivals).packets} == {2}
 
 
 # -- frames --

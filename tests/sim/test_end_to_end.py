@@ -178,3 +178,44 @@ def test_overload_drops_whole_frames_and_counts_them(device, build, stall) -> No
         total = sum(data[: min(512, len(data) - 8)])
         assert departure.data == data[:-8] + total.to_bytes(8, "little")
         assert departure.egress == (arrivals[departure.arrival].interface if total & 1 else 2)
+
+
+# -- what no program can compute --
+
+CLOCK = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+SEC("xdp")
+int stamp(struct xdp_md *ctx)
+{
+	unsigned char *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+
+	if (data + 60 > end)
+		return XDP_DROP;
+	*(__u64 *)(data + 16) = bpf_ktime_get_ns();
+	*(__u32 *)(data + 24) = bpf_get_prandom_u32();
+	*(__u32 *)(data + 28) = bpf_get_smp_processor_id();
+	*(__u64 *)(data + 32) = bpf_ktime_get_ns();
+	return XDP_PASS;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";
+"""
+
+
+def test_clock_random_number_and_cpu(device, build) -> None:
+    """The clock goes on through idle spans that are not simulated: frames a millisecond apart say so."""
+    backend, size = device
+    arrivals = [Arrival(number % 2, bytes(64), time_ns=number // 4 * 1_000_000) for number in range(200)]
+    with Nic(backend, **size) as nic:
+        nic.load(build(CLOCK)).attach()
+        packets = nic.run(arrivals, Pacing(back_to_back=False)).packets
+    first = [int.from_bytes(packet.data[16:24], "little") for packet in packets]
+    again = [int.from_bytes(packet.data[32:40], "little") for packet in packets]
+    numbers = {packet.data[24:28] for packet in packets}
+    assert [int.from_bytes(packet.data[28:32], "little") for packet in packets] == [packet.cpu for packet in packets]
+    assert len(numbers) > 195
+    for number in range(200):
+        assert 0 < again[number] - first[number] < 2_000
+        assert abs(first[number] - first[0] - arrivals[number].time_ns) < 4_000

@@ -12,9 +12,9 @@ from bpfnic.spec.assembly import disassemble
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import SLOT_BYTES, decode
 from tests.sim.bench import ONE_CORE, TWO_CORES, Bench, agreement
-from tests.sim.random_programs import CPU_BASE, CPU_VALUE, ENTRIES, LEAST_FRAME, VALUE_BYTES, Generator
+from tests.sim.random_programs import ARRAYS, ENTRIES, LEAST_FRAME, Generator
 
-MEMORY = 2048
+MEMORY = 2560
 PROGRAMS = 150
 PACKETS = 40
 
@@ -36,10 +36,9 @@ def listing(code: bytes) -> str:
 
 
 def prepare(bench: Bench) -> None:
-    """The two maps that the programs know."""
-    bench.array(0, 0, ENTRIES, VALUE_BYTES)
-    stride = -(-CPU_VALUE // 16) * 16
-    bench.array(1, CPU_BASE, 1, CPU_VALUE, cpu_stride=stride)
+    """The maps that the programs know."""
+    for index, (base, size, stride, cpu_stride) in enumerate(ARRAYS):
+        bench.array(index, base, ENTRIES, size, stride, cpu_stride)
     bench.write("BUDGET", 600)
 
 

@@ -57,8 +57,8 @@ FRAMES = 2000
 class Swapper:
     """Loads, attaches and unloads versions in turn, each with a serial number of its own."""
 
-    def __init__(self, device, objects, each: int, swaps: int):
-        self.device, self.objects = device, objects
+    def __init__(self, bench: Bench, objects, each: int, swaps: int):
+        self.bench, self.device, self.objects = bench, bench.device, objects
         self.each, self.swaps = each, swaps  # swaps a call of on_step, and in all
         self.counts = device.create_map(objects[0].maps["counts"])
         self.version_of: list[int] = []  # by serial
@@ -86,6 +86,7 @@ class Swapper:
         for _ in range(self.each):
             if progress.done < progress.total and len(self.version_of) <= self.swaps:
                 self.swap()
+        self.bench.counters()  # balance
 
 
 @pytest.mark.parametrize("backend, size, swaps, each", [("golden", ONE_CORE, 50, 1), ("rtl", ONE_CORE, 1000, 16),
@@ -95,7 +96,7 @@ def test_swaps_under_traffic(build, backend, size, swaps, each) -> None:
     frames = [bytes((number * 7 + i) % 256 for i in range(64 + number % 31)) for number in range(FRAMES)]
     arrivals = [Arrival(number % 2, frame) for number, frame in enumerate(frames)]
     with Bench(backend, **size) as bench:
-        swapper = Swapper(bench.device, objects, each, swaps)
+        swapper = Swapper(bench, objects, each, swaps)
         seen: Counter[int] = Counter()
         versions: Counter[int] = Counter()
         last = [0, 0]
