@@ -336,7 +336,10 @@ REGISTERS = (0, 2, 3, 4, 5, 6, 7, 8, 9)
 
 
 def at_each_level(lines: list[str]) -> str:
-    return "\n".join(line for level in range(LEVELS) for line in (*lines, *["call pc+1 frame 16"] * (level < 7), "exit"))
+    """These lines in the outermost function and in each below it."""
+    return "\n".join("\n".join([*lines, "call pc+1 frame 16", "exit"]) for _ in range(LEVELS - 1)) + "\n" + "\n".join(
+        [*lines, "exit"]
+    )
 
 
 def test_registers_are_zero_however_often_a_thread_began(bench: Bench) -> None:

@@ -15,8 +15,8 @@ from tests.sim.bench import ONE_CORE, TWO_CORES, Bench, agreement
 from tests.sim.random_programs import ARRAYS, ENTRIES, LEAST_FRAME, Generator
 
 MEMORY = 2560
-PROGRAMS = 150
-PACKETS = 40
+PROGRAMS = 80
+PACKETS = 32
 
 
 def listing(code: bytes) -> str:

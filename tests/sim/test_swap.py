@@ -60,7 +60,7 @@ class Swapper:
     def __init__(self, bench: Bench, objects, each: int, swaps: int):
         self.bench, self.device, self.objects = bench, bench.device, objects
         self.each, self.swaps = each, swaps  # swaps a call of on_step, and in all
-        self.counts = device.create_map(objects[0].maps["counts"])
+        self.counts = self.device.create_map(objects[0].maps["counts"])
         self.version_of: list[int] = []  # by serial
         self.entries: Counter[int] = Counter()
         self.old = None
