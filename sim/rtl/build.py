@@ -45,7 +45,7 @@ def silent(_: str) -> None:
 
 def netlist(config: NicConfig, say: Say = silent) -> Path:
     """Folder with nic.v (the NIC), shell.v and ports.h (its shell for the native loop, see ports.py)."""
-    sources = [HERE / "ports.py"]
+    sources = [Path(__file__), HERE / "ports.py"]  # what writes the files, as well as what they are of
     for package in ("bpfnic.hdl", "bpfnic.spec"):
         (folder,) = importlib.util.find_spec(package).submodule_search_locations
         sources += sorted(Path(folder).rglob("*.py"))
