@@ -105,7 +105,7 @@ REGISTERS = (
     # Counters of ingress i, as of the last snapshot.
     Register("RECEIVED", 0x400, _RO, "frames that ended at this ingress", **_COUNTER),
     Register("RECEIVED_BYTES", 0x404, _RO, "their bytes, modulo 2**32", **_COUNTER),
-    Register("REFUSED_FULL", 0x408, _RO, "refused: no buffer was free", **_COUNTER),
+    Register("REFUSED_FULL", 0x408, _RO, "refused for want of a buffer alone", **_COUNTER),
     Register("REFUSED_LONG", 0x40C, _RO, "refused: longer than the buffer", **_COUNTER),
     Register(
         "REFUSED_ERROR",

@@ -32,11 +32,13 @@ COUNT_BITS = 16  # received_bytes
 
 
 def Arrival(config: NicConfig) -> Signature:
-    """A frame ended in the clock before. It is at `place` if `accepted`, otherwise one of the others is high."""
+    """A frame ended in the clock before. It is at `place` if `accepted`, otherwise one of `full`, `long` and `error` is
+    high. buffered: it had a buffer."""
     return Signature(
         {
             "ended": Out(1),
             "accepted": Out(1),
+            "buffered": Out(1),
             "full": Out(1),
             "long": Out(1),
             "error": Out(1),
@@ -185,9 +187,11 @@ class Receive(Component):
                 # What ended, for the next clock:
                 arrival.ended.eq(beat.last),
                 arrival.accepted.eq(~state.refusing & ~overrun & ~error),
-                arrival.full.eq(state.refusing),
-                arrival.long.eq(~state.refusing & overrun),
-                arrival.error.eq(~state.refusing & ~overrun & error),
+                arrival.buffered.eq(~state.refusing),
+                # What is wrong with the frame itself comes first: it doesn't depend on time.
+                arrival.full.eq(state.refusing & ~overrun & ~error),
+                arrival.long.eq(overrun),
+                arrival.error.eq(~overrun & error),
                 arrival.bytes.eq(end - addresses.HEADROOM),
                 state.end_offset.eq(end),
                 state.end_port.eq(beat.user[1:4]),
@@ -203,7 +207,7 @@ class Receive(Component):
         """One core's frames that ended in the clock before: one at most, for each of its last beats had a write."""
         frame, give = self.frame[core], self.give[core]
         for number, (state, arrival) in enumerate(zip(ingresses, self.arrival, strict=True)):
-            with m.If(arrival.ended & ~arrival.full & state.core[core]):
+            with m.If(arrival.ended & arrival.buffered & state.core[core]):
                 m.d.comb += [
                     self.frame_valid[core].eq(arrival.accepted),
                     frame.buffer.eq(state.buffer),

@@ -370,7 +370,10 @@ class Bench:
                 if self.entries[number] is None:
                     self._direct(number, frame, port)
             else:
-                assert reasons[0] == reason or (reasons[0] == IngressEvent.REFUSED_FULL and not self.waits[number][0])
+                if reason is None:
+                    assert not self.waits[number][0]
+                    reason = IngressEvent.REFUSED_FULL
+                assert reasons[0] == reason
                 self.refused[number].append((frame, reasons[0]))
         self.sent_count[number] += status["sent"]
         self.sent_bytes[number] += status["sent_bytes"] * status["sent"]
