@@ -13,6 +13,8 @@ from bpfnic.spec.programs import XdpAction
 from bpfnic.spec.registers import ENTRY_VALID
 from tests.sim.bench import ONE_CORE, TWO_CORES, Bench
 
+pytestmark = pytest.mark.timeout(900)  # the first one compiles the NIC
+
 FRAME = bytes(range(64))
 GOOD = 256  # slot of a program that passes its frame
 MAP_BYTES = 128 * 1024

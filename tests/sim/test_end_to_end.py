@@ -11,6 +11,8 @@ from bpfnic.spec.addresses import HEADROOM
 from tests.sim.bench import ONE_CORE, TWO_CORES
 from tests.sim.test_firmware_on_linux import CONTENT, VARIABLES
 
+pytestmark = pytest.mark.timeout(900)  # the first one compiles the NIC
+
 PROGRAMS = ["drop", "counter", "l2swap", "portfilter", "forward"]
 PACINGS = [Pacing(ingress_idle=idle, egress_stall=stall) for idle in (0, 30) for stall in (0, 30, 70)]
 PACINGS.append(Pacing(back_to_back=False))

@@ -14,6 +14,8 @@ from bpfnic.spec.instruction import SLOT_BYTES, decode
 from tests.sim.bench import ONE_CORE, TWO_CORES, Bench, agreement
 from tests.sim.random_programs import ARRAYS, ENTRIES, LEAST_FRAME, Generator
 
+pytestmark = pytest.mark.timeout(900)  # the first one compiles the NIC
+
 MEMORY = 2560
 PROGRAMS = 80
 PACKETS = 32

@@ -13,6 +13,8 @@ from bpfnic.spec.programs import XdpAction
 from tests import vectors
 from tests.sim.bench import ONE_CORE, Bench
 
+pytestmark = pytest.mark.timeout(900)  # the first one compiles the NIC
+
 ALL = vectors.read_all()
 
 

@@ -10,6 +10,8 @@ from bpfnic.host.nic import create
 from bpfnic.spec.programs import XdpAction
 from tests.sim.bench import ENDS, ONE_CORE, TWO_CORES, Bench
 
+pytestmark = pytest.mark.timeout(900)  # the first one compiles the NIC
+
 # What tells a version: constants in the code and in a map of its own, read and written at the start and at the end; how
 # long the program is; its counter; its verdict.
 SOURCE = """
