@@ -12,7 +12,7 @@ from bpfnic.spec.causes import Cause
 
 
 class AccessCheck(Component):
-    """`bytes` and `bounds` in stage 8, the other inputs and the outputs in stage 9.
+    """`bytes` and `bounds` in stage 8, `address` and `size` in stage 9, the other inputs and the outputs in stage 10.
 
     Members
     -------
@@ -30,8 +30,8 @@ class AccessCheck(Component):
                 "bounds": In(Bounds(config)),
                 "bytes": In(4),
                 "address": In(64),
-                "access": In(Access),
                 "size": In(2),
+                "access": In(Access),
                 "aligned": In(1),
                 "cause": Out(4),
                 "shared": Out(1),
@@ -43,61 +43,60 @@ class AccessCheck(Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
+
+        def register(value, name: str) -> Signal:
+            signal = Signal(len(value), name=name, reset_less=True)
+            m.d.sync += signal.eq(value)
+            return signal
+
+        # Stage 8
+        bounds = self.bounds
+        lowest = register(bounds.data_meta, "lowest_9")
+        highest = register((bounds.data_end - self.bytes)[: bits_for(self.config.buffer_bytes)], "highest_9")
+        short = register(bounds.data_end < self.bytes, "short_9")  # the whole packet is shorter than the access
+        length = register(self.bytes, "length_9")
+
+        # Stage 9: each window by itself
         address = self.address
-        offsets = bits_for(self.config.buffer_bytes)
-
-        lowest, highest = Signal(offsets, reset_less=True), Signal(offsets, reset_less=True)
-        short = Signal(reset_less=True)  # the whole packet is shorter than the access
-        length = Signal(4, reset_less=True)
-        m.d.sync += [
-            lowest.eq(self.bounds.data_meta),
-            highest.eq(self.bounds.data_end - self.bytes),
-            short.eq(self.bounds.data_end < self.bytes),
-            length.eq(self.bytes),
-        ]
-
-        def within(base: int, size: int):
-            return address[ceil_log2(size) :] == base >> ceil_log2(size)
-
-        beyond = Signal()  # it ends behind the next multiple of 8
-        m.d.comb += beyond.eq(address[:3] + length > 8)
-
-        def fits(base: int, size: int):
-            return within(base, size) & ~(beyond & address[3 : ceil_log2(size)].all())
-
-        stack, context, packet = Signal(), Signal(), Signal()
-        in_buffer = address[: ceil_log2(self.config.buffer_bytes)]
-        m.d.comb += [
-            stack.eq(fits(addresses.STACK, addresses.STACK_BYTES)),
-            context.eq(fits(addresses.CONTEXT, addresses.CONTEXT_BYTES) & (self.access == Access.LOAD)),
-            packet.eq(
-                within(addresses.PACKET, self.config.buffer_bytes)
-                & (in_buffer >= lowest)
-                & (in_buffer <= highest)
-                & ~short
-            ),
-        ]
-        shared = Signal()
-        m.d.comb += shared.eq(fits(addresses.MAP_VALUES, self.config.map_bytes))
-
-        misaligned = Signal()
+        beyond, misaligned = Signal(), Signal()
+        m.d.comb += beyond.eq(address[:3] + length > 8)  # it ends behind the next multiple of 8
         with m.Switch(self.size):
             for log2 in range(1, 4):
                 with m.Case(log2):
                     m.d.comb += misaligned.eq(address[:log2].any())
+
+        def within(base: int, size: int):
+            return address[ceil_log2(size) :] == base >> ceil_log2(size)
+
+        def fits(base: int, size: int):
+            return within(base, size) & ~(beyond & address[3 : ceil_log2(size)].all())
+
+        in_buffer = address[: ceil_log2(self.config.buffer_bytes)]
+        in_row = ceil_log2(addresses.ROW_BYTES)
+        stack = register(fits(addresses.STACK, addresses.STACK_BYTES), "stack_10")
+        context = register(fits(addresses.CONTEXT, addresses.CONTEXT_BYTES), "context_10")
+        shared = register(fits(addresses.MAP_VALUES, self.config.map_bytes), "shared_10")
+        buffer = register(within(addresses.PACKET, self.config.buffer_bytes), "buffer_10")
+        packet = register((in_buffer >= lowest) & (in_buffer <= highest) & ~short, "packet_10")
+        misaligned = register(misaligned, "misaligned_10")
+        crosses = register(address[:in_row] + length > addresses.ROW_BYTES, "crosses_10")
+        first_bytes = register((-address[:3])[:3], "first_bytes_10")
+
+        # Stage 10: may it?
+        accesses = self.access != Access.NONE
         atomic = self.access == Access.ATOMIC
-        with m.If(self.access != Access.NONE):
-            with m.If(~(shared | stack | context | packet)):
+        readable = context & (self.access == Access.LOAD)
+        with m.If(accesses):
+            with m.If(~(shared | stack | readable | (buffer & packet))):
                 m.d.comb += self.cause.eq(Cause.MEMORY_ACCESS)
             with m.Elif(misaligned & (atomic | (self.aligned & (stack | context)))):
                 m.d.comb += self.cause.eq(Cause.MISALIGNED)
             with m.Elif(atomic & ~shared):
                 m.d.comb += self.cause.eq(Cause.UNSUPPORTED)
-        in_row = ceil_log2(addresses.ROW_BYTES)
         m.d.comb += [
-            self.shared.eq(shared & (self.access != Access.NONE)),
+            self.shared.eq(shared & accesses),
             self.region.eq(Mux(stack, Region.STACK, Mux(context, Region.CONTEXT, Region.PACKET))),
-            self.crosses.eq(address[:in_row] + length > addresses.ROW_BYTES),
-            self.first_bytes.eq(-address[:3]),
+            self.crosses.eq(crosses),
+            self.first_bytes.eq(first_bytes),
         ]
         return m

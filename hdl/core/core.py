@@ -235,127 +235,112 @@ class Core(Component):
             m.d.comb += cause_8.eq(Cause.CALL_DEPTH)
         cause = Staged(pipeline, 8, cause_8, "cause")
 
-        # ---- 9 BRANCH: does it trap, where does the thread go on, does it wait?
+        # ---- 9 BRANCH: where the thread goes on if nothing is in the way
         control_9 = control.at(9)
-        m.d.comb += [
-            check.address.eq(alu.sum),
-            check.access.eq(control_9.access),
-            check.size.eq(control_9.size),
-            check.aligned.eq(control_9.aligned),
-        ]
+        kind, access = Value.cast(control_9.kind), Value.cast(control_9.access)
+        m.d.comb += [check.address.eq(alu.sum), check.size.eq(control_9.size)]
+        result = Staged(pipeline, 9, alu.result, "result")
+        address = Staged(pipeline, 9, alu.sum[:32], "address")
+        returns = staged(9, control_9.flow == Flow.EXIT, "returns")
+        leaves = staged(9, returns.at(9) & ~progress.at(9).frame.any(), "leaves")  # the outermost function
+        onward_9 = Signal(ProgramCounter(config))
+        with m.If(returns.at(9)):
+            m.d.comb += onward_9.eq(alu.sum)
+        with m.Elif(control_9.wide | (alu.taken & (control_9.flow != Flow.NEXT))):
+            m.d.comb += onward_9.eq(target.at(9))
+        with m.Else():
+            m.d.comb += onward_9.eq(pc_after.at(9))
+        onward = Staged(pipeline, 9, onward_9, "onward")
+        # An access is checked in the next clock, but its thread is made ready in this one. If it has to wait, or
+        # trapped, that is revoked.
+        local_perhaps = access.matches(Access.LOAD, Access.STORE) & kind.matches(Kind.PLAIN, Kind.LOAD)
+        elsewhere = access.any() | kind.matches(Kind.FLAGS, Kind.SEND, Kind.SERVICE)
+        goes_on = staged(9, valid.at(9) & ~cause.at(9).any() & ~leaves.at(9) & (local_perhaps | ~elsewhere), "goes_on",
+                         reset=True)  # fmt: skip
+
+        # ---- 10 MEMORY: does it trap, does it wait? The local access, or a request; what the pass leaves behind
+        control_10, progress_10 = control.at(10), progress.at(10)
+        kind, access = Value.cast(control_10.kind), Value.cast(control_10.access)
+        m.d.comb += [check.access.eq(control_10.access), check.aligned.eq(control_10.aligned)]
         # A key that can't be read: a look-up still asks whether there is such a map at all, for a wrong handle is the
         # first thing that a helper finds.
-        kind = Value.cast(control_9.kind)
-        early_cause_9 = cause.at(9).any()
-        no_key = staged(9, kind.matches(Kind.KEY) & check.cause.any() & ~early_cause_9, "no_key")
-        cause = staged(9, Mux(early_cause_9, cause.at(9), Mux(no_key.at(9), 0, check.cause)), "cause_of_end")
-        traps = cause.at(9).any()
-        returns = control_9.flow == Flow.EXIT
-        returns_for_good = returns & ~progress.at(9).frame.any()
-        ends_9 = traps | returns_for_good
-        split = staged(9, check.shared & check.crosses, "split")
+        early = cause.at(10).any()
+        no_key = staged(10, kind.matches(Kind.KEY) & check.cause.any() & ~early, "no_key")
+        cause = staged(10, Mux(early, cause.at(10), Mux(no_key.at(10), 0, check.cause)), "cause_of_end")
+        traps = cause.at(10).any()
+        acts = valid.at(10) & ~traps
+        ends = staged(10, valid.at(10) & (traps | leaves.at(10)), "ends", reset=True)
+        split = check.shared & check.crosses
         key_comes = kind.matches(Kind.KEY) & check.shared  # from map memory; otherwise it goes on at once
         calls_engine = kind.matches(Kind.SEND, Kind.KEY) & ~key_comes
         asks = calls_engine | kind.matches(Kind.FLAGS, Kind.SERVICE)
-        waits_9 = check.shared | asks
-        stays = Kind.FLAGS, Kind.LOAD, Kind.STORE, Kind.COMPARE
-        repeats = split.at(9) | key_comes | kind.matches(*stays)  # at the same pc
-        ends = staged(9, valid.at(9) & ends_9, "ends", reset=True)
-
-        # The check of an access comes late in this clock, so its thread is made ready before. If it has to wait, or
-        # trapped, that is revoked in the next clock.
-        access_9 = Value.cast(control_9.access)
-        hopes = access_9.matches(Access.LOAD, Access.STORE) & kind.matches(Kind.PLAIN, Kind.LOAD)
-        leaves = access_9.any() | kind.matches(Kind.FLAGS, Kind.SEND, Kind.SERVICE)
-        goes_on = Signal()
-        m.d.comb += goes_on.eq(valid.at(9) & ~early_cause_9 & ~returns_for_good & (hopes | ~leaves))
-        stops = staged(9, goes_on & (traps | waits_9), "stops", reset=True)
+        waits = check.shared | asks
+        stops = staged(10, goes_on.at(10) & (traps | waits), "stops", reset=True)
         m.d.comb += revoked.eq(stops.at(11) & (thread.at(11) == thread.at(1)))
+        stays = Kind.FLAGS, Kind.LOAD, Kind.STORE, Kind.COMPARE
+        repeats = split | key_comes | kind.matches(*stays)  # at the same pc
+        copied = kind.matches(Kind.STORE) & last.at(10) & ~split
+        local = staged(10, acts & access.any() & ~check.shared & ~no_key.at(10), "local", reset=True)
+        asking = staged(10, acts & asks, "asking", reset=True)
+        writes = staged(10, ends.at(10) | (acts & control_10.write & ~waits), "writes", reset=True)
+        entry = staged(10, Mux(ends.at(10), generation.at(10), destination.at(10))[: len(destination.at(10))], "entry")
 
-        next_pc_9, after = Signal(ProgramCounter(config)), Signal.like(progress.at(9))
-        m.d.comb += after.eq(progress.at(9))
-        with m.If(repeats):
-            m.d.comb += next_pc_9.eq(pc.at(9))
-        with m.Elif(returns):
-            m.d.comb += next_pc_9.eq(alu.sum)
-        with m.Elif(control_9.wide | (alu.taken & (control_9.flow != Flow.NEXT))):
-            m.d.comb += next_pc_9.eq(target.at(9))
-        with m.Else():
-            m.d.comb += next_pc_9.eq(pc_after.at(9))
-        next_pc = Staged(pipeline, 9, next_pc_9, "next_pc")
+        next_pc = staged(10, Mux(repeats, pc.at(10), onward.at(10)), "next_pc", shape=ProgramCounter(config))
+        after, expected = Signal.like(progress_10), Signal(Expected)
+        step = next_step(m, step=progress_10.step, kind=control_10.kind, no_key=no_key.at(10), shared=check.shared,
+                         split=split, last=last.at(10))  # fmt: skip
         m.d.comb += [
-            after.step.eq(next_step(m, step=progress.at(9).step, kind=control_9.kind, no_key=no_key.at(9),
-                                    shared=check.shared, split=split.at(9), last=last.at(9))),
-            after.skip.eq(Mux(split.at(9), check.first_bytes, 0)),
-            after.piece.eq(piece.at(9)),
-            after.last.eq(last.at(9)),
-        ]  # fmt: skip
-        with m.If(control_9.flow == Flow.CALL):
-            m.d.comb += [after.frame.eq(progress.at(9).frame + 1), after.pointer.eq(callee_pointer.at(9))]
-        with m.Elif(returns):
-            m.d.comb += [after.frame.eq(progress.at(9).frame - 1), after.pointer.eq(alu.sum[_LINK_POINTER_BIT:])]
+            after.eq(progress_10),
+            after.step.eq(step),
+            after.skip.eq(Mux(split, check.first_bytes, 0)),
+            after.piece.eq(piece.at(10)),
+            after.last.eq(last.at(10)),
+        ]
+        with m.If(control_10.flow == Flow.CALL):
+            m.d.comb += [after.frame.eq(progress_10.frame + 1), after.pointer.eq(callee_pointer.at(10))]
+        with m.Elif(returns.at(10)):
+            m.d.comb += [after.frame.eq(progress_10.frame - 1), after.pointer.eq(address.at(10)[_LINK_POINTER_BIT:])]
         with m.If(kind.matches(Kind.FLAGS)):
             m.d.comb += after.words.eq(0)
-        with m.Elif(kind.matches(Kind.STORE) & ~split.at(9)):
-            m.d.comb += after.words.eq(progress.at(9).words + 1)
-        after = Staged(pipeline, 9, after, "after")
-
-        copied = kind.matches(Kind.STORE) & last.at(9) & ~split.at(9)
-        expected_9 = Signal(Expected)
+        with m.Elif(kind.matches(Kind.STORE) & ~split):
+            m.d.comb += after.words.eq(progress_10.words + 1)
         m.d.comb += [
-            expected_9.write.eq(Mux(split.at(9), control_9.access == Access.LOAD, control_9.write | copied)),
-            expected_9.entry.eq(destination.at(9)),
-            expected_9.size.eq(control_9.size),
-            expected_9.extend.eq(control_9.extend),
-            expected_9.zero.eq(copied),
-            expected_9.final.eq((~repeats & ~no_key.at(9)) | copied),
+            expected.write.eq(Mux(split, control_10.access == Access.LOAD, control_10.write | copied)),
+            expected.entry.eq(destination.at(10)),
+            expected.size.eq(control_10.size),
+            expected.extend.eq(control_10.extend),
+            expected.zero.eq(copied),
+            expected.final.eq((~repeats & ~no_key.at(10)) | copied),
         ]
-        with m.If(split.at(9)):
-            m.d.comb += [expected_9.entry.eq(WORD_ENTRY), expected_9.size.eq(3), expected_9.extend.eq(0)]
+        with m.If(split):
+            m.d.comb += [expected.entry.eq(WORD_ENTRY), expected.size.eq(3), expected.extend.eq(0)]
         with m.Elif(key_comes):
-            m.d.comb += expected_9.entry.eq(WORD_ENTRY)
-        expected = Staged(pipeline, 9, expected_9, "expected")
-
-        # ---- 10 MEMORY: the local access, or a request; what the pass leaves behind
-        result = Staged(pipeline, 9, alu.result, "result")
-        address = Staged(pipeline, 9, alu.sum[:32], "address")
-        acts = valid.at(9) & ~traps
-        local = staged(9, acts & access_9.any() & ~check.shared & ~no_key.at(9), "local", reset=True)
-        shared = staged(9, acts & check.shared, "shared", reset=True)
-        asking = staged(9, acts & asks, "asking", reset=True)
-        writes = staged(9, ends.at(9) | (acts & control_9.write & ~waits_9), "writes", reset=True)
-        region = Staged(pipeline, 9, check.region, "region")
-        entry = staged(9, Mux(ends.at(9), generation.at(9), destination.at(9))[: len(destination.at(9))], "entry")
-        first_bytes = Staged(pipeline, 9, check.first_bytes, "first_bytes")
+            m.d.comb += expected.entry.eq(WORD_ENTRY)
         m.d.comb += [
             self.local.enable.eq(local.at(10)),
-            self.local.write.eq(control.at(10).access == Access.STORE),
-            self.local.region.eq(region.at(10)),
+            self.local.write.eq(control_10.access == Access.STORE),
+            self.local.region.eq(check.region),
             self.local.thread.eq(thread.at(10)),
             self.local.buffer.eq(buffer.at(10)),
             self.local.offset.eq(address.at(10)),
-            self.local.size.eq(control.at(10).size),
+            self.local.size.eq(control_10.size),
             self.local.write_data.eq(result.at(10)),
+            requests.push_shared.eq(acts & check.shared),
+            requests.shared.thread.eq(thread.at(10)),
+            requests.shared.operation.eq(self._operation(m, control_10)),
+            requests.shared.address.eq(address.at(10)),
+            requests.shared.bytes.eq(Mux(split, check.first_bytes, length.at(10))),
+            requests.shared.shift.eq(progress_10.skip),
+            requests.shared.data.eq(result.at(10)),
             threads.update.eq(valid.at(10)),
             threads.updated.eq(thread.at(10)),
             threads.updated_pc.eq(next_pc.at(10)),
-            threads.updated_progress.eq(after.at(10)),
+            threads.updated_progress.eq(after),
             threads.begun.eq(counts.at(10)),
             threads.updated_remaining.eq(remaining.at(10) - 1),
             answers.expect.eq(valid.at(10)),
             answers.expecting.eq(thread.at(10)),
-            answers.expected.eq(expected.at(10)),
-        ]
-
-        split_10, skip_10 = split.at(10), progress.at(10).skip
-        m.d.comb += [
-            requests.push_shared.eq(shared.at(10)),
-            requests.shared.thread.eq(thread.at(10)),
-            requests.shared.operation.eq(self._operation(m, control.at(10))),
-            requests.shared.address.eq(address.at(10)),
-            requests.shared.bytes.eq(Mux(split_10, first_bytes.at(10), length.at(10))),
-            requests.shared.shift.eq(skip_10),
-            requests.shared.data.eq(result.at(10)),
+            answers.expected.eq(expected),
         ]
 
         # ---- 11, 12: block RAM and multiplier; 13 WRITE: this pass's register, or an answer's
@@ -405,7 +390,7 @@ class Core(Component):
             threads.budget.eq(self.budget),
             scheduler.wake.eq(
                 one(self.start.valid, self.start.payload.thread)
-                | one(goes_on, thread.at(9))
+                | one(goes_on.at(9), thread.at(9))
                 | one(answers.done, answers.thread)
                 | one(requests.released, requests.released_thread)
             ),
@@ -421,30 +406,29 @@ class Core(Component):
 
         # ---- What is seen of it outside
         passes = acts & ~repeats
-        retires = staged(9, (passes & ~calls_engine) | (acts & copied), "retires", reset=True)
+        retires = staged(10, (passes & ~calls_engine) | (acts & copied), "retires", reset=True)
         m.d.comb += [
-            retirement.passes.eq(retires.at(10)),
+            retirement.passes.eq(retires.at(11)),
             retirement.answers.eq(answers.engine_done),
             self.retired.eq(retirement.retired),
         ]
         if config.trace:
-            register_9 = Mux(control_9.to == Register.DST, instruction.at(9).dst,
-                             Mux(control_9.to == Register.SRC, instruction.at(9).src, 0))  # fmt: skip
-            register = staged(9, register_9, "register")
+            of_dst, of_src = control_10.to == Register.DST, control_10.to == Register.SRC
+            number = Mux(of_dst, instruction.at(10).dst, Mux(of_src, instruction.at(10).src, 0))
             trace, kept = self.retire_trace, control.at(13)
             m.d.comb += [
-                trace.valid.eq(staged(9, passes, "passes", reset=True).at(13)),
+                trace.valid.eq(staged(10, passes, "passes", reset=True).at(13)),
                 trace.thread.eq(thread.at(13)),
                 trace.pc.eq(pc.at(13).slot),
                 trace.next_pc.eq(next_pc.at(13).slot),
-                trace.pending.eq(staged(9, waits_9, "pending").at(13)),
+                trace.pending.eq(staged(10, waits, "pending").at(13)),
                 trace.write.eq(kept.write & (kept.to != Register.LINK)),
-                trace.register.eq(register.at(13)),
+                trace.register.eq(staged(10, number, "number").at(13)),
                 trace.value.eq(written),
                 trace.sampled.eq(kept.sampled),
                 trace.memory.eq((kept.access != Access.NONE) & (kept.kind == Kind.PLAIN)),
                 trace.address.eq(address.at(13) - progress.at(13).skip),
-                expected_9.register.eq(register.at(9)),
+                expected.register.eq(number),
                 self.result_trace.valid.eq(answers.done & answers.final),
                 self.result_trace.thread.eq(answers.thread),
                 self.result_trace.write.eq(answers.write),
