@@ -16,8 +16,7 @@ def say(text: str) -> None:
 
 def main() -> None:
     runs = [speed.run(name, say) for name in ("drop", "l2swap", "forward", "counter", "portfilter")]
-    counter = next(run for run in runs if run.program == "counter")
-    cocotb = speed.cocotb_clocks_a_second(counter, say)
+    pairs = {count: speed.with_and_without_cocotb(say, count) for count in (speed.INTERFACES, 1)}
     building = speed.build_seconds(say)
     small = NicConfig(threads=8, program_slots=2048, map_bytes=32 * 1024, target="ecp5")
     parts = {
@@ -26,7 +25,7 @@ def main() -> None:
         "NIC, 16 threads, 128 KiB of maps": resources.nic(NicConfig(target="ecp5"), say),
         "NIC, 8 threads, 32 KiB of maps": resources.nic(small, say),
     }
-    text = report.results(runs, counter, cocotb, building, parts)
+    text = report.results(runs, pairs, building, parts)
     RESULTS.write_text(text)
     print(text)
 

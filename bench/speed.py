@@ -21,6 +21,7 @@ FRAME = bytes.fromhex(UDP).ljust(64, b"\0")
 PACKETS = 4000
 THREADS = 16
 TRIES = 5
+INTERFACES = 3
 
 
 class RecordingTransport(RtlTransport):
@@ -37,8 +38,8 @@ class RecordingTransport(RtlTransport):
 
 @dataclass
 class Run:
-    """One program on back-to-back 64-byte packets into port 0. Seconds are processor time: of the native loop, and of
-    the whole run with the records that Python makes of it."""
+    """One program on back-to-back 64-byte packets. Seconds are processor time: of the native loop, and of the whole run
+    with the records that Python makes of it."""
 
     program: str
     packets: int
@@ -70,16 +71,19 @@ class Run:
         return self.packets / self.run_seconds
 
 
-def run(name: str, say: build.Say, packets: int = PACKETS) -> Run:
-    """Run a firmware program. Of several tries the quickest counts: others use the machine too."""
+def run(name: str, say: build.Say, packets: int = PACKETS, interfaces: int = 1) -> Run:
+    """Run a firmware program on packets into the first interfaces in turn. Of several tries the quickest counts: others
+    use the machine too."""
     obj = open(PROGRAMS / f"{name}.bpf.c")
     program = obj.program()
     say(f"running {name}")
     transport = RecordingTransport(DeviceOptions(threads=THREADS), say)
     device = RegisterDevice(transport)
     maps = {map_name: create(device, obj.maps[map_name]) for map_name in program.maps}
-    device.attach(0, device.load(program, maps))
-    arrivals = [Arrival(0, FRAME)] * packets
+    loaded = device.load(program, maps)
+    for port in range(min(interfaces, device.capabilities.ports)):
+        device.attach(port, loaded)
+    arrivals = [Arrival(number % interfaces, FRAME) for number in range(packets)]
     loop_seconds, run_seconds, writes = [], [], []
     for _ in range(TRIES):
         began = time.process_time()
@@ -88,24 +92,26 @@ def run(name: str, say: build.Say, packets: int = PACKETS) -> Run:
         loop_seconds.append(transport.loop_seconds)
         writes = writes or list(transport.writes)
     device.close()
-    taken = sorted(packet.finished - packet.started for packet in traffic.packets)
+    taken = sorted(packet.finished - packet.started for packet in traffic.packets if packet.cpu is not None)
     return Run(
         name, packets, traffic.clocks, traffic.instructions, taken[len(taken) // 2], min(loop_seconds),
         min(run_seconds), writes,
     )  # fmt: skip
 
 
-def cocotb_clocks_a_second(measured: Run, say: build.Say, packets: int = 200) -> float:
-    """The same netlist, registers and packets in cocotb, with cocotbext-axi's source and sinks; processor time."""
+def with_and_without_cocotb(say: build.Say, interfaces: int, packets: int = 300) -> tuple[float, float]:
+    """Clocks a second of the native loop and of cocotb (with cocotbext-axi's sources and sinks) with the same netlist,
+    registers and packets, into the first interfaces in turn; processor time."""
+    measured = run("counter", say, interfaces=interfaces)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        job = {"writes": measured.writes, "frame": FRAME.hex(), "packets": packets}
+        job = {"writes": measured.writes, "frame": FRAME.hex(), "packets": packets, "interfaces": interfaces}
         (folder / "job.json").write_text(json.dumps(job))
         design = build.netlist(NicConfig(threads=THREADS, trace=True), say)
         runner.simulator(design, say)
         runner.run(design, "bench.touch", folder, BENCH_FOLDER=str(folder), COCOTB_LOG_LEVEL="WARNING")
         result = json.loads((folder / "result.json").read_text())
-    return result["clocks"] / result["seconds"]
+    return measured.clocks_a_second, result["clocks"] / result["seconds"]
 
 
 def build_seconds(say: build.Say) -> dict[str, float]:

@@ -21,8 +21,8 @@ async def frames_back_to_back(dut) -> None:
     for address, value in job["writes"]:
         await bench.master.write_dword(address, value)
     frame, left = bytes.fromhex(job["frame"]), job["packets"]
-    for _ in range(left):
-        bench.offer(0, frame)
+    for number in range(left):
+        bench.offer(number % job["interfaces"], frame)
     began, clocks = time.process_time(), get_sim_time("ns") / CLOCK_NS
     while left:
         await bench.clocks(64)
