@@ -196,11 +196,16 @@ class Control(Component):
     def _maps(self, m: Module, bank: RegisterBank, map_read: Signal):
         """Returns the strobes of a write and a read of MAP_DATA."""
         config = self.config
-        (offset,) = bank.stored("MAP_ADDRESS", config.map_bytes - 4)
+        (offset,), (width,) = bank.stored("MAP_ADDRESS", config.map_bytes - 1), bank.stored("MAP_WIDTH", 0b11)
         (written,), (was_read,) = bank.live("MAP_DATA", [map_read])
+        size = Signal(3)
+        m.d.comb += size.eq(Mux(width[1], 4, Mux(width[0], 2, 1)))
         with m.If(self.map.answer.valid & self.map.answer.ready):
-            m.d.sync += offset.eq((offset + 4) & config.map_bytes - 4)
-        m.d.comb += [self.map.request.payload.address.eq(offset), self.map.request.payload.bytes.eq(4)]
+            m.d.sync += offset.eq((offset + size) & config.map_bytes - 1)
+        m.d.comb += [
+            self.map.request.payload.address.eq(Cat(offset[:2] & ~(size - 1)[:2], offset[2:])),
+            self.map.request.payload.bytes.eq(size),
+        ]
 
         descriptor = self.descriptor.descriptor
         for name in ("type", "base", "entries", "stride", "value_size", "cpu_stride"):

@@ -2,8 +2,7 @@
 
 A value's stride is its size where that is 1, 2 or 4 bytes (values are packed: 65,536 verdicts of one byte take 64 KiB),
 otherwise rounded up to a multiple of 8. A map's base is a multiple of 16, and so is the distance between the copies of
-two CPUs. The host writes words of 4 bytes: a value that shares its word with others is read and written back with them,
-so what a program stores into the same word between the two is lost; set packed values before traffic flows.
+two CPUs. The host writes exactly the bytes of a value, so what programs store beside it meanwhile stays.
 """
 
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ KEYED = frozenset({MapType.HASH})
 
 _ADDRESS = BY_NAME["MAP_ADDRESS"].offset
 _DATA = BY_NAME["MAP_DATA"].offset
+_WIDTH = BY_NAME["MAP_WIDTH"].offset
 
 
 class MapMemory:
@@ -43,14 +43,16 @@ class MapMemory:
         return data[address - start : address - start + size]
 
     def write(self, address: int, data: bytes) -> None:
-        """Write `data` at `address`; words that it fills in part are read before."""
-        start, end = address & ~3, -(-(address + len(data)) // 4) * 4
-        before = self.read(start, address - start)
-        behind = self.read(address + len(data), end - address - len(data))
-        data = before + data + behind
-        self._transport.write(_ADDRESS, start)
-        for i in range(0, len(data), 4):
-            self._transport.write(_DATA, int.from_bytes(data[i : i + 4], "little"))
+        """Write `data` at `address`, and nothing beside it: four bytes at a time, or two or one where it begins or ends
+        within four."""
+        odd = (address | len(data)) & 3
+        width = 0 if odd & 1 else 1 if odd else 2
+        step = 1 << width
+        self._transport.write(_WIDTH, width)
+        self._transport.write(_ADDRESS, address)
+        for i in range(0, len(data), step):
+            self._transport.write(_DATA, int.from_bytes(data[i : i + step], "little"))
+        self._transport.write(_WIDTH, BY_NAME["MAP_WIDTH"].reset)
 
 
 def stride(value_size: int) -> int:

@@ -78,9 +78,10 @@ REGISTERS = (
     # Program store: the address counts 32-bit halves of slots and advances with each access of the data register.
     Register("PROGRAM_ADDRESS", 0x120, _RW, "slot * 2 + half"),
     Register("PROGRAM_DATA", 0x124, _RW, "half a slot; the slot is written with its upper half"),
-    # Map memory: the address advances by 4 with each access of the data register.
-    Register("MAP_ADDRESS", 0x128, _RW, "byte offset in map memory, a multiple of 4"),
-    Register("MAP_DATA", 0x12C, _RW, "four bytes of map memory, the first one lowest"),
+    # Map memory: the address advances with each access of the data register, by as many bytes as the access takes.
+    Register("MAP_ADDRESS", 0x128, _RW, "byte offset in map memory, a multiple of the access's bytes"),
+    Register("MAP_DATA", 0x12C, _RW, "bytes of map memory, the first one lowest; zero behind the last"),
+    Register("MAP_WIDTH", 0x11C, _RW, "bytes of an access of MAP_DATA: 0 for one, 1 for two, others for four", reset=2),
     # Map descriptors: written field by field; one write to MAP_COMMIT makes them descriptor MAP_COMMIT at once.
     Register("MAP_TYPE", 0x130, _RW, "map type, 0 for none"),
     Register("MAP_BASE", 0x134, _RW, "byte offset of entry 0 in map memory, a multiple of 16"),

@@ -178,12 +178,18 @@ class GoldenNic:
             self.code.write(half // 2, (self.lower_half | value << 32).to_bytes(8, "little"))
 
     def _read_map(self) -> int:
-        at = self._advance("MAP_ADDRESS", 4) % self.size.map_bytes & ~3
-        return int.from_bytes(self.map_memory[at : at + 4], "little")
+        place = self._map_access()
+        return int.from_bytes(self.map_memory[place], "little")
 
     def _write_map(self, value: int) -> None:
-        at = self._advance("MAP_ADDRESS", 4) % self.size.map_bytes & ~3
-        self.map_memory[at : at + 4] = value.to_bytes(4, "little")
+        place = self._map_access()
+        self.map_memory[place] = value.to_bytes(4, "little")[: place.stop - place.start]
+
+    def _map_access(self) -> slice:
+        """Where in map memory an access of MAP_DATA goes."""
+        size = {0: 1, 1: 2}.get(self.registers["MAP_WIDTH"] & 3, 4)
+        at = self._advance("MAP_ADDRESS", size) % self.size.map_bytes & ~(size - 1)
+        return slice(at, at + size)
 
     def _advance(self, pointer: str, step: int) -> int:
         at = self.registers[pointer]

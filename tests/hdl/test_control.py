@@ -239,6 +239,23 @@ def test_programs_and_map_memory_through_their_windows():
         await bus.put("MAP_ADDRESS", 4096 - 64 + 8)
         assert [await bus.get("MAP_DATA") for _ in range(30)] == values[2:]
 
+        # Single bytes and pairs, and nothing beside them.
+        memory = bytearray(b"".join(value.to_bytes(4, "little") for value in values[:4]))
+        for width, at in ((0, 5), (1, 10), (0, 7), (1, 0)):
+            await bus.put("MAP_WIDTH", width)
+            await bus.put("MAP_ADDRESS", 4096 - 64 + at)
+            for number in range(2):
+                await bus.put("MAP_DATA", 0xA1B2C3D0 + number)
+                place = slice(at + (number << width), at + ((number + 1) << width))
+                memory[place] = (0xA1B2C3D0 + number).to_bytes(4, "little")[: 1 << width]
+            assert await bus.get("MAP_ADDRESS") == 4096 - 64 + at + (2 << width)
+            await bus.put("MAP_ADDRESS", 4096 - 64 + at)
+            assert await bus.get("MAP_DATA") == int.from_bytes(memory[at : at + (1 << width)], "little")
+        await bus.put("MAP_WIDTH", 2)
+        await bus.put("MAP_ADDRESS", 4096 - 64)
+        found = [await bus.get("MAP_DATA") for _ in range(4)]
+        assert b"".join(value.to_bytes(4, "little") for value in found) == memory
+
     simulate(config, bench)
 
 

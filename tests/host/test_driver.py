@@ -352,3 +352,23 @@ def test_counters_balance(device, switch):
     assert counters["REFUSED_ERROR"] == [1, 0, 0] and counters["REFUSED_LONG"] == [0, 1, 0]
     assert counters["SENT"] == [0, 10, 0] and counters["SENT_BYTES"][1] == sum(60 + i for i in range(1, 20, 2))
     assert counters["RETIRED"] == 10 * 2 * 2
+
+
+def test_an_update_writes_the_bytes_of_its_value_and_reads_none(device, transport, monkeypatch):
+    """Read and written back, a neighbour that a program stores to in between would be lost."""
+    maps = {size: device.create_map(array(f"of_{size}", size, 8)) for size in (1, 2, 3, 12)}
+    for size, table in maps.items():
+        for index in range(8):
+            table.update(key(index), [bytes([size * 16 + index]) * size])
+    before = memory(transport, 0, 1024)
+    honest, reads = transport.read, []
+    monkeypatch.setattr(transport, "read", lambda where: reads.append(where) or honest(where))
+    for size, table in maps.items():
+        table.update(key(3), [bytes([0xEE]) * size])
+    assert address("MAP_DATA") not in reads
+    monkeypatch.undo()
+    after = memory(transport, 0, 1024)
+    assert sum(one != other for one, other in zip(before, after, strict=True)) == sum(maps)
+    for size, table in maps.items():
+        values = [table.lookup(key(index)) for index in range(8)]
+        assert values == [[bytes([0xEE if index == 3 else size * 16 + index]) * size] for index in range(8)]
