@@ -18,7 +18,7 @@ def command_of(line):
     if line != "make demo":
         return line
     printed = subprocess.run(["make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return "bpfnic " + re.search(r"bin/bpfnic (run .*)", printed.replace("\\\n", ""), re.DOTALL)[1]
+    return "bpfnic " + re.search(r"bin/bpfnic (run .*)", printed.replace("\\\n", ""))[1]
 
 
 def comparable(text):
