@@ -71,7 +71,7 @@ class TestRun:
 
     retval: r0, 32 bits (None where the device ended the program). action: what became of the packet. data: the frame
     that left, None where none did. egress: the interface it left by ("port0", "host"). cause: why it was aborted.
-    clocks: from the program's start to its end, None on backends without clocks (a barrel takes about 9 for each
+    clocks: from the program's start to its end, None on backends without clocks (a barrel takes 10 or more for each
     instruction of one packet alone: it is built for throughput)."""
 
     retval: int | None
