@@ -18,6 +18,7 @@ from bpfnic.host.device import (
     Retirement,
     Traffic,
 )
+from bpfnic.host.driver import RegisterDevice
 from bpfnic.sim.golden.helpers import Samples
 from bpfnic.sim.golden.interpreter import Retired, SharedAccess
 from bpfnic.sim.golden.memory import Buffer
@@ -37,8 +38,6 @@ def open_device(options: DeviceOptions) -> Device:
     """A golden NIC of the size that the hardware has with these options, and with at least its capabilities."""
     if options.waves is not None:
         raise BpfnicError("the golden model has no signals to write waves of (--backend rtl has)")
-    from bpfnic.host.driver import RegisterDevice
-
     return RegisterDevice(GoldenTransport(options), options.budget)
 
 

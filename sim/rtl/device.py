@@ -9,6 +9,7 @@ from bpfnic.hdl.config import NicConfig
 from bpfnic.host.device import (
     Arrival,
     Departure,
+    Device,
     DeviceOptions,
     Execution,
     OnStep,
@@ -19,6 +20,7 @@ from bpfnic.host.device import (
     Retirement,
     Traffic,
 )
+from bpfnic.host.driver import RegisterDevice
 from bpfnic.sim.rtl import build
 from bpfnic.sim.rtl.simulation import Simulation
 from bpfnic.spec import registers
@@ -30,11 +32,9 @@ SLICE = 4096  # clocks between two calls of on_step: some milliseconds
 _CLOCK_NS = registers.BY_NAME["CLOCK_NS"].address()
 
 
-def open_device(options: DeviceOptions):
+def open_device(options: DeviceOptions) -> Device:
     """The NIC of these sizes, compiled now if its library is not in the cache (a minute or so). Raises BpfnicError for
     sizes that hdl/config.py forbids, and where Verilator or a C++ compiler is missing."""
-    from bpfnic.host.driver import RegisterDevice
-
     return RegisterDevice(RtlTransport(options, options.say), options.budget)
 
 
