@@ -53,14 +53,13 @@ class Maps:
 
     def lookup(self, thread: Thread, cpu: int, handle: int, key: int) -> Suspending:
         """bpf_map_lookup_elem: the address of the value, or 0. Raises Trap."""
-        descriptor, entries = self._find(handle)
-        place = entries.find((yield from _read(thread, key, entries.key_size)))
+        descriptor, entries, key_bytes = yield from self._arguments(thread, handle, key)
+        place = entries.find(key_bytes)
         return 0 if place is None else self._value(descriptor, cpu, place)
 
     def update(self, thread: Thread, cpu: int, handle: int, key: int, value: int, flags: int) -> Suspending:
         """bpf_map_update_elem: 0 or a negative error number. Raises Trap."""
-        descriptor, entries = self._find(handle)
-        key_bytes = yield from _read(thread, key, entries.key_size)
+        descriptor, entries, key_bytes = yield from self._arguments(thread, handle, key)
         if error := entries.refuses(key_bytes, flags):
             return -error
         place = entries.reserve(key_bytes)
@@ -69,20 +68,28 @@ class Maps:
 
     def delete(self, thread: Thread, handle: int, key: int) -> Suspending:
         """bpf_map_delete_elem: 0 or a negative error number. Raises Trap."""
-        descriptor, entries = self._find(handle)
-        return -entries.delete((yield from _read(thread, key, entries.key_size)))
+        _, entries, key_bytes = yield from self._arguments(thread, handle, key)
+        return -entries.delete(key_bytes)
 
     def value_offset(self, index: int, place: int) -> int:
         """Where in map memory a place of map `index` has its value."""
         descriptor = self.descriptors[index]
         return descriptor.base + descriptor.stride * place
 
-    def _find(self, handle: int) -> "tuple[Descriptor, Array | Hash]":
+    def _arguments(self, thread: Thread, handle: int, key: int) -> Suspending:
+        """Descriptor, entries and key. Raises Trap MAP for what is no map, whatever the key, then MEMORY_ACCESS for a
+        key that can't be read. Where both are wrong, a key in map memory has been read all the same, as an array's:
+        the hardware finds the map with the key in its hand."""
         index, rest = divmod(handle - addresses.MAP_HANDLES, 16)
         entries = self.entries[index] if not rest and 0 <= index < len(self.entries) else None
+        try:
+            key_bytes = yield from _read(thread, key, entries.key_size if entries else Array.key_size)
+        except Trap:
+            if entries:
+                raise
         if entries is None:
             raise Trap(Cause.MAP)
-        return self.descriptors[index], entries
+        return self.descriptors[index], entries, key_bytes
 
     def _value(self, descriptor: Descriptor, cpu: int, place: int) -> int:
         offset = descriptor.base + descriptor.stride * place + descriptor.cpu_stride * cpu

@@ -11,7 +11,7 @@ from bpfnic.spec.instruction import SLOT_BYTES, Instruction, encode
 from bpfnic.spec.isa import Legal, Operation
 from bpfnic.spec.programs import XdpAction
 from bpfnic.spec.registers import ENTRY_VALID
-from tests.sim.bench import ONE_CORE, TWO_CORES, Bench
+from tests.sim.bench import ONE_CORE, TWO_CORES, Bench, agreement
 
 pytestmark = pytest.mark.timeout(900)  # the first one compiles the NIC
 
@@ -247,6 +247,20 @@ def test_what_is_no_map(bench: Bench) -> None:
         for helper in (1, 2, 3):
             text = f"r1 = {handle:#x} ll\n*(u32 *)(r10 - 4) = 0\nr2 = r10\nr2 += -4\nr3 = r2\nr4 = 0\ncall {helper}"
             ends(bench, assemble(text + "\nr0 = 7\nexit"), Cause.MAP)
+
+
+@pytest.mark.parametrize("key", [addresses.MAP_VALUES, addresses.MAP_VALUES + 14], ids=["in a row", "across two"])
+def test_a_key_in_map_memory_is_read_before_a_wrong_handle_is_found(key: int) -> None:
+    """Found by random programs: the reference read no key then, and the hardware's access had no counterpart."""
+    for helper in (1, 2, 3):
+        text = f"r1 = 5\nr2 = {key:#x} ll\nr3 = r10\nr3 += -8\nr4 = 0\ncall {helper}\nr0 = 7\nexit"
+        with Bench("rtl", **ONE_CORE) as device, Bench("golden", **ONE_CORE) as reference:
+            for each in (device, reference):
+                each.load(assemble(text))
+                each.attach(0)
+            traffic, difference, parting = agreement(device, reference, [Arrival(0, bytes(64))])
+            assert not difference and not parting, f"{difference} {parting}"
+            assert traffic.packets[0].cause is Cause.MAP
 
 
 def test_what_is_no_key_and_no_value(bench: Bench) -> None:
