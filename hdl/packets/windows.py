@@ -166,7 +166,13 @@ class Windows(Component):
         context = Signal(8 * addresses.CONTEXT_BYTES)
         for field in programs.XDP_MD:
             m.d.comb += context[8 * field.offset :][: 8 * field.size].eq(values[field.name])
-        asked = Signal(64)
+        # Two words, as from the stack: lanes below the access's first one are the second word's.
+        word, first, second, below = local.offset[3:6], Signal(64), Signal(64), Signal(8)
         with m.If(local.region == Region.CONTEXT):
-            m.d.comb += asked.eq(context.word_select(local.offset[3:6], 64))
-        return _later(m, _later(m, asked))
+            m.d.comb += [
+                first.eq(context.word_select(word, 64)),
+                second.eq(context.word_select((word + 1)[: len(word)], 64)),
+            ]
+        m.d.comb += below.eq((1 << local.offset[:3]) - 1)
+        first, second, below = _later(m, first), _later(m, second), spread(_later(m, below))
+        return _later(m, (first & ~below) | (second & below))

@@ -263,6 +263,30 @@ def test_a_key_in_map_memory_is_read_before_a_wrong_handle_is_found(key: int) ->
             assert traffic.packets[0].cause is Cause.MAP
 
 
+@pytest.mark.parametrize("offset", range(25))
+def test_a_helper_reads_the_context_at_any_alignment(offset: int) -> None:
+    """Linux lets no helper take a pointer to the context; here it is read as it is, across its words too."""
+    start = addresses.CONTEXT + offset
+    text = f"""
+        r1 = {addresses.map_handle(0)} ll
+        *(u32 *)(r10 - 4) = 0
+        r2 = r10
+        r2 += -4
+        r3 = {start:#x}
+        r4 = 0
+        call 2
+        r0 = 3
+        exit
+    """
+    with Bench("rtl", **ONE_CORE) as device, Bench("golden", **ONE_CORE) as reference:
+        for each in (device, reference):
+            each.load(assemble(text))
+            each.attach(0)
+            each.array(0, 0, 1, 8, 8)
+        _, difference, parting = agreement(device, reference, [Arrival(0, bytes(64))])
+        assert not difference and not parting, f"{difference} {parting}"
+
+
 def test_what_is_no_key_and_no_value(bench: Bench) -> None:
     """Arguments of map helpers outside every window; where they are inside, any alignment does."""
     for pointer, cause in ((0, Cause.MEMORY_ACCESS), (addresses.STACK_TOP - 3, Cause.MEMORY_ACCESS),
