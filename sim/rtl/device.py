@@ -103,11 +103,13 @@ class RtlTransport:
                 now = simulation.counts()
                 on_step(Progress(now.ended - before.ended, len(arrivals), now.clock - before.clock))
         seconds, self.loop_seconds = time.perf_counter() - began, time.process_time() - busy
+        collecting = gc.isenabled()
         gc.disable()  # a million fresh objects, none of them garbage: looking through them would take as long again
         try:
             traffic = self._traffic(before.clock + 1, clock_ns)
         finally:
-            gc.enable()
+            if collecting:
+                gc.enable()
         after = simulation.counts()
         traffic.clocks, traffic.instructions = after.clock - before.clock, after.retired - before.retired
         traffic.seconds = seconds

@@ -7,33 +7,14 @@ import re
 import struct
 import subprocess
 import sys
-from importlib import resources
 
 import pytest
 
 from bpfnic.host import compile, pcap
 from bpfnic.host.linux.permission import unavailable
+from tests.host.inputs import BY_PORT, COUNTER, FIRMWARE, PORTFILTER
 
-FIRMWARE = resources.files("bpfnic.firmware")
-PORTFILTER, COUNTER = (str(FIRMWARE / "programs" / f"{name}.bpf.c") for name in ("portfilter", "counter"))
 SAMPLE, RULES = str(FIRMWARE / "samples" / "mixed.pcapng"), str(FIRMWARE / "samples" / "portfilter.json")
-
-BY_PORT = """
-const volatile __u32 drop_from = 2;
-struct choice { __u16 verdict; __u16 hits; };
-struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 9); __type(key, __u32); __type(value, struct choice); }
-    choices SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 9); __type(key, __u16); __type(value, __u16); }
-    table SEC(".maps");
-SEC("xdp") int by_port(struct xdp_md *ctx)
-{
-    __u32 key = ctx->ingress_ifindex;
-    if (key >= drop_from)
-        return XDP_DROP;
-    struct choice *choice = bpf_map_lookup_elem(&choices, &key);
-    return choice ? choice->verdict : XDP_ABORTED;
-}
-"""
 
 
 def capture(path, frames, interfaces=1, gap_ns=1000):
