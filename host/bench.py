@@ -119,7 +119,7 @@ class Bench:
             executions = again.recording.executions if again.recording else []
             entry = next(execution.entry for execution in executions if execution is not None)
         expected = self._replay(again, numbers, retirements=True).traffic
-        theirs = [replace(one, arrival=numbers[one.arrival]) for one in expected.retirements or []]
+        theirs = [one._replace(arrival=numbers[one.arrival]) for one in expected.retirements or []]
         pair = check.where_it_began(difference, again.retirements or [], theirs, numbers)
         if pair is None:
             return ["every instruction did the same on both: the difference is outside the program"]

@@ -109,7 +109,7 @@ def _parted(ours: Retirement | None, theirs: Retirement | None) -> bool:
     if ours is None or theirs is None:
         return True
     if ours.address is None or theirs.address is None:
-        ours, theirs = replace(ours, address=None), replace(theirs, address=None)
+        ours, theirs = ours._replace(address=None), theirs._replace(address=None)
     return ours != theirs
 
 
@@ -119,7 +119,7 @@ def _by_packet(retirements: Sequence[Retirement]) -> dict[int, list[Retirement]]
     for retirement in retirements:
         result.setdefault(retirement.arrival, []).append(retirement)
     for listed in result.values():
-        listed[-1] = replace(listed[-1], next_pc=listed[-1].pc)
+        listed[-1] = listed[-1]._replace(next_pc=listed[-1].pc)
     return result
 
 

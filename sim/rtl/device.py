@@ -3,7 +3,8 @@
 import gc
 import time
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
+from pathlib import Path
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.host.device import (
@@ -46,16 +47,21 @@ class RtlTransport:
     config : NicConfig, trace included, for that is how packets are followed.
     clocks, simulated : clocks since reset, and those of them that were not skipped as idle.
     loop_seconds : processor time that the native loop took for the last run.
+
+    Parameters
+    ----------
+    library : a NIC of these options that is compiled already, for who opens many or a changed one.
     """
 
     name = "rtl"
 
-    def __init__(self, options: DeviceOptions, say: build.Say = build.silent):
+    def __init__(self, options: DeviceOptions, say: build.Say = build.silent, library: Path | None = None):
         sizes = {size.name: getattr(options, size.name) for size in fields(NicConfig) if hasattr(options, size.name)}
         self.config = NicConfig(**sizes | {"trace": True})
         waves = options.waves
         self.loop_seconds = 0.0
-        library = build.library(build.netlist(self.config, say), waves=waves is not None, say=say)
+        if library is None:
+            library = build.library(build.netlist(self.config, say), waves=waves is not None, say=say)
         self._simulation = Simulation(library, waves)
 
     @property
@@ -158,7 +164,7 @@ def _retirements(steps) -> list[Retirement]:
         register, value = (step.reg, step.value) if step.write else (None, 0)
         if step.kind == 1:
             place = pending.pop(step.cpu)
-            listed[place] = replace(listed[place], register=register, value=value)
+            listed[place] = listed[place]._replace(register=register, value=value)
             continue
         if step.kind == 2:
             listed[pending.pop(step.cpu)] = None

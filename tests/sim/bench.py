@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from bpfnic.host import check
 from bpfnic.host.check import Difference, Evidence
-from bpfnic.host.device import Arrival, DeviceOptions, OnStep, Pacing, Recording, Retirement, Traffic
+from bpfnic.host.device import Arrival, DeviceOptions, OnStep, Pacing, Recording, Traffic
 from bpfnic.host.driver import RegisterDevice
 from bpfnic.sim.golden.device import GoldenTransport
 from bpfnic.sim.rtl.device import RtlTransport
@@ -124,11 +124,8 @@ def agreement(
     difference = check.compare(*evidence, arrivals, numbers, pacing)
     parting = ""
     if retirements:
-        theirs = [_of(retired, numbers[retired.arrival]) for retired in expected.retirements or []]
+        theirs = [retired._replace(arrival=numbers[retired.arrival]) for retired in expected.retirements or []]
         pair = check.where_it_began(Difference("", "", ""), actual.retirements or [], theirs, numbers)
         parting = "" if pair is None else f"{device.transport.name} {pair[0]}, {reference.transport.name} {pair[1]}"
     return actual, difference, parting
 
-
-def _of(retired: Retirement, arrival: int) -> Retirement:
-    return Retirement(arrival, retired.pc, retired.next_pc, retired.register, retired.value, retired.address)
