@@ -12,7 +12,7 @@ from bpfnic.spec import isa
 from bpfnic.spec.addresses import FRAME_ALIGN, FRAMES, STACK_BYTES
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import Instruction
-from bpfnic.spec.isa import Class, Operation, Row
+from bpfnic.spec.isa import Class, Legal, Operation, Row
 
 if TYPE_CHECKING:
     from bpfnic.host.object import Addresses, Program
@@ -150,7 +150,7 @@ def _step(row: Row, instruction: Instruction, distances: dict[int, int]) -> int:
     dst, src, operation = instruction.dst, instruction.src, row.operation
     kind = row.instruction_class
     if kind in (Class.LDX, Class.ST, Class.STX):
-        base = src if kind is Class.LDX else dst
+        base = src if kind is Class.LDX or operation is Operation.LOAD_ACQUIRE else dst
         used = distances[base] + instruction.offset if base in distances else 0
         written = _loaded_register(row, instruction)
         if written is not None:
@@ -184,10 +184,9 @@ def _step(row: Row, instruction: Instruction, distances: dict[int, int]) -> int:
 
 
 def _loaded_register(row: Row, instruction: Instruction) -> int | None:
-    """The register that a load or an atomic instruction writes."""
-    if row.instruction_class is Class.LDX:
+    """The register that an access to memory writes."""
+    if row.dst is Legal.WRITTEN:
         return instruction.dst
     if row.operation is Operation.ATOMIC_CMPXCHG:
         return 0
-    fetches = row.operation is Operation.ATOMIC_XCHG or "FETCH" in row.operation.name
-    return instruction.src if fetches else None
+    return instruction.src if row.src is Legal.WRITTEN else None

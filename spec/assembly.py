@@ -12,8 +12,8 @@ llvm-objdump can't tell calls and 64-bit immediates of different `src` apart; fo
 
 The assembler takes one statement a line: an instruction, or `label:`, alone or before an instruction. Comments start
 with `;`, `#` or `//`. Numbers are decimal or hexadecimal. A label may stand for a branch distance (`goto loop`,
-`if r1 > 3 goto out`, `gotol far`, `call function`, `r1 = code_addr(function) ll`). As in clang, loads and stores of 32
-bits and less may name `w` registers (`w1 = *(u8 *)(r2 + 0)`): the same instructions.
+`if r1 > 3 goto out`, `gotol far`, `may_goto out`, `call function`, `r1 = code_addr(function) ll`). As in clang, loads
+and stores of 32 bits and less may name `w` registers (`w1 = *(u8 *)(r2 + 0)`): the same instructions.
 """
 
 import re
@@ -70,7 +70,7 @@ def assemble(text: str) -> bytes:
     return bytes(code)
 
 
-_LABEL = re.compile(r"\b(goto|gotol|call|code_addr)(\s+|\()(?!pc\b|btf\b)([A-Za-z_.][\w.]*)(?=\)|$)")
+_LABEL = re.compile(r"\b(goto|gotol|may_goto|call|code_addr)(\s+|\()(?!pc\b|btf\b)([A-Za-z_.][\w.]*)(?=\)|$)")
 
 
 def _resolve(line: str, slot: int, labels: dict[str, int]) -> str:
@@ -97,6 +97,10 @@ def _spellings(row: Row) -> Iterator[str]:
         yield row.syntax.replace("r{dst}", "w{dst}")
     if row.width <= 32 and row.operation is Operation.STX:
         yield row.syntax.replace("r{src}", "w{src}")
+    if row.width <= 32 and row.operation is Operation.LOAD_ACQUIRE:  # Linux's verifier log has r
+        yield row.syntax.replace("w{dst}", "r{dst}")
+    if row.width <= 32 and row.operation is Operation.STORE_RELEASE:
+        yield row.syntax.replace("w{src}", "r{src}")
 
 
 _TOKEN = re.compile(r"[rw]?\{\w+(?::signed)?\}|\w+|[^\w\s]")

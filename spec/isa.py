@@ -1,4 +1,5 @@
-"""The instruction table: one row for each instruction form of RFC 9669, all conformance groups, and callx.
+"""The instruction table: one row for each instruction form of RFC 9669, all conformance groups, and of the extensions
+that Linux 6.18 and compilers have agreed on since (docs/extensions.md says how one is added).
 
 Decoder, assembler, disassembler, models, fuzzer and documents read these rows; what an instruction *does* is written
 in none of them. A row is found by its opcode and, where several share one, by the exact integers in its other fields:
@@ -54,7 +55,8 @@ class Legal(Enum):
 
 
 class Group(Enum):
-    """Conformance groups (RFC 9669 section 2.4), and the one thing beyond it."""
+    """Conformance groups: RFC 9669's (section 2.4), then one for each extension. The order is that of the bits in the
+    GROUPS register, so that a new one goes to the end."""
 
     BASE32 = "base32"
     BASE64 = "base64"
@@ -63,8 +65,23 @@ class Group(Enum):
     ATOMIC32 = "atomic32"
     ATOMIC64 = "atomic64"
     PACKET = "packet"
-    EXTENSION = "extension"
-    """Not in RFC 9669: callx, which clang and GCC emit for calls through pointers. The register holds a slot number."""
+    CALLX = "callx"
+    """Calls through pointers, as clang and GCC emit them. The register holds a slot number."""
+    ACQUIRE_RELEASE = "acquire_release"
+    """Loads and stores of all sizes that order those around them (Linux 6.15, include/uapi/linux/bpf.h BPF_LOAD_ACQ and
+    BPF_STORE_REL; clang emits them with -mcpu=v4). They take what a plain load or store takes, naturally aligned
+    wherever it is: a misaligned one traps, in packets and map values too. The order itself costs nothing here: a thread
+    begins no access before the one before it is done."""
+    MAY_GOTO = "may_goto"
+    """A conditional jump on the instruction budget (Linux 6.9, BPF_JCOND with src BPF_MAY_GOTO; libbpf's can_loop and
+    cond_break). It jumps once less than half of the budget is left, exactly: where
+
+        budget - retired < budget >> 1
+
+    with `budget` the packet's and `retired` the instructions that retired before this one; otherwise it falls through.
+    So a loop with one inside ends by itself, and what follows has the other half. Linux bounds the loop by a count or
+    by time instead: 8,388,608 passes for each function, or 250 ms (kernel/bpf/core.c, bpf_check_timed_may_goto).
+    The default budget of 16,777,215 comes to the same order; which pass is the last isn't specified in either."""
 
 
 class Operation(Enum):
@@ -102,6 +119,7 @@ class Operation(Enum):
     JSGE = auto()
     JSLT = auto()
     JSLE = auto()
+    MAY_GOTO = auto()
     CALL_HELPER = auto()
     CALL_LOCAL = auto()
     CALL_BTF = auto()
@@ -129,6 +147,8 @@ class Operation(Enum):
     ATOMIC_FETCH_XOR = auto()
     ATOMIC_XCHG = auto()
     ATOMIC_CMPXCHG = auto()
+    LOAD_ACQUIRE = auto()
+    STORE_RELEASE = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,12 +263,14 @@ def _jumps() -> Iterator[Row]:
     base = Group.BASE32
     yield Row("ja", 0x05, Operation.JA, 64, 0, 0, Legal.BRANCH, 0, base, "4.3", "goto {offset}")
     yield Row("ja32", 0x06, Operation.JA, 64, 0, 0, 0, Legal.BRANCH, base, "4.3", "gotol {imm}")
+    yield Row("may_goto", 0xE5, Operation.MAY_GOTO, 64, 0, 0, Legal.BRANCH, 0, Group.MAY_GOTO, "",
+              "may_goto {offset}")  # fmt: skip
     # llvm-objdump writes every call as `call 0x5`: `pc` (as bpftool has it) and `btf` keep the three apart.
     yield Row("call_helper", 0x85, Operation.CALL_HELPER, 64, 0, 0, 0, Legal.IMM32, base, "4.3.1", "call {imm}")
     yield Row("call_local", 0x85, Operation.CALL_LOCAL, 64, 0, 1, Legal.FRAME, Legal.BRANCH, base, "4.3.2",
               "call pc{imm} frame {offset}")  # fmt: skip
     yield Row("call_btf", 0x85, Operation.CALL_BTF, 64, 0, 2, 0, Legal.IMM32, base, "4.3.1", "call btf {imm}")
-    yield Row("callx", 0x8D, Operation.CALLX, 64, Legal.REGISTER, 0, Legal.FRAME, 0, Group.EXTENSION, "",
+    yield Row("callx", 0x8D, Operation.CALLX, 64, Legal.REGISTER, 0, Legal.FRAME, 0, Group.CALLX, "",
               "callx r{dst} frame {offset}")  # fmt: skip
     yield Row("exit", 0x95, Operation.EXIT, 64, 0, 0, 0, 0, base, "4.3", "exit")
 
@@ -309,7 +331,20 @@ def _atomics() -> Iterator[Row]:
                       Legal.SIGNED16, imm, group, "5.3", syntax)  # fmt: skip
 
 
-ROWS: tuple[Row, ...] = (*_arithmetic(), *_byte_swaps(), *_jumps(), *_memory(), *_wide_immediates(), *_atomics())
+def _acquire_release() -> Iterator[Row]:
+    """In the atomics' mode, told from them by imm; of 8 and 16 bits too."""
+    for width, (size, letter) in _SIZES.items():
+        opcode, r, pointer = _MODE_ATOMIC | size | Class.STX, "r" if width == 64 else "w", f"(u{width} *)"
+        yield Row(f"load_acquire_{letter}", opcode, Operation.LOAD_ACQUIRE, width, Legal.WRITTEN, Legal.REGISTER,
+                  Legal.SIGNED16, 0x100, Group.ACQUIRE_RELEASE, "",
+                  f"{r}{{dst}} = load_acquire({pointer}(r{{src}} {{offset}}))")  # fmt: skip
+        yield Row(f"store_release_{letter}", opcode, Operation.STORE_RELEASE, width, Legal.REGISTER, Legal.REGISTER,
+                  Legal.SIGNED16, 0x110, Group.ACQUIRE_RELEASE, "",
+                  f"store_release({pointer}(r{{dst}} {{offset}}), {r}{{src}})")  # fmt: skip
+
+
+ROWS: tuple[Row, ...] = (*_arithmetic(), *_byte_swaps(), *_jumps(), *_memory(), *_wide_immediates(), *_atomics(),
+                         *_acquire_release())  # fmt: skip
 
 BY_NAME: dict[str, Row] = {row.name: row for row in ROWS}
 
@@ -330,6 +365,11 @@ def _discriminator(rows: tuple[Row, ...]) -> str | None:
 DISCRIMINATOR: dict[int, str | None] = {opcode: _discriminator(rows) for opcode, rows in BY_OPCODE.items()}
 """For each opcode the name of the one field ("src", "offset" or "imm") whose exact value picks the row, or None where
 the opcode has one row."""
+
+DISCRIMINATOR_BITS = max(
+    getattr(row, field).bit_length() for row in ROWS if (field := DISCRIMINATOR[row.opcode]) is not None
+)
+"""As many low bits of that field tell the rows apart; those above must be 0."""
 
 
 def _refusal(field: str, legal: int | Legal | None, value: int | None) -> str | None:

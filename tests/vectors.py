@@ -13,9 +13,10 @@ A file is a sequence of tests, each a table of cases for one small program:
         0xffffffffffffffff  1 : 0
         2                   3 : 5
 
-`test NAME SECTION` (of RFC 9669, or `-`) is followed by assembly as in spec/assembly.py, a line of dashes, and the
-table: first its column names, then a line for each case. What stands left of the colon is given, what stands right of
-it must come out. A column on the left replaces `$name` in the assembly, but for these:
+`test NAME SECTION` (of RFC 9669; `linux` for what of an extension Linux does too; or `-`) is followed by assembly as in
+spec/assembly.py, a line of dashes, and the table: first its column names, then a line for each case. What stands left
+of the colon is given, what stands right of it must come out. A column on the left replaces `$name` in the assembly, but
+for these:
 
     packet   the frame, in hexadecimal without spaces (otherwise 64 bytes, 00 01 02 … 3f)
     map      the first bytes of the map memory (otherwise 64 zero bytes); in the assembly, `$map` is its address

@@ -110,7 +110,7 @@ class FieldRule(Enum, shape=2):
 
     ZERO = 0
     ANY = 1
-    BYTE = 2  # bits above the lower eight must be zero: the decoder looked at those
+    CHOSEN = 2  # the decoder looked at the lower isa.DISCRIMINATOR_BITS; those above must be zero
     FRAME = 3  # a frame size
 
 

@@ -175,7 +175,7 @@ def _rules(row: Row) -> dict:
     def number(name: str) -> FieldRule:
         legal = getattr(row, name)
         if name == chosen_by:
-            return FieldRule.BYTE
+            return FieldRule.CHOSEN
         if legal is Legal.FRAME:
             return FieldRule.FRAME
         assert legal == 0 or isinstance(legal, Legal), f"{row.name}: {name}"
@@ -210,7 +210,7 @@ class Decoder(Component):
                     if field is None:
                         self._row(m, rows[0])
                         continue
-                    with m.Switch(getattr(instruction, field)[:8]):
+                    with m.Switch(getattr(instruction, field)[: isa.DISCRIMINATOR_BITS]):
                         for row in rows:
                             with m.Case(getattr(row, field)):
                                 self._row(m, row)
@@ -237,8 +237,8 @@ def illegal(instruction, rules: Rules):
         )
 
     def number(value, rule):
-        low, high = value[:8].any(), value[8:].any()
-        return ((rule == FieldRule.ZERO) & (low | high)) | ((rule == FieldRule.BYTE) & high)
+        low, high = value[: isa.DISCRIMINATOR_BITS].any(), value[isa.DISCRIMINATOR_BITS :].any()
+        return ((rule == FieldRule.ZERO) & (low | high)) | ((rule == FieldRule.CHOSEN) & high)
 
     offset = instruction.offset
     frame = (offset % addresses.FRAME_ALIGN).any() | (offset > addresses.STACK_BYTES)

@@ -1,4 +1,5 @@
-"""The interpreter for RFC 9669, all conformance groups: what each instruction does, in plain Python.
+"""The interpreter for RFC 9669, all conformance groups, and the extensions: what each instruction does, in plain
+Python.
 
 `Code` is the program store; `Thread` runs one packet's program in it, on a `Memory` and with `helpers` that the NIC
 gives. `Thread.run` is a generator, so that a scheduler can replay the order in which the hardware let threads at what
@@ -81,6 +82,9 @@ class Memory(Protocol):
 
     def store(self, address: int, size: int, value: int) -> None:
         """Raises Trap as `load` does."""
+
+    def check_aligned(self, address: int, size: int, write: bool) -> None:
+        """Raises Trap where the access can't be, or isn't naturally aligned, whatever the window."""
 
     def check_atomic(self, address: int, size: int) -> None:
         """Raises Trap where an atomic operation can't be."""
@@ -347,6 +351,17 @@ def _branch(row: Row, instruction: Instruction) -> Callable[[Thread], int]:
     return with_register if row.register_operand else with_constant
 
 
+def _may_goto(row: Row, instruction: Instruction) -> Callable[[Thread], int]:
+    """Jumps once less than half of the budget is left (isa.Group.MAY_GOTO)."""
+    distance = 1 + instruction.offset
+
+    def execute(thread: Thread) -> int:
+        remaining = thread.budget - thread.retired
+        return thread.pc + (distance if remaining < thread.budget >> 1 else 1)
+
+    return execute
+
+
 def _call_local(row: Row, instruction: Instruction) -> Callable[[Thread], int]:
     distance, frame_bytes = 1 + instruction.imm, instruction.offset or isa.DEFAULT_FRAME_BYTES
     return lambda thread: thread.enter(thread.pc + distance, frame_bytes)
@@ -381,10 +396,12 @@ def _exit(row: Row, instruction: Instruction) -> Callable[[Thread], int | None]:
 
 def _load(row: Row, instruction: Instruction) -> Callable[[Thread], Suspending]:
     dst, src, offset, width = instruction.dst, instruction.src, instruction.offset, row.width
-    extends = row.operation is Operation.LDXS
+    extends, ordered = row.operation is Operation.LDXS, row.operation is Operation.LOAD_ACQUIRE
 
     def execute(thread: Thread) -> Suspending:
         address = thread.effective_address(thread.registers[src], offset)
+        if ordered:
+            thread.memory.check_aligned(address, width // 8, write=False)
         value = yield from thread.load(address, width // 8)
         thread.registers[dst] = signed(value, width) & MASK[64] if extends else value
         return thread.pc + 1
@@ -393,13 +410,16 @@ def _load(row: Row, instruction: Instruction) -> Callable[[Thread], Suspending]:
 
 
 def _store(row: Row, instruction: Instruction) -> Callable[[Thread], Suspending]:
-    """ST stores `imm`, sign extended to 64 bits, STX stores `src`."""
+    """ST stores `imm`, sign extended to 64 bits, the others store `src`."""
     dst, src, offset, size = instruction.dst, instruction.src, instruction.offset, row.width // 8
     constant = instruction.imm if row.operation is Operation.ST else None
+    ordered = row.operation is Operation.STORE_RELEASE
 
     def execute(thread: Thread) -> Suspending:
         registers = thread.registers
         address = thread.effective_address(registers[dst], offset)
+        if ordered:
+            thread.memory.check_aligned(address, size, write=True)
         yield from thread.store(address, size, registers[src] if constant is None else constant)
         return thread.pc + 1
 
@@ -452,13 +472,14 @@ _BUILDERS: dict[Operation, Callable[[Row, Instruction], Callable[[Thread], Any]]
     Operation.LDDW_REFERENCE: lambda row, instruction: _trap(Cause.ILLEGAL_INSTRUCTION),  # the loader resolves them
     Operation.JA: _jump,
     **dict.fromkeys(CONDITION, _branch),
+    Operation.MAY_GOTO: _may_goto,
     Operation.CALL_LOCAL: _call_local,
     Operation.CALLX: _call_register,
     Operation.CALL_HELPER: _call_helper,
     Operation.CALL_BTF: lambda row, instruction: _trap(Cause.HELPER),  # no kernel, no kernel functions
     Operation.EXIT: _exit,
-    **dict.fromkeys((Operation.LDX, Operation.LDXS), _load),
-    **dict.fromkeys((Operation.ST, Operation.STX), _store),
+    **dict.fromkeys((Operation.LDX, Operation.LDXS, Operation.LOAD_ACQUIRE), _load),
+    **dict.fromkeys((Operation.ST, Operation.STX, Operation.STORE_RELEASE), _store),
     **dict.fromkeys((*ATOMIC, Operation.ATOMIC_CMPXCHG), _atomic),
     **dict.fromkeys((Operation.LD_ABS, Operation.LD_IND), _load_packet),
 }

@@ -25,9 +25,9 @@ class Buffer:
 class Memory:
     """The windows of one running program. Addresses are below 2**32 already (the interpreter sees to that).
 
-    Natural alignment is asked of the context, the stack and every atomic; packets and map values take any other
-    alignment. An access outside every window is that, whatever its alignment. `atomic_sizes`: sizes in bytes of atomics
-    that this device has on stack and packet too.
+    Natural alignment is asked of the context, the stack, every atomic and every acquire and release; packets and map
+    values take any other alignment. An access outside every window is that, whatever its alignment. `atomic_sizes`:
+    sizes in bytes of atomics that this device has on stack and packet too.
     """
 
     def __init__(self, buffer: Buffer, ifindex: int, map_memory: bytearray, atomic_sizes: frozenset[int]):
@@ -56,11 +56,14 @@ class Memory:
         memory, offset = self._find(address, size, write=True)
         memory[offset : offset + size] = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
 
+    def check_aligned(self, address: int, size: int, write: bool) -> None:
+        """Raises Trap outside every window, and where the access is misaligned, whatever the window."""
+        self._find(address, size, write)
+        self._align(address, size)
+
     def check_atomic(self, address: int, size: int) -> None:
         """Raises Trap where no atomic operation is possible."""
-        self._find(address, size, write=True)
-        if address % size:
-            raise Trap(Cause.MISALIGNED)
+        self.check_aligned(address, size, write=True)
         if not self._in_maps(address, size) and size not in self.atomic_sizes:
             raise Trap(Cause.UNSUPPORTED)
 

@@ -13,7 +13,8 @@ VALUES = {
     "dst": (0, 1, 9, 10, 11, 15),
     "src": (0, 1, 2, 6, 7, 8, 9, 10, 11, 15),
     "offset": (0, 1, 2, 8, 15, 16, 17, 32, 64, 256 + 16, 512, 513, 528, -1, -16, -1 << 15),
-    "imm": (0, 1, 8, 0x10, 16, 17, 32, 64, 0x40, 0x41, 0xA0, 0xE1, 0xF1, 0x1E1, 0x10010, 128, 200, -1, -1 << 31, 65),
+    "imm": (0, 1, 8, 0x10, 16, 17, 32, 64, 0x40, 0x41, 0xA0, 0xE1, 0xF1, 0x1E1, 0x100, 0x110, 0x300, 0x10010, 128, 200,
+            -1, -1 << 31, 65),
 }
 LEGAL = {Legal.REGISTER: 2, Legal.WRITTEN: 3, Legal.SIGNED16: 0, Legal.IMM32: 5, Legal.BRANCH: 1, Legal.FRAME: 32}
 END = encode([Instruction(isa.BY_NAME["exit"].opcode)]) * 3
