@@ -5,34 +5,62 @@ What takes long to import is imported by the command that needs it."""
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from bpfnic.spec.errors import BpfnicError
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoints
+
     from bpfnic.host.device import Progress
 
 DIFFERENCE, UNUSABLE, INTERRUPTED = 1, 2, 130
 
 
 def main() -> None:
-    """The command `bpfnic`."""
+    """The executable `bpfnic`."""
+    execute(commands, "bpfnic")
+
+
+def execute(command: click.Command, name: str) -> NoReturn:
+    """Run a command as the executable `name` and end the process with what it returns, or with what is wrong."""
     try:
-        sys.exit(commands(standalone_mode=False))
+        sys.exit(command(standalone_mode=False, prog_name=name))
     except BpfnicError as error:
-        click.echo(f"bpfnic: {error}", err=True)
+        click.echo(f"{name}: {error}", err=True)
         sys.exit(UNUSABLE)
     except click.ClickException as error:
-        error.show()
+        context = getattr(error, "ctx", None)
+        click.echo(f"{context.command_path if context else name}: {' '.join(error.format_message().split())}", err=True)
         sys.exit(UNUSABLE)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("bpfnic: interrupted", err=True)
+        click.echo(f"{name}: interrupted", err=True)
         sys.exit(INTERRUPTED)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """Commands of this module, and those that other rooms list under the entry point group "bpfnic.command", each a
+    click.Command that is imported when it is asked for."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted({*super().list_commands(context), *_elsewhere().names})
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        found = super().get_command(context, name)
+        if found or name not in _elsewhere().names:
+            return found
+        return _elsewhere()[name].load()
+
+
+def _elsewhere() -> "EntryPoints":
+    from importlib.metadata import entry_points
+
+    return entry_points(group="bpfnic.command")
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="bpfnic", message="%(prog)s %(version)s")
 def commands() -> None:
     """A NIC that runs BPF programs."""
