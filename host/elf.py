@@ -29,7 +29,8 @@ RELOCATION_NAMES = {R_BPF_NONE: "R_BPF_NONE", R_BPF_64_64: "R_BPF_64_64", 2: "R_
 @dataclass(frozen=True, slots=True)
 class Symbol:
     """One symbol. `kind` is `STT_FUNC`, `STT_OBJECT`, `STT_SECTION`, `STT_NOTYPE` or what else pyelftools calls it;
-    `value` a byte offset in section number `section` (or SHN_UNDEF, SHN_ABS, SHN_COMMON); `size` in bytes."""
+    `value` a byte offset in section number `section` (or SHN_UNDEF, SHN_ABS, SHN_COMMON); `size` in bytes; `local` and
+    `weak` its binding."""
 
     name: str
     kind: str
@@ -37,6 +38,7 @@ class Symbol:
     section: int
     value: int
     size: int
+    weak: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +148,9 @@ class Elf:
         name, kind = symbol.name, symbol["st_info"]["type"]
         if kind == "STT_SECTION" and number < SHN_LORESERVE:
             name = self.sections[number].name
-        local = symbol["st_info"]["bind"] == "STB_LOCAL"
-        return Symbol(name, str(kind), local, number, symbol["st_value"], symbol["st_size"])
+        binding = symbol["st_info"]["bind"]
+        return Symbol(name, str(kind), binding == "STB_LOCAL", number, symbol["st_value"], symbol["st_size"],
+                      weak=binding == "STB_WEAK")  # fmt: skip
 
     def section(self, name: str) -> Section | None:
         """The first section of that name."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def device_image(program: "Program", addresses: "Addresses", limits: Limits) -> list[Instruction | None]:
     """The program for a device with these addresses and limits. Raises BpfnicError as structure.check and
     `place_frames` do."""
-    image = program.link(addresses)
+    image = program.link(addresses, limits.helpers)
     check(image, program.name, program_type=program.type, limits=limits, line=program.line)
     return place_frames(image, program.name)
 

@@ -7,6 +7,7 @@ from bisect import bisect_right
 from dataclasses import dataclass, field, replace
 from typing import cast
 
+from bpfnic.host import ksyms
 from bpfnic.host.btf import Btf
 from bpfnic.host.btf_ext import Extension, Line
 from bpfnic.host.elf import (
@@ -20,15 +21,19 @@ from bpfnic.host.elf import (
     Elf,
     Relocation,
     Section,
+    Symbol,
 )
 from bpfnic.host.maps import MapTable
 from bpfnic.spec import isa
 from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.helpers import Helper
 from bpfnic.spec.instruction import SLOT_BYTES, WIDE_OPCODE, Instruction, decode
 
 _CALL = isa.BY_NAME["call_local"]
 _CODE = isa.BY_NAME["lddw_code"]
-_CALL_SRC, _CODE_SRC = cast(int, _CALL.src), cast(int, _CODE.src)  # exact integers, for they tell these rows apart
+# Exact integers, for they tell these rows apart.
+_CALL_SRC, _CODE_SRC = cast(int, _CALL.src), cast(int, _CODE.src)
+_HELPER_SRC, _BTF_SRC = (cast(int, isa.BY_NAME[name].src) for name in ("call_helper", "call_btf"))
 
 
 @dataclass(frozen=True)
@@ -49,12 +54,30 @@ class Reference:
     offset: int | None = None
 
 
+@dataclass(frozen=True)
+class Extern:
+    """A function of the kernel that an instruction calls, or whose address it takes. `helper`: what the function is
+    here, None for one that isn't (weak ones only)."""
+
+    helper: Helper | None
+    weak: bool
+
+    def put(self, instruction: Instruction, present: bool) -> Instruction:
+        """The call, or the 64-bit immediate. For its address, which a program can but compare with 0, stands the
+        helper's number."""
+        number = self.helper.number if self.helper and present else ksyms.ABSENT
+        if instruction.opcode == WIDE_OPCODE:
+            return replace(instruction, imm=number, next_imm=0)
+        return replace(instruction, src=_HELPER_SRC if number else _BTF_SRC, offset=0, imm=number)
+
+
 @dataclass
 class Linked:
     """A program's instructions, one entry a slot, with calls resolved; see Program."""
 
     instructions: list[Instruction | None] = field(default_factory=list)
     references: dict[int, Reference] = field(default_factory=dict)
+    externs: dict[int, Extern] = field(default_factory=dict)
     functions: dict[int, str] = field(default_factory=dict)
     sources: list[tuple[int, Unit, list[Line]]] = field(default_factory=list)
     """First slot, unit and its section's lines, in order."""
@@ -74,6 +97,7 @@ class Linker:
 
     def __init__(self, elf: Elf, maps: MapTable, extension: Extension, btf: Btf | None):
         self._elf, self._maps, self._extension, self._btf = elf, maps, extension, btf
+        self._ksyms = ksyms.declared(btf)
         self.units: list[Unit] = []
         self._in_section: dict[int, list[int]] = {}  # numbers of units by section
         for section in elf.sections:
@@ -129,9 +153,15 @@ class Linker:
                     if relocation:
                         raise self._refuse(section, relocation.offset, "a relocation inside a 16-byte instruction")
                     continue
-                target = self._target(section, slot, instruction, relocation)
+                try:
+                    target = self._target(section, slot, instruction, relocation)
+                except ksyms.Missing as missing:
+                    raise self._refuse(section, slot * SLOT_BYTES, f"{missing}{_where(linked.line(place))}") from None
                 if isinstance(target, Reference):
                     linked.references[place] = target
+                elif isinstance(target, Extern):
+                    linked.externs[place] = target
+                    linked.instructions[place] = target.put(instruction, present=True)
                 elif target:
                     calls.append((place, *target))
                     waiting.append(target[0])
@@ -173,8 +203,8 @@ class Linker:
 
     def _target(
         self, section: Section, slot: int, instruction: Instruction, relocation: Relocation | None
-    ) -> Reference | tuple[int, int] | None:
-        """What an instruction refers to: a map or variable, a unit and a slot in it, or nothing."""
+    ) -> Reference | Extern | tuple[int, int] | None:
+        """What an instruction refers to: a map or variable, an extern, a unit and a slot in it, or nothing."""
         call = instruction.opcode == _CALL.opcode
         if relocation is None:
             if call and instruction.src == _CALL_SRC:
@@ -186,6 +216,8 @@ class Linker:
         if relocation.kind != expected or not (call or instruction.opcode == WIDE_OPCODE):
             kind = RELOCATION_NAMES.get(relocation.kind, f"type {relocation.kind}")
             raise self._refuse(section, offset, f"relocation {kind} of {symbol.name!r} doesn't fit its instruction")
+        if symbol.section == SHN_UNDEF and symbol.name in self._ksyms:
+            return self._extern(symbol)
         if symbol.section == SHN_UNDEF:
             raise self._refuse(section, offset, f"{symbol.name!r} is not defined in this object (an extern)")
         if symbol.section == SHN_COMMON:
@@ -206,6 +238,15 @@ class Linker:
         where = self._elf.sections[symbol.section].name
         raise self._refuse(section, offset, f"{symbol.name!r} in section {where!r} is no map, variable or function")
 
+    def _extern(self, symbol: Symbol) -> Extern:
+        assert self._btf
+        try:
+            return Extern(ksyms.helper(self._btf, self._ksyms[symbol.name]), symbol.weak)
+        except ksyms.Missing:
+            if not symbol.weak:
+                raise
+            return Extern(None, weak=True)
+
     def _unit_at(self, section: Section, slot: int, number: int, target: int) -> tuple[int, int]:
         for candidate in self._in_section.get(number, ()):
             unit = self.units[candidate]
@@ -214,3 +255,7 @@ class Linker:
         name = self._elf.sections[number].name
         raise self._refuse(section, slot * SLOT_BYTES, f"a call of byte {target * SLOT_BYTES:#x} of section {name!r}, "
                            "where no function is")  # fmt: skip
+
+
+def _where(line: Line | None) -> str:
+    return f" ({line.file}:{line.line}: {line.text.strip()})" if line else ""

@@ -130,10 +130,15 @@ class Program:
         line = self._link().line(slot)
         return SourceLine(line.file, line.line, line.text.strip()) if line else None
 
-    def link(self, addresses: Addresses) -> list[Instruction | None]:
-        """The instructions with every map and variable in its place. Raises KeyError for a map that `addresses`
-        doesn't have."""
+    def link(self, addresses: Addresses, helpers: frozenset[int] | None = None) -> list[Instruction | None]:
+        """The instructions with every map and variable in its place. `helpers`: numbers of those that the target has,
+        for weak functions (ksyms.py); None: all. Raises KeyError for a map that `addresses` doesn't have."""
         linked = list(self.instructions)
+        for slot, extern in self._link().externs.items():
+            instruction = linked[slot]
+            assert instruction
+            if extern.weak and extern.helper and helpers is not None and extern.helper.number not in helpers:
+                linked[slot] = extern.put(instruction, present=False)
         for slot, reference in self.references.items():
             instruction = linked[slot]
             assert instruction

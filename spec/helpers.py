@@ -57,6 +57,12 @@ class Helper:
         assert found
         return found[1]
 
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Its parameters as C declares them; the last may be `...`."""
+        inside = self.prototype[self.prototype.index("(") + 1 : -1]
+        return () if inside == "void" else tuple(parameter.strip() for parameter in inside.split(","))
+
 
 _TYPES = {"x": ProgramType.XDP, "t": ProgramType.SCHED_CLS, "s": ProgramType.SOCKET_FILTER}
 

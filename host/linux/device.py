@@ -135,7 +135,7 @@ class LinuxDevice(Device):
             map_bytes=1 << 32,
             maps=1 << 16,
             buffer_bytes=_PAGE,
-            groups=frozenset(Group),
+            groups=frozenset(Group) - {Group.CALLX},
             features=Feature(0),  # no group is incomplete
             map_types=frozenset(MapType) - _REDIRECT_MAPS,
             helpers=frozenset(h.number for h in helpers.HELPERS if ProgramType.XDP in h.programs) - {_REDIRECT_MAP},
@@ -186,7 +186,8 @@ class LinuxDevice(Device):
             used.append(device_map)
             if device_map.definition.variables is not None and MapFlag.RDONLY_PROG in device_map.definition.flags:
                 bpf.map_freeze(device_map.fd)
-        code = encode(program.link(FileDescriptors({device_map.definition.name: device_map.fd for device_map in used})))
+        descriptors = FileDescriptors({device_map.definition.name: device_map.fd for device_map in used})
+        code = encode(program.link(descriptors, self.capabilities.helpers))
         for slot in range(len(code) // SLOT_BYTES):
             if code[slot * SLOT_BYTES :].startswith(_CALL_REDIRECT_MAP):
                 raise BpfnicError(
