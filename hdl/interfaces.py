@@ -145,6 +145,7 @@ class MapCall(Enum, shape=2):
     LOOKUP = 0
     UPDATE = 1
     DELETE = 2
+    TAIL = 3  # tail call: a look-up in a PROG_ARRAY, which the others take for no map
 
 
 def EngineWord(config: NicConfig) -> data.StructLayout:

@@ -21,7 +21,7 @@ class Feature(IntFlag):
 
 GROUPS = frozenset({Group.BASE32, Group.BASE64})
 FEATURES = Feature.MULTIPLY | Feature.MAP_ATOMICS
-MAP_TYPES = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY})
+MAP_TYPES = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.PROG_ARRAY})
 HELPERS = frozenset(
     BY_NAME[name].number
     for name in (
@@ -31,6 +31,7 @@ HELPERS = frozenset(
         "ktime_get_ns",
         "get_prandom_u32",
         "get_smp_processor_id",
+        "tail_call",
         "redirect",
         "xdp_adjust_head",
         "xdp_adjust_tail",

@@ -34,6 +34,8 @@ class Result(Enum):
     SCALAR = auto()
     VALUE_OR_NULL = auto()
     """A pointer to a map value, or 0."""
+    NOTHING = auto()
+    """Nothing that a program may look at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,8 @@ HELPERS: tuple[Helper, ...] = (
          "long bpf_skb_store_bytes(struct __sk_buff *skb, __u32 offset, const void *from, __u32 len, __u64 flags)"),
     _row(10, "t", "long bpf_l3_csum_replace(struct __sk_buff *skb, __u32 offset, __u64 from, __u64 to, __u64 size)"),
     _row(11, "t", "long bpf_l4_csum_replace(struct __sk_buff *skb, __u32 offset, __u64 from, __u64 to, __u64 flags)"),
-    _row(12, "xts", "long bpf_tail_call(void *ctx, void *prog_array_map, __u32 index)"),
+    _row(12, "xts", "long bpf_tail_call(void *ctx, void *prog_array_map, __u32 index)",
+         takes=(CONTEXT, MAP, SCALAR), gives=Result.NOTHING),
     _row(13, "t", "long bpf_clone_redirect(struct __sk_buff *skb, __u32 ifindex, __u64 flags)"),
     _row(14, "xts", "__u64 bpf_get_current_pid_tgid(void)"),
     _row(15, "xts", "__u64 bpf_get_current_uid_gid(void)"),

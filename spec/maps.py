@@ -100,5 +100,11 @@ class Errno(IntEnum):
     EOPNOTSUPP = 95
 
 
+PROGRAM_BYTES = 4
+"""Bytes of a PROG_ARRAY's value: a program's file descriptor in Linux, on a NIC its entry, as in the register ENTRY."""
+
+MAX_TAIL_CALLS = 33
+"""Tail calls that one packet may make (MAX_TAIL_CALL_CNT)."""
+
 MAX_NAME = 15
 """Characters of a map's or program's name that the kernel keeps (BPF_OBJ_NAME_LEN, without the final 0)."""

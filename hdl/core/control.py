@@ -40,6 +40,7 @@ class Immediate(Enum, shape=4):
     TIME = 8
     RANDOM = 9
     CPU = 10
+    CONTEXT = 11  # its address
 
 
 class Addend(Enum, shape=2):
@@ -76,13 +77,14 @@ class Condition(Enum, shape=2):
     CARRY_SIGNED = 3  # of the adder, had both sign bits been inverted
 
 
-class Flow(Enum, shape=2):
+class Flow(Enum, shape=3):
     """Where the thread goes on."""
 
     NEXT = 0
     JUMP = 1
     CALL = 2
     EXIT = 3
+    TAIL = 4  # to the entry in the left operand, if it is valid and the packet has tail calls left
 
 
 class Access(Enum, shape=2):
@@ -92,7 +94,7 @@ class Access(Enum, shape=2):
     ATOMIC = 3
 
 
-class Kind(Enum, shape=3):
+class Kind(Enum, shape=4):
     """Which pass of its instruction this is; all but PLAIN are named in docs/hardware.md, "Micro steps"."""
 
     PLAIN = 0
@@ -103,6 +105,8 @@ class Kind(Enum, shape=3):
     STORE = 5
     COMPARE = 6
     SERVICE = 7
+    TAIL = 8
+    ENTRY = 9
 
 
 class FieldRule(Enum, shape=2):

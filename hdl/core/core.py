@@ -21,6 +21,8 @@ from bpfnic.hdl.core.threads import ProgramCounter, Threads
 from bpfnic.hdl.interfaces import CorePorts, Finish, MapCall, MapOperation
 from bpfnic.spec import addresses, isa
 from bpfnic.spec.causes import Cause
+from bpfnic.spec.maps import MAX_TAIL_CALLS
+from bpfnic.spec.registers import ENTRY_VALID
 
 _DEFAULT_FRAME_UNITS = isa.DEFAULT_FRAME_BYTES // addresses.FRAME_ALIGN
 _LINK_POINTER_BIT = 20  # a link's pc lies below
@@ -217,6 +219,7 @@ class Core(Component):
             threads.executing_fresh.eq(fresh.at(8)),
         ]
         remaining = Staged(pipeline, 8, threads.remaining, "remaining")
+        tail_calls = Staged(pipeline, 8, threads.tail_calls, "tail_calls")
         buffer = Staged(pipeline, 8, self.bounds.bounds.buffer, "buffer")
         m.d.comb += [
             requests.side.eq(control.at(8).side & valid.at(8)),
@@ -244,8 +247,12 @@ class Core(Component):
         returns = staged(9, control_9.flow == Flow.EXIT, "returns")
         leaves = staged(9, returns.at(9) & ~progress.at(9).frame.any(), "leaves")  # the outermost function
         onward_9 = Signal(ProgramCounter(config))
+        may_tail_call = (control_9.flow == Flow.TAIL) & (tail_calls.at(9) != MAX_TAIL_CALLS)
+        tail_called = staged(9, may_tail_call & (alu.sum & ENTRY_VALID).any(), "tail_called")
         with m.If(returns.at(9)):
             m.d.comb += onward_9.eq(alu.sum)
+        with m.Elif(tail_called.at(9)):
+            m.d.comb += onward_9.slot.eq(alu.sum)
         with m.Elif(control_9.wide | (alu.taken & (control_9.flow != Flow.NEXT))):
             m.d.comb += onward_9.eq(target.at(9))
         with m.Else():
@@ -254,7 +261,7 @@ class Core(Component):
         # An access is checked in the next clock, but its thread is made ready in this one. If it has to wait, or
         # trapped, that is revoked.
         local_perhaps = access.matches(Access.LOAD, Access.STORE) & kind.matches(Kind.PLAIN, Kind.LOAD)
-        elsewhere = access.any() | kind.matches(Kind.FLAGS, Kind.SEND, Kind.SERVICE)
+        elsewhere = access.any() | kind.matches(Kind.FLAGS, Kind.SEND, Kind.SERVICE, Kind.TAIL)
         goes_on = staged(9, valid.at(9) & ~cause.at(9).any() & ~leaves.at(9) & (local_perhaps | ~elsewhere), "goes_on",
                          reset=True)  # fmt: skip
 
@@ -273,11 +280,11 @@ class Core(Component):
         split = check.shared & check.crosses
         key_comes = kind.matches(Kind.KEY) & check.shared  # from map memory; otherwise it goes on at once
         calls_engine = kind.matches(Kind.SEND, Kind.KEY) & ~key_comes
-        asks = calls_engine | kind.matches(Kind.FLAGS, Kind.SERVICE)
+        asks = calls_engine | kind.matches(Kind.FLAGS, Kind.SERVICE, Kind.TAIL)
         waits = check.shared | asks
         stops = staged(10, goes_on.at(10) & (traps | waits), "stops", reset=True)
         m.d.comb += revoked.eq(stops.at(11) & (thread.at(11) == thread.at(1)))
-        stays = Kind.FLAGS, Kind.LOAD, Kind.STORE, Kind.COMPARE
+        stays = Kind.FLAGS, Kind.LOAD, Kind.STORE, Kind.COMPARE, Kind.TAIL, Kind.ENTRY
         repeats = split | key_comes | kind.matches(*stays)  # at the same pc
         copied = kind.matches(Kind.STORE) & last.at(10) & ~split
         local = staged(10, acts & access.any() & ~check.shared & ~no_key.at(10), "local", reset=True)
@@ -338,6 +345,7 @@ class Core(Component):
             threads.updated_progress.eq(after),
             threads.begun.eq(counts.at(10)),
             threads.updated_remaining.eq(remaining.at(10) - 1),
+            threads.updated_tail_calls.eq(tail_calls.at(10) + tail_called.at(10)),
             answers.expect.eq(valid.at(10)),
             answers.expecting.eq(thread.at(10)),
             answers.expected.eq(expected),
@@ -414,7 +422,7 @@ class Core(Component):
         ]
         if config.trace:
             of_dst, of_src = control_10.to == Register.DST, control_10.to == Register.SRC
-            number = Mux(of_dst, instruction.at(10).dst, Mux(of_src, instruction.at(10).src, 0))
+            number = Mux(of_dst, instruction.at(10).dst, Mux(of_src, instruction.at(10).src, control_10.to))
             trace, kept = self.retire_trace, control.at(13)
             m.d.comb += [
                 trace.valid.eq(staged(10, passes, "passes", reset=True).at(13)),
@@ -460,6 +468,8 @@ class Core(Component):
                 m.d.comb += value.eq(self.random)
             with m.Case(Immediate.CPU):
                 m.d.comb += value.eq(self.cpu_base + thread)
+            with m.Case(Immediate.CONTEXT):
+                m.d.comb += value.eq(addresses.CONTEXT)
         return value
 
     def _operation(self, m: Module, control) -> Signal:

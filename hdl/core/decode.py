@@ -89,6 +89,8 @@ _HELPERS = {
     "map_delete_elem": steps.KEY | {"call": MapCall.DELETE},
     "map_update_elem": {"kind": Kind.FLAGS, "call": MapCall.UPDATE, "left": Register.R4, "addend": Addend.ZERO,
                         "unit": Unit.SUM, "size": 3, "right": Register.R1, "side": 1},
+    "tail_call": {"kind": Kind.TAIL, "call": MapCall.TAIL, "left": Register.R3, "addend": Addend.ZERO, "unit": Unit.SUM,
+                  "size": 3, "right": Register.R2, "side": 1, "write": 1, "to": Register.WORD},
     "ktime_get_ns": _sample(Immediate.TIME),
     "get_prandom_u32": _sample(Immediate.RANDOM),
     "get_smp_processor_id": _sample(Immediate.CPU, sampled=0),  # the recording has the CPU anyway

@@ -13,6 +13,8 @@ from bpfnic.hdl.core.control import (
     Access,
     Addend,
     Control,
+    Flow,
+    Immediate,
     Kind,
     Logic,
     Register,
@@ -22,7 +24,7 @@ from bpfnic.hdl.interfaces import MapCall, MapOperation
 from bpfnic.spec.causes import Cause
 
 
-class Step(Enum, shape=3):
+class Step(Enum, shape=4):
     """What a thread's next pass is."""
 
     INSTRUCTION = 0  # the instruction at pc, from its beginning
@@ -33,6 +35,8 @@ class Step(Enum, shape=3):
     STORE = 5
     EXCHANGE = 6
     NO_KEY = 7  # the key can't be read: MAP if the engine says that there is no such map, otherwise MEMORY_ACCESS
+    ENTRY = 8  # what the engine's answer says of a tail call: where its entry is, that there is none, or a trap
+    JUMP = 9  # to the entry
 
 
 KEY = {"kind": Kind.KEY, "left": Register.R2, "addend": Addend.ZERO, "access": Access.LOAD, "size": LOG2_BYTES[32],
@@ -52,6 +56,13 @@ _STORE = {"kind": Kind.STORE, "left": Register.TARGET, "right": Register.WORD, "
 _EXCHANGE = {"access": Access.ATOMIC, "operation": MapOperation.CMPXCHG, "addend": Addend.OFFSET, "aligned": 1,
              "left": Register.DST, "right": Register.SRC, "unit": Unit.LOGIC, "logic": Logic.RIGHT, "write": 1,
              "to": Register.R0}  # fmt: skip
+
+_ENTRY = {"kind": Kind.ENTRY, "left": Register.TARGET, "addend": Addend.ZERO, "access": Access.LOAD,
+          "size": LOG2_BYTES[32], "logic": Logic.RIGHT, "write": 1, "to": Register.WORD}  # fmt: skip
+
+# WORD is the entry, or the engine's 0.
+_JUMP = {"flow": Flow.TAIL, "left": Register.WORD, "addend": Addend.ZERO, "immediate": Immediate.CONTEXT,
+         "unit": Unit.LOGIC, "logic": Logic.RIGHT, "size": LOG2_BYTES[64], "write": 1, "to": Register.R1}  # fmt: skip
 
 def this_pass(m: Module, decoded: Control, step: Step, engine_says) -> tuple[Control, Signal]:
     """The control word of a thread's pass, and whether it begins an instruction (the first half of a split access or
@@ -86,6 +97,15 @@ def this_pass(m: Module, decoded: Control, step: Step, engine_says) -> tuple[Con
             m.d.comb += word(_STORE)
         with m.Case(Step.NO_KEY):
             m.d.comb += control.cause.eq(Mux(engine_says.trap, Cause.MAP, Cause.MEMORY_ACCESS))
+        with m.Case(Step.ENTRY):
+            with m.If(engine_says.trap):
+                m.d.comb += word({"cause": Cause.MAP})
+            with m.Elif(engine_says.copy):
+                m.d.comb += word(_ENTRY)
+            with m.Else():
+                m.d.comb += word(_JUMP)
+        with m.Case(Step.JUMP):
+            m.d.comb += word(_JUMP)
         with m.Case(Step.EXCHANGE):
             m.d.comb += [word(_EXCHANGE), control.size.eq(decoded.size)]
     return control, begins
@@ -109,6 +129,10 @@ def next_step(m: Module, *, step, kind: Kind, no_key, shared, split, last) -> Si
             m.d.comb += after.eq(Step.STORE)
         with m.Case(Kind.STORE):
             m.d.comb += after.eq(Mux(last, Step.INSTRUCTION, Step.LOAD))
+        with m.Case(Kind.TAIL):
+            m.d.comb += after.eq(Step.ENTRY)
+        with m.Case(Kind.ENTRY):
+            m.d.comb += after.eq(Step.JUMP)
         with m.Case(Kind.COMPARE):
             m.d.comb += after.eq(Step.EXCHANGE)
         with m.Default():

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import Component, In, Out
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.core.steps import Step
 from bpfnic.spec import addresses
+from bpfnic.spec.maps import MAX_TAIL_CALLS
 
 POINTER_UNITS = addresses.STACK_BYTES // addresses.FRAME_ALIGN
 
@@ -42,7 +43,8 @@ class Threads(Component):
         to its first pass, which sees the initial state instead of what is stored.
     fetching, fetches : stage 1's thread, and if there is one; `fetching_pc` and `fetching_fresh` in the same clock.
     decoding, decoding_fresh : stage 4's thread; `progress` in the same clock.
-    executing, executing_fresh : stage 8's thread; `remaining` instructions that it may still retire in the same clock.
+    executing, executing_fresh : stage 8's thread; in the same clock the `remaining` instructions that it may still
+        retire, and the `tail_calls` that it made.
     update, updated : what the pass of stage 10 leaves behind. begun : it counts against the budget.
     """
 
@@ -72,6 +74,8 @@ class Threads(Component):
                 "updated_progress": In(Progress),
                 "begun": In(1),
                 "updated_remaining": In(32),
+                "tail_calls": Out(range(MAX_TAIL_CALLS + 1)),
+                "updated_tail_calls": In(range(MAX_TAIL_CALLS + 1)),
             }
         )
 
@@ -104,4 +108,8 @@ class Threads(Component):
         remaining = stored("remaining", 32, self.update & self.begun, self.updated, self.updated_remaining,
                            self.executing)  # fmt: skip
         m.d.comb += self.remaining.eq(Mux(self.executing_fresh, self.budget, remaining))
+
+        tail_calls = stored("tail_calls", range(MAX_TAIL_CALLS + 1), self.update, self.updated, self.updated_tail_calls,
+                            self.executing)  # fmt: skip
+        m.d.comb += self.tail_calls.eq(Mux(self.executing_fresh, 0, tail_calls))
         return m

@@ -12,7 +12,7 @@ from bpfnic.hdl.interfaces import EngineWord, MapCall, MapDescriptor, MapEngineP
 from bpfnic.hdl.maps.array import TYPES, ArrayUnit, UnitResult
 from bpfnic.hdl.memory import READ_LATENCY, SimpleRam
 from bpfnic.spec.addresses import MAP_HANDLES, MAP_VALUES
-from bpfnic.spec.maps import UpdateFlag
+from bpfnic.spec.maps import MapType, UpdateFlag
 
 _UNIT_CLOCKS = 2  # every unit so far has this latency
 
@@ -115,12 +115,14 @@ class MapEngine(Component):
         )
         waiting = data.StructLayout({"core": core_bits, "answer": answer})
         pending = [Signal(waiting, name=f"pending{i}", reset_less=True) for i in range(_UNIT_CLOCKS)]
+        of_programs = descriptor.type == MapType.PROG_ARRAY
         served = Cat(descriptor.type == map_type for map_type in TYPES).any()
+        tail = last.word.call == MapCall.TAIL
         m.d.sync += [
             pending[0].core.eq(last.core),
             pending[0].answer.thread.eq(last.word.thread),
-            pending[0].answer.trap.eq(~(last.handle & Array(present)[last.index] & served)),
-            pending[0].answer.copy.eq(last.word.call == MapCall.UPDATE),
+            pending[0].answer.trap.eq(~(last.handle & Array(present)[last.index] & Mux(tail, of_programs, served))),
+            pending[0].answer.copy.eq((last.word.call == MapCall.UPDATE) | tail),
             pending[0].answer.size.eq(descriptor.value_size),
             pending[1].eq(pending[0]),
         ]

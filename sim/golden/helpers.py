@@ -39,6 +39,7 @@ class Helpers:
             "map_lookup_elem": self.map_lookup_elem,
             "map_update_elem": self.map_update_elem,
             "map_delete_elem": self.map_delete_elem,
+            "tail_call": self.tail_call,
             "ktime_get_ns": _at_once(lambda: self.samples.clock()),
             "get_prandom_u32": _at_once(lambda: self.samples.random()),
             "get_smp_processor_id": _at_once(lambda: self.cpu),
@@ -57,6 +58,9 @@ class Helpers:
 
     def map_delete_elem(self, thread: Thread) -> Suspending:
         return self.maps.delete(thread, *thread.registers[1:3])
+
+    def tail_call(self, thread: Thread) -> Suspending:
+        return self.maps.tail_call(thread, *thread.registers[2:4])
 
     def redirect(self, ifindex: int, flags: int) -> int:
         """bpf_xdp_redirect: no flags are known, and a wrong call leaves an earlier target alone."""

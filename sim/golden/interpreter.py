@@ -15,7 +15,7 @@ they share:
 The scheduler that doesn't care runs it to its end at once: `finish(thread.run(entry))`.
 
 Registers r0 to r5 and r10 are one set; r6 to r9 are a window for each frame, which keeps what the same packet last left
-there. Helpers change r0 alone (a tail call none). An instruction that traps changes nothing and does not retire.
+there. Helpers change r0 alone, a tail call r1. An instruction that traps changes nothing and does not retire.
 """
 
 from collections.abc import Callable, Generator, Mapping
@@ -27,6 +27,7 @@ from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import SLOT_BYTES, WIDE_OPCODE, Instruction, decode
 from bpfnic.spec.isa import Legal, Operation, Row
+from bpfnic.spec.maps import MAX_TAIL_CALLS
 
 MASK = {width: (1 << width) - 1 for width in (8, 16, 32, 64)}
 
@@ -53,9 +54,11 @@ class SharedAccess(NamedTuple):
 
 
 class TailCall(NamedTuple):
-    """Returned by a helper: go on at slot `entry`, in the same frame and with the same registers."""
+    """Returned by a helper: go on at slot `entry`, in the same frame. None: there is no program to go on with, and so
+    the program goes on with its next instruction, as it does where the packet made 33 tail calls already. Either way r1
+    is the context, and every other register and the stack are what they were."""
 
-    entry: int
+    entry: int | None
 
 
 class Retired(NamedTuple):
@@ -114,6 +117,7 @@ class Code:
 
     def __init__(self, slots: int, executes: Callable[[Row], bool] = lambda row: True):
         self.executes = executes
+        self.slots = slots
         self._bytes = bytearray(slots * SLOT_BYTES)
         self._steps: list[Step | None] = [None] * slots
 
@@ -188,6 +192,8 @@ class Thread:
         self.registers = [0] * isa.REGISTERS
         self.pc = 0
         self.retired = 0
+        self.tail_calls = 0
+        self._context = 0
         # Of the running instruction: the address of its memory access, and the register that it writes.
         self._address: int | None = None
         self._written: int | None = None
@@ -198,7 +204,7 @@ class Thread:
         """Runs from slot `entry` with r1 = `context`; see the module's text for what it yields, returns and raises. Of
         two causes to trap, the spent budget comes before what is found at `pc`."""
         registers, code = self.registers, self.code
-        registers[1] = context
+        registers[1] = self._context = context
         registers[isa.FRAME_POINTER] = addresses.STACK_TOP
         next_pc: int | None = entry
         try:
@@ -260,6 +266,14 @@ class Thread:
         self._windows[depth], registers[6:10] = registers[6:10], self._windows[depth + 1]
         registers[isa.FRAME_POINTER] = top
         return target
+
+    def tail_call(self, entry: int | None) -> int:
+        """Where a tail call goes on. The bits of `entry` above the program store's size are not looked at."""
+        self.registers[1], self._written = self._context, 1
+        if entry is None or self.tail_calls == MAX_TAIL_CALLS:
+            return self.pc + 1
+        self.tail_calls += 1
+        return entry % self.code.slots
 
     def leave(self) -> int | None:
         """EXIT: back to the caller, or None from the outermost function."""
@@ -382,8 +396,7 @@ def _call_helper(row: Row, instruction: Instruction) -> Callable[[Thread], Suspe
         result = yield from thread.helpers[number](thread)
         thread._address = None  # what a helper reads is not the call's access
         if isinstance(result, TailCall):
-            thread._written = None
-            return result.entry
+            return thread.tail_call(result.entry)
         thread.registers[0] = result & MASK[64]
         return thread.pc + 1
 

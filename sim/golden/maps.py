@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 from bpfnic.sim.golden.array import Array
 from bpfnic.sim.golden.hash import Hash
-from bpfnic.sim.golden.interpreter import Suspending, Thread, Trap
+from bpfnic.sim.golden.interpreter import Suspending, TailCall, Thread, Trap
 from bpfnic.spec import addresses
 from bpfnic.spec.causes import Cause
-from bpfnic.spec.maps import MapType
+from bpfnic.spec.maps import PROGRAM_BYTES, MapType
+from bpfnic.spec.registers import ENTRY_VALID
 
 COPY_BYTES = 8
 """Keys and values are read and written in steps of this many bytes, the lower addresses first; on map values each is
@@ -71,6 +72,17 @@ class Maps:
         _, entries, key_bytes = yield from self._arguments(thread, handle, key)
         return -entries.delete(key_bytes)
 
+    def tail_call(self, thread: Thread, handle: int, index: int) -> Suspending:
+        """bpf_tail_call: the program in a PROG_ARRAY at the index's low half. Raises Trap MAP for any other map."""
+        number = self._index(handle)
+        descriptor = self.descriptors[number] if number is not None else Descriptor()
+        if descriptor.type != MapType.PROG_ARRAY:
+            raise Trap(Cause.MAP)
+        entry, place = 0, index & 0xFFFFFFFF
+        if place < descriptor.entries:
+            entry = yield from thread.load(self._value(descriptor, 0, place), PROGRAM_BYTES)
+        return TailCall(entry & ~ENTRY_VALID if entry & ENTRY_VALID else None)
+
     def value_offset(self, index: int, place: int) -> int:
         """Where in map memory a place of map `index` has its value."""
         descriptor = self.descriptors[index]
@@ -80,16 +92,21 @@ class Maps:
         """Descriptor, entries and key. Raises Trap MAP for what is no map, whatever the key, then MEMORY_ACCESS for a
         key that can't be read. Where both are wrong, a key in map memory has been read all the same, as an array's:
         the hardware finds the map with the key in its hand."""
-        index, rest = divmod(handle - addresses.MAP_HANDLES, 16)
-        entries = self.entries[index] if not rest and 0 <= index < len(self.entries) else None
+        index = self._index(handle)
+        entries = self.entries[index] if index is not None else None
         try:
             key_bytes = yield from _read(thread, key, entries.key_size if entries else Array.key_size)
         except Trap:
             if entries:
                 raise
-        if entries is None:
+        if index is None or entries is None:
             raise Trap(Cause.MAP)
         return self.descriptors[index], entries, key_bytes
+
+    def _index(self, handle: int) -> int | None:
+        """Which descriptor a handle names."""
+        index, rest = divmod(handle - addresses.MAP_HANDLES, 16)
+        return index if not rest and 0 <= index < len(self.descriptors) else None
 
     def _value(self, descriptor: Descriptor, cpu: int, place: int) -> int:
         offset = descriptor.base + descriptor.stride * place + descriptor.cpu_stride * cpu

@@ -171,7 +171,8 @@ int main() {
     auto engine = [&](unsigned thread, unsigned call, Word handle, Word flags, Word key) {
         Answer answer{thread, 0};
         Word index = (handle - MAP_HANDLES) / 16;
-        if (handle < MAP_HANDLES || handle % 16 || index >= MAPS || !descriptors[index].type) {
+        if (handle < MAP_HANDLES || handle % 16 || index >= MAPS || !descriptors[index].type ||
+            (descriptors[index].type == TYPE_PROG_ARRAY) != (call == CALL_TAIL)) {
             answer.trap = true;
             return answer;
         }
@@ -182,6 +183,8 @@ int main() {
             answer.value = key < d.entries ? value : 0;
         else if (call == CALL_DELETE)
             answer.value = -22;
+        else if (call == CALL_TAIL)
+            answer.value = key < d.entries ? value : 0, answer.copy = key < d.entries;
         else if (flags > 2)
             answer.value = -22;
         else if (key >= d.entries)

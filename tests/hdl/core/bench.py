@@ -36,6 +36,7 @@ from bpfnic.sim.golden.maps import Descriptor, Maps
 from bpfnic.sim.golden.memory import Buffer, Memory
 from bpfnic.spec import addresses, engine
 from bpfnic.spec.causes import Cause
+from bpfnic.spec.maps import MapType
 from tests.hdl.verilator import compile_simulation
 
 IFINDEX = 7
@@ -65,6 +66,7 @@ def layouts_header(config: NicConfig) -> str:
         "THREADS": config.threads, "BUFFER_BYTES": config.buffer_bytes, "HEADROOM": addresses.HEADROOM,
         "PACKET": addresses.PACKET, "MAP_VALUES": addresses.MAP_VALUES, "MAP_HANDLES": addresses.MAP_HANDLES,
         "CALL_LOOKUP": interfaces.MapCall.LOOKUP.value, "CALL_DELETE": interfaces.MapCall.DELETE.value,
+        "CALL_TAIL": interfaces.MapCall.TAIL.value, "TYPE_PROG_ARRAY": MapType.PROG_ARRAY.value,
         "SERVICE_REDIRECT": interfaces.Service.REDIRECT.value, "SERVICE_HEAD": interfaces.Service.ADJUST_HEAD.value,
         **{f"OP_{operation.name}": operation.value for operation in interfaces.MapOperation},
         **{f"REGION_{region.name}": region.value for region in interfaces.Region},
