@@ -163,8 +163,9 @@ def EngineAnswer(config: NicConfig) -> data.StructLayout:
     """Engine -> core, once a call.
 
     trap: `handle` is no map of this device: the thread ends with Cause.MAP. Otherwise `value` is what the helper
-    returns (for LOOKUP the value's address or 0; an error number, sign-extended), and when `copy` is high, an UPDATE
-    goes on: the thread copies `size` bytes from r3 to address `value`, in 8-byte steps, then returns 0.
+    returns (for LOOKUP the value's address or 0; an error number, sign-extended). When `copy` is high, an UPDATE goes
+    on: the thread copies `size` bytes from r3 to address `value`, in 8-byte steps, then returns 0; and so does a TAIL:
+    the entry that it goes to is at address `value` (otherwise there is none).
     """
     return data.StructLayout(
         {"thread": range(config.threads), "trap": 1, "copy": 1, "size": range(4097), "value": 64}

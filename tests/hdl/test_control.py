@@ -134,10 +134,10 @@ def test_device_describes_itself():
         assert {name: await bus.get(name) for name in expected} == expected
         assert engine.groups_of(await bus.get("GROUPS")) == {Group.BASE32, Group.BASE64}
         assert await bus.get("FEATURES") == 0b11
-        assert await bus.get("MAP_TYPES") == 1 << 2 | 1 << 6
+        assert await bus.get("MAP_TYPES") == 1 << 2 | 1 << 3 | 1 << 6
         helpers = [await bus.get("HELPERS", i) for i in range(8)]
         named = {32 * i + bit for i, word in enumerate(helpers) for bit in range(32) if word >> bit & 1}
-        assert named == {1, 2, 3, 5, 7, 8, 23, 44, 65}
+        assert named == {1, 2, 3, 5, 7, 8, 12, 23, 44, 65}
 
     simulate(config, bench)
 

@@ -72,7 +72,7 @@ def test_describes_itself() -> None:
     assert read(nic, "MAP_BYTES") == 65536
     helpers = sum(read(nic, "HELPERS", word) << 32 * word for word in range(8))
     assert {number for number in range(256) if helpers >> number & 1} == engine.HELPERS
-    types = {MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.HASH}
+    types = {MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.PROG_ARRAY, MapType.HASH}
     assert read(nic, "MAP_TYPES") == sum(1 << number for number in types)
 
 

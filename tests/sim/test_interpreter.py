@@ -185,7 +185,7 @@ def test_tail_call_keeps_frame_and_registers():
     """A tail call from a function: the new program runs in that function's frame and returns to its caller."""
 
     def helper(running: Thread):
-        return TailCall(8)
+        return TailCall(8 + 4096)
         yield
 
     trace: list[Retired] = []
@@ -207,7 +207,7 @@ def test_tail_call_keeps_frame_and_registers():
     """
     assert finish(thread(text, helpers={12: helper}, trace=trace.append).run(0)) == -64 + 300 + 70 + 1
     call = next(retired for retired in trace if retired.pc == 6)
-    assert (call.register, call.next_pc) == (None, 8)
+    assert (call.register, call.value, call.next_pc) == (1, addresses.CONTEXT, 8)
 
 
 # Trace, start, end

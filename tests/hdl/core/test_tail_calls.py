@@ -179,12 +179,12 @@ def test_entries_of_any_kind(core, small_core):
         starts = range(40, slots - 40, 40)
         programs = {0: calling("1")}
         for slot in starts:
-            word = chance.choice([0, chance.choice(starts), chance.choice(starts), chance.randrange(1 << 31)])
-            word -= chance.choice([1, 1, 1, 0]) << 31  # the bit that says valid
+            word = chance.choice([*chance.choices(starts, k=5), chance.randrange(1 << 31)])
+            word -= (chance.random() < 0.95) << 31  # the bit that says valid
             place = addresses.MAP_VALUES + BASE + PROGRAM_BYTES * chance.randrange(ENTRIES)
             change = f"r4 = {place} ll\n*(u32 *)(r4 + 0) = {word}"
             before = chance.choice(["call 7\nr0 &= 7", "call 7\nr0 &= 3", f"r0 = {chance.randrange(ENTRIES)}"])
             programs[slot] = calling("r0", before=before + "\n" + chance.choice([change, "r6 += 1"]))
         table = {index: chance.choice(starts) for index in range(ENTRIES)}
         result = device.check(scenario(programs, table, 300, threads=device.config.threads, stall=30))
-        assert {Cause.NONE} < {run.cause for run in result.runs}
+        assert len({len(run.retired) for run in result.runs}) > 20
