@@ -22,6 +22,7 @@ class NicConfig:
     ports : network ports, 1 to 3; the host is interface number `ports`.
     trace : add the trace port (design.md, "Trace port").
     target : "generic" infers memories; "ecp5" instantiates DP16KD.
+    conformance : no NIC but a core for the conformance suite: helper 5 returns its first argument, and is the only one.
     """
 
     cores: int = 1
@@ -35,6 +36,7 @@ class NicConfig:
     ports: int = 2
     trace: bool = False
     target: str = "generic"
+    conformance: bool = False
 
     def __post_init__(self) -> None:
         if self.packet_buffers == 0:

@@ -328,6 +328,9 @@ HELPERS: tuple[Helper, ...] = (
 BY_NUMBER: dict[int, Helper] = {helper.number: helper for helper in HELPERS}
 BY_NAME: dict[str, Helper] = {helper.name: helper for helper in HELPERS}
 
+RETURN_FIRST = 5
+"""The one helper of the public conformance suite's machines: it returns its first argument."""
+
 
 def find(number: int) -> Helper:
     """The helper of that number. Raises BpfnicError for a number that Linux 6.18 doesn't know."""

@@ -47,7 +47,7 @@ class Core(Component):
         m = Module()
         m.submodules.scheduler = scheduler = Scheduler(config)
         m.submodules.threads = threads = Threads(config)
-        m.submodules.decoder = decoder = Decoder()
+        m.submodules.decoder = decoder = Decoder(config)
         m.submodules.registers = registers = Registers(config)
         m.submodules.generations = generations = Generations(config)
         m.submodules.alu = alu = Alu()

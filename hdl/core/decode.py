@@ -4,6 +4,7 @@ from amaranth import Module
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
+from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.core import steps
 from bpfnic.hdl.core.control import (
     LOG2_BYTES,
@@ -100,6 +101,17 @@ _HELPERS = {
 }  # fmt: skip
 
 
+_RETURN_FIRST = {"left": Register.R1, "addend": Addend.ZERO, "unit": Unit.SUM, "size": 3, "write": 1,
+                 "to": Register.R0}  # fmt: skip
+
+
+def _helpers(config: NicConfig) -> dict[int, dict]:
+    """The words of the helpers that there are, by number."""
+    if config.conformance:
+        return {helpers.RETURN_FIRST: _RETURN_FIRST}
+    return {number: _HELPERS[helpers.BY_NUMBER[number].name] for number in sorted(engine.HELPERS)}
+
+
 def _work(row: Row) -> dict:
     """What the row does; what it checks is `_rules`."""
     operation, log2 = row.operation, LOG2_BYTES.get(row.width, 0)
@@ -189,6 +201,10 @@ def _rules(row: Row) -> dict:
 class Decoder(Component):
     """Combinational.
 
+    Parameters
+    ----------
+    config : which helpers there are.
+
     Members
     -------
     instruction : In(Instruction)
@@ -200,6 +216,10 @@ class Decoder(Component):
     instruction: In(Instruction)
     control: Out(Control)
     rules: Out(Rules)
+
+    def __init__(self, config: NicConfig):
+        self._helpers = _helpers(config)
+        super().__init__()
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -223,9 +243,9 @@ class Decoder(Component):
         m.d.comb += [self.control.eq(Control.const(_work(row))), self.rules.eq(Rules.const(_rules(row)))]
         if row.operation is Operation.CALL_HELPER:
             with m.If(~imm[8:].any()), m.Switch(imm[:8]):
-                for number in sorted(engine.HELPERS):
+                for number, work in self._helpers.items():
                     with m.Case(number):
-                        m.d.comb += self.control.eq(Control.const(_HELPERS[helpers.BY_NUMBER[number].name]))
+                        m.d.comb += self.control.eq(Control.const(work))
 
 
 def illegal(instruction, rules: Rules):

@@ -3,4 +3,5 @@
     command.py   `bpfnic-conformance`: arguments, standard input, batches
     case.py      a program as bytes ▶ what an engine runs
     golden.py    it runs on the interpreter
+    rtl.py       it runs on machine.py (core, program store, windows), compiled with harness.cpp
 """

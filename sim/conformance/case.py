@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from bpfnic.host.image import place_frames
 from bpfnic.host.structure import Code, Limits, check
-from bpfnic.spec import addresses, registers
+from bpfnic.spec import addresses, helpers, registers
 from bpfnic.spec.assembly import assemble
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
@@ -22,8 +22,6 @@ MEMORY = addresses.PACKET + addresses.HEADROOM
 PROGRAM_SLOTS = 65536
 MAP_BYTES = 4096  # the least that a NIC has; no case is told where it lies
 BUDGET = registers.BY_NAME["BUDGET"].reset
-RETURN_FIRST = 5
-"""The helper that returns its first argument, and the only one there is."""
 
 _PROLOGUE = "r1 = {address} ll\nr2 = {length}"
 _PROLOGUE_SLOTS = 3
@@ -43,7 +41,7 @@ def image(case: Case, executes: Callable[[Row], bool]) -> bytes:
     address = MEMORY if case.memory else 0
     prologue = assemble(_PROLOGUE.format(address=address, length=len(case.memory)))
     code = decode(case.program)
-    limits = Limits(PROGRAM_SLOTS - _PROLOGUE_SLOTS, executes, frozenset({RETURN_FIRST}))
+    limits = Limits(PROGRAM_SLOTS - _PROLOGUE_SLOTS, executes, frozenset({helpers.RETURN_FIRST}))
     check(code, "conformance", limits=limits)
     return prologue + encode(_framed(code))
 

@@ -37,7 +37,13 @@ def _golden() -> Engine:
     return Golden()
 
 
-ENGINES: dict[str, Callable[[], Engine]] = {"golden": _golden}
+def _rtl() -> Engine:
+    from bpfnic.sim.conformance.rtl import Rtl
+
+    return Rtl(say=lambda step: click.echo(f"{NAME}: {step}", err=True))
+
+
+ENGINES: dict[str, Callable[[], Engine]] = {"golden": _golden, "rtl": _rtl}
 """Each raises BpfnicError where it can't be had."""
 
 

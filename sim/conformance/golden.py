@@ -4,7 +4,7 @@ from bpfnic.sim.conformance import case as cases
 from bpfnic.sim.conformance.case import Case
 from bpfnic.sim.golden.interpreter import Code, Suspending, Thread, Trap, finish
 from bpfnic.sim.golden.memory import Buffer, Memory
-from bpfnic.spec import addresses
+from bpfnic.spec import addresses, helpers
 from bpfnic.spec.instruction import SLOT_BYTES
 
 
@@ -18,7 +18,7 @@ class Golden:
         code.write(0, image)
         buffer = Buffer(case.memory, addresses.HEADROOM + len(case.memory))
         memory = Memory(buffer, 0, bytearray(cases.MAP_BYTES), frozenset({4, 8}))
-        thread = Thread(code, memory, {cases.RETURN_FIRST: _return_first}, budget=cases.BUDGET)
+        thread = Thread(code, memory, {helpers.RETURN_FIRST: _return_first}, budget=cases.BUDGET)
         try:
             return finish(thread.run(0))
         except Trap as trap:

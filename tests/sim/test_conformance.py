@@ -13,7 +13,9 @@ from bpfnic.spec import addresses, engine
 from bpfnic.spec.assembly import assemble
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import decode
-from bpfnic.spec.isa import find
+from bpfnic.spec.isa import Operation, find
+
+pytestmark = pytest.mark.timeout(900)  # a loaded machine compiles the core
 
 LENGTHS = (1, 2, 7, 8, 9, 15, 16, 17, 64, 1499, 1500, 1501)
 DATA = bytes(range(1, 252)) * 8
@@ -21,6 +23,8 @@ DATA = bytes(range(1, 252)) * 8
 
 @pytest.fixture(scope="module", params=list(ENGINES))
 def backend(request):
+    """Its name; the first that is opened compiles it."""
+    ENGINES[request.param]().close()
     return request.param
 
 
@@ -32,7 +36,7 @@ def conformance(backend):
     def run(text, memory=b""):
         program = assemble(text)
         rows = [find(instruction) for instruction in decode(program) if instruction]
-        lacks = [row.name for row in rows if not engine.executes(row, engine.GROUPS, engine.FEATURES)]
+        lacks = [row.name for row in rows if row.group not in engine.GROUPS and row.operation is not Operation.MUL]
         if backend == "rtl" and lacks:
             pytest.skip(f"the hardware does not execute {', '.join(lacks)} yet")
         try:
