@@ -64,7 +64,7 @@ def check(
         if row and instruction and (target := jump_target(slot, row, instruction)) is not None:
             first, end = _function_around(starts, slot, len(code))
             if why := _no_target(code, target) or (None if first <= target < end else "another function"):
-                raise _refusal(code, name, slot, f"jumps to {target}, {why}", line)
+                raise _refusal(code, name, slot, f"{_by(row, instruction)} jumps to {target}, {why}", line)
     for first, end in zip(starts, [*starts[1:], len(code)], strict=True):
         last = end - 1 if code[end - 1] is not None else end - 2
         row = rows[last]
@@ -116,6 +116,12 @@ def jump_target(slot: int, row: Row, instruction: Instruction) -> int | None:
     return slot + 1 + instruction.imm if row.imm is Legal.BRANCH else None
 
 
+def _by(row: Row, instruction: Instruction) -> str:
+    """The field with the distance, and what it holds."""
+    field = "offset" if row.offset is Legal.BRANCH else "imm"
+    return f"{field} {getattr(instruction, field)}"
+
+
 def _call_target(slot: int, row: Row, instruction: Instruction) -> int | None:
     """The slot where a called function, or one whose address is taken, starts."""
     takes_address = row.operation is Operation.LDDW_REFERENCE and row.imm is Legal.BRANCH
@@ -138,7 +144,7 @@ def function_starts(
         instruction = code[slot]
         if row and instruction and (target := _call_target(slot, row, instruction)) is not None:
             if why := _no_target(code, target):
-                raise _refusal(code, name, slot, f"calls {target}, {why}", line)
+                raise _refusal(code, name, slot, f"{_by(row, instruction)} calls {target}, {why}", line)
             starts.add(target)
     return sorted(starts)
 

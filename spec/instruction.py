@@ -76,7 +76,10 @@ def decode(code: bytes) -> list[Instruction | None]:
         half = next(fields, None)
         if half is None:
             raise BpfnicError(f"instruction {number}: the second half of a 16-byte instruction is missing")
-        if any(half[:3]):
-            raise BpfnicError(f"instruction {number}: reserved fields of a 16-byte instruction's second half must be 0")
+        reserved = {"opcode": half[0], "dst": half[1] & 0xF, "src": half[1] >> 4, "offset": half[2]}
+        for name, value in reserved.items():
+            if value:
+                raise BpfnicError(f"instruction {number}: in a 16-byte instruction's second half: "
+                                  f"{name} must be 0, not {value}")  # fmt: skip
         instructions += [Instruction(opcode, dst, src, offset, imm, half[3]), None]
     return instructions

@@ -39,7 +39,7 @@ def test_an_unknown_instruction(refused, patched):
 
 def test_a_jump_out_of_range(refused, patched):
     assert re.search(
-        r"program 'x', instruction 0: goto \+0x64: jumps to 101, outside the program",
+        r"program 'x', instruction 0: goto \+0x64: offset 100 jumps to 101, outside the program",
         refused(patched(code(5, offset=100))),
     )
 

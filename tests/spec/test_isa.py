@@ -173,9 +173,9 @@ def test_find_names_the_illegal_field(instruction: Instruction, message: str | N
         ("95000000000000", "instruction 0: truncated to 7 of 8 bytes"),
         ("9500000000000000 18", "instruction 1: truncated to 1 of 8 bytes"),
         ("9500000000000000 1800000000000000", "instruction 1: the second half of a 16-byte instruction is missing"),
-        ("1800000000000000 0100000000000000", "instruction 0: reserved fields of a 16-byte instruction's second half"),
-        ("1800000000000000 0001000000000000", "instruction 0: reserved fields"),
-        ("1800000000000000 0000010000000000", "instruction 0: reserved fields"),
+        ("1800000000000000 0100000000000000", "instruction 0: in a 16-byte instruction's second half: opcode must be"),
+        ("1800000000000000 0001000000000000", "instruction 0: in a 16-byte instruction's second half: dst must be 0"),
+        ("1800000000000000 0000010000000000", "instruction 0: in a 16-byte instruction's second half: offset must be"),
     ],
 )
 def test_decode_names_the_instruction(code: str, message: str):
