@@ -1,11 +1,12 @@
 """Instructions made from the instruction table: one of each row as it should be, and every way to get a field wrong.
 What a loader must refuse and an engine must trap."""
 
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 
 from bpfnic.spec import isa
-from bpfnic.spec.instruction import Instruction
+from bpfnic.spec.instruction import SLOT_BYTES, Instruction
 from bpfnic.spec.isa import Legal, Operation, Row
 
 FIELDS = ("dst", "src", "offset", "imm", "next_imm")
@@ -50,3 +51,28 @@ def _wrong(field: str, legal: int | Legal | None) -> list[int]:
     top = 1 << _BITS[field] - 1
     flipped = [legal ^ 1 << bit for bit in range(_BITS[field])]
     return sorted(flipped if field in ("dst", "src") else [(value ^ top) - top for value in flipped])
+
+
+def soup(chance: random.Random, slots: int) -> bytes:
+    """So many slots that nobody meant as a program: bytes, legal instructions with anything in their fields, and such
+    with one bit flipped."""
+    code = bytearray()
+    while len(code) < slots * SLOT_BYTES:
+        kind = chance.random()
+        piece = bytearray(chance.randbytes(SLOT_BYTES) if kind < 0.1 else _anything(chance).encode())
+        if kind > 0.85:
+            bit = chance.randrange(8 * len(piece))
+            piece[bit // 8] ^= 1 << bit % 8
+        code += piece
+    return bytes(code[: slots * SLOT_BYTES])
+
+
+def _anything(chance: random.Random) -> Instruction:
+    row = chance.choice(isa.ROWS)
+    near, far = range(-64, 64), range(-1 << 15, 1 << 15)
+    spread = {Legal.REGISTER: range(11), Legal.WRITTEN: range(10), Legal.FRAME: range(0, 528, 16),
+              Legal.SIGNED16: chance.choice([near, near, far]), Legal.BRANCH: chance.choice([range(8), near, far]),
+              Legal.IMM32: chance.choice([near, range(-1 << 31, 1 << 31)])}  # fmt: skip
+    fields = {name: getattr(row, name) for name in FIELDS}
+    fields |= {name: chance.choice(spread[legal]) for name, legal in fields.items() if isinstance(legal, Legal)}
+    return Instruction(row.opcode, **fields)

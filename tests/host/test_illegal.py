@@ -1,18 +1,20 @@
 """No illegal encoding passes the loader: every row with every field wrong, every jump to no instruction, every fall off
 the end, each refused with the instruction's number and the field. What engines do with them: tests/sim."""
 
+import random
 from collections import Counter
 
 import pytest
 
 import bpfnic
+from bpfnic.host.image import place_frames
 from bpfnic.host.structure import check
 from bpfnic.spec import isa
 from bpfnic.spec.assembly import assemble
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import Instruction, decode, encode
 from bpfnic.spec.isa import Legal, Operation
-from tests.encodings import illegal, instance
+from tests.encodings import illegal, instance, soup
 
 START, END = assemble("r0 = 0"), assemble("exit")
 ENDS_A_FUNCTION = (Operation.EXIT, Operation.JA)
@@ -117,3 +119,19 @@ def test_an_object_whose_code_is_no_instructions_is_refused_by_its_file(build, a
         obj = build("#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\n"
                     f'SEC("xdp") int program(void *ctx) {{ asm volatile("{assembly}"); return 2; }}')  # fmt: skip
         obj.program().link(None)
+
+
+def test_random_bytes_are_refused_in_one_line_or_are_a_program():
+    passed = 0
+    for seed in range(4000):
+        chance = random.Random(seed)
+        code = soup(chance, chance.choice([0, 1, 1, 2, 3, 8, 30])) + chance.choice([END, END, b"", bytes(3)])
+        try:
+            instructions = decode(code)
+            check(instructions, "p")
+            assert all(isa.find(instruction) for instruction in instructions if instruction)
+            place_frames(instructions, "p")
+            passed += 1
+        except BpfnicError as error:
+            assert str(error) and "\n" not in str(error)
+    assert 100 < passed < 2000

@@ -1,6 +1,8 @@
 """What no loader would let through and no MAC would send, on a whole NIC: each program that traps ends its own packet,
 with its cause counted, and the next packet finds nothing of it. What must come out is what the RFC and spec say."""
 
+from itertools import groupby
+
 import pytest
 
 from bpfnic.host.device import Arrival, Pacing
@@ -11,6 +13,7 @@ from bpfnic.spec.instruction import SLOT_BYTES, Instruction, encode
 from bpfnic.spec.isa import Legal, Operation
 from bpfnic.spec.programs import XdpAction
 from bpfnic.spec.registers import ENTRY_VALID
+from tests.encodings import TAKEN, illegal, instance
 from tests.sim.bench import ONE_CORE, TWO_CORES, Bench, agreement
 
 pytestmark = pytest.mark.timeout(900)  # the first one compiles the NIC
@@ -19,6 +22,7 @@ FRAME = bytes(range(64))
 GOOD = 256  # slot of a program that passes its frame
 MAP_BYTES = 128 * 1024
 HOST = 2
+JUMPING = {*TAKEN, Operation.JA, Operation.CALL_LOCAL}
 
 
 @pytest.fixture(scope="module", params=["golden", "rtl-1x16"])
@@ -60,43 +64,20 @@ def ends(bench: Bench, code: bytes, cause: Cause, budget: int = 1000) -> None:
 # -- instructions --
 
 
-def instance(row: isa.Row, **changes: int) -> Instruction:
-    """A legal instruction of a row, with some fields changed."""
-    fields = {}
-    for name in ("dst", "src", "offset", "imm"):
-        legal = getattr(row, name)
-        fields[name] = legal if isinstance(legal, int) else {Legal.REGISTER: 2, Legal.WRITTEN: 3}.get(legal, 0)
-    next_imm = None if row.next_imm is None else 0
-    return Instruction(row.opcode, **fields | {"next_imm": next_imm} | changes)
-
-
-def illegal_fields() -> list:
-    """For each row and field a value that the row forbids (and that no other row of the opcode allows)."""
-    cases = []
-    for row in isa.ROWS:
-        for name, values in (("dst", (1, 10, 11, 15)), ("src", (3, 10, 11, 15)), ("offset", (-1, 7, 512 + 16)),
-                             ("imm", (-1, 2, 1 << 30))):  # fmt: skip
-            for value in values:
-                changed = instance(row, **{name: value})
-                same = [other for other in isa.BY_OPCODE[row.opcode] if not isa.refusals(other, changed)]
-                if not same:
-                    cases.append(pytest.param(changed, id=f"{row.name}-{name}={value}"))
-    return cases
-
-
 def test_opcodes_that_do_not_exist(bench: Bench) -> None:
     for opcode in sorted(set(range(256)) - set(isa.BY_OPCODE)):
         ends(bench, bytes([opcode, 0, 0, 0, 0, 0, 0, 0]), Cause.ILLEGAL_INSTRUCTION)
 
 
 def test_reserved_fields(bench: Bench) -> None:
-    """Each field of each row with values that it forbids."""
-    for case in illegal_fields():
-        (instruction,) = case.values
-        try:
-            ends(bench, encode([instruction]), Cause.ILLEGAL_INSTRUCTION)
-        except AssertionError as error:
-            raise AssertionError(f"{case.id}: {error}") from None
+    """Each field of each row with what it forbids: the lowest value, the highest, and one between."""
+    for (name, field), cases in groupby(illegal(), key=lambda case: case[:2]):
+        values = [instruction for _, _, instruction in cases]
+        for instruction in dict.fromkeys([values[0], values[len(values) // 2], values[-1]]):
+            try:
+                ends(bench, encode([instruction]), Cause.ILLEGAL_INSTRUCTION)
+            except AssertionError as error:
+                raise AssertionError(f"{name} with {field} {getattr(instruction, field)}: {error}") from None
 
 
 def test_second_half_of_a_wide_instruction(bench: Bench) -> None:
@@ -105,6 +86,23 @@ def test_second_half_of_a_wide_instruction(bench: Bench) -> None:
         code = bytearray(legal)
         code[place] = 1
         ends(bench, bytes(code), Cause.ILLEGAL_INSTRUCTION)
+
+
+def test_every_jump_into_a_wide_instruction(bench: Bench) -> None:
+    """Its second half is opcode 0, whatever stands in the rest of it."""
+    jumps = [row for row in isa.ROWS if Legal.BRANCH in (row.offset, row.imm) and row.operation in JUMPING]
+    assert len(jumps) == 2 * 2 * 11 + 3
+    for row in jumps:
+        left, right = TAKEN.get(row.operation, (0, 0))
+        operands = {"offset" if row.offset is Legal.BRANCH else "imm": 1}
+        if row.operation in TAKEN:
+            operands |= {"dst": 1} | ({"src": 2} if row.register_operand else {"imm": right})
+        code = [Instruction(0xB7, 1, imm=left), Instruction(0xB7, 2, imm=right), instance(row, **operands),
+                Instruction(0x18, 3, imm=5, next_imm=0x95), Instruction(0x95)]  # fmt: skip
+        try:
+            ends(bench, encode(code), Cause.ILLEGAL_INSTRUCTION)
+        except AssertionError as error:
+            raise AssertionError(f"{row.name}: {error}") from None
 
 
 def test_rows_that_this_engine_lacks(bench: Bench) -> None:
