@@ -8,19 +8,18 @@ from collections.abc import Iterable
 from enum import IntFlag
 
 from bpfnic.spec.helpers import BY_NAME
-from bpfnic.spec.isa import Group, Operation, Row
+from bpfnic.spec.isa import Group, Row
 from bpfnic.spec.maps import MapType
 
 
 class Feature(IntFlag):
     """Bits of the FEATURES register."""
 
-    MULTIPLY = 1 << 0  # multiplication, of the divmul groups
     MAP_ATOMICS = 1 << 1  # the atomic groups, on map values only; elsewhere they trap
 
 
-GROUPS = frozenset({Group.BASE32, Group.BASE64})
-FEATURES = Feature.MULTIPLY | Feature.MAP_ATOMICS
+GROUPS = frozenset({Group.BASE32, Group.BASE64, Group.DIVMUL32, Group.DIVMUL64})
+FEATURES = Feature.MAP_ATOMICS
 MAP_TYPES = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.PROG_ARRAY})
 HELPERS = frozenset(
     BY_NAME[name].number
@@ -61,8 +60,6 @@ def executes(row: Row, groups: frozenset[Group], features: int) -> bool:
     """Whether a device with these groups and features executes a row (for atomics: at least on map values)."""
     if row.group in groups:
         return True
-    if row.operation is Operation.MUL:
-        return bool(features & Feature.MULTIPLY)
     return row.group in _ATOMIC and bool(features & Feature.MAP_ATOMICS)
 
 

@@ -1,4 +1,4 @@
-"""Answers of map memory, engine and packet path: they wait for a clock in which the register file is free."""
+"""Answers of map memory, engine, packet path and divider: they wait for a clock in which the register file is free."""
 
 from amaranth import Module, Mux, Signal
 from amaranth.lib import data, memory, stream
@@ -22,7 +22,7 @@ class Answers(Component):
 
     Members
     -------
-    map, engine, service : the answers.
+    map, engine, service, divider : the answers.
     expect, expecting, expected : in this clock, thread `expecting` learns what to do with its next answer.
     free : the register file can be written in this clock.
     done : an answer was dealt with: `thread` may go on, and if `write` its register is written in this clock: `entry`,
@@ -40,6 +40,7 @@ class Answers(Component):
                 "map": In(stream.Signature(MapAnswer)),
                 "engine": In(stream.Signature(EngineAnswer(config))),
                 "service": In(stream.Signature(Answer(config))),
+                "divider": In(stream.Signature(Answer(config))),
                 "expect": In(1),
                 "expecting": In(thread),
                 "expected": In(Expected),
@@ -65,9 +66,9 @@ class Answers(Component):
         m = Module()
         threads = self.config.threads
 
-        # An answer that has come. Few come from services and engine, and each of their threads has to issue before its
-        # next one, so that a fixed order starves nobody.
-        came, from_map, from_engine = Signal(), Signal(), Signal()
+        # An answer that has come. Few come from services, engine and divider, and each of their threads has to issue
+        # before its next one, so that a fixed order starves nobody.
+        came, as_expected, from_engine = Signal(), Signal(), Signal()
         thread, value = Signal(range(threads)), Signal(64)
         says, copy_bytes = Signal(EngineSays), Signal(range(4097))
         free, moves = Signal(), Signal()
@@ -75,13 +76,14 @@ class Answers(Component):
             moves.eq(came & free),
             self.service.ready.eq(~came | free),
             self.engine.ready.eq(self.service.ready & ~self.service.valid),
-            self.map.ready.eq(self.engine.ready & ~self.engine.valid),
+            self.divider.ready.eq(self.engine.ready & ~self.engine.valid),
+            self.map.ready.eq(self.divider.ready & ~self.divider.valid),
         ]
         with m.If(self.service.ready):
             m.d.sync += [
-                came.eq(self.service.valid | self.engine.valid | self.map.valid),
+                came.eq(self.service.valid | self.engine.valid | self.divider.valid | self.map.valid),
                 from_engine.eq(~self.service.valid & self.engine.valid),
-                from_map.eq(~self.service.valid & ~self.engine.valid),
+                as_expected.eq(~self.service.valid & ~self.engine.valid),
                 says.trap.eq(self.engine.payload.trap),
                 says.copy.eq(self.engine.payload.copy),
                 copy_bytes.eq(self.engine.payload.size),
@@ -90,6 +92,8 @@ class Answers(Component):
                 m.d.sync += [thread.eq(self.service.payload.thread), value.eq(self.service.payload.value)]
             with m.Elif(self.engine.valid):
                 m.d.sync += [thread.eq(self.engine.payload.thread), value.eq(self.engine.payload.value)]
+            with m.Elif(self.divider.valid):
+                m.d.sync += [thread.eq(self.divider.payload.thread), value.eq(self.divider.payload.value)]
             with m.Else():
                 m.d.sync += [thread.eq(self.map.payload.tag), value.eq(self.map.payload.data)]
 
@@ -124,11 +128,11 @@ class Answers(Component):
             m.d.sync += [
                 held.eq(came),
                 self.thread.eq(thread),
-                writes.eq(Mux(from_map, expected.write, ~(from_engine & says.trap))),
+                writes.eq(Mux(as_expected, expected.write, ~(from_engine & says.trap))),
                 self.entry.eq(Mux(from_engine & says.copy, TARGET_ENTRY, expected.entry)),
-                self.value.eq(Mux(from_map & expected.zero, 0, value)),
-                self.size.eq(Mux(from_map, expected.size, 3)),
-                self.extend.eq(from_map & expected.extend),
+                self.value.eq(Mux(as_expected & expected.zero, 0, value)),
+                self.size.eq(Mux(as_expected, expected.size, 3)),
+                self.extend.eq(as_expected & expected.extend),
                 self.final.eq(expected.final & ~goes_on),
                 self.register.eq(expected.register),
                 counts.eq(from_engine & expected.final & ~goes_on),

@@ -107,6 +107,7 @@ class Kind(Enum, shape=4):
     SERVICE = 7
     TAIL = 8
     ENTRY = 9
+    DIVIDE = 10
 
 
 class FieldRule(Enum, shape=2):
@@ -144,7 +145,8 @@ class Control(data.Struct):
     and carry in. upward, arithmetic: of the shifter. size: logarithm of the bytes of the memory access and of the
     result; extend: the result is sign-extended from them; cut: then its upper half is zeroed. sampled: no program can
     compute it. far: jump by `imm` instead of `offset`. wide: it takes two slots. aligned: stack and context ask for
-    natural alignment. side: the right operand is kept for the request (a map's handle, the value to compare with).
+    natural alignment. side: the right operand is kept for the request (a map's handle, the value to compare with, the
+    divisor). modulo: of a division, its remainder.
     """
 
     cause: 4
@@ -183,6 +185,7 @@ class Control(data.Struct):
     aligned: 1
     operation: MapOperation
     side: 1
+    modulo: 1
 
     kind: Kind
     call: MapCall

@@ -10,6 +10,7 @@ from bpfnic.hdl.core.alu import Alu, Multiplier, extended
 from bpfnic.hdl.core.answers import Answers, Expected
 from bpfnic.hdl.core.control import Access, Addend, Flow, Immediate, Kind, Register, Unit
 from bpfnic.hdl.core.decode import Decoder, Instruction, illegal
+from bpfnic.hdl.core.divider import Divider
 from bpfnic.hdl.core.queue import Queue
 from bpfnic.hdl.core.registers import CONTEXT_ENTRY, WORD_ENTRY, Generations, Registers, entry_of
 from bpfnic.hdl.core.requests import Requests
@@ -53,6 +54,7 @@ class Core(Component):
         m.submodules.alu = alu = Alu()
         m.submodules.multiplier = multiplier = Multiplier()
         m.submodules.check = check = AccessCheck(config)
+        m.submodules.divider = divider = Divider(config)
         m.submodules.requests = requests = Requests(config)
         m.submodules.answers = answers = Answers(config)
         m.submodules.finished = finished = Queue(Finish(config), config.threads)
@@ -225,6 +227,9 @@ class Core(Component):
             requests.side.eq(control.at(8).side & valid.at(8)),
             requests.side_thread.eq(thread.at(8)),
             requests.side_value.eq(right.at(8)),
+            divider.keep.eq(requests.side),
+            divider.keeper.eq(thread.at(8)),
+            divider.divisor.eq(right.at(8)),
         ]
         too_deep = (control.at(8).flow == Flow.CALL) & (
             (progress.at(8).frame == addresses.FRAMES - 1) | callee_pointer.at(8)[-1]
@@ -261,7 +266,7 @@ class Core(Component):
         # An access is checked in the next clock, but its thread is made ready in this one. If it has to wait, or
         # trapped, that is revoked.
         local_perhaps = access.matches(Access.LOAD, Access.STORE) & kind.matches(Kind.PLAIN, Kind.LOAD)
-        elsewhere = access.any() | kind.matches(Kind.FLAGS, Kind.SEND, Kind.SERVICE, Kind.TAIL)
+        elsewhere = access.any() | kind.matches(Kind.FLAGS, Kind.SEND, Kind.SERVICE, Kind.TAIL, Kind.DIVIDE)
         goes_on = staged(9, valid.at(9) & ~cause.at(9).any() & ~leaves.at(9) & (local_perhaps | ~elsewhere), "goes_on",
                          reset=True)  # fmt: skip
 
@@ -281,7 +286,8 @@ class Core(Component):
         key_comes = kind.matches(Kind.KEY) & check.shared  # from map memory; otherwise it goes on at once
         calls_engine = kind.matches(Kind.SEND, Kind.KEY) & ~key_comes
         asks = calls_engine | kind.matches(Kind.FLAGS, Kind.SERVICE, Kind.TAIL)
-        waits = check.shared | asks
+        divides = kind.matches(Kind.DIVIDE)
+        waits = check.shared | asks | divides
         stops = staged(10, goes_on.at(10) & (traps | waits), "stops", reset=True)
         m.d.comb += revoked.eq(stops.at(11) & (thread.at(11) == thread.at(1)))
         stays = Kind.FLAGS, Kind.LOAD, Kind.STORE, Kind.COMPARE, Kind.TAIL, Kind.ENTRY
@@ -339,6 +345,11 @@ class Core(Component):
             requests.shared.bytes.eq(Mux(split, check.first_bytes, length.at(10))),
             requests.shared.shift.eq(progress_10.skip),
             requests.shared.data.eq(result.at(10)),
+            divider.push.eq(acts & divides),
+            divider.division.thread.eq(thread.at(10)),
+            divider.division.signed.eq(control_10.signed),
+            divider.division.modulo.eq(control_10.modulo),
+            divider.division.dividend.eq(result.at(10)),
             threads.update.eq(valid.at(10)),
             threads.updated.eq(thread.at(10)),
             threads.updated_pc.eq(next_pc.at(10)),
@@ -410,6 +421,7 @@ class Core(Component):
         connect(m, flipped(self.map.answer), answers.map)
         connect(m, flipped(self.engine.answer), answers.engine)
         connect(m, flipped(self.answer), answers.service)
+        connect(m, divider.answer, answers.divider)
         connect(m, finished.pop, flipped(self.finish))
 
         # ---- What is seen of it outside

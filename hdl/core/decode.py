@@ -48,6 +48,12 @@ _SHIFT = {
     Operation.RSH: {},
     Operation.ARSH: {"arithmetic": 1, "signed": 1},
 }
+_DIVISION = {
+    Operation.DIV: {},
+    Operation.SDIV: {"signed": 1},
+    Operation.MOD: {"modulo": 1},
+    Operation.SMOD: {"signed": 1, "modulo": 1},
+}
 # left - right has a carry where left >= right; left - right - 1 where left > right.
 _JUMP = {
     Operation.JEQ: {"condition": Condition.ZERO, "logic": Logic.XOR},
@@ -141,6 +147,9 @@ def _work(row: Row) -> dict:
         return operands | result | {"unit": Unit.SHIFT} | _SHIFT[operation]
     if operation is Operation.MUL:
         return operands | result | {"multiply": 1}
+    if operation in _DIVISION:
+        return operands | result | _DIVISION[operation] | {"kind": Kind.DIVIDE, "addend": Addend.ZERO,
+                                                           "unit": Unit.SUM, "side": 1}  # fmt: skip
     if operation is Operation.LE:  # the words are little-endian: only cut
         return operands | result | {"narrow": 0, "immediate": Immediate.ZERO, "unit": Unit.SUM}
     if operation in (Operation.BE, Operation.BSWAP):
