@@ -131,27 +131,21 @@ def run(as_json: bool, ifindexes: dict[str, str], backend: str, **given: Any) ->
     return DIFFERENCE if result["check"] and not result["check"]["equal"] else 0
 
 
-@commands.command()
+@commands.command("backends")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def backends(as_json: bool) -> None:
-    """List the backends, and why one can't be used here."""
-    from bpfnic.host import nic
-    from bpfnic.host.device import DeviceOptions
+def list_backends(as_json: bool) -> None:
+    """List the backends: what each executes, or why it can't be used here."""
+    from bpfnic.host import backends
 
-    found = {}
-    for name in nic.backends():
-        try:
-            nic.open_device(name, DeviceOptions(say=_say)).close()
-            found[name] = ""
-        except BpfnicError as error:
-            found[name] = str(error)
+    found = backends.inspect(_say)
     if as_json:
         import json
 
-        click.echo(json.dumps({name: {"usable": not why, "why_not": why or None} for name, why in found.items()}))
+        click.echo(json.dumps(found))
         return
-    for name, why in found.items():
-        click.echo(f"{name:8} {why or 'usable'}")
+    from rich.console import Console
+
+    backends.print_backends(found, Console())
 
 
 def _say(step: str) -> None:

@@ -346,6 +346,11 @@ def _acquire_release() -> Iterator[Row]:
 ROWS: tuple[Row, ...] = (*_arithmetic(), *_byte_swaps(), *_jumps(), *_memory(), *_wide_immediates(), *_atomics(),
                          *_acquire_release())  # fmt: skip
 
+EXTENSIONS: tuple[Group, ...] = tuple(
+    group for group in Group if not any(row.section for row in ROWS if row.group is group)
+)
+"""Groups that are not RFC 9669's: none of their rows has a section there."""
+
 BY_NAME: dict[str, Row] = {row.name: row for row in ROWS}
 
 BY_OPCODE: dict[int, tuple[Row, ...]] = {

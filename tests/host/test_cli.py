@@ -10,8 +10,10 @@ import sys
 
 import pytest
 
-from bpfnic.host import compile, pcap
+from bpfnic.host import compile, nic, pcap
 from bpfnic.host.linux.permission import unavailable
+from bpfnic.spec import engine
+from bpfnic.spec.isa import Group
 from tests.host.inputs import BY_PORT, COUNTER, FIRMWARE, PORTFILTER
 
 SAMPLE, RULES = str(FIRMWARE / "samples" / "mixed.pcapng"), str(FIRMWARE / "samples" / "portfilter.json")
@@ -248,12 +250,35 @@ def test_timing_says_when_packets_arrive(run, source, tmp_path, timing, gap):
     assert all(abs(later - earlier - gap) < 100_000 for earlier, later in zip(times, times[1:], strict=False))
 
 
-def test_backends_are_listed_with_why_not(bpfnic):
+def test_backends_are_listed_with_what_they_execute_or_why_not(bpfnic):
     status, out, _ = bpfnic("backends", "--json")
     listed = json.loads(out)
     assert status == 0 and set(listed) == {"golden", "rtl", "linux"}
-    assert listed["golden"] == {"usable": True, "why_not": None}
-    assert listed["linux"]["usable"] == (unavailable() is None)
+    golden, linux = listed["golden"], listed["linux"]
+    assert (golden["usable"], golden["why_not"]) == (True, None)
+    assert golden["groups"].keys() == {group.value for group in Group} - golden["extensions"].keys()
+    assert golden["extensions"].keys() == {"callx", "acquire_release", "may_goto"}
+    said = golden["groups"] | golden["extensions"]
+    assert {name for name, extent in said.items() if extent == "complete"} == {group.value for group in engine.GROUPS}
+    assert set(said.values()) <= {"complete", "in part", "no"}
+    assert "ARRAY" in golden["map_types"] and "map_lookup_elem" in golden["helpers"]
+    for what in ("groups", "extensions", "helpers"):  # what loads on one loads on the other
+        assert golden[what] == listed["rtl"][what]
+    assert linux["usable"] == (unavailable() is None)
+    if linux["usable"]:
+        assert set(linux["groups"].values()) == {"complete"}
+        assert linux["extensions"] == {"callx": "no", "acquire_release": "complete", "may_goto": "complete"}
+
+
+def test_backends_are_a_table(bpfnic, monkeypatch):
+    monkeypatch.setattr(nic, "backends", lambda: ["golden", "nowhere"])
+    status, out, _ = bpfnic("backends")
+    lines = [line.split() for line in out.splitlines()]
+    assert status == 0 and lines[0] == ["golden"]
+    assert ["RFC", "9669:", "base32", "complete"] in lines
+    assert any(line[:2] == ["extension:", "may_goto"] for line in lines)
+    assert ["helpers", str(len(engine.HELPERS))] in lines
+    assert out.splitlines()[-1].startswith("nowhere: no backend 'nowhere'")
 
 
 @pytest.mark.linux
