@@ -291,9 +291,10 @@ def InterfaceStatus(config: NicConfig) -> data.StructLayout:
 
 def RetireTrace(config: NicConfig) -> data.StructLayout:
     """One retired instruction of a core. `pending`: the value (if any) comes later, with a ResultTrace of that thread.
-    write: `register` (0..9) gets `value`. sampled: the value is one that a program can't compute (clock, random
-    number). address: of the memory access, if `memory`. A trap retires nothing; it shows as a Finish with a cause (a
-    call of a map helper that traps after its request has shown as pending, and gets no ResultTrace)."""
+    write: `register` (0..9) gets `value`, otherwise `value` is what a store stores (the second part, where it crosses a
+    row of map memory). sampled: the value is one that a program can't compute (clock, random number). address: of the
+    memory access, if `memory`. A trap retires nothing; it shows as a Finish with a cause (a call of a map helper that
+    traps after its request has shown as pending, and gets no ResultTrace)."""
     return data.StructLayout(
         {
             "valid": 1,

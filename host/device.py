@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from bpfnic.host.lockstep import Follower, Observe
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.engine import Feature
+from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.isa import Group
 from bpfnic.spec.maps import MapType
 from bpfnic.spec.programs import XdpAction
@@ -275,13 +277,19 @@ class Device(ABC):
         on_step: OnStep | None = None,
         replay: Recording | None = None,
         retirements: bool = False,
+        observe: Observe | None = None,
     ) -> Traffic:
         """Offer the frames and run until all of them are through. `replay`: do what another device recorded (golden
-        only). `retirements`: also list every retired instruction."""
+        only). `retirements`: also list every retired instruction. `observe`: is told of each instruction and shared
+        access; such a run is not recorded."""
 
     @abstractmethod
     def counters(self) -> dict[str, int | list[int]]:
         """Counters by register name (spec.registers), all of the same clock; those of interfaces as lists."""
+
+    def follow(self, arrivals: Sequence[Arrival]) -> Follower:
+        """Go along with another device that runs these frames: its `observe` is the follower's `see` (golden only)."""
+        raise BpfnicError(f"{self.name} can't follow another device instruction by instruction")
 
     def close(self) -> None:  # noqa: B027 - not every device holds something
         """Give everything back."""
@@ -305,8 +313,12 @@ class Transport(Protocol):
         on_step: OnStep | None,
         replay: Recording | None,
         retirements: bool,
+        observe: Observe | None,
     ) -> Traffic:
         """As Device.run."""
+
+    def follow(self, arrivals: Sequence[Arrival]) -> Follower:
+        """As Device.follow."""
 
     def close(self) -> None:
         """Give everything back."""

@@ -21,6 +21,7 @@ from bpfnic.host.device import (
     Transport,
 )
 from bpfnic.host.image import device_image
+from bpfnic.host.lockstep import Follower, Observe
 from bpfnic.host.object import DeviceAddresses
 from bpfnic.host.regions import Grace, Regions
 from bpfnic.host.registermaps import (
@@ -264,13 +265,17 @@ class RegisterDevice(Device):
         on_step: OnStep | None = None,
         replay: Recording | None = None,
         retirements: bool = False,
+        observe: Observe | None = None,
     ) -> Traffic:
         mode = registers.MODE_INGRESS_WAITS | registers.MODE_EGRESS_WAITS if pacing.lossless else 0
         for interface in range(self.interfaces):
             self._write("MODE", mode, interface)
         order = registers.CONTROL_FLOWS_APART if pacing.flows_apart else 0
         self._write("CONTROL", registers.CONTROL_ENABLE | order)
-        return self._transport.run(arrivals, pacing, on_step, replay, retirements)
+        return self._transport.run(arrivals, pacing, on_step, replay, retirements, observe)
+
+    def follow(self, arrivals: Sequence[Arrival]) -> Follower:
+        return self._transport.follow(arrivals)
 
     def counters(self) -> dict[str, int | list[int]]:
         self._write("SNAPSHOT", 0)

@@ -28,6 +28,7 @@ from bpfnic.host.device import (
     Recording,
     Traffic,
 )
+from bpfnic.host.lockstep import Observe
 from bpfnic.host.maps import Globals, MapDefinition
 from bpfnic.host.object import Object, open_object
 from bpfnic.spec.errors import BpfnicError
@@ -283,9 +284,10 @@ class Nic:
         on_step: OnStep | None = None,
         replay: Recording | None = None,
         retirements: bool = False,
+        observe: Observe | None = None,
     ) -> Traffic:
         """Offer frames and run until all of them are through: see Device.run."""
-        return self.device.run(arrivals, pacing, on_step, replay, retirements)
+        return self.device.run(arrivals, pacing, on_step, replay, retirements, observe)
 
 
 def create(device: Device, definition: MapDefinition) -> DeviceMap:

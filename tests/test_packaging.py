@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "sim": {"sim", "spec", "host", "hdl"},
     "sim.golden": {"sim.golden", "spec"},
     "sim.golden.device": {"sim.golden", "spec", "host"},
+    "sim.golden.lockstep": {"sim.golden", "spec", "host"},
     "boards": {"boards", "spec", "host", "hdl"},
     "firmware": {"firmware"},
 }

@@ -444,7 +444,7 @@ class Core(Component):
                 trace.pending.eq(staged(10, waits, "pending").at(13)),
                 trace.write.eq(kept.write & (kept.to != Register.LINK)),
                 trace.register.eq(staged(10, number, "number").at(13)),
-                trace.value.eq(written),
+                trace.value.eq(Mux(kept.write, written, joined.at(13))),
                 trace.sampled.eq(kept.sampled),
                 trace.memory.eq((kept.access != Access.NONE) & (kept.kind == Kind.PLAIN)),
                 trace.address.eq(address.at(13) - progress.at(13).skip),

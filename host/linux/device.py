@@ -41,6 +41,7 @@ from bpfnic.host.linux import bpf
 from bpfnic.host.linux.namespace import SPARE, Namespace
 from bpfnic.host.linux.permission import unavailable
 from bpfnic.host.linux.redirect import RedirectRecord
+from bpfnic.host.lockstep import Observe
 from bpfnic.host.object import FileDescriptors
 from bpfnic.spec import addresses, helpers, registers
 from bpfnic.spec.assembly import assemble
@@ -229,9 +230,10 @@ class LinuxDevice(Device):
         on_step: OnStep | None = None,
         replay: Recording | None = None,
         retirements: bool = False,
+        observe: Observe | None = None,
     ) -> Traffic:
         """As Device.run, a frame after the other in the order given, so that `pacing` has nothing to pace."""
-        if replay is not None or retirements:
+        if replay is not None or retirements or observe is not None:
             raise BpfnicError("the linux backend can't replay a recording or list the instructions that ran")
         began = time.monotonic()
         traffic = Traffic([], [])

@@ -19,12 +19,15 @@ from bpfnic.host.device import (
     Traffic,
 )
 from bpfnic.host.driver import RegisterDevice
+from bpfnic.host.lockstep import NO_ADDRESS, NO_REGISTER, Event, Follower, Happening, Observe
 from bpfnic.sim.golden.helpers import Samples
-from bpfnic.sim.golden.interpreter import Retired, SharedAccess
+from bpfnic.sim.golden.interpreter import Retired, SharedAccess, Thread
+from bpfnic.sim.golden.lockstep import Lockstep, last_part
 from bpfnic.sim.golden.memory import Buffer
 from bpfnic.sim.golden.nic import GoldenNic, Size
 from bpfnic.sim.golden.outcome import Outcome
 from bpfnic.spec import engine
+from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.maps import MapType
 
@@ -74,6 +77,7 @@ class GoldenTransport:
         on_step: OnStep | None,
         replay: Recording | None,
         retirements: bool,
+        observe: Observe | None = None,
     ) -> Traffic:
         """As Device.run. A free run takes the frames in the order given, packet n on CPU n modulo the CPUs; its clock
         is the arrival's time and its random numbers are those of a generator seeded with pacing.seed. A program that
@@ -83,11 +87,14 @@ class GoldenTransport:
         began = time.monotonic()
         traffic = Traffic([], [], retirements=[] if retirements else None)
         if replay is None:
-            self._run_freely(arrivals, pacing, on_step, traffic)
+            self._run_freely(arrivals, pacing, on_step, traffic, observe)
         else:
-            self._run_as_recorded(arrivals, replay, on_step, traffic)
+            self._run_as_recorded(arrivals, replay, on_step, traffic, observe)
         traffic.seconds = time.monotonic() - began
         return traffic
+
+    def follow(self, arrivals: Sequence[Arrival]) -> Follower:
+        return _Follower(self.nic, arrivals)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -95,13 +102,18 @@ class GoldenTransport:
     # ------------------------------------------------------------ free run
 
     def _run_freely(
-        self, arrivals: Sequence[Arrival], pacing: Pacing, on_step: OnStep | None, traffic: Traffic
+        self,
+        arrivals: Sequence[Arrival],
+        pacing: Pacing,
+        on_step: OnStep | None,
+        traffic: Traffic,
+        observe: Observe | None,
     ) -> None:
         traffic.recording = Recording()
         source = random.Random(pacing.seed)
         accepted = 0
         for number, arrival in enumerate(arrivals):
-            run = _Run(self.nic, number, arrival, traffic)
+            run = _Run(self.nic, number, arrival, traffic, observe)
             execution = None
             entry = self.nic.entry(arrival.interface)
             if run.result.accepted and entry is not None:
@@ -121,11 +133,16 @@ class GoldenTransport:
     # ------------------------------------------------------------ replay
 
     def _run_as_recorded(
-        self, arrivals: Sequence[Arrival], replay: Recording, on_step: OnStep | None, traffic: Traffic
+        self,
+        arrivals: Sequence[Arrival],
+        replay: Recording,
+        on_step: OnStep | None,
+        traffic: Traffic,
+        observe: Observe | None,
     ) -> None:
         """Each program stands before its next shared access, and the accesses are made in the order of the recording.
         What lies between shared accesses is nobody else's business, so it may run at any time."""
-        runs = [_Run(self.nic, number, arrival, traffic) for number, arrival in enumerate(arrivals)]
+        runs = [_Run(self.nic, number, arrival, traffic, observe) for number, arrival in enumerate(arrivals)]
         for run, execution in zip(runs, replay.executions, strict=True):
             if run.result.accepted and execution is not None:
                 run.begin(execution.entry, execution.cpu, RecordedSamples(execution.samples))
@@ -175,18 +192,41 @@ class RecordedSamples:
         return 0
 
 
+class _Follower(Lockstep):
+    """The golden NIC at another device's side."""
+
+    def end(self, numbers: Sequence[int]) -> Traffic:
+        """As Follower.end."""
+        traffic = Traffic([], [])
+        for number in numbers:
+            run = _Run(self.nic, number, self.arrivals[number], traffic, None)
+            if not run.result.accepted:
+                continue
+            if (ended := self.ended.get(number)) is None:
+                run.leave()
+                continue
+            run.result.cpu, run.outcome, run.result.instructions = ended.cpu, ended.outcome, ended.instructions
+            traffic.instructions += ended.instructions
+            run.release(ended.frame)
+        return traffic
+
+
 class _Run:
     """One frame, from its end at the ingress to its leaving."""
 
-    def __init__(self, nic: GoldenNic, number: int, arrival: Arrival, traffic: Traffic):
+    def __init__(
+        self, nic: GoldenNic, number: int, arrival: Arrival, traffic: Traffic, observe: Observe | None
+    ):
         self.nic = nic
         self.number = number
         self.arrival = arrival
         self.traffic = traffic
+        self.observe = observe
         self.result = PacketResult(nic.admit(arrival.interface, arrival.data, arrival.error, arrival.egress))
         traffic.packets.append(self.result)
         self.buffer = Buffer(arrival.data, nic.size.buffer_bytes) if self.result.accepted else None
-        self.program: Generator[SharedAccess, None, tuple[Outcome, int]] | None = None
+        self.thread: Thread | None = None
+        self.program: Generator[SharedAccess | Retired, None, Outcome] | None = None
         self.samples: Samples | None = None
         self.outcome = nic.without_program(arrival.interface, arrival.egress)
         self.waits = False
@@ -196,13 +236,16 @@ class _Run:
         assert self.buffer is not None
         self.samples = samples
         self.result.cpu = cpu
-        trace = self._trace if self.traffic.retirements is not None else None
-        self.program = self.nic.execute(self.arrival.interface, self.buffer, entry, cpu, samples, trace)
+        ingress, steps = self.arrival.interface, self.traffic.retirements is not None or self.observe is not None
+        self.thread, helpers = self.nic.prepare(ingress, self.buffer, cpu, samples)
+        self.program = self.nic.execute(ingress, entry, self.thread, helpers, steps)
+        self._tell(Happening.BEGAN, pc=entry)
         self._proceed()
 
     def share(self) -> None:
         """Make the shared access that the program stands before, and run up to the next one, or to the end."""
         if self.waits:
+            self._tell(Happening.SHARED)
             self._proceed()
         else:
             self.result.note = self.result.note or "more accesses to map values were recorded than the program makes"
@@ -216,7 +259,10 @@ class _Run:
             return
         if isinstance(self.samples, RecordedSamples) and (self.samples.missing or self.samples.left):
             self.result.note = "the program asks for another number of clock and random values than were recorded"
-        frame = self.buffer.frame
+        self.release(self.buffer.frame)
+
+    def release(self, frame: bytes) -> None:
+        """Let the frame go as it is now."""
         self.nic.release(self.arrival.interface, self.outcome, frame)
         result, outcome = self.result, self.outcome
         result.action, result.verdict, result.cause = outcome.action, outcome.verdict, outcome.cause
@@ -228,24 +274,42 @@ class _Run:
             )
 
     def _proceed(self) -> None:
-        assert self.program is not None
+        assert self.program is not None and self.thread is not None
+        self.waits = False
         try:
-            next(self.program)
+            while type(found := next(self.program)) is Retired:
+                self._retired(found)
             self.waits = True
         except StopIteration as end:
-            self.waits = False
-            self.outcome, self.result.instructions = end.value
-            self.traffic.instructions += end.value[1]
+            self.outcome, self.result.instructions = end.value, self.thread.retired
+            self.traffic.instructions += self.thread.retired
+            verdict = self.outcome.verdict
+            trapped = self.outcome.cause if verdict is None else Cause.NONE
+            self._tell(Happening.ENDED, value=verdict or 0, cause=trapped)
 
-    def _trace(self, retired: Retired) -> None:
-        assert self.traffic.retirements is not None
-        self.traffic.retirements.append(
-            Retirement(
-                self.number,
-                retired.pc,
-                retired.pc if retired.next_pc is None else retired.next_pc,
-                retired.register,
-                retired.value,
-                retired.address,
+    def _retired(self, retired: Retired) -> None:
+        next_pc = retired.pc if retired.next_pc is None else retired.next_pc
+        if self.traffic.retirements is not None:
+            self.traffic.retirements.append(
+                Retirement(self.number, retired.pc, next_pc, retired.register, retired.value, retired.address)
             )
+        if self.observe is None:
+            return
+        value, register, address = retired.value, retired.register, retired.address
+        if retired.stored is not None:
+            assert self.thread is not None
+            value = int.from_bytes(last_part(self.thread.memory, retired), "little")
+        self._tell(
+            Happening.RETIRED,
+            value=value,
+            address=NO_ADDRESS if address is None else address,
+            pc=retired.pc,
+            next_pc=next_pc & self.nic.size.program_slots - 1,
+            register=NO_REGISTER if register is None else register,
         )
+
+    def _tell(self, kind: Happening, **fields: int) -> None:
+        if self.observe is not None:
+            nothing = {"value": 0, "address": NO_ADDRESS, "pc": 0, "next_pc": 0, "register": NO_REGISTER, "cause": 0}
+            event = Event(clock=0, packet=self.number, kind=kind, cpu=self.result.cpu or 0, **nothing | fields)
+            self.observe([event])

@@ -10,6 +10,7 @@ they share:
   alone, when it is resumed. An atomic is one part, so that nothing comes between its read and its write.
 - A helper is a generator function too: `helper(thread)` finds its arguments in `thread.registers[1:6]`, yields before
   what it shares, and returns r0, or a `TailCall`. It may use `yield from thread.load(…)` and `thread.store(…)`.
+- With `steps`, it also yields a `Retired` after each instruction, so that another machine can be followed.
 - It returns r0 of the outermost function, or raises `Trap`.
 
 The scheduler that doesn't care runs it to its end at once: `finish(thread.run(entry))`.
@@ -63,7 +64,8 @@ class TailCall(NamedTuple):
 
 class Retired(NamedTuple):
     """One retired instruction, as the trace port shows it: the register that it wrote (None for none; r10 of calls is
-    not shown) and its value, the address of its memory access or None, and the next slot, None after the last."""
+    not shown) and its value, the address of its memory access or None, the next slot, None after the last, and the
+    bytes that a store stored."""
 
     pc: int
     instruction: Instruction
@@ -71,6 +73,7 @@ class Retired(NamedTuple):
     value: int
     address: int | None
     next_pc: int | None
+    stored: bytes | None = None
 
 
 class Memory(Protocol):
@@ -194,13 +197,16 @@ class Thread:
         self.retired = 0
         self.tail_calls = 0
         self._context = 0
-        # Of the running instruction: the address of its memory access, and the register that it writes.
+        # Of the running instruction: the address of its memory access, the register that it writes, and what it stores.
         self._address: int | None = None
         self._written: int | None = None
+        self._stored: bytes | None = None
         self._frames: list[_Frame] = []  # of the callers
         self._windows = [[0] * 4 for _ in range(addresses.FRAMES)]  # r6 to r9 of the frames that aren't running
 
-    def run(self, entry: int, context: int = addresses.CONTEXT) -> Generator[SharedAccess, None, int]:
+    def run(
+        self, entry: int, context: int = addresses.CONTEXT, steps: bool = False
+    ) -> Generator[SharedAccess | Retired, None, int]:
         """Runs from slot `entry` with r1 = `context`; see the module's text for what it yields, returns and raises. Of
         two causes to trap, the spent budget comes before what is found at `pc`."""
         registers, code = self.registers, self.code
@@ -213,16 +219,26 @@ class Thread:
                 if self.retired >= self.budget:
                     raise Trap(Cause.BUDGET)
                 execute, suspends, instruction, written = code.step(pc)
-                self._address, self._written = None, written
+                self._address, self._stored, self._written = None, None, written
                 next_pc = (yield from execute(self)) if suspends else execute(self)
                 self.retired += 1
-                if self.trace:
-                    value = 0 if self._written is None else registers[self._written]
-                    self.trace(Retired(pc, instruction, self._written, value, self._address, next_pc))
+                if steps or self.trace:
+                    written = self._written
+                    value = 0 if written is None else registers[written]
+                    retired = Retired(pc, instruction, written, value, self._address, next_pc, self._stored)
+                    if self.trace:
+                        self.trace(retired)
+                    if steps:
+                        yield retired
         except Trap as trap:
             trap.pc = self.pc
             raise
         return registers[0]
+
+    @property
+    def depth(self) -> int:
+        """Callers of the running function."""
+        return len(self._frames)
 
     def load(self, address: int, size: int) -> Generator[SharedAccess, None, int]:
         """The unsigned number of `size` bytes at `address`, part by part where it is shared."""
@@ -433,7 +449,9 @@ def _store(row: Row, instruction: Instruction) -> Callable[[Thread], Suspending]
         address = thread.effective_address(registers[dst], offset)
         if ordered:
             thread.memory.check_aligned(address, size, write=True)
-        yield from thread.store(address, size, registers[src] if constant is None else constant)
+        value = (registers[src] if constant is None else constant) & MASK[row.width]
+        yield from thread.store(address, size, value)
+        thread._stored = value.to_bytes(size, "little")
         return thread.pc + 1
 
     return execute

@@ -4,7 +4,7 @@ It has the hardware's registers, addresses and map layout, and neither its clock
 (sim/golden/device.py) decides on which CPU a frame's program runs, and when each shared access happens.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass, fields
 
 from bpfnic.sim.golden import outcome
@@ -103,30 +103,26 @@ class GoldenNic:
             return Outcome(XdpAction.XDP_TX, port)
         return Outcome(XdpAction.XDP_PASS, self.size.ports)
 
-    def execute(
-        self,
-        ingress: int,
-        buffer: Buffer,
-        entry: int,
-        cpu: int,
-        samples: Samples,
-        trace: Callable[[Retired], None] | None = None,
-    ) -> Generator[SharedAccess, None, tuple[Outcome, int]]:
-        """Run the program at `entry` on a frame; gives way before each shared access. Returns the outcome and the
-        instructions retired."""
-        ifindex = self.registers.get("IFINDEX", ingress)
-        memory = Memory(buffer, ifindex, self.map_memory, self.atomic_sizes)
+    def prepare(self, ingress: int, buffer: Buffer, cpu: int, samples: Samples) -> tuple[Thread, Helpers]:
+        """A thread for a program on a frame, and the helpers that it calls."""
+        memory = Memory(buffer, self.registers.get("IFINDEX", ingress), self.map_memory, self.atomic_sizes)
         helpers = Helpers(cpu, buffer, self.maps, self.helpers, samples)
-        thread = Thread(self.code, memory, helpers.table, budget=self.registers["BUDGET"], trace=trace)
+        return Thread(self.code, memory, helpers.table, budget=self.registers["BUDGET"]), helpers
+
+    def execute(
+        self, ingress: int, entry: int, thread: Thread, helpers: Helpers, steps: bool = False
+    ) -> Generator[SharedAccess | Retired, None, Outcome]:
+        """Run the program at `entry` on what `prepare` prepared. Gives way before each shared access, and with `steps`
+        behind each instruction."""
         try:
-            verdict = (yield from thread.run(entry)) & 0xFFFFFFFF
+            verdict = (yield from thread.run(entry, steps=steps)) & 0xFFFFFFFF
         except Trap as trap:
             decided = outcome.aborted(trap.cause)
         else:
             ports = [self.registers.get("IFINDEX", port) for port in range(self.size.ports)]
             decided = outcome.decide(verdict, helpers.target, ingress, ports, self.size.ports)
         self.retired += thread.retired
-        return decided, thread.retired
+        return decided
 
     def release(self, ingress: int, decided: Outcome, frame: bytes) -> None:
         """A frame leaves: count its outcome, and the frame itself at its egress."""

@@ -2,7 +2,7 @@
 
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from bpfnic.host.device import (
     Traffic,
 )
 from bpfnic.host.driver import RegisterDevice
+from bpfnic.host.lockstep import NO_ADDRESS, NO_REGISTER, Event, Follower, Happening, Observe
 from bpfnic.sim.rtl import build
 from bpfnic.sim.rtl.simulation import Simulation
 from bpfnic.spec import registers
@@ -81,6 +82,9 @@ class RtlTransport:
     def close(self) -> None:
         self._simulation.close()
 
+    def follow(self, arrivals: Sequence[Arrival]) -> Follower:
+        raise BpfnicError("rtl can't follow another device instruction by instruction")
+
     def run(
         self,
         arrivals: Sequence[Arrival],
@@ -88,6 +92,7 @@ class RtlTransport:
         on_step: OnStep | None,
         replay: Recording | None,
         retirements: bool,
+        observe: Observe | None = None,
     ) -> Traffic:
         """As Device.run. Raises BpfnicError if the NIC stands still."""
         if replay is not None:
@@ -95,7 +100,7 @@ class RtlTransport:
         simulation = self._simulation
         clock_ns = self.read(_CLOCK_NS)
         simulation.set_clock_ns(clock_ns)
-        simulation.keep_steps(retirements)
+        simulation.keep_events(retirements or observe is not None, observed=observe is not None)
         for interface in range(self.config.interfaces):
             simulation.pace_ingress(interface, pacing.ingress_idle, seed=pacing.seed * 16 + interface + 1)
             simulation.pace_egress(interface, pacing.egress_stall, seed=pacing.seed * 16 + interface + 9)
@@ -104,15 +109,20 @@ class RtlTransport:
             clock = 0 if pacing.back_to_back else before.clock + 1 + arrival.time_ns // max(clock_ns, 1)
             simulation.offer(arrival.interface, arrival.data, clock, arrival.error | arrival.egress << 1)
         began, busy = time.perf_counter(), time.process_time()
-        while not simulation.run(SLICE):
-            if on_step:
+        done = False
+        while not done:
+            done = simulation.run(SLICE)
+            if observe:
+                observe(simulation.events())
+                simulation.forget_events()
+            if on_step and not done:
                 now = simulation.counts()
                 on_step(Progress(now.ended - before.ended, len(arrivals), now.clock - before.clock))
         seconds, self.loop_seconds = time.perf_counter() - began, time.process_time() - busy
         collecting = gc.isenabled()
         gc.disable()  # a million fresh objects, none of them garbage: looking through them would take as long again
         try:
-            traffic = self._traffic(before.clock + 1, clock_ns)
+            traffic = self._traffic(before.clock + 1, clock_ns, observed=observe is not None)
         finally:
             if collecting:
                 gc.enable()
@@ -120,13 +130,13 @@ class RtlTransport:
         traffic.clocks, traffic.instructions = after.clock - before.clock, after.retired - before.retired
         traffic.seconds = seconds
         if retirements:
-            traffic.retirements = _retirements(simulation.steps())
+            traffic.retirements = _retirements(simulation.events())
         simulation.forget()
         if on_step:
             on_step(Progress(len(arrivals), len(arrivals), traffic.clocks))
         return traffic
 
-    def _traffic(self, start: int, clock_ns: int) -> Traffic:
+    def _traffic(self, start: int, clock_ns: int, observed: bool) -> Traffic:
         simulation = self._simulation
         records, data = simulation.packets(), simulation.data()
         samples: list[list[int]] = [[] for _ in records]
@@ -153,24 +163,23 @@ class RtlTransport:
             executions.append(execution)
         departures.sort(key=lambda departure: departure.clock)
         recording = Recording(executions, [access.packet for access in simulation.shared()])
-        return Traffic(packets, departures, recording=recording)
+        return Traffic(packets, departures, recording=None if observed else recording)
 
 
-def _retirements(steps) -> list[Retirement]:
+def _retirements(events: Iterable[tuple]) -> list[Retirement]:
     """Retired instructions in their order; values that came later are filled in, and what trapped later is left out."""
     listed: list[Retirement | None] = []
     pending: dict[int, int] = {}  # CPU: place in the list
-    for step in steps:
-        register, value = (step.reg, step.value) if step.write else (None, 0)
-        if step.kind == 1:
-            place = pending.pop(step.cpu)
+    for event in map(Event._make, events):
+        register, value = (None, 0) if event.register == NO_REGISTER else (event.register, event.value)
+        if event.kind == Happening.RESULT:
+            place = pending.pop(event.cpu)
             listed[place] = listed[place]._replace(register=register, value=value)
-            continue
-        if step.kind == 2:
-            listed[pending.pop(step.cpu)] = None
-            continue
-        if step.pending:
-            pending[step.cpu] = len(listed)
-        address = step.address if step.memory else None
-        listed.append(Retirement(step.packet, step.pc, step.next_pc, register, value, address))
+        elif event.kind == Happening.ENDED and event.cpu in pending:
+            listed[pending.pop(event.cpu)] = None
+        elif event.kind in (Happening.RETIRED, Happening.PENDING):
+            if event.kind == Happening.PENDING:
+                pending[event.cpu] = len(listed)
+            address = None if event.address == NO_ADDRESS else event.address
+            listed.append(Retirement(event.packet, event.pc, event.next_pc, register, value, address))
     return [retirement for retirement in listed if retirement]

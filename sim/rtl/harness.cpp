@@ -85,7 +85,7 @@ struct nic {
     uint64_t watchdog = 1 << 20, last_work = 0;
     uint64_t time = 0; // ns, for waves
     uint32_t clock_ns = 8;
-    bool keep_steps = false, broken = false;
+    bool keep_events = false, observed = false, broken = false;
     std::string error;
 
     struct { // one AXI4-Lite access
@@ -106,7 +106,7 @@ struct nic {
     std::vector<uint8_t> bytes_in, bytes_out;
     std::vector<nic_sample> samples;
     std::vector<nic_shared> shared;
-    std::vector<nic_step> steps;
+    std::vector<nic_event> events;
 
     nic() {
         for (uint32_t &packet : running) packet = NONE;
@@ -245,6 +245,7 @@ struct nic {
         packet.ran = 1;
         packet.cpu = cpu;
         last_work = clock;
+        if (keep_events) event(EVENT_BEGAN, index, cpu).pc = packet.entry;
     }
 
     void sample_finish(uint32_t core) {
@@ -256,11 +257,14 @@ struct nic {
         packets[index].verdict = finish_verdict(top, core);
         packets[index].trapped = finish_cause(top, core) != 0;
         last_work = clock;
+        if (keep_events) {
+            nic_event &ended = event(EVENT_ENDED, index, cpu);
+            ended.value = packets[index].verdict, ended.cause = finish_cause(top, core);
+        }
         if (!unfinished[cpu]) return;
         // A helper's call that trapped after all did not retire.
         unfinished[cpu] = false;
         retired--, packets[index].instructions--;
-        if (keep_steps) step_of(index, cpu, 2);
     }
 
     void sample_release() {
@@ -292,39 +296,38 @@ struct nic {
         if (index == NONE) return;
         packets[index].instructions++;
         unfinished[cpu] = retire_pending(top, core);
-        bool sampled = retire_sampled(top, core);
-        if (sampled) samples.push_back({uint64_t(retire_value(top, core)), index});
-        if (!keep_steps) return;
-        nic_step &step = step_of(index, cpu, 0);
-        step.sampled = sampled;
+        if (retire_sampled(top, core) && !observed) samples.push_back({uint64_t(retire_value(top, core)), index});
+        if (!keep_events) return;
+        nic_event &step = event(unfinished[cpu] ? EVENT_PENDING : EVENT_RETIRED, index, cpu);
         step.pc = retire_pc(top, core), step.next_pc = retire_next_pc(top, core);
-        step.pending = retire_pending(top, core);
-        step.write = retire_write(top, core);
-        step.reg = retire_register(top, core), step.value = retire_value(top, core);
-        step.memory = retire_memory(top, core), step.address = retire_address(top, core);
+        if (retire_write(top, core)) step.reg = retire_register(top, core);
+        step.value = retire_value(top, core);
+        if (retire_memory(top, core)) step.address = retire_address(top, core);
     }
 
-    nic_step &step_of(uint32_t index, uint32_t cpu, uint8_t kind) {
-        nic_step &step = steps.emplace_back();
-        step.clock = clock, step.packet = index, step.cpu = cpu, step.kind = kind;
-        return step;
+    nic_event &event(uint8_t kind, uint32_t index, uint32_t cpu) {
+        nic_event &happened = events.emplace_back();
+        happened.clock = clock, happened.packet = index, happened.cpu = cpu, happened.kind = kind;
+        happened.address = -1, happened.reg = NO_REGISTER;
+        return happened;
     }
 
     void sample_shared(uint32_t bank) {
         uint32_t core = shared_requester(top, bank), cpu = core * THREADS + shared_tag(top, bank) % THREADS;
         if (core >= CORES) return; // the host's
         uint32_t index = on_thread(cpu, "a shared access");
-        shared.push_back({clock, index, uint8_t(cpu), uint8_t(bank)});
+        if (!observed) shared.push_back({clock, index, uint8_t(cpu), uint8_t(bank)});
+        if (keep_events && index != NONE) event(EVENT_SHARED, index, cpu);
     }
 
     void sample_result(uint32_t core) {
         uint32_t cpu = core * THREADS + result_thread(top, core);
         uint32_t index = on_thread(cpu, "a result");
         unfinished[cpu] = false;
-        if (!keep_steps) return;
-        nic_step &step = step_of(index, cpu, 1);
-        step.write = result_write(top, core);
-        step.reg = result_register(top, core), step.value = result_value(top, core);
+        if (!keep_events || index == NONE) return;
+        nic_event &result = event(EVENT_RESULT, index, cpu);
+        if (result_write(top, core)) result.reg = result_register(top, core);
+        result.value = result_value(top, core);
     }
 
     void sample() {
@@ -489,7 +492,7 @@ struct nic {
             in.accepted.clear();
         }
         packets.clear(), sources.clear(), bytes_in.clear(), bytes_out.clear();
-        samples.clear(), shared.clear(), steps.clear();
+        samples.clear(), shared.clear(), events.clear();
     }
 };
 
@@ -524,7 +527,7 @@ void nic_close(nic *n) {
 
 void nic_clock_ns(nic *n, uint32_t nanoseconds) { n->clock_ns = nanoseconds; }
 void nic_watchdog(nic *n, uint64_t clocks) { n->watchdog = clocks; }
-void nic_keep_steps(nic *n, int keep) { n->keep_steps = keep; }
+void nic_keep_events(nic *n, int keep, int observed) { n->keep_events = keep, n->observed = observed; }
 
 void nic_pace_ingress(nic *n, uint32_t interface, uint32_t percent, uint32_t every, uint64_t seed) {
     n->ingress[interface].pace = Pace{percent, every, 0, seed | 1};
@@ -557,7 +560,8 @@ uint64_t nic_packets(nic *n, const nic_packet **first) { return *first = n->pack
 uint64_t nic_data(nic *n, const uint8_t **first) { return *first = n->bytes_out.data(), n->bytes_out.size(); }
 uint64_t nic_samples(nic *n, const nic_sample **first) { return *first = n->samples.data(), n->samples.size(); }
 uint64_t nic_shared_accesses(nic *n, const nic_shared **first) { return *first = n->shared.data(), n->shared.size(); }
-uint64_t nic_steps(nic *n, const nic_step **first) { return *first = n->steps.data(), n->steps.size(); }
+uint64_t nic_events(nic *n, const nic_event **first) { return *first = n->events.data(), n->events.size(); }
+void nic_forget_events(nic *n) { n->events.clear(); }
 void nic_forget(nic *n) { n->forget(); }
 
 } // extern "C"

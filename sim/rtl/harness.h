@@ -42,21 +42,22 @@ typedef struct {
     uint8_t bank;
 } nic_shared;
 
+// host/lockstep.py Event says what each field means in each kind of event.
 typedef struct {
     uint64_t clock;
     uint64_t value;
+    int64_t address;  // -1: none
     uint32_t packet;  // index in nic_packets
     uint32_t pc;      // slot
     uint32_t next_pc;
-    uint32_t address; // of the memory access, if memory
+    uint8_t kind;     // EVENT_*
     uint8_t cpu;
-    uint8_t kind;     // 0: retired, 1: result of an instruction that retired before, 2: it trapped after all
-    uint8_t write;
-    uint8_t reg;
-    uint8_t pending;
-    uint8_t sampled;
-    uint8_t memory;
-} nic_step;
+    uint8_t reg;      // NO_REGISTER: none
+    uint8_t cause;
+} nic_event;
+
+enum { EVENT_RETIRED, EVENT_PENDING, EVENT_RESULT, EVENT_SHARED, EVENT_BEGAN, EVENT_ENDED };
+enum { NO_REGISTER = 255 };
 
 typedef struct {
     uint64_t clock;     // the last clock
@@ -76,7 +77,8 @@ nic *nic_open(const char *waves); // waves: path of an FST file, or NULL; NULL i
 void nic_close(nic *);
 void nic_clock_ns(nic *, uint32_t nanoseconds); // what register CLOCK_NS holds
 void nic_watchdog(nic *, uint64_t clocks);
-void nic_keep_steps(nic *, int keep); // record nic_step
+// keep: record nic_event. observed: somebody takes them as they come, so that nic_sample and nic_shared are not needed.
+void nic_keep_events(nic *, int keep, int observed);
 // percent: chance that a clock is idle; every: each every-th clock is idle, 0 for none
 void nic_pace_ingress(nic *, uint32_t interface, uint32_t percent, uint32_t every, uint64_t seed);
 void nic_pace_egress(nic *, uint32_t interface, uint32_t percent, uint32_t every, uint64_t seed);
@@ -94,5 +96,6 @@ uint64_t nic_packets(nic *, const nic_packet **);
 uint64_t nic_data(nic *, const uint8_t **);
 uint64_t nic_samples(nic *, const nic_sample **);
 uint64_t nic_shared_accesses(nic *, const nic_shared **);
-uint64_t nic_steps(nic *, const nic_step **);
+uint64_t nic_events(nic *, const nic_event **);
+void nic_forget_events(nic *);
 void nic_forget(nic *); // drops all records; only after NIC_DONE

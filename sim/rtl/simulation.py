@@ -1,5 +1,7 @@
 """The compiled NIC as a Python object: a thin layer over harness.h."""
 
+import struct
+from collections.abc import Iterator
 from functools import cache as once
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import cffi
 from bpfnic.spec.errors import BpfnicError
 
 HEADER = Path(__file__).with_name("harness.h")
+_EVENT = struct.Struct("=QQqIIIBBBB")  # nic_event
 
 
 @once
@@ -73,9 +76,10 @@ class Simulation:
         """Clocks without any movement after which a run is given up."""
         self._library.nic_watchdog(self._nic, clocks)
 
-    def keep_steps(self, keep: bool) -> None:
-        """Whether to record every retired instruction."""
-        self._library.nic_keep_steps(self._nic, keep)
+    def keep_events(self, keep: bool, observed: bool = False) -> None:
+        """Whether to record what happens instruction by instruction. observed: `events` are taken while the NIC runs,
+        and `samples` and `shared` are not recorded."""
+        self._library.nic_keep_events(self._nic, keep, observed)
 
     def pace_ingress(self, interface: int, percent: int = 0, every: int = 0, seed: int = 1) -> None:
         """Clocks in which a source is idle: at random, `percent` of them, and each `every`-th."""
@@ -126,9 +130,16 @@ class Simulation:
         """nic_shared: accesses to map memory, in the order of their serial numbers."""
         return self._array("nic_shared", self._library.nic_shared_accesses)
 
-    def steps(self):
-        """nic_step: retired instructions, where kept."""
-        return self._array("nic_step", self._library.nic_steps)
+    def events(self) -> Iterator[tuple]:
+        """What happened since `forget_events`, where kept: tuples of the fields of host.lockstep.Event. To be used up
+        before the NIC runs on."""
+        first = self._ffi.new("const nic_event **")
+        length = self._library.nic_events(self._nic, first)
+        return _EVENT.iter_unpack(self._ffi.buffer(first[0], length * _EVENT.size)) if length else iter(())
+
+    def forget_events(self) -> None:
+        """Drop the events alone."""
+        self._library.nic_forget_events(self._nic)
 
     def forget(self) -> None:
         """Drop all records. Only when the last run was done."""

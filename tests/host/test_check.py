@@ -150,8 +150,8 @@ def test_an_access_more_than_recorded_is_found(job):
     """The jump over the shared addition is taken where it should not be: the replay can't follow."""
 
     class SkipsTheAddition(Faulty):
-        def run(self, arrivals, pacing, on_step, replay, retirements):
-            traffic = super().run(arrivals, pacing, on_step, replay, retirements)
+        def run(self, arrivals, *how):
+            traffic = super().run(arrivals, *how)
             traffic.recording.shared.pop()
             return traffic
 
@@ -189,8 +189,8 @@ LOSSY = Pacing(back_to_back=False, lossless=False)
 class Loses(Faulty):
     """Has no buffer for packet 1 and no place in the queue for packet 3, and counts both."""
 
-    def run(self, arrivals, pacing, on_step, replay, retirements):
-        kept = super().run([arrivals[0], *arrivals[2:]], pacing, on_step, replay, retirements)
+    def run(self, arrivals, *how):
+        kept = super().run([arrivals[0], *arrivals[2:]], *how)
         where = [0, 2, 3]
         packets = [PacketResult(False)] * len(arrivals)
         for number, packet in zip(where, kept.packets, strict=True):

@@ -1,0 +1,234 @@
+"""The golden NIC goes along with a device: each of its threads does an instruction when the device's did, and a shared
+access when the device's was granted. See host/lockstep.py for the contract."""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from bpfnic.host.device import Arrival
+from bpfnic.host.lockstep import NO_ADDRESS, NO_REGISTER, PAST, Difference, Happening, Parted, State, Step
+from bpfnic.sim.golden.interpreter import Memory, Retired, SharedAccess, Trap
+from bpfnic.sim.golden.memory import Buffer
+from bpfnic.sim.golden.nic import GoldenNic
+from bpfnic.sim.golden.outcome import Outcome
+from bpfnic.spec.assembly import disassemble
+from bpfnic.spec.causes import Cause
+from bpfnic.spec.instruction import Instruction
+
+Found = SharedAccess | Retired | Outcome
+"""Where a thread stands: before an access, behind an instruction, or behind its end."""
+
+RETIRED, PENDING, RESULT, SHARED, BEGAN, ENDED = (int(kind) for kind in Happening)
+
+
+class Ended(NamedTuple):
+    """What a program came to."""
+
+    cpu: int
+    outcome: Outcome
+    frame: bytes
+    instructions: int
+
+
+class Lockstep:
+    """Compares a device, event by event. `ended` by number of the arrival."""
+
+    def __init__(self, nic: GoldenNic, arrivals: Sequence[Arrival]):
+        self.nic = nic
+        self.arrivals = arrivals
+        self.ended: dict[int, Ended] = {}
+        self._running: dict[int, _Program] = {}  # by CPU
+
+    def see(self, events: Iterable[tuple]) -> None:
+        """As Follower.see. Raises Parted."""
+        running = self._running
+        for event in events:
+            kind, cpu = event[6], event[7]
+            if kind == RETIRED:
+                running[cpu].retire(event)
+            elif kind == SHARED:
+                running[cpu].share(event)
+            elif kind == PENDING:
+                running[cpu].pending = event
+            elif kind == RESULT:
+                running[cpu].finish(event)
+            elif kind == BEGAN:
+                running[cpu] = _Program(self.nic, self.arrivals[event[3]], event)
+            else:
+                self.ended[event[3]] = running.pop(cpu).end(event)
+
+
+class _Program:
+    """One packet's program: the reference's thread, which is as far as the device's, or a part of an instruction
+    further (it has made the shared accesses that the device made)."""
+
+    def __init__(self, nic: GoldenNic, arrival: Arrival, began: tuple):
+        _, _, _, self.packet, self.entry, _, _, self.cpu, _, _ = began
+        self.nic = nic
+        ingress = arrival.interface
+        self.buffer = Buffer(arrival.data, nic.size.buffer_bytes)
+        self.thread, helpers = nic.prepare(ingress, self.buffer, self.cpu, self)
+        self.program = nic.execute(ingress, self.entry, self.thread, helpers, steps=True)
+        self.slot_mask = (1 << (nic.size.program_slots - 1).bit_length()) - 1  # what a device shows of a slot
+        self.found: Found | None = None  # where the thread stands, if further
+        self.before: list[int] = []  # registers before the instruction
+        self.pending: tuple | None = None
+        self.sample = 0
+        self.past: deque[tuple[tuple, Retired]] = deque(maxlen=PAST - 1)
+
+    # -- what no program can compute is what the device says --
+
+    def clock(self) -> int:
+        return self.sample
+
+    def random(self) -> int:
+        return self.sample & 0xFFFFFFFF
+
+    # -- events --
+
+    def share(self, event: tuple) -> None:
+        """The device was granted a shared access: make it."""
+        access = self.found or self._begin()
+        if type(access) is not SharedAccess:
+            raise self._parted(event, "access to map memory", "makes one", self._does(access))
+        self._proceed()
+
+    def retire(self, event: tuple) -> None:
+        """The device retired an instruction: do it, and compare."""
+        _, value, address, _, pc, next_pc, _, _, register, _ = event
+        self.sample = value
+        found = self.found or self._begin()
+        if type(found) is not Retired:
+            raise self._parted(event, "instruction", "retires it", self._does(found))
+        self.found = None
+        at, _, written, result, accessed, onward, stored = found
+        if pc != at:
+            raise self._parted(event, "pc", self._slot(pc), self._slot(at), found)
+        if written is None:
+            if register != NO_REGISTER:
+                raise self._parted(event, f"r{register}", f"{value:#x}", "does not write it", found)
+        elif register != written:
+            actual = "writes no register" if register == NO_REGISTER else f"writes r{register} = {value:#x}"
+            raise self._parted(event, "register", actual, f"writes r{written} = {result:#x}", found)
+        elif value != result:
+            raise self._parted(event, f"r{written}", f"{value:#x}", f"{result:#x}", found)
+        if accessed is not None:
+            if address != accessed:
+                actual = "none" if address == NO_ADDRESS else f"{address:#x}"
+                raise self._parted(event, "address", actual, f"{accessed:#x}", found)
+            if stored is not None:
+                self._compare_store(event, found, stored)
+        if onward is not None and next_pc != onward & self.slot_mask:
+            raise self._parted(event, "next pc", self._slot(next_pc), self._slot(onward), found)
+        self.past.append((event, found))
+
+    def finish(self, event: tuple) -> None:
+        """The result of an instruction that was pending."""
+        assert self.pending is not None, "a result of nothing"
+        clock, value, address, packet, pc, next_pc, _, cpu, _, _ = self.pending
+        register = event[8]
+        self.pending = None
+        self.retire((clock, event[1] if register != NO_REGISTER else value, address, packet, pc, next_pc, RESULT, cpu,
+                     register, 0))  # fmt: skip
+
+    def end(self, event: tuple) -> Ended:
+        """The device's program ended."""
+        found = self.found or self._begin()
+        verdict, cause = event[1], Cause(event[9])
+        if type(found) is not Outcome or (found.verdict is None) is (cause is Cause.NONE):
+            raise self._parted(event, "end", _ending(None if cause else verdict, cause), self._does(found))
+        if found.verdict is None and found.cause is not cause:
+            raise self._parted(event, "cause", cause.name, found.cause.name)
+        if found.verdict is not None and found.verdict != verdict:
+            raise self._parted(event, "verdict", f"{verdict:#x}", f"{found.verdict:#x}")
+        return Ended(self.cpu, found, self.buffer.frame, self.thread.retired)
+
+    # -- the reference's thread --
+
+    def _begin(self) -> Found:
+        """Do the next instruction, up to its first shared access or to its end."""
+        self.before = self.thread.registers[:]
+        return self._proceed()
+
+    def _proceed(self) -> Found:
+        try:
+            self.found = next(self.program)
+        except StopIteration as end:
+            self.found = end.value
+        return self.found
+
+    def _compare_store(self, event: tuple, found: Retired, stored: bytes) -> None:
+        """What was stored; of an access that crosses a row of map memory the device shows the second part."""
+        shown = last_part(self.thread.memory, found)
+        first = len(stored) - len(shown)
+        actual, expected = event[1] & (1 << 8 * len(shown)) - 1, int.from_bytes(shown, "little")
+        if actual != expected:
+            what = f"stored, byte {first} and on" if first else "stored"
+            raise self._parted(event, what, f"{actual:#x}", f"{expected:#x}", found)
+
+    # -- the difference --
+
+    def _slot(self, slot: int) -> str:
+        return f"instruction {slot - self.entry}"
+
+    def _does(self, found: Found) -> str:
+        match found:
+            case SharedAccess(operation, address, size):
+                return f"makes an access to map memory ({operation.name}, {size} bytes at {address:#x})"
+            case Retired():
+                return f"retires {self._slot(found.pc)}: {disassemble(found.instruction)}"
+            case Outcome():
+                return _ending(found.verdict, found.cause)
+
+    def _parted(
+        self, event: tuple, what: str, actual: str, expected: str, retired: Retired | None = None
+    ) -> Parted:
+        clock, value, _, _, at, next_pc, kind, _, register, _ = event
+        thread = self.thread
+        ours, theirs = list(thread.registers), thread.registers
+        if retired is not None and retired.register is not None:
+            ours[retired.register] = self.before[retired.register]
+        retires = kind in (RETIRED, RESULT)
+        if retires and register != NO_REGISTER:
+            ours[register] = value
+        goes_to = {RETIRED: next_pc, RESULT: next_pc, ENDED: None}.get(kind, thread.pc)
+        onward = None if isinstance(self.found, Outcome) else thread.pc
+        if retired is not None:
+            onward = retired.next_pc
+            goes_to = None if onward is None and at == retired.pc else next_pc
+        return Parted(
+            Difference(
+                what=what,
+                actual=actual,
+                expected=expected,
+                packet=self.packet,
+                cpu=self.cpu,
+                clock=clock,
+                number=thread.retired - (retired is not None),
+                entry=self.entry,
+                pc=thread.pc,
+                instruction=self._instruction(thread.pc),
+                actual_state=State(tuple(ours), goes_to, thread.depth),
+                expected_state=State(tuple(theirs), onward, thread.depth),
+                past=tuple(
+                    Step(done[0], model.pc, model.instruction, done[8], done[1], done[2]) for done, model in self.past
+                ),
+            )
+        )
+
+    def _instruction(self, pc: int) -> Instruction | None:
+        try:
+            return self.nic.code.step(pc).instruction
+        except Trap:
+            return None
+
+
+def _ending(verdict: int | None, cause: Cause) -> str:
+    return f"ends the program with {cause.name}" if verdict is None else f"has ended the program with {verdict:#x}"
+
+
+def last_part(memory: Memory, store: Retired) -> bytes:
+    """What a device shows of a store: the bytes stored, or of those that cross a row of map memory the second part."""
+    assert store.address is not None and store.stored is not None
+    parts = memory.shared_parts(store.address, len(store.stored))
+    return store.stored[parts[0] :] if len(parts) > 1 else store.stored
