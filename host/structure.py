@@ -104,7 +104,8 @@ def _check_one(
     if row.operation is Operation.CALL_BTF and instruction.imm != ABSENT:
         raise BpfnicError("the device has no kernel function to call")
     if not limits.executes(row):
-        raise BpfnicError(f"the device does not execute {row.name} (conformance group {row.group.value})")
+        kind = "extension" if row.group in isa.EXTENSIONS else "conformance group"
+        raise BpfnicError(f"the device does not execute {row.name} ({kind} {row.group.value})")
 
 
 def jump_target(slot: int, row: Row, instruction: Instruction) -> int | None:
