@@ -9,9 +9,11 @@ from bpfnic.host.check import Difference, Evidence
 from bpfnic.host.device import Arrival, DeviceOptions, OnStep, Pacing, Retirement, Traffic
 from bpfnic.host.nic import Nic, interface_name
 from bpfnic.host.object import Object, Program
+from bpfnic.host.registermaps import RegisterProgram
 from bpfnic.spec import addresses, helpers
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.isa import Operation, find
+from bpfnic.spec.maps import MapType
 
 REFERENCE = "golden"
 _NOT_COMPUTED = frozenset(
@@ -50,10 +52,11 @@ class Bench:
         """Compare what `run` gave with the reference: `reference`, `equal`, and if that is false `packet` (its number
         or None), `difference` and `trace`, lines that say where it began."""
         if actual.traffic.recording is None:
-            self._refuse_what_was_not_recorded(actual.device)
             # One after the other is one CPU; a buffer as large as the kernel's.
             options = replace(self.options, cores=1, threads=1, buffer_bytes=4096)
             with self._device(REFERENCE, options) as card:
+                for held in card.programs.values():
+                    self._refuse_what_was_not_recorded(held.loaded.program, actual.device)
                 expected = _evidence(card, card.run(self.arrivals, self.pacing))
             return self._verdict(check.compare_with_kernel(actual, expected), actual, [])
         room = actual.capabilities.buffer_bytes - addresses.HEADROOM
@@ -70,14 +73,24 @@ class Bench:
                 card.device.set_ifindex(port, self.ifindex(port))
             loaded = card.load(self.obj, self.name)
             for entries in self.entries:
+                self._load_what_is_named(card, entries)
                 if unused := [name for name in entries if name not in card.maps]:
                     raise BpfnicError(f"program {loaded.name} does not use map {unused[0]!r}")
-                rules.apply(entries, {name: held.device_map for name, held in card.maps.items()})
+                maps = {name: held.device_map for name, held in card.maps.items()}
+                rules.apply(entries, maps, lambda name: card.programs[name].loaded)
             loaded.attach()
         except BaseException:
             card.close()
             raise
         return card
+
+    def _load_what_is_named(self, card: Nic, entries: rules.Rules) -> None:
+        """The programs that rules put into a PROG_ARRAY; they may bring maps that the same rules fill."""
+        for map_name, values in entries.items():
+            if self.obj.maps[map_name].type is MapType.PROG_ARRAY:
+                for name in dict.fromkeys(value.decode() for _, (value,), _ in values):
+                    if name not in card.programs:
+                        card.load(self.obj, name)
 
     def _replay(self, traffic: Traffic, numbers: Sequence[int], retirements: bool) -> Evidence:
         assert traffic.recording
@@ -87,13 +100,13 @@ class Bench:
             run = card.run(offered, self.pacing, replay=recording, retirements=retirements)
             return _evidence(card, run)
 
-    def _refuse_what_was_not_recorded(self, device: str) -> None:
-        for slot, instruction in enumerate(self.program.instructions):
+    def _refuse_what_was_not_recorded(self, program: Program, device: str) -> None:
+        for slot, instruction in enumerate(program.instructions):
             if instruction is None or find(instruction).operation is not Operation.CALL_HELPER:
                 continue
             if instruction.imm in _NOT_COMPUTED:
                 name = helpers.find(instruction.imm).name
-                where = f"{listing.instruction(self.program, slot)} {listing.source(self.program, slot)}".rstrip()
+                where = f"{listing.instruction(program, slot)} {listing.source(program, slot)}".rstrip()
                 raise BpfnicError(f"--check: {device} doesn't record what bpf_{name} returns ({where})")
 
     def _verdict(self, difference: Difference | None, actual: Evidence, trace: Sequence[str]) -> dict[str, Any]:
@@ -116,35 +129,51 @@ class Bench:
         """Lines that say at which instruction the two parted: both run once more, with every instruction listed."""
         with self._device(self.backend, replace(self.options, waves=None)) as card:
             again = card.run(self.arrivals, self.pacing, retirements=True)
-            executions = again.recording.executions if again.recording else []
-            entry = next(execution.entry for execution in executions if execution is not None)
+            loaded = [held.loaded for held in card.programs.values()]
+            places = {each.entry: each.program for each in loaded if isinstance(each, RegisterProgram)}
         expected = self._replay(again, numbers, retirements=True).traffic
         theirs = [one._replace(arrival=numbers[one.arrival]) for one in expected.retirements or []]
         pair = check.where_it_began(difference, again.retirements or [], theirs, numbers)
         if pair is None:
             return ["every instruction did the same on both: the difference is outside the program"]
-        return self._parting(*pair, entry)
+        return self._parting(*pair, places)
 
-    def _parting(self, ours: Retirement | None, theirs: Retirement | None, entry: int) -> list[str]:
+    def _parting(
+        self, ours: Retirement | None, theirs: Retirement | None, places: Mapping[int, Program]
+    ) -> list[str]:
+        """`places`: the loaded programs by their first slots."""
+
+        def place(pc: int) -> str:
+            entry, program = _around(pc, places)
+            return f"instruction {pc - entry}" + ("" if program is self.program else f" of program {program.name}")
+
         one = ours or theirs
         assert one
+        entry, program = _around(one.pc, places)
         slot = one.pc - entry
-        lines = [f"packet {one.arrival}, {listing.instruction(self.program, slot)}"]
-        if source := listing.source(self.program, slot):
+        name = "" if program is self.program else f"program {program.name}, "
+        lines = [f"packet {one.arrival}, {name}{listing.instruction(program, slot)}"]
+        if source := listing.source(program, slot):
             lines.append(source)
         if ours is None or theirs is None:
             stopped, went = (self.backend, REFERENCE) if ours is None else (REFERENCE, self.backend)
             return [*lines, f"{stopped} ended before it, {went} executed it"]
         if ours.pc != theirs.pc:
-            return [*lines, f"{self.backend} is here, {REFERENCE} at instruction {theirs.pc - entry}"]
+            return [*lines, f"{self.backend} is here, {REFERENCE} at {place(theirs.pc)}"]
         sides = ((self.backend, ours), (REFERENCE, theirs))
         if (ours.register, ours.value) != (theirs.register, theirs.value):
             lines += [f"{name}: {_written(one)}" for name, one in sides]
         if None not in (ours.address, theirs.address) and ours.address != theirs.address:
             lines += [f"{name}: address {_hexadecimal(one.address)}" for name, one in sides]
         if ours.next_pc != theirs.next_pc:
-            lines += [f"{name}: goes on at instruction {one.next_pc - entry}" for name, one in sides]
+            lines += [f"{name}: goes on at {place(one.next_pc)}" for name, one in sides]
         return lines
+
+
+def _around(pc: int, places: Mapping[int, Program]) -> tuple[int, Program]:
+    """First slot of the program that a slot is in, and the program."""
+    entry = max((entry for entry in places if entry <= pc), default=min(places))
+    return entry, places[entry]
 
 
 def _written(one: Retirement) -> str:

@@ -259,7 +259,7 @@ class Device(ABC):
     @abstractmethod
     def unload(self, loaded: LoadedProgram) -> None:
         """Free its program memory, once the last packet that uses it has left. Raises BpfnicError while it is
-        attached."""
+        attached, or in a map."""
 
     @abstractmethod
     def attach(self, interface: int, loaded: LoadedProgram | None) -> None:

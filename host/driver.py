@@ -23,6 +23,7 @@ from bpfnic.host.device import (
 from bpfnic.host.image import device_image
 from bpfnic.host.lockstep import Follower, Observe
 from bpfnic.host.object import DeviceAddresses
+from bpfnic.host.programarray import admit, admitted, refuse_if_held
 from bpfnic.host.regions import Grace, Regions
 from bpfnic.host.registermaps import (
     ALIGN,
@@ -33,6 +34,8 @@ from bpfnic.host.registermaps import (
     RegisterArray,
     RegisterHash,
     RegisterMap,
+    RegisterProgram,
+    RegisterProgramArray,
     copy_bytes,
     stride,
 )
@@ -41,7 +44,7 @@ from bpfnic.spec import engine, registers
 from bpfnic.spec.addresses import MAP_VALUES, map_handle
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import Instruction, encode
-from bpfnic.spec.maps import PER_CPU, MapType
+from bpfnic.spec.maps import PER_CPU, PROGRAM_BYTES, MapType
 from bpfnic.spec.programs import ProgramType
 
 if TYPE_CHECKING:
@@ -50,16 +53,7 @@ if TYPE_CHECKING:
 _ENGINES = ("barrel",)
 _WIDE = ("CLOCKS", "RETIRED")  # counters of 64 bits, low word first
 VALUE_BYTES = 4096  # longest value that a descriptor holds
-
-
-class RegisterProgram(LoadedProgram):
-    """A program in the slot store: `slots` slots from `entry` on."""
-
-    def __init__(self, program: "Program", entry: int, slots: int, maps: frozenset[RegisterMap]):
-        self.program = program
-        self.entry = entry
-        self.slots = slots
-        self.maps = maps
+_KINDS = {MapType.PROG_ARRAY: RegisterProgramArray} | dict.fromkeys(KEYED, RegisterHash)  # others: RegisterArray
 
 
 class RegisterDevice(Device):
@@ -155,7 +149,7 @@ class RegisterDevice(Device):
             except BpfnicError:
                 self._values.free(base)
                 raise
-        kind = RegisterHash if definition.type in KEYED else RegisterArray
+        kind = _KINDS.get(definition.type, RegisterArray)
         device_map = kind(definition, self._transport, index, base, self.capabilities.cpus)
         device_map.clear()
         if index is not None:
@@ -170,6 +164,8 @@ class RegisterDevice(Device):
             raise BpfnicError(f"{name}: {self.name} does not have this map type; it has {has}")
         if definition.type in ARRAYS and definition.key_size != INDEX_BYTES:
             raise BpfnicError(f"{name}: an array's key has {INDEX_BYTES} bytes, not {definition.key_size}")
+        if definition.type is MapType.PROG_ARRAY and definition.value_size != PROGRAM_BYTES:
+            raise BpfnicError(f"{name}: a program takes {PROGRAM_BYTES} bytes, not {definition.value_size}")
         if not 1 <= definition.key_size <= LONGEST_KEY:
             raise BpfnicError(f"{name}: a key has 1 to {LONGEST_KEY} bytes, not {definition.key_size}")
         if not definition.max_entries:
@@ -215,6 +211,7 @@ class RegisterDevice(Device):
             device_map = maps[name]
             assert isinstance(device_map, RegisterMap) and device_map in self._maps
             used[name] = device_map
+        admit(program, used.values())
         linked = self._link(program, used)
         slots = len(linked)
         entry = self._allocate(self._slots, slots, 1, f"program {program.name} takes {slots} slots of {self.name}")
@@ -224,6 +221,7 @@ class RegisterDevice(Device):
             self._write("PROGRAM_DATA", int.from_bytes(code[i : i + 4], "little"))
         loaded = RegisterProgram(program, entry, slots, frozenset(used.values()))
         self._programs.append(loaded)
+        admitted(program, used.values())
         return loaded
 
     def _link(self, program: "Program", maps: Mapping[str, RegisterMap]) -> list[Instruction | None]:
@@ -241,6 +239,7 @@ class RegisterDevice(Device):
         assert isinstance(loaded, RegisterProgram) and loaded in self._programs
         if loaded in self._attached:
             raise BpfnicError(f"program {loaded.program.name} is attached to {self._interface_name(loaded)}")
+        refuse_if_held(loaded, self._maps)
         self._programs.remove(loaded)
         self._free_later(lambda: self._slots.free(loaded.entry))
 

@@ -5,7 +5,7 @@ section; `Globals` gives its variables by name, to be set before it is loaded.""
 
 import struct
 from collections.abc import Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bpfnic.host.btf import VOID, Btf, Kind
@@ -13,9 +13,11 @@ from bpfnic.host.elf import Elf, Section
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.maps import OF_MAPS, MapFlag, MapType
 
+PROG_ARRAY = MapType.PROG_ARRAY
 MAPS_SECTION = ".maps"
 LEGACY_SECTION = "maps"
 _MAP_MEMBERS = {"type", "max_entries", "map_flags", "key_size", "value_size", "pinning", "numa_node", "map_extra"}
+_POINTER_BYTES = 8
 LARGEST_SECTION = 1 << 30  # bytes of .bss and its kin; no NIC has as much, and a damaged file may say anything
 
 
@@ -25,7 +27,8 @@ class MapDefinition:
 
     Sizes in bytes. `key_type` and `value_type` are types in `btf`, 0 where the object doesn't say. `pinned`: the
     object asks for LIBBPF_PIN_BY_NAME. `inner`: what the values of a map of maps look like. `variables`: of a section
-    of global variables, whose content is to be put at key 0; such a map with MapFlag.RDONLY_PROG is frozen then."""
+    of global variables, whose content is to be put at key 0; such a map with MapFlag.RDONLY_PROG is frozen then.
+    `programs`: of a PROG_ARRAY, the programs of the object that are to be put into it, by name."""
 
     name: str
     type: MapType
@@ -39,25 +42,35 @@ class MapDefinition:
     pinned: bool = False
     inner: "MapDefinition | None" = None
     variables: "Globals | None" = None
+    programs: dict[int, str] = field(default_factory=dict)
 
     def format_key(self, data: bytes) -> Any:
         """A key as a Python value, by its BTF type; as hex bytes ("0a 00 00 00") where the object has none."""
-        return self._format(self.key_type, data)
+        return int.from_bytes(data, "little") if self.type is PROG_ARRAY else self._format(self.key_type, data)
 
     def format_value(self, data: bytes) -> Any:
-        """A value (of one CPU) as a Python value, in the same way; of a section of variables a dict by their names."""
+        """A value (of one CPU) as a Python value, in the same way; of a section of variables a dict by their names, of
+        a PROG_ARRAY a program's name."""
+        if self.type is PROG_ARRAY:
+            return data.decode()
         if self.variables is not None:
             return self.variables.read(data)
         return self._format(self.value_type, data)
 
     def parse_key(self, value: Any) -> bytes:
         """`key_size` bytes from what Btf.parse takes; without BTF from a number or hex bytes. Raises BpfnicError."""
+        if self.type is PROG_ARRAY and isinstance(value, str) and value.isdecimal():
+            value = int(value)  # whether its type is known or not
         return self._parse(self.key_type, value, self.key_size, f"map {self.name!r}: key")
 
     def parse_value(self, value: Any) -> bytes:
         """`value_size` bytes, in the same way; what a dict of variables doesn't name is as in the object."""
         if self.variables is not None and isinstance(value, Mapping):
             return self.variables.written(value)
+        if self.type is PROG_ARRAY:
+            if not isinstance(value, str):
+                raise BpfnicError(f"map {self.name!r}: value: {value!r} is no program's name")
+            return value.encode()
         return self._parse(self.value_type, value, self.value_size, f"map {self.name!r}: value")
 
     def _format(self, type: int, data: bytes) -> Any:
@@ -143,12 +156,25 @@ class Globals(MutableMapping[str, Any]):
         return len(self._variables)
 
 
+@dataclass(frozen=True)
+class InitialProgram:
+    """`.values = { [index] = (void *)&program }` of a map: where the program's first instruction is."""
+
+    map: str
+    index: int
+    symbol: str
+    section: int
+    offset: int
+
+
 class MapTable:
-    """All maps of an object: `definitions` by name, and which one stands at a place in a section."""
+    """All maps of an object: `definitions` by name, and which one stands at a place in a section. `initial`: what the
+    linker, which knows programs, is to put into their `programs`."""
 
     def __init__(self, elf: Elf, btf: Btf | None):
         self._elf, self._btf = elf, btf
         self.definitions: dict[str, MapDefinition] = {}
+        self.initial: list[InitialProgram] = []
         self._at: dict[tuple[int, int], str] = {}  # section number, byte offset
         self._global_sections: dict[int, str] = {}
         for section in elf.sections:
@@ -197,16 +223,28 @@ class MapTable:
         if self._btf is None or (datasec := self._btf.find(Kind.DATASEC, MAPS_SECTION)) is None:
             raise self._elf.refuse(f"section {section.name!r} needs BTF: compile with -g")
         places = {symbol.name: symbol.value for symbol in self._elf.symbols if symbol.section == section.number}
+        value_places: dict[str, int] = {}  # first byte of each map's values, from its own first byte
         for variable in datasec.parts:
             var = self._btf[variable.type]
             if var.name not in places:
                 raise self._refuse(section, var.name, "has no symbol")
             self._add(section, places[var.name], self._read_btf_map(section, var.name, var.target))
+            members = {member.name: member.offset // 8 for member in self._btf.resolve(var.target).parts}
+            if "values" in members:
+                value_places[var.name] = members["values"]
         for relocation in self._elf.relocations(section):
             names = [name for name, place in places.items() if place <= relocation.offset and name in self.definitions]
             name = max(names, key=places.__getitem__, default="?")
-            raise self._refuse(section, name, f"has initial values ({relocation.symbol.name!r} at offset "
-                               f"{relocation.offset}), which bpfnic can't set yet")  # fmt: skip
+            values = value_places.get(name)
+            if values is None or self.definitions[name].type is not PROG_ARRAY:
+                raise self._refuse(section, name, f"has initial values ({relocation.symbol.name!r} at offset "
+                                   f"{relocation.offset}), which bpfnic can set in a PROG_ARRAY alone")  # fmt: skip
+            index, rest = divmod(relocation.offset - places[name] - values, _POINTER_BYTES)
+            if rest or index < 0:
+                raise self._refuse(section, name, f"has a value at offset {relocation.offset}, between two places")
+            addend = int.from_bytes(section.data[relocation.offset :][:_POINTER_BYTES], "little")
+            symbol = relocation.symbol
+            self.initial.append(InitialProgram(name, index, symbol.name, symbol.section, symbol.value + addend))
 
     def _read_btf_map(self, section: Section, name: str, number: int) -> MapDefinition:
         assert self._btf

@@ -7,7 +7,7 @@ with bpfnic.Nic("rtl", threads=8) as nic:
     print(program.test_run(packet).action, nic.maps["tallies"][0])
 """
 
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from errno import ENOENT
 from importlib.metadata import entry_points
@@ -30,7 +30,8 @@ from bpfnic.host.device import (
 )
 from bpfnic.host.lockstep import Observe
 from bpfnic.host.maps import Globals, MapDefinition
-from bpfnic.host.object import Object, open_object
+from bpfnic.host.object import Object, Program, open_object
+from bpfnic.host.programarray import ProgramArray
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.programs import XdpAction
 
@@ -172,6 +173,25 @@ class NicMap(MutableMapping[Any, Any]):
         return sum(1 for _ in self.device_map.keys())
 
 
+class NicProgramArray(NicMap):
+    """A PROG_ARRAY on a NIC: its programs by index. A program may be put in, replaced and deleted while packets run:
+    each tail call sees one or the other."""
+
+    def __init__(self, device_map: ProgramArray, programs: Mapping[str, NicProgram]):
+        super().__init__(device_map)
+        self._array = device_map
+        self._loaded = programs
+
+    def __getitem__(self, key: Any) -> NicProgram:
+        name: str = super().__getitem__(key)
+        return self._loaded[name]
+
+    def __setitem__(self, key: Any, value: NicProgram) -> None:
+        if value not in self._loaded.values():
+            raise BpfnicError(f"map {self._definition.name!r}: {value!r} is no program loaded into this NIC")
+        self._array.set_program(self._definition.parse_key(key), value.loaded)
+
+
 class NicVariables(MutableMapping[str, Any]):
     """The global variables of one section (.data, .bss, .rodata) on a NIC, by name. Setting one writes the section
     back whole: do it while no traffic flows."""
@@ -205,13 +225,13 @@ class Nic:
     """A NIC with what was loaded into it.
 
     backend: "rtl", "golden", "linux" (see backends()). options, and `sizes` by name over them: fields of DeviceOptions
-    (threads, cores, map_bytes, …). `maps` by name: NicMap, or NicVariables for a section of variables; `programs` by
-    name. Raises BpfnicError where the backend can't be used, or doesn't come in that size."""
+    (threads, cores, map_bytes, …). `maps` by name: NicMap, NicProgramArray, or NicVariables for a section of
+    variables; `programs` by name. Raises BpfnicError where the backend can't be used, or doesn't come in that size."""
 
     def __init__(self, backend: str = "rtl", options: DeviceOptions = DeviceOptions(), **sizes: Any):
         self.device = open_device(backend, replace(options, **sizes))
         self.ports = self.device.capabilities.ports
-        self.maps: dict[str, NicMap | NicVariables] = {}
+        self.maps: dict[str, NicMap | NicProgramArray | NicVariables] = {}
         self.programs: dict[str, NicProgram] = {}
         self._attached: list[NicProgram | None] = [None] * (self.ports + 1)
         self._origin: dict[str, MapDefinition] = {}  # of each map, to share it among programs of one object
@@ -230,33 +250,62 @@ class Nic:
 
     def load(self, obj: Object, program: str | None = None) -> NicProgram:
         """Load a program of an object, with the maps it uses (those that another program of the same object brought are
-        shared) and global variables as they are set in the object. `program`: its name, where there are several.
-        Raises BpfnicError naming what can't be used; then the NIC is as it was."""
+        shared), the programs that the object puts into these maps, and global variables as they are set in the object.
+        `program`: its name, where there are several. Raises BpfnicError naming what can't be used; then the NIC is as
+        it was."""
         source = obj.program(program)
         if source.name in self.programs:
             raise BpfnicError(f"program {source.name} is loaded already")
         created: dict[str, DeviceMap] = {}
+        loaded: dict[str, LoadedProgram] = {}
         try:
-            for name in source.maps:
-                if name in self.maps and self._origin[name] is not obj.maps[name]:
-                    raise BpfnicError(f"map {name}: another object's map of that name is loaded")
-                if name not in self.maps:
-                    created[name] = create(self.device, obj.maps[name])
-            shared = {name: self.maps[name].device_map for name in source.maps if name in self.maps}
-            loaded = self.device.load(source, shared | created)
+            for each in self._missing(obj, source):
+                for name in each.maps:
+                    if name in self.maps and self._origin[name] is not obj.maps[name]:
+                        raise BpfnicError(f"map {name}: another object's map of that name is loaded")
+                    if name not in self.maps and name not in created:
+                        created[name] = create(self.device, obj.maps[name])
+                shared = {name: self.maps[name].device_map for name in each.maps if name in self.maps}
+                loaded[each.name] = self.device.load(each, shared | created)
+            fill(created.values(), {name: held.loaded for name, held in self.programs.items()} | loaded)
         except BaseException:
+            for device_map in created.values():
+                if isinstance(device_map, ProgramArray):
+                    device_map.clear_programs()
+            for each_loaded in loaded.values():
+                self.device.unload(each_loaded)
             for device_map in created.values():
                 self.device.destroy_map(device_map)
             raise
+        self.programs |= {name: NicProgram(self, each_loaded) for name, each_loaded in loaded.items()}
         for name, device_map in created.items():
             self._origin[name] = obj.maps[name]
-            is_variables = device_map.definition.variables is not None
-            self.maps[name] = NicVariables(device_map) if is_variables else NicMap(device_map)
-        self.programs[source.name] = NicProgram(self, loaded)
+            if isinstance(device_map, ProgramArray):
+                self.maps[name] = NicProgramArray(device_map, self.programs)
+            elif device_map.definition.variables is not None:
+                self.maps[name] = NicVariables(device_map)
+            else:
+                self.maps[name] = NicMap(device_map)
         return self.programs[source.name]
 
+    def _missing(self, obj: Object, source: Program) -> list[Program]:
+        """A program, and those that come with it: what the object puts into its maps and into theirs, and isn't loaded
+        yet."""
+        found = [source]
+        for each in found:
+            names = [name for used in each.maps if used not in self.maps for name in obj.maps[used].programs.values()]
+            for name in names:
+                target = obj.programs[name]
+                if name in self.programs:
+                    if self.programs[name].loaded.program is not target:
+                        raise BpfnicError(f"program {name}: another object's program of that name is loaded")
+                elif target not in found:
+                    found.append(target)
+        return found
+
     def unload(self, program: NicProgram) -> None:
-        """Take a program off, with the maps that no other program uses. Raises BpfnicError while it is attached."""
+        """Take a program off, with the maps that no other program uses. Raises BpfnicError while it is attached or in a
+        map of programs."""
         self.device.unload(program.loaded)
         del self.programs[program.name]
         still = {name for other in self.programs.values() for name in other.loaded.program.maps}
@@ -296,6 +345,19 @@ def create(device: Device, definition: MapDefinition) -> DeviceMap:
     if definition.variables is not None and any(definition.variables.content):
         device_map.update(_FIRST, [bytes(definition.variables.content)])
     return device_map
+
+
+def fill(maps: Iterable[DeviceMap], programs: Mapping[str, LoadedProgram]) -> None:
+    """Put into the PROG_ARRAYs among the maps what their object has there, from programs by name. Raises BpfnicError
+    naming the map and the index."""
+    for device_map in maps:
+        if isinstance(device_map, ProgramArray):
+            definition = device_map.definition
+            for index, name in definition.programs.items():
+                try:
+                    device_map.set_program(index.to_bytes(definition.key_size, "little"), programs[name])
+                except OSError as error:
+                    raise BpfnicError(f"map {definition.name!r}: program {name} at {index}: {error.strerror}") from None
 
 
 def interface_name(interface: int, ports: int) -> str:

@@ -18,7 +18,7 @@ from bpfnic.host.elf import Elf
 from bpfnic.host.link import Linked, Linker, Reference
 from bpfnic.host.maps import Globals, MapDefinition, MapTable, set_variable
 from bpfnic.spec.errors import BpfnicError
-from bpfnic.spec.instruction import Instruction
+from bpfnic.spec.instruction import SLOT_BYTES, Instruction
 from bpfnic.spec.programs import ProgramType
 
 _TEXT = ".text"  # functions that programs call, never programs
@@ -224,15 +224,21 @@ def _open(elf: Elf, program_type: ProgramType | None) -> Object:
     license = license_section.data.split(b"\0")[0].decode(errors="replace") if license_section else ""
     version = int.from_bytes(version_section.data[:4], "little") if version_section else 0
     programs: dict[str, Program] = {}
+    starts: dict[tuple[int, int], str] = {}  # section number, byte offset
     for number, unit in enumerate(linker.units):
         section = elf.sections[unit.section].name
         if section == _TEXT:
             continue
         name = unit.name if unit.name not in programs else f"{section}/{unit.name}"
+        starts[unit.section, unit.start * SLOT_BYTES] = name
         programs[name] = Program(name, section, program_type_of(section) or program_type, license, linker, number)
     if not programs:
         hint = 'a program stands in a section of its own, such as SEC("xdp")'
         raise elf.refuse(f"no programs: {hint}")
+    for value in maps.initial:
+        if (place := (value.section, value.offset)) not in starts:
+            raise elf.refuse(f"map {value.map!r}: at {value.index} is {value.symbol!r}, which is no program")
+        maps.definitions[value.map].programs[value.index] = starts[place]
     return Object(elf.path, programs, maps.definitions, license, version, btf)
 
 

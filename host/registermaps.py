@@ -8,22 +8,37 @@ two CPUs. The host writes exactly the bytes of a value, so what programs store b
 from collections.abc import Sequence
 from errno import E2BIG, EEXIST, EINVAL, ENOENT
 from os import strerror
+from typing import TYPE_CHECKING
 
-from bpfnic.host.device import DeviceMap, Transport
+from bpfnic.host.device import DeviceMap, LoadedProgram, Transport
 from bpfnic.host.maps import MapDefinition
-from bpfnic.spec.maps import PER_CPU, MapType, UpdateFlag
-from bpfnic.spec.registers import BY_NAME, MapCommand, command
+from bpfnic.host.programarray import ProgramArray
+from bpfnic.spec.maps import PER_CPU, PROGRAM_BYTES, MapType, UpdateFlag
+from bpfnic.spec.registers import BY_NAME, ENTRY_VALID, MapCommand, command
+
+if TYPE_CHECKING:
+    from bpfnic.host.object import Program
 
 ALIGN = 16
 INDEX_BYTES = 4  # an array's key
 LONGEST_KEY = 4 * BY_NAME["MAP_KEY"].count
-ARRAYS = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY})
+ARRAYS = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.PROG_ARRAY})
 KEYED = frozenset({MapType.HASH})
 """Types with keys of their own."""
 
 _ADDRESS = BY_NAME["MAP_ADDRESS"].offset
 _DATA = BY_NAME["MAP_DATA"].offset
 _WIDTH = BY_NAME["MAP_WIDTH"].offset
+
+
+class RegisterProgram(LoadedProgram):
+    """A program in the slot store: `slots` slots from `entry` on."""
+
+    def __init__(self, program: "Program", entry: int, slots: int, maps: "frozenset[RegisterMap]"):
+        self.program = program
+        self.entry = entry
+        self.slots = slots
+        self.maps = maps
 
 
 class MapMemory:
@@ -137,6 +152,15 @@ class RegisterArray(RegisterMap):
             i.to_bytes(INDEX_BYTES, "little"): [copy[i * self._stride : i * self._stride + size] for copy in copies]
             for i in entries
         }
+
+
+class RegisterProgramArray(ProgramArray, RegisterMap):
+    """A PROG_ARRAY: at each index a word as in the register ENTRY, which the host writes in one access."""
+
+    def _write(self, index: int, loaded: LoadedProgram | None) -> None:
+        assert loaded is None or isinstance(loaded, RegisterProgram)
+        entry = 0 if loaded is None else ENTRY_VALID | loaded.entry
+        self._memory.write(self.base + index * self._stride, entry.to_bytes(PROGRAM_BYTES, "little"))
 
 
 class RegisterHash(RegisterMap):

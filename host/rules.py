@@ -2,20 +2,21 @@
 
     {"verdicts": {"80": "XDP_DROP", "443": 2},
      "neighbours": [{"key": {"address": "10.0.0.1", "port": 1}, "value": {"mac": "02:00:00:00:00:01"}}],
+     "jumps": {"0": "parse_tcp", "1": "parse_udp"},
      "counters": [{"key": 0, "values": [1, 2, 3, 4, 5, 6, 7, 8]}]}
 
 A map is an object where keys are numbers, text or enumerators, otherwise a list. `value` goes to every CPU of a per-CPU
-map; `values` has one for each.
+map; `values` has one for each. A PROG_ARRAY's values are programs of the same object, by name.
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from os import strerror
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bpfnic.host.device import DeviceMap
+from bpfnic.host.device import DeviceMap, LoadedProgram
 from bpfnic.host.maps import MapDefinition
+from bpfnic.host.programarray import ProgramArray
 from bpfnic.spec.errors import BpfnicError
 
 Rules = dict[str, list[tuple[bytes, list[bytes], bool]]]
@@ -47,15 +48,20 @@ def read(path: str | Path, definitions: Mapping[str, MapDefinition]) -> Rules:
     return rules
 
 
-def apply(rules: Rules, maps: Mapping[str, DeviceMap]) -> None:
-    """Write the entries into a device's maps. Raises BpfnicError naming the map and the key that it refuses."""
+def apply(rules: Rules, maps: Mapping[str, DeviceMap], program: Callable[[str], LoadedProgram]) -> None:
+    """Write the entries into a device's maps; `program` gives a loaded program by its name. Raises BpfnicError naming
+    the map and the key that it refuses."""
     for name, entries in rules.items():
+        device_map = maps[name]
         for key, values, each in entries:
             try:
-                maps[name].update(key, values if each else values * maps[name].copies)
+                if isinstance(device_map, ProgramArray):
+                    device_map.set_program(key, program(values[0].decode()))
+                else:
+                    device_map.update(key, values if each else values * device_map.copies)
             except OSError as error:
-                shown = maps[name].definition.format_key(key)
-                raise BpfnicError(f"map {name!r}: key {shown}: {strerror(error.errno or 0)}") from None
+                shown = device_map.definition.format_key(key)
+                raise BpfnicError(f"map {name!r}: key {shown}: {error.strerror}") from None
 
 
 def _entries(name: str, entries: Any) -> Iterator[tuple[Any, Any, bool]]:

@@ -15,6 +15,8 @@ import platform
 from dataclasses import dataclass
 from functools import cache
 
+from bpfnic.host.linux.functions import RECORD_BYTES
+
 _SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}  # asm/unistd.h of each
 
 # enum bpf_cmd
@@ -80,6 +82,13 @@ class _ProgLoad(ctypes.Structure):
         ("prog_name", ctypes.c_char * 16),
         ("prog_ifindex", _u32),
         ("expected_attach_type", _u32),
+        ("prog_btf_fd", _u32),
+        ("func_info_rec_size", _u32),
+        ("func_info", _u64),
+        ("func_info_cnt", _u32),
+        ("line_info_rec_size", _u32),
+        ("line_info", _u64),
+        ("line_info_cnt", _u32),
     ]
 
 
@@ -212,16 +221,22 @@ def prog_load(
     attach_type: int = 0,
     flags: int = 0,
     log_level: int = 0,
+    btf_fd: int = 0,
+    functions: bytes = b"",
 ) -> tuple[int, str]:
     """A verified program's file descriptor and the verifier's log.
 
     code: 8 bytes an instruction, relocated: map references carry file descriptors.
     log_level: 1 or 2 for a log of a program that is accepted too; one that is refused is always logged.
+    btf_fd, functions: type information, and functions.records that refer to it.
     Raises Refused.
     """
     terms = license.encode()
     attribute = _ProgLoad(prog_type, len(code) // 8, _address(code), _address(terms))
     attribute.prog_name, attribute.expected_attach_type, attribute.prog_flags = _object_name(name), attach_type, flags
+    if functions:
+        attribute.prog_btf_fd, attribute.func_info_rec_size = btf_fd, RECORD_BYTES
+        attribute.func_info, attribute.func_info_cnt = _address(functions), len(functions) // RECORD_BYTES
     if not log_level:
         try:
             return _bpf(_PROG_LOAD, attribute), ""

@@ -37,20 +37,22 @@ from bpfnic.host.device import (
     Recording,
     Traffic,
 )
-from bpfnic.host.linux import bpf
+from bpfnic.host.linux import bpf, functions
 from bpfnic.host.linux.namespace import SPARE, Namespace
 from bpfnic.host.linux.permission import unavailable
 from bpfnic.host.linux.redirect import RedirectRecord
 from bpfnic.host.lockstep import Observe
 from bpfnic.host.object import FileDescriptors
+from bpfnic.host.programarray import ProgramArray, admit, admitted, refuse_if_held
+from bpfnic.host.structure import function_starts
 from bpfnic.spec import addresses, helpers, registers
 from bpfnic.spec.assembly import assemble
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.engine import Feature
 from bpfnic.spec.errors import BpfnicError
-from bpfnic.spec.instruction import SLOT_BYTES, encode
-from bpfnic.spec.isa import Group
-from bpfnic.spec.maps import PER_CPU, MapFlag, MapType
+from bpfnic.spec.instruction import SLOT_BYTES, decode, encode
+from bpfnic.spec.isa import Group, Operation, find
+from bpfnic.spec.maps import PER_CPU, PROGRAM_BYTES, MapFlag, MapType
 from bpfnic.spec.programs import ProgramType, XdpAction
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ _PAGE = 4096
 _LONGEST = addresses.data_hard_end(_PAGE) - addresses.HEADROOM  # bpf_prog_test_run_xdp(): the rest of a page
 _STEP_FRAMES = 64  # between two reports of progress
 _REDIRECT_MAP = helpers.BY_NAME["redirect_map"].number
+_TAIL_CALL = helpers.BY_NAME["tail_call"].number
 _CALL_REDIRECT_MAP = assemble(f"call {_REDIRECT_MAP}")
 _REDIRECT_MAPS = {MapType.DEVMAP, MapType.DEVMAP_HASH, MapType.CPUMAP, MapType.XSKMAP}
 
@@ -113,6 +116,18 @@ class LinuxMap(DeviceMap):
         return bpf.map_next_key(self.fd, key, self.definition.key_size)
 
 
+class LinuxProgramArray(ProgramArray, LinuxMap):
+    """A PROG_ARRAY of the kernel, which has file descriptors put in."""
+
+    def _write(self, index: int, loaded: LoadedProgram | None) -> None:
+        key = index.to_bytes(self.definition.key_size, "little")
+        if loaded is None:
+            bpf.map_delete(self.fd, key)
+            return
+        assert isinstance(loaded, LinuxProgram)
+        bpf.map_update(self.fd, key, loaded.fd.to_bytes(PROGRAM_BYTES, "little"))
+
+
 class LinuxProgram(LoadedProgram):
     """A program that the kernel's verifier accepted."""
 
@@ -146,6 +161,7 @@ class LinuxDevice(Device):
         self._maps: list[LinuxMap] = []
         self._programs: list[LinuxProgram] = []
         self._record = RedirectRecord()
+        self._btf: int | None = None
         self._cpu = min(os.sched_getaffinity(0))
         self._namespace: Namespace | None = None
         self._counts = {name: [0] * (ports + 1) for name in _COUNTERS}
@@ -162,7 +178,8 @@ class LinuxDevice(Device):
             fd = bpf.map_create(definition.type, *sizes, flags=definition.flags, name=definition.name)
         except OSError as error:
             raise BpfnicError(f"{name}: the kernel refuses it: {error.strerror}") from None
-        self._maps.append(LinuxMap(definition, fd, self._cpu))
+        kind = LinuxProgramArray if definition.type is MapType.PROG_ARRAY else LinuxMap
+        self._maps.append(kind(definition, fd, self._cpu))
         return self._maps[-1]
 
     def destroy_map(self, device_map: DeviceMap) -> None:
@@ -188,6 +205,7 @@ class LinuxDevice(Device):
             if device_map.definition.variables is not None and MapFlag.RDONLY_PROG in device_map.definition.flags:
                 bpf.map_freeze(device_map.fd)
         descriptors = FileDescriptors({device_map.definition.name: device_map.fd for device_map in used})
+        admit(program, used)
         code = encode(program.link(descriptors, self.capabilities.helpers))
         for slot in range(len(code) // SLOT_BYTES):
             if code[slot * SLOT_BYTES :].startswith(_CALL_REDIRECT_MAP):
@@ -195,19 +213,30 @@ class LinuxDevice(Device):
                     f"program {program.name}, instruction {slot}: helper bpf_redirect_map ({_REDIRECT_MAP}): "
                     "BPF_PROG_TEST_RUN doesn't tell where it sends a packet"
                 )
+        code = self._record.instrument(code)
+        records = _functions(code, program)
+        btf_fd = self._function_types() if records else 0
         try:
             fd, _log = bpf.prog_load(
-                program.type, self._record.instrument(code), name=program.name, license=program.license
+                program.type, code, name=program.name, license=program.license, btf_fd=btf_fd, functions=records
             )
         except bpf.Refused as refused:
             raise BpfnicError(_refusal(program, refused)) from refused
         self._programs.append(LinuxProgram(program, fd, used))
+        admitted(program, used)
         return self._programs[-1]
+
+    def _function_types(self) -> int:
+        """File descriptor of functions.BTF."""
+        if self._btf is None:
+            self._btf = bpf.btf_load(functions.BTF)
+        return self._btf
 
     def unload(self, loaded: LoadedProgram) -> None:
         assert isinstance(loaded, LinuxProgram) and loaded in self._programs
         if loaded in self._attached:
             raise BpfnicError(f"program {loaded.program.name} is attached to interface {self._attached.index(loaded)}")
+        refuse_if_held(loaded, self._maps)
         self._programs.remove(loaded)
         os.close(loaded.fd)
 
@@ -322,8 +351,24 @@ class LinuxDevice(Device):
             os.close(fd)
         self._programs, self._maps, self._attached = [], [], [None] * len(self._attached)
         self._record.close()
+        if self._btf is not None:
+            os.close(self._btf)
+        self._btf = None
         if self._namespace:
             self._namespace.close()
+
+
+def _functions(code: bytes, program: Program) -> bytes:
+    """Records of the program's functions where the kernel asks for them."""
+    image = decode(code)
+    rows = [None if instruction is None else find(instruction) for instruction in image]
+    asks = any(
+        row and instruction and (row.operation in (Operation.LD_ABS, Operation.LD_IND)
+                                 or row.operation is Operation.CALL_HELPER and instruction.imm == _TAIL_CALL)
+        for row, instruction in zip(rows, image, strict=True)
+    )  # fmt: skip
+    starts = function_starts(image, rows, program.name) if asks else [0]
+    return functions.records(sorted({*starts, *program.functions})) if len(starts) > 1 else b""
 
 
 def _refusal(program: Program, refused: bpf.Refused) -> str:

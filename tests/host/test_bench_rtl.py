@@ -11,7 +11,9 @@ from bpfnic.host.bench import Bench
 from bpfnic.host.device import Arrival, Pacing
 
 FIRMWARE = resources.files("bpfnic.firmware")
-PROGRAMS = ("drop", "counter", "l2swap", "portfilter", "forward")
+PROGRAMS = {name: name for name in ("drop", "counter", "l2swap", "portfilter", "forward")} | {"tailcall": "dispatch"}
+"""The program to attach, by file."""
+
 PACES = {
     "back to back": Pacing(),
     "idle": Pacing(ingress_idle=60),
@@ -38,7 +40,7 @@ def test_every_program_does_the_same_at_every_pace(sample, program, pace):
     if program == "portfilter":
         obj.rodata["redirect_ifindex"] = 2
         entries = [rules.read(str(FIRMWARE / "samples" / "portfilter.json"), obj.maps)]
-    bench = Bench("rtl", obj, sample, PACES[pace], entries=entries)
+    bench = Bench("rtl", obj, sample, PACES[pace], name=PROGRAMS[program], entries=entries)
     evidence = bench.run()
     assert bench.check(evidence) == {"reference": "golden", "equal": True}
     refused = sum(evidence.counters["REFUSED_FULL"])

@@ -8,6 +8,7 @@ import pytest
 from bpfnic.host.device import Arrival, DeviceOptions
 from bpfnic.host.image import device_image
 from bpfnic.host.linux.device import open_device
+from bpfnic.host.nic import Nic
 from bpfnic.host.object import DeviceAddresses
 from bpfnic.host.structure import Limits
 from bpfnic.spec import engine
@@ -15,7 +16,9 @@ from bpfnic.spec.addresses import MAP_VALUES, map_handle
 from bpfnic.spec.maps import MapType
 from bpfnic.spec.programs import ProgramType, XdpAction
 
-NAMES = ("drop", "counter", "l2swap", "portfilter", "forward")
+NAMES = {name: {name} for name in ("drop", "counter", "l2swap", "portfilter", "forward")}
+NAMES["tailcall"] = {"dispatch", "ipv6", "icmp", "tcp", "udp"}
+"""The programs of each file."""
 LIMITS = Limits(2048, lambda row: engine.executes(row, engine.GROUPS, engine.FEATURES), engine.HELPERS)
 
 MAPS = {
@@ -28,19 +31,21 @@ MAPS = {
         ".rodata": (MapType.ARRAY, 4, 4, 1),
     },
     "forward": {"next_hops": (MapType.ARRAY, 4, 16, 16)},
+    "tailcall": {"by_protocol": (MapType.PROG_ARRAY, 4, 4, 256), "packets": (MapType.ARRAY, 4, 8, 256)},
 }
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_fits_the_smallest_device(firmware, name):
     object = firmware(name)
-    program = object.program()
-    assert (program.name, program.section, program.type) == (name, "xdp", ProgramType.XDP)
     addresses = DeviceAddresses(
         {map: map_handle(i) for i, map in enumerate(object.maps)}, {map: MAP_VALUES for map in object.maps}
     )
-    image = device_image(program, addresses, LIMITS)
-    assert all(program.line(slot) for slot in range(len(image)))
+    assert set(object.programs) == NAMES[name]
+    for program in object.programs.values():
+        assert (program.section, program.type) == ("xdp", ProgramType.XDP)
+        image = device_image(program, addresses, LIMITS)
+        assert all(program.line(slot) for slot in range(len(image)))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -135,6 +140,25 @@ def test_l2swap(nic, firmware):
     (packet,) = run(nic, frame)
     assert (packet.action, packet.egress) == (XdpAction.XDP_TX, 0)
     assert packet.data == SOURCE + DESTINATION + frame[12:]
+
+
+@pytest.mark.linux
+def test_tailcall(firmware):
+    with Nic("linux") as nic:
+        nic.load(firmware("tailcall"), "dispatch").attach()
+        ends = {
+            XdpAction.XDP_DROP: [ethernet(IPV4, ipv4(ICMP, b"")), ethernet(IPV6, ipv6(ICMP, b""))],
+            XdpAction.XDP_TX: [ethernet(IPV4, ipv4(UDP, b"")), ethernet(IPV6, ipv6(UDP, bytes(9)))],
+            XdpAction.XDP_PASS: [
+                ethernet(IPV4, ipv4(TCP, b"")), ethernet(IPV4, ipv4(SCTP, b"")), ethernet(ARP, bytes(28)),
+                ethernet(IPV6, ipv6(41, b"")), ethernet(IPV6, ipv6(SCTP, b"")), ethernet(IPV6, ipv6(TCP, b"")),
+                ethernet(IPV6, b"")[:20],
+            ],
+        }  # fmt: skip
+        for action, frames in ends.items():
+            assert [packet.action for packet in run(nic.device, *frames)] == [action] * len(frames)
+        packets = nic.maps["packets"]
+        assert {key: packets[key] for key in packets if packets[key]} == {ICMP: 2, UDP: 2, TCP: 2, 41: 2, 255: 3}
 
 
 PASSED, DROPPED, REDIRECTED, NO_PORT = range(4)

@@ -9,11 +9,10 @@ from bpfnic.host.device import Arrival, Pacing, Traffic
 from bpfnic.host.nic import Nic
 from bpfnic.spec.addresses import HEADROOM
 from tests.sim.bench import ONE_CORE, TWO_CORES
-from tests.sim.test_firmware_on_linux import CONTENT, VARIABLES
+from tests.sim.test_firmware_on_linux import CONTENT, PROGRAMS, VARIABLES
 
 pytestmark = pytest.mark.timeout(900)  # the first one compiles the NIC
 
-PROGRAMS = ["drop", "counter", "l2swap", "portfilter", "forward"]
 PACINGS = [Pacing(ingress_idle=idle, egress_stall=stall) for idle in (0, 30) for stall in (0, 30, 70)]
 PACINGS.append(Pacing(back_to_back=False))
 
@@ -23,7 +22,7 @@ def ready(backend: str, name: str, firmware, size: dict[str, int]) -> Nic:
     nic = Nic(backend, **size)
     object = firmware(name)
     object.rodata.update(VARIABLES.get(name, {}))
-    nic.load(object).attach()
+    nic.load(object, PROGRAMS[name]).attach()
     for map_name, entries in CONTENT.get(name, {}).items():
         nic.maps[map_name].update(entries)
     return nic

@@ -8,6 +8,9 @@ from bpfnic.host.nic import Nic
 
 pytestmark = pytest.mark.linux
 
+PROGRAMS = {"drop": "drop", "counter": "counter", "l2swap": "l2swap", "portfilter": "portfilter",
+            "forward": "forward", "tailcall": "dispatch"}  # fmt: skip
+"""The program to attach, by file."""
 VARIABLES = {"portfilter": {"redirect_ifindex": 2}}
 HOP = {"destination": [2, 0, 0, 0, 0, 9], "source": [2, 0, 0, 0, 0, 8], "ifindex": 2}
 CONTENT = {
@@ -20,7 +23,7 @@ def outcome(backend, name, object, arrivals):
     """What becomes of each packet, and the maps' contents afterwards."""
     object.rodata.update(VARIABLES.get(name, {}))
     with Nic(backend, threads=1, map_bytes=1 << 20) as nic:
-        nic.load(object).attach()
+        nic.load(object, PROGRAMS[name]).attach()
         for map_name, entries in CONTENT.get(name, {}).items():
             nic.maps[map_name].update(entries)
         packets = nic.run(arrivals).packets
@@ -28,7 +31,7 @@ def outcome(backend, name, object, arrivals):
     return [(p.accepted, p.action, p.verdict, p.cause, p.egress, p.data) for p in packets], maps
 
 
-@pytest.mark.parametrize("name", ["drop", "counter", "l2swap", "portfilter", "forward"])
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_golden_does_what_the_kernel_does(firmware, arrivals, name):
     golden_packets, golden_maps = outcome("golden", name, firmware(name), arrivals)
     linux_packets, linux_maps = outcome("linux", name, firmware(name), arrivals)
