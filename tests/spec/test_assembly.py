@@ -43,7 +43,7 @@ def example(row: isa.Row, registers: tuple[int, int], end: int) -> Instruction:
 
 
 def clang_assembles(text: str, folder: Path) -> bytes:
-    clang = [sys.executable, "-m", "ziglang", "cc"]  # one on PATH may be older than load_acquire, which came with 20
+    clang = [sys.executable, "-m", "ziglang", "cc"]  # one on PATH may be older than load_acquire
     source, target = folder / "x.s", folder / "x.o"
     source.write_text(text)
     command = [*clang, "-target", "bpfel-freestanding-none", "-mcpu=v4", "-c", str(source), "-o", str(target)]
