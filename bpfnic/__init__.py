@@ -27,6 +27,16 @@ Maps are dictionaries, with keys and values by their BTF types; that of a per-CP
     Traceback (most recent call last):
     KeyError: 256
 
+A map of programs holds programs, for tail calls; those that the object puts there are loaded along:
+
+    >>> tails = bpfnic.open(resources.files("bpfnic.firmware") / "programs" / "tailcall.bpf.c")
+    >>> with bpfnic.Nic("golden") as other:
+    ...     dispatch = other.load(tails, "dispatch")
+    ...     before = dispatch.test_run(ping).action
+    ...     other.maps["by_protocol"][1] = other.programs["udp"]
+    ...     before.name, dispatch.test_run(ping).action.name
+    ('XDP_DROP', 'XDP_TX')
+
 Traffic, with the program attached to every port:
 
     >>> program.attach()
@@ -52,7 +62,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bpfnic.host.device import Arrival, DeviceOptions, Pacing
-    from bpfnic.host.nic import Nic, NicMap, NicProgram, NicVariables, TestRun, backends, open
+    from bpfnic.host.nic import Nic, NicMap, NicProgram, NicProgramArray, NicVariables, TestRun, backends, open
     from bpfnic.spec.errors import BpfnicError
     from bpfnic.spec.programs import XdpAction
 
@@ -66,6 +76,7 @@ __all__ = [
     "Nic",
     "NicMap",
     "NicProgram",
+    "NicProgramArray",
     "NicVariables",
     "Pacing",
     "TestRun",
