@@ -92,16 +92,19 @@ def Answer(config: NicConfig) -> data.StructLayout:
 
 
 class MapOperation(Enum, shape=4):
-    """What a bank does. Atomics are 4 or 8 bytes, naturally aligned, and answer with the old value."""
+    """What a bank does. Atomics are 4 or 8 bytes, naturally aligned, and answer with the old value.
+
+    From AND on, the lower two bits are core.control.Logic: what computes the new value of one that is local.
+    """
 
     LOAD = 0
     STORE = 1
-    ADD = 2
-    OR = 3
+    CMPXCHG = 2
+    ADD = 3
     AND = 4
-    XOR = 5
-    XCHG = 6
-    CMPXCHG = 7
+    OR = 5
+    XOR = 6
+    XCHG = 7
 
 
 def MapRequest(config: NicConfig) -> data.StructLayout:

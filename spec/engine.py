@@ -15,11 +15,20 @@ from bpfnic.spec.maps import MapType
 class Feature(IntFlag):
     """Bits of the FEATURES register."""
 
-    MAP_ATOMICS = 1 << 1  # the atomic groups, on map values only; elsewhere they trap
 
 
-GROUPS = frozenset({Group.BASE32, Group.BASE64, Group.DIVMUL32, Group.DIVMUL64})
-FEATURES = Feature.MAP_ATOMICS
+GROUPS = frozenset(
+    {
+        Group.BASE32,
+        Group.BASE64,
+        Group.DIVMUL32,
+        Group.DIVMUL64,
+        Group.ATOMIC32,
+        Group.ATOMIC64,
+        Group.ACQUIRE_RELEASE,
+    }
+)
+FEATURES = Feature(0)
 MAP_TYPES = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.PROG_ARRAY})
 HELPERS = frozenset(
     BY_NAME[name].number
@@ -38,7 +47,6 @@ HELPERS = frozenset(
 )
 
 _ORDER = tuple(Group)
-_ATOMIC = {Group.ATOMIC32, Group.ATOMIC64}
 
 
 def group_bits(groups: Iterable[Group]) -> int:
@@ -57,12 +65,5 @@ def bit_set(numbers: Iterable[int]) -> int:
 
 
 def executes(row: Row, groups: frozenset[Group], features: int) -> bool:
-    """Whether a device with these groups and features executes a row (for atomics: at least on map values)."""
-    if row.group in groups:
-        return True
-    return row.group in _ATOMIC and bool(features & Feature.MAP_ATOMICS)
-
-
-def atomics_everywhere(width: int, groups: frozenset[Group]) -> bool:
-    """Whether atomics of `width` bits work on stack and packets too."""
-    return (Group.ATOMIC32 if width == 32 else Group.ATOMIC64) in groups
+    """Whether a device with these groups and features executes a row."""
+    return row.group in groups

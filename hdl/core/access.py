@@ -17,7 +17,7 @@ class AccessCheck(Component):
     Members
     -------
     bounds : of the thread's packet. bytes : 1 to 8, that the access is long.
-    address : 64 bits. access, size, aligned : of the Control; natural alignment is that of `size`.
+    address : 64 bits. access, size, aligned, natural : of the Control; natural alignment is that of `size`.
     cause : why it traps, or NONE (also where `access` is NONE).
     shared : it goes to map memory. region : otherwise, where it goes.
     crosses : it is shared and crosses a row; `first_bytes` of it, 1 to 7, lie in the first one.
@@ -33,6 +33,7 @@ class AccessCheck(Component):
                 "size": In(2),
                 "access": In(Access),
                 "aligned": In(1),
+                "natural": In(1),
                 "cause": Out(4),
                 "shared": Out(1),
                 "region": Out(Region),
@@ -84,15 +85,12 @@ class AccessCheck(Component):
 
         # Stage 10: may it?
         accesses = self.access != Access.NONE
-        atomic = self.access == Access.ATOMIC
         readable = context & (self.access == Access.LOAD)
         with m.If(accesses):
             with m.If(~(shared | stack | readable | (buffer & packet))):
                 m.d.comb += self.cause.eq(Cause.MEMORY_ACCESS)
-            with m.Elif(misaligned & (atomic | (self.aligned & (stack | context)))):
+            with m.Elif(misaligned & (self.natural | (self.aligned & (stack | context)))):
                 m.d.comb += self.cause.eq(Cause.MISALIGNED)
-            with m.Elif(atomic & ~shared):
-                m.d.comb += self.cause.eq(Cause.UNSUPPORTED)
         m.d.comb += [
             self.shared.eq(shared & accesses),
             self.region.eq(Mux(stack, Region.STACK, Mux(context, Region.CONTEXT, Region.PACKET))),

@@ -23,8 +23,8 @@ class Register(Enum, shape=4):
     R4 = 4
     DST = 8
     SRC = 9
-    TARGET = 10  # hidden: the address that an update copies to
-    WORD = 11  # hidden: half of a split load, a key from map memory, 8 bytes of a value
+    TARGET = 10  # hidden: the address that an update copies to, what a local atomic stores
+    WORD = 11  # hidden: half of a split load, a key from map memory, 8 bytes of a value, what a local atomic found
     LINK = 12  # what a call leaves for its callee's exit: return pc and frame pointer; reads as r0 in the first frame
 
 
@@ -145,8 +145,8 @@ class Control(data.Struct):
     and carry in. upward, arithmetic: of the shifter. size: logarithm of the bytes of the memory access and of the
     result; extend: the result is sign-extended from them; cut: then its upper half is zeroed. sampled: no program can
     compute it. far: jump by `imm` instead of `offset`. wide: it takes two slots. aligned: stack and context ask for
-    natural alignment. side: the right operand is kept for the request (a map's handle, the value to compare with, the
-    divisor). modulo: of a division, its remainder.
+    natural alignment; natural: so does every window. side: the right operand is kept for the request (a map's handle,
+    the value to compare with, the divisor). modulo: of a division, its remainder.
     """
 
     cause: 4
@@ -183,6 +183,7 @@ class Control(data.Struct):
 
     access: Access
     aligned: 1
+    natural: 1
     operation: MapOperation
     side: 1
     modulo: 1

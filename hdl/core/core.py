@@ -17,7 +17,7 @@ from bpfnic.hdl.core.requests import Requests
 from bpfnic.hdl.core.retirement import Retirement
 from bpfnic.hdl.core.scheduler import Scheduler
 from bpfnic.hdl.core.staged import Staged
-from bpfnic.hdl.core.steps import next_step, this_pass
+from bpfnic.hdl.core.steps import Step, next_step, this_pass
 from bpfnic.hdl.core.threads import ProgramCounter, Threads
 from bpfnic.hdl.interfaces import CorePorts, Finish, MapCall, MapOperation
 from bpfnic.spec import addresses, isa
@@ -249,6 +249,7 @@ class Core(Component):
         m.d.comb += [check.address.eq(alu.sum), check.size.eq(control_9.size)]
         result = Staged(pipeline, 9, alu.result, "result")
         address = Staged(pipeline, 9, alu.sum[:32], "address")
+        taken = staged(9, alu.taken, "taken")
         returns = staged(9, control_9.flow == Flow.EXIT, "returns")
         leaves = staged(9, returns.at(9) & ~progress.at(9).frame.any(), "leaves")  # the outermost function
         onward_9 = Signal(ProgramCounter(config))
@@ -258,14 +259,14 @@ class Core(Component):
             m.d.comb += onward_9.eq(alu.sum)
         with m.Elif(tail_called.at(9)):
             m.d.comb += onward_9.slot.eq(alu.sum)
-        with m.Elif(control_9.wide | (alu.taken & (control_9.flow != Flow.NEXT))):
+        with m.Elif(control_9.wide | (taken.at(9) & (control_9.flow != Flow.NEXT))):
             m.d.comb += onward_9.eq(target.at(9))
         with m.Else():
             m.d.comb += onward_9.eq(pc_after.at(9))
         onward = Staged(pipeline, 9, onward_9, "onward")
         # An access is checked in the next clock, but its thread is made ready in this one. If it has to wait, or
         # trapped, that is revoked.
-        local_perhaps = access.matches(Access.LOAD, Access.STORE) & kind.matches(Kind.PLAIN, Kind.LOAD)
+        local_perhaps = access.any() & kind.matches(Kind.PLAIN, Kind.LOAD)
         elsewhere = access.any() | kind.matches(Kind.FLAGS, Kind.SEND, Kind.SERVICE, Kind.TAIL, Kind.DIVIDE)
         goes_on = staged(9, valid.at(9) & ~cause.at(9).any() & ~leaves.at(9) & (local_perhaps | ~elsewhere), "goes_on",
                          reset=True)  # fmt: skip
@@ -273,7 +274,11 @@ class Core(Component):
         # ---- 10 MEMORY: does it trap, does it wait? The local access, or a request; what the pass leaves behind
         control_10, progress_10 = control.at(10), progress.at(10)
         kind, access = Value.cast(control_10.kind), Value.cast(control_10.access)
-        m.d.comb += [check.access.eq(control_10.access), check.aligned.eq(control_10.aligned)]
+        m.d.comb += [
+            check.access.eq(control_10.access),
+            check.aligned.eq(control_10.aligned),
+            check.natural.eq(control_10.natural),
+        ]
         # A key that can't be read: a look-up still asks whether there is such a map at all, for a wrong handle is the
         # first thing that a helper finds.
         early = cause.at(10).any()
@@ -290,18 +295,21 @@ class Core(Component):
         waits = check.shared | asks | divides
         stops = staged(10, goes_on.at(10) & (traps | waits), "stops", reset=True)
         m.d.comb += revoked.eq(stops.at(11) & (thread.at(11) == thread.at(1)))
+        finds = access.matches(Access.ATOMIC) & ~check.shared  # an atomic's old value, in a local window
         stays = Kind.FLAGS, Kind.LOAD, Kind.STORE, Kind.COMPARE, Kind.TAIL, Kind.ENTRY
-        repeats = split | key_comes | kind.matches(*stays)  # at the same pc
+        computes = Value.cast(progress_10.step).matches(Step.COMPUTE, Step.PUT)
+        repeats = split | key_comes | finds | computes | kind.matches(*stays)  # at the same pc
         copied = kind.matches(Kind.STORE) & last.at(10) & ~split
         local = staged(10, acts & access.any() & ~check.shared & ~no_key.at(10), "local", reset=True)
         asking = staged(10, acts & asks, "asking", reset=True)
-        writes = staged(10, ends.at(10) | (acts & control_10.write & ~waits), "writes", reset=True)
-        entry = staged(10, Mux(ends.at(10), generation.at(10), destination.at(10))[: len(destination.at(10))], "entry")
+        writes = staged(10, ends.at(10) | (acts & (control_10.write | finds) & ~waits), "writes", reset=True)
+        own_entry = Mux(finds, WORD_ENTRY, destination.at(10))
+        entry = staged(10, Mux(ends.at(10), generation.at(10), own_entry)[: len(destination.at(10))], "entry")
 
         next_pc = staged(10, Mux(repeats, pc.at(10), onward.at(10)), "next_pc", shape=ProgramCounter(config))
         after, expected = Signal.like(progress_10), Signal(Expected)
         step = next_step(m, step=progress_10.step, kind=control_10.kind, no_key=no_key.at(10), shared=check.shared,
-                         split=split, last=last.at(10))  # fmt: skip
+                         split=split, last=last.at(10), finds=finds, stores=taken.at(10))  # fmt: skip
         m.d.comb += [
             after.eq(progress_10),
             after.step.eq(step),
@@ -446,7 +454,8 @@ class Core(Component):
                 trace.register.eq(staged(10, number, "number").at(13)),
                 trace.value.eq(Mux(kept.write, written, joined.at(13))),
                 trace.sampled.eq(kept.sampled),
-                trace.memory.eq((kept.access != Access.NONE) & (kept.kind == Kind.PLAIN)),
+                trace.memory.eq(((kept.access != Access.NONE) & (kept.kind == Kind.PLAIN))
+                                | (progress.at(13).step == Step.FETCH)),
                 trace.address.eq(address.at(13) - progress.at(13).skip),
                 expected.register.eq(number),
                 self.result_trace.valid.eq(answers.done & answers.final),

@@ -168,11 +168,13 @@ def _work(row: Row) -> dict:
         return {"flow": Flow.EXIT, "left": Register.LINK, "addend": Addend.ZERO, "unit": Unit.SUM, "size": 3}
 
     access = {"addend": Addend.OFFSET, "aligned": 1, "size": log2, "logic": Logic.RIGHT}
-    if operation in (Operation.LDX, Operation.LDXS):
+    if operation in (Operation.LOAD_ACQUIRE, Operation.STORE_RELEASE) or operation in _ATOMIC:
+        access["natural"] = 1
+    if operation in (Operation.LDX, Operation.LDXS, Operation.LOAD_ACQUIRE):
         return result | access | {"access": Access.LOAD, "left": Register.SRC,
                                   "extend": int(operation is Operation.LDXS)}  # fmt: skip
     moved = {"left": Register.DST, "right": Register.SRC, "unit": Unit.LOGIC}
-    if operation in (Operation.ST, Operation.STX):
+    if operation in (Operation.ST, Operation.STX, Operation.STORE_RELEASE):
         immediate = Immediate.IMM if operation is Operation.ST else Immediate.NONE
         return access | moved | {"access": Access.STORE, "immediate": immediate}
     assert operation in _ATOMIC, f"the core does not know what {row.name} does"
@@ -180,7 +182,7 @@ def _work(row: Row) -> dict:
     if row.src is Legal.WRITTEN:
         fetch = {"write": 1, "to": Register.SRC}
     if operation is Operation.ATOMIC_CMPXCHG:  # the first of its two passes; steps.py has the other
-        return {"kind": Kind.COMPARE, "right": Register.R0, "side": 1, "size": log2}
+        return {"kind": Kind.COMPARE, "right": Register.R0, "side": 1, "size": log2, "operation": _ATOMIC[operation]}
     return access | moved | fetch | {"access": Access.ATOMIC, "operation": _ATOMIC[operation]}
 
 

@@ -5,13 +5,14 @@ the first half of an access did which crosses a row of map memory. The second ha
 `skip` bytes higher.
 """
 
-from amaranth import Module, Mux, Signal
+from amaranth import Module, Mux, Signal, Value
 from amaranth.lib.enum import Enum
 
 from bpfnic.hdl.core.control import (
     LOG2_BYTES,
     Access,
     Addend,
+    Condition,
     Control,
     Flow,
     Immediate,
@@ -37,6 +38,9 @@ class Step(Enum, shape=4):
     NO_KEY = 7  # the key can't be read: MAP if the engine says that there is no such map, otherwise MEMORY_ACCESS
     ENTRY = 8  # what the engine's answer says of a tail call: where its entry is, that there is none, or a trap
     JUMP = 9  # to the entry
+    COMPUTE = 10  # of an atomic that found its old value in a local window; then PUT and FETCH
+    PUT = 11
+    FETCH = 12
 
 
 KEY = {"kind": Kind.KEY, "left": Register.R2, "addend": Addend.ZERO, "access": Access.LOAD, "size": LOG2_BYTES[32],
@@ -53,7 +57,7 @@ _STORE = {"kind": Kind.STORE, "left": Register.TARGET, "right": Register.WORD, "
           "access": Access.STORE, "size": LOG2_BYTES[64], "unit": Unit.LOGIC, "logic": Logic.RIGHT,
           "to": Register.R0}  # fmt: skip
 
-_EXCHANGE = {"access": Access.ATOMIC, "operation": MapOperation.CMPXCHG, "addend": Addend.OFFSET, "aligned": 1,
+_EXCHANGE = {"access": Access.ATOMIC, "operation": MapOperation.CMPXCHG, "addend": Addend.OFFSET, "natural": 1,
              "left": Register.DST, "right": Register.SRC, "unit": Unit.LOGIC, "logic": Logic.RIGHT, "write": 1,
              "to": Register.R0}  # fmt: skip
 
@@ -64,6 +68,15 @@ _ENTRY = {"kind": Kind.ENTRY, "left": Register.TARGET, "addend": Addend.ZERO, "a
 _JUMP = {"flow": Flow.TAIL, "left": Register.WORD, "addend": Addend.ZERO, "immediate": Immediate.CONTEXT,
          "unit": Unit.LOGIC, "logic": Logic.RIGHT, "size": LOG2_BYTES[64], "write": 1, "to": Register.R1}  # fmt: skip
 
+# A local atomic's first pass (or EXCHANGE) has checked the address and put the old value into WORD. What of these three
+# depends on the instruction is in this_pass.
+_COMPUTE = {"left": Register.WORD, "write": 1, "to": Register.TARGET, "size": LOG2_BYTES[64]}
+_PUT = {"left": Register.DST, "addend": Addend.OFFSET, "access": Access.STORE, "unit": Unit.LOGIC,
+        "logic": Logic.RIGHT}  # fmt: skip
+_FETCH = {"left": Register.DST, "addend": Addend.OFFSET, "right": Register.WORD, "unit": Unit.LOGIC,
+          "logic": Logic.RIGHT}  # fmt: skip
+
+
 def this_pass(m: Module, decoded: Control, step: Step, engine_says) -> tuple[Control, Signal]:
     """The control word of a thread's pass, and whether it begins an instruction (the first half of a split access or
     its second).
@@ -72,6 +85,7 @@ def this_pass(m: Module, decoded: Control, step: Step, engine_says) -> tuple[Con
     `trap` and `copy`.
     """
     control, begins = Signal(Control), Signal()
+    exchanges = decoded.kind == Kind.COMPARE  # the instruction is CMPXCHG, which writes r0 (0 as a Register)
 
     def word(work: dict):
         return control.eq(Control.const(work))
@@ -108,14 +122,42 @@ def this_pass(m: Module, decoded: Control, step: Step, engine_says) -> tuple[Con
             m.d.comb += word(_JUMP)
         with m.Case(Step.EXCHANGE):
             m.d.comb += [word(_EXCHANGE), control.size.eq(decoded.size)]
+        with m.Case(Step.COMPUTE):
+            operation = Value.cast(decoded.operation)
+            m.d.comb += [
+                word(_COMPUTE),
+                control.right.eq(decoded.right),
+                control.unit.eq(Mux(operation[2], Unit.LOGIC, Unit.SUM)),
+                control.logic.eq(operation[:2]),
+            ]
+            with m.If(exchanges):
+                m.d.comb += [
+                    control.logic.eq(Logic.XOR),
+                    control.condition.eq(Condition.ZERO),
+                    control.narrow.eq(decoded.size == LOG2_BYTES[32]),
+                ]
+        with m.Case(Step.PUT):
+            m.d.comb += [
+                word(_PUT),
+                control.right.eq(Mux(exchanges, Register.SRC, Register.TARGET)),
+                control.size.eq(decoded.size),
+            ]
+        with m.Case(Step.FETCH):
+            m.d.comb += [
+                word(_FETCH),
+                control.write.eq(decoded.write | exchanges),
+                control.to.eq(decoded.to),
+                control.size.eq(decoded.size),
+            ]
     return control, begins
 
 
-def next_step(m: Module, *, step, kind: Kind, no_key, shared, split, last) -> Signal:
+def next_step(m: Module, *, step, kind: Kind, no_key, shared, split, last, finds, stores) -> Signal:
     """The thread's step after a pass.
 
     step : of this pass. no_key : a KEY may not read where its key is. shared : its access goes to map memory; split :
-    and only its first half. last : a STORE's was the last of the value's words.
+    and only its first half. last : a STORE's was the last of the value's words. finds : it read the old value for an
+    atomic, in a local window; stores : a COMPUTE says that the new one is to be stored.
     """
     after = Signal(Step)
     with m.Switch(kind):
@@ -139,4 +181,10 @@ def next_step(m: Module, *, step, kind: Kind, no_key, shared, split, last) -> Si
             m.d.comb += after.eq(Step.INSTRUCTION)
     with m.If(split):
         m.d.comb += after.eq(step)
+    with m.If(finds):
+        m.d.comb += after.eq(Step.COMPUTE)
+    with m.If(step == Step.COMPUTE):
+        m.d.comb += after.eq(Mux(stores, Step.PUT, Step.FETCH))
+    with m.If(step == Step.PUT):
+        m.d.comb += after.eq(Step.FETCH)
     return after

@@ -17,7 +17,7 @@ class Golden:
         code = Code(len(image) // SLOT_BYTES)
         code.write(0, image)
         buffer = Buffer(case.memory, addresses.HEADROOM + len(case.memory))
-        memory = Memory(buffer, 0, bytearray(cases.MAP_BYTES), frozenset({4, 8}))
+        memory = Memory(buffer, 0, bytearray(cases.MAP_BYTES))
         thread = Thread(code, memory, {helpers.RETURN_FIRST: _return_first}, budget=cases.BUDGET)
         try:
             return finish(thread.run(0))

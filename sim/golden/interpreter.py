@@ -92,9 +92,6 @@ class Memory(Protocol):
     def check_aligned(self, address: int, size: int, write: bool) -> None:
         """Raises Trap where the access can't be, or isn't naturally aligned, whatever the window."""
 
-    def check_atomic(self, address: int, size: int) -> None:
-        """Raises Trap where an atomic operation can't be."""
-
     def load_packet(self, offset: int, size: int) -> int | None:
         """For the packet group: the bytes at `offset` (signed) from the packet's start as a big-endian number, None
         where they aren't all in the packet."""
@@ -466,7 +463,7 @@ def _atomic(row: Row, instruction: Instruction) -> Callable[[Thread], Suspending
     def execute(thread: Thread) -> Suspending:
         registers, memory = thread.registers, thread.memory
         address = thread.effective_address(registers[dst], offset)
-        memory.check_atomic(address, size)
+        memory.check_aligned(address, size, write=True)
         if memory.shared_parts(address, size):
             yield SharedAccess(operation, address, size)
         old, operand = memory.load(address, size), registers[src] & mask

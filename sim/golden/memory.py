@@ -26,16 +26,14 @@ class Memory:
     """The windows of one running program. Addresses are below 2**32 already (the interpreter sees to that).
 
     Natural alignment is asked of the context, the stack, every atomic and every acquire and release; packets and map
-    values take any other alignment. An access outside every window is that, whatever its alignment. `atomic_sizes`:
-    sizes in bytes of atomics that this device has on stack and packet too.
+    values take any other alignment. An access outside every window is that, whatever its alignment.
     """
 
-    def __init__(self, buffer: Buffer, ifindex: int, map_memory: bytearray, atomic_sizes: frozenset[int]):
+    def __init__(self, buffer: Buffer, ifindex: int, map_memory: bytearray):
         self.buffer = buffer
         self.ifindex = ifindex
         self.stack = bytearray(addresses.STACK_BYTES)
         self.map_memory = map_memory
-        self.atomic_sizes = atomic_sizes
 
     def shared_parts(self, address: int, size: int) -> list[int]:
         """Sizes in bytes of the shared accesses of an access, the lower addresses first; empty outside map values. The
@@ -60,12 +58,6 @@ class Memory:
         """Raises Trap outside every window, and where the access is misaligned, whatever the window."""
         self._find(address, size, write)
         self._align(address, size)
-
-    def check_atomic(self, address: int, size: int) -> None:
-        """Raises Trap where no atomic operation is possible."""
-        self.check_aligned(address, size, write=True)
-        if not self._in_maps(address, size) and size not in self.atomic_sizes:
-            raise Trap(Cause.UNSUPPORTED)
 
     def load_packet(self, offset: int, size: int) -> int | None:
         """Big-endian integer at `offset` from data, None where it isn't all in the packet (LD_ABS, LD_IND)."""

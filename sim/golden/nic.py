@@ -56,7 +56,6 @@ class GoldenNic:
         self.registers = Registers()
         groups = engine.groups_of(size.groups)
         self.code = Code(size.program_slots, lambda row: engine.executes(row, groups, size.features))
-        self.atomic_sizes = frozenset(width // 8 for width in (32, 64) if engine.atomics_everywhere(width, groups))
         self.helpers = frozenset(number for number in range(256) if size.helpers >> number & 1)
         self.map_memory = bytearray(size.map_bytes)
         self.maps = Maps(size.maps, size.cores * size.threads)
@@ -105,7 +104,7 @@ class GoldenNic:
 
     def prepare(self, ingress: int, buffer: Buffer, cpu: int, samples: Samples) -> tuple[Thread, Helpers]:
         """A thread for a program on a frame, and the helpers that it calls."""
-        memory = Memory(buffer, self.registers.get("IFINDEX", ingress), self.map_memory, self.atomic_sizes)
+        memory = Memory(buffer, self.registers.get("IFINDEX", ingress), self.map_memory)
         helpers = Helpers(cpu, buffer, self.maps, self.helpers, samples)
         return Thread(self.code, memory, helpers.table, budget=self.registers["BUDGET"]), helpers
 

@@ -132,9 +132,10 @@ def test_device_describes_itself():
                     "THREADS": 8, "PROGRAM_SLOTS": 512, "PACKET_BUFFERS": 16, "BUFFER_BYTES": 4096,
                     "MAP_BYTES": 8192, "MAPS": 16, "PORTS": 1}  # fmt: skip
         assert {name: await bus.get(name) for name in expected} == expected
-        assert engine.groups_of(await bus.get("GROUPS")) == {
-            Group.BASE32, Group.BASE64, Group.DIVMUL32, Group.DIVMUL64}  # fmt: skip
-        assert await bus.get("FEATURES") == 0b10
+        groups = {Group.BASE32, Group.BASE64, Group.DIVMUL32, Group.DIVMUL64, Group.ATOMIC32, Group.ATOMIC64,
+                  Group.ACQUIRE_RELEASE}  # fmt: skip
+        assert engine.groups_of(await bus.get("GROUPS")) == groups
+        assert await bus.get("FEATURES") == 0
         assert await bus.get("MAP_TYPES") == 1 << 2 | 1 << 3 | 1 << 6
         helpers = [await bus.get("HELPERS", i) for i in range(8)]
         named = {32 * i + bit for i, word in enumerate(helpers) for bit in range(32) if word >> bit & 1}

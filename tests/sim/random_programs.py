@@ -23,7 +23,8 @@ LEAST_FRAME = 60
 
 ROWS = [row for row in isa.ROWS if engine.executes(row, engine.GROUPS, engine.FEATURES)]
 LACKING = [row for row in isa.ROWS if row not in ROWS]
-ATOMIC = [row for row in ROWS if row.operation.name.startswith("ATOMIC")]
+ORDERED = (Operation.LOAD_ACQUIRE, Operation.STORE_RELEASE)
+ALIGNED = [row for row in ROWS if row.operation.name.startswith("ATOMIC") or row.operation in ORDERED]
 LOADS = [row for row in ROWS if row.operation in (Operation.LDX, Operation.LDXS)]
 STORES = [row for row in ROWS if row.operation in (Operation.ST, Operation.STX)]
 JUMPS = [row for row in ROWS if row.offset is Legal.BRANCH or row.operation is Operation.JA]
@@ -169,13 +170,19 @@ class Generator:
         return self.filled(row, offset=offset, **{"src" if row in LOADS else "dst": base})
 
     def atomic(self) -> bytes:
-        row = self.random.choice(ATOMIC)
+        row = self.random.choice(ALIGNED)
+        pointer = "src" if row.operation is Operation.LOAD_ACQUIRE else "dst"
         size = row.width // 8
-        offset = self.random.randrange(-2, 2) * 8 + self.random.choice([0, 8 - size])
+        base = self.random.choice([MAP, MAP, 10, PACKET])
+        first = {MAP: self.random.randrange(-2, 2), 10: self.random.randrange(-8, 0), PACKET: 0}[base]
+        offset = first * 8 + self.random.choice([0, 8 - size])
         if self.random.random() < self.slips:
             offset += 1
-        base = MAP if self.random.random() > self.slips else self.random.choice([10, PACKET, CONTEXT])
-        return self.filled(row, dst=base, offset=offset)
+        if base == PACKET:  # helpers have moved it to any alignment
+            return assemble("r3 = r7\nr3 += 7\nr3 &= -8") + self.filled(row, **{pointer: 3}, offset=offset)
+        if self.random.random() < self.slips:
+            base = self.random.choice([PACKET, CONTEXT])
+        return self.filled(row, **{pointer: base}, offset=offset)
 
     def map_helper(self) -> bytes:
         """A call, and then the value itself."""

@@ -51,7 +51,7 @@ def body(row: isa.Row, instruction: Instruction) -> str:
 def golden(text: str, a: int, b: int) -> int:
     code = Code(32)
     code.write(0, assemble(f"r2 = {a} ll\nr3 = {b} ll\n{text}\nr0 = r2\nexit"))
-    memory = Memory(Buffer(bytes(64), 2048), 1, bytearray(), frozenset())
+    memory = Memory(Buffer(bytes(64), 2048), 1, bytearray())
     return finish(Thread(code, memory, {}, budget=100).run(0))
 
 

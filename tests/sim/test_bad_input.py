@@ -208,8 +208,8 @@ def test_addresses_have_32_bits(bench: Bench, high: int) -> None:
         ends(bench, assemble(text), Cause.MEMORY_ACCESS)
 
 
-def test_atomics_on_map_values_alone(bench: Bench) -> None:
-    rows = [row for row in isa.ROWS if row.group in (isa.Group.ATOMIC32, isa.Group.ATOMIC64)]
+def test_atomics_are_aligned_and_may_write(bench: Bench) -> None:
+    rows = [row for row in isa.ROWS if row.instruction_class is isa.Class.STX and row.opcode & 0xE0 == 0xC0]
     assert len(rows) == 20
     for row in rows:
         size = row.width // 8
@@ -221,9 +221,13 @@ def test_atomics_on_map_values_alone(bench: Bench) -> None:
             (addresses.MAP_VALUES - size, Cause.MEMORY_ACCESS),
             (addresses.MAP_VALUES + MAP_BYTES, Cause.MEMORY_ACCESS),
             (addresses.MAP_VALUES + MAP_BYTES - 1, Cause.MEMORY_ACCESS),
-            (addresses.STACK, Cause.UNSUPPORTED),
+            (addresses.STACK, Cause.VERDICT),
+            (addresses.STACK_TOP - size, Cause.VERDICT),
+            (addresses.STACK_TOP - size + 1, Cause.MEMORY_ACCESS),
             (addresses.STACK + 1, Cause.MISALIGNED),
-            (PACKET, Cause.UNSUPPORTED),
+            (PACKET, Cause.VERDICT),
+            (PACKET + len(FRAME) - size, Cause.VERDICT),
+            (PACKET + len(FRAME) - 3, Cause.MEMORY_ACCESS),
             (PACKET + 1, Cause.MISALIGNED),
             (addresses.CONTEXT, Cause.MEMORY_ACCESS),
             (addresses.map_handle(0), Cause.MEMORY_ACCESS),

@@ -101,7 +101,7 @@ def test_program_store_reads_back() -> None:
         ("*(u32 *)(r1 + 0) = 1\nexit", XdpAction.XDP_ABORTED, None, Cause.MEMORY_ACCESS),
         ("r0 = *(u32 *)(r10 - 6)\nexit", XdpAction.XDP_ABORTED, None, Cause.MISALIGNED),
         ("r0 = *(u32 *)(r10 - 2)\nexit", XdpAction.XDP_ABORTED, None, Cause.MEMORY_ACCESS),
-        ("lock *(u64 *)(r10 - 8) += r1\nexit", XdpAction.XDP_ABORTED, None, Cause.UNSUPPORTED),
+        ("lock *(u64 *)(r10 - 4) += r1\nexit", XdpAction.XDP_ABORTED, None, Cause.MEMORY_ACCESS),
         ("call 9\nexit", XdpAction.XDP_ABORTED, None, Cause.HELPER),
         ("r2 = r10\nr2 += -4\ncall 1\nexit", XdpAction.XDP_ABORTED, None, Cause.MAP),
         ("goto -1", XdpAction.XDP_ABORTED, None, Cause.BUDGET),

@@ -16,8 +16,8 @@ from tests import vectors
 
 
 def memory(packet: bytes = bytes(64), map_bytes: bytes = bytes(64)) -> Memory:
-    """All windows of a thread, with atomics everywhere."""
-    return Memory(Buffer(packet, 2048), ifindex=1, map_memory=bytearray(map_bytes), atomic_sizes=frozenset({4, 8}))
+    """All windows of a thread."""
+    return Memory(Buffer(packet, 2048), ifindex=1, map_memory=bytearray(map_bytes))
 
 
 def thread(text: str, reach: Memory | None = None, helpers=None, trace=None) -> Thread:

@@ -227,7 +227,7 @@ class _Golden:
         self.number, self.run, self.config = number, run, config
         samples = _Recorded(run.retired)
         self.buffer = Buffer(frame, config.buffer_bytes)
-        windows = Memory(self.buffer, IFINDEX, memory, frozenset())
+        windows = Memory(self.buffer, IFINDEX, memory)
         helpers = Helpers(scenario.cpu_base + run.thread, self.buffer, maps, engine.HELPERS, samples)
         self.retired: list[Retired] = []
         self.thread = Thread(code, windows, helpers.table, budget=scenario.budget, trace=self.retired.append)

@@ -212,6 +212,31 @@ def test_compare_and_exchange(core):
     core.check(Scenario({0: code}, [(0, FRAME)] * 50))
 
 
+ATOMICS = ["lock *(u64 *)(r6 + 0) += r2", "lock *(u32 *)(r6 + 4) ^= w2", "r2 = atomic_fetch_or((u64 *)(r6 + 0), r2)",
+           "w2 = xchg32_32(r6 + 4, w2)", "r0 = cmpxchg_64(r6 + 0, r0, r2)", "w0 = cmpxchg32_32(r6 + 0, w0, w2)",
+           "r6 = atomic_fetch_and((u64 *)(r6 + 0), r6)\nr6 = r7"]  # fmt: skip
+
+
+@pytest.mark.parametrize("base", ["r6 = r10\nr6 += -8", "r6 = *(u32 *)(r1 + 0)\nr6 += 16", "r6 = 0x10000008 ll"])
+def test_atomics_in_every_window(core, base):
+    """On all threads at once, each atomic many times over, next to loads and stores of the same word."""
+    body = "".join(f"{atomic}\nr3 = *(u64 *)(r6 + 0)\n*(u8 *)(r6 + 3) = r3\nr2 += r3\n" for atomic in ATOMICS)
+    code = assemble(f"{base}\nr7 = r6\nr2 = 0x123456789 ll\nr0 = 0\n{body * 3}exit")
+    result = core.check(Scenario({0: code}, [(0, FRAME)] * 100, map=bytes(range(64)), latency=(1, 40)))
+    assert {run.cause for run in result.runs} == {Cause.NONE}
+
+
+@pytest.mark.parametrize("atomic", ATOMICS[:5])
+def test_a_local_atomic_takes_four_slots(core, atomic):
+    """Five where CMPXCHG puts r0 aside; each comes round in 10 clocks."""
+    clocks = []
+    for count in (10, 20):
+        code = assemble(f"r6 = r10\nr6 += -8\nr0 = 0\n*(u64 *)(r10 - 8) = 0\nr2 = 3\n{(atomic + chr(10)) * count}exit")
+        clocks.append(core.check(Scenario({0: code}, [(0, FRAME)], threads=1, stall=0)).clocks)
+    passes = 5 if "cmpxchg" in atomic else 4
+    assert clocks[1] - clocks[0] == 10 * passes * 10
+
+
 def test_budget_is_exact(core):
     code = assemble("r0 = 1\nr0 += 1\nr0 += 1\nexit")
     for budget, cause in ((3, Cause.BUDGET), (4, Cause.NONE), (0, Cause.BUDGET)):
