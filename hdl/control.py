@@ -148,7 +148,6 @@ class Control(Component):
             "MAPS": config.maps,
             "PORTS": config.ports,
             "GROUPS": engine.group_bits(engine.GROUPS),
-            "FEATURES": int(engine.FEATURES),
             "MAP_TYPES": engine.bit_set(engine.MAP_TYPES),
             "HELPERS": engine.bit_set(engine.HELPERS),
         }

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 from bpfnic.host import nic
 from bpfnic.host.device import Capabilities, DeviceOptions
 from bpfnic.spec import helpers
-from bpfnic.spec.engine import executes
 from bpfnic.spec.errors import BpfnicError
-from bpfnic.spec.isa import EXTENSIONS, ROWS, Group
+from bpfnic.spec.isa import EXTENSIONS, Group
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 def inspect(say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
     """By name: `usable`, `why_not` (None or a line), and of a usable one `groups`, those of RFC 9669, and `extensions`
-    ("complete", "in part" or "no" each), `map_types` and `helpers` by name. `say` as in DeviceOptions."""
+    ("complete" or "no" each), `map_types` and `helpers` by name. `say` as in DeviceOptions."""
     return {name: _inspect(name, say) for name in nic.backends()}
 
 
@@ -38,16 +37,8 @@ def _inspect(name: str, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def _extents(capabilities: Capabilities, groups: Iterable[Group]) -> dict[str, str]:
-    """How much of each group, by name."""
-
-    def extent(group: Group) -> str:
-        if group in capabilities.groups:
-            return "complete"
-        rows = (row for row in ROWS if row.group is group)
-        some = any(executes(row, capabilities.groups, capabilities.features) for row in rows)
-        return "in part" if some else "no"
-
-    return {group.value: extent(group) for group in groups}
+    """Whether each group, by name, is there."""
+    return {group.value: "complete" if group in capabilities.groups else "no" for group in groups}
 
 
 def print_backends(found: Mapping[str, Mapping[str, Any]], console: "Console") -> None:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from bpfnic.host.lockstep import Follower, Observe
 from bpfnic.spec.causes import Cause
-from bpfnic.spec.engine import Feature
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.isa import Group
 from bpfnic.spec.maps import MapType
@@ -61,7 +60,6 @@ class Capabilities:
     maps: int
     buffer_bytes: int
     groups: frozenset[Group]
-    features: Feature
     map_types: frozenset[MapType]
     helpers: frozenset[int]
 

@@ -108,7 +108,6 @@ class RegisterDevice(Device):
             maps=self._read("MAPS"),
             buffer_bytes=self._read("BUFFER_BYTES"),
             groups=engine.groups_of(self._read("GROUPS")),
-            features=engine.Feature(self._read("FEATURES")),
             map_types=frozenset(MapType(bit) for bit in bits("MAP_TYPES")),
             helpers=frozenset(bits("HELPERS")),
         )
@@ -232,7 +231,7 @@ class RegisterDevice(Device):
         handles = {name: map_handle(used.index) for name, used in maps.items() if used.index is not None}
         values = {name: MAP_VALUES + used.base for name, used in maps.items()}
         has = self.capabilities
-        limits = Limits(has.program_slots, lambda row: engine.executes(row, has.groups, has.features), has.helpers)
+        limits = Limits(has.program_slots, lambda row: row.group in has.groups, has.helpers)
         return device_image(program, DeviceAddresses(handles, values), limits)
 
     def unload(self, loaded: LoadedProgram) -> None:

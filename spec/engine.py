@@ -1,21 +1,13 @@
 """What the barrel engine executes today: the hardware's capability block, and what the golden model may present too.
 
-GROUPS has a bit for each conformance group that is complete, in the order of isa.Group. FEATURES says what of an
-incomplete group works all the same.
+GROUPS has a bit for each conformance group or extension, in the order of isa.Group: a group is there as a whole or not.
 """
 
 from collections.abc import Iterable
-from enum import IntFlag
 
 from bpfnic.spec.helpers import BY_NAME
-from bpfnic.spec.isa import Group, Row
+from bpfnic.spec.isa import Group
 from bpfnic.spec.maps import MapType
-
-
-class Feature(IntFlag):
-    """Bits of the FEATURES register."""
-
-
 
 GROUPS = frozenset(
     {
@@ -28,7 +20,6 @@ GROUPS = frozenset(
         Group.ACQUIRE_RELEASE,
     }
 )
-FEATURES = Feature(0)
 MAP_TYPES = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.PROG_ARRAY})
 HELPERS = frozenset(
     BY_NAME[name].number
@@ -62,8 +53,3 @@ def groups_of(bits: int) -> frozenset[Group]:
 def bit_set(numbers: Iterable[int]) -> int:
     """The MAP_TYPES or HELPERS registers, as one integer with the first register lowest."""
     return sum(1 << number for number in numbers)
-
-
-def executes(row: Row, groups: frozenset[Group], features: int) -> bool:
-    """Whether a device with these groups and features executes a row."""
-    return row.group in groups

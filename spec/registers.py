@@ -59,7 +59,6 @@ REGISTERS = (
     Register("PORTS", 0x028, _RO, "network ports; interface number PORTS is the host"),
     Register("GROUPS", 0x02C, _RO, "conformance groups, a bit each in the order of isa.Group"),
     Register("MAP_TYPES", 0x030, _RO, "map types, bit n of the array is map type n", count=2),
-    Register("FEATURES", 0x038, _RO, "what of an incomplete group works: bits of engine.Feature"),
     Register("HELPERS", 0x040, _RO, "helpers, bit n of the array is helper n", count=8),
     # Control.
     Register(

@@ -121,7 +121,7 @@ def _helpers(config: NicConfig) -> dict[int, dict]:
 def _work(row: Row) -> dict:
     """What the row does; what it checks is `_rules`."""
     operation, log2 = row.operation, LOG2_BYTES.get(row.width, 0)
-    if not engine.executes(row, engine.GROUPS, engine.FEATURES):
+    if row.group not in engine.GROUPS:
         return {"cause": Cause.UNSUPPORTED}
     if operation is Operation.LDDW_REFERENCE:  # the loader makes every one an LDDW
         return {"cause": Cause.ILLEGAL_INSTRUCTION}

@@ -48,7 +48,6 @@ from bpfnic.host.structure import function_starts
 from bpfnic.spec import addresses, helpers, registers
 from bpfnic.spec.assembly import assemble
 from bpfnic.spec.causes import Cause
-from bpfnic.spec.engine import Feature
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import SLOT_BYTES, decode, encode
 from bpfnic.spec.isa import Group, Operation, find
@@ -152,7 +151,6 @@ class LinuxDevice(Device):
             maps=1 << 16,
             buffer_bytes=_PAGE,
             groups=frozenset(Group) - {Group.CALLX},
-            features=Feature(0),  # no group is incomplete
             map_types=frozenset(MapType) - _REDIRECT_MAPS,
             helpers=frozenset(h.number for h in helpers.HELPERS if ProgramType.XDP in h.programs) - {_REDIRECT_MAP},
         )

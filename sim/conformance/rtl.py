@@ -36,7 +36,7 @@ class Rtl:
     def run(self, case: Case) -> int:
         """r0 at the end, 64 bits. Raises BpfnicError for a program that is refused or faults, and for more memory than
         a packet buffer holds."""
-        image = cases.image(case, lambda row: engine.executes(row, engine.GROUPS, engine.FEATURES))
+        image = cases.image(case, lambda row: row.group in engine.GROUPS)
         if len(case.memory) > ROOM:
             raise BpfnicError(f"{len(case.memory)} bytes of memory: the hardware has room for {ROOM}")
         data_end = addresses.HEADROOM + len(case.memory)

@@ -61,7 +61,6 @@ class GoldenTransport:
                 maps=options.maps,
                 ports=options.ports,
                 groups=engine.group_bits(engine.GROUPS),
-                features=engine.FEATURES,
                 map_types=engine.bit_set(engine.MAP_TYPES | BEYOND_THE_HARDWARE),
                 helpers=engine.bit_set(engine.HELPERS),
             )

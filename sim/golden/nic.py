@@ -43,7 +43,6 @@ class Size:
     maps: int
     ports: int
     groups: int
-    features: int
     map_types: int
     helpers: int
 
@@ -55,7 +54,7 @@ class GoldenNic:
         self.size = size
         self.registers = Registers()
         groups = engine.groups_of(size.groups)
-        self.code = Code(size.program_slots, lambda row: engine.executes(row, groups, size.features))
+        self.code = Code(size.program_slots, lambda row: row.group in groups)
         self.helpers = frozenset(number for number in range(256) if size.helpers >> number & 1)
         self.map_memory = bytearray(size.map_bytes)
         self.maps = Maps(size.maps, size.cores * size.threads)

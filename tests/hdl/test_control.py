@@ -135,7 +135,6 @@ def test_device_describes_itself():
         groups = {Group.BASE32, Group.BASE64, Group.DIVMUL32, Group.DIVMUL64, Group.ATOMIC32, Group.ATOMIC64,
                   Group.ACQUIRE_RELEASE}  # fmt: skip
         assert engine.groups_of(await bus.get("GROUPS")) == groups
-        assert await bus.get("FEATURES") == 0
         assert await bus.get("MAP_TYPES") == 1 << 2 | 1 << 3 | 1 << 6
         helpers = [await bus.get("HELPERS", i) for i in range(8)]
         named = {32 * i + bit for i, word in enumerate(helpers) for bit in range(32) if word >> bit & 1}

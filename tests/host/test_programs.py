@@ -19,7 +19,7 @@ from bpfnic.spec.programs import ProgramType, XdpAction
 NAMES = {name: {name} for name in ("drop", "counter", "l2swap", "portfilter", "forward")}
 NAMES["tailcall"] = {"dispatch", "ipv6", "icmp", "tcp", "udp"}
 """The programs of each file."""
-LIMITS = Limits(2048, lambda row: engine.executes(row, engine.GROUPS, engine.FEATURES), engine.HELPERS)
+LIMITS = Limits(2048, lambda row: row.group in engine.GROUPS, engine.HELPERS)
 
 MAPS = {
     "drop": {},

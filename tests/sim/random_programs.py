@@ -21,7 +21,7 @@ ARRAYS = (  # by handle: offset in map memory, size of a value, stride, stride o
 )
 LEAST_FRAME = 60
 
-ROWS = [row for row in isa.ROWS if engine.executes(row, engine.GROUPS, engine.FEATURES)]
+ROWS = [row for row in isa.ROWS if row.group in engine.GROUPS]
 LACKING = [row for row in isa.ROWS if row not in ROWS]
 ORDERED = (Operation.LOAD_ACQUIRE, Operation.STORE_RELEASE)
 ALIGNED = [row for row in ROWS if row.operation.name.startswith("ATOMIC") or row.operation in ORDERED]
