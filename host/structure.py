@@ -25,7 +25,7 @@ Code = Sequence[Instruction | None]
 
 @dataclass(frozen=True)
 class Limits:
-    """What a device runs: `slots` of 8 bytes, rows of the instruction table (see spec.engine.executes), helpers by
+    """What a device runs: `slots` of 8 bytes, rows of the instruction table (see spec.engine.GROUPS), helpers by
     number."""
 
     slots: int
