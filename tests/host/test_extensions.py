@@ -1,12 +1,14 @@
 """Extensions from C: what compilers make of it, what it does, and how a device without them refuses it."""
 
+import itertools
+
 import pytest
 
 import bpfnic
 from bpfnic.host.image import device_image
 from bpfnic.host.object import DeviceAddresses
 from bpfnic.host.structure import Limits
-from bpfnic.spec import isa
+from bpfnic.spec import engine, isa
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.isa import Group
 
@@ -61,11 +63,17 @@ def test_compilers_make_it(build, name):
     assert sorted({row.name for row in found if row.group is group}) == rows
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
-@pytest.mark.parametrize("backend", [pytest.param("linux", marks=pytest.mark.linux)])
+ON_THE_ENGINE = [name for name, (_, _, group, _) in PROGRAMS.items() if group in engine.GROUPS]
+
+
+@pytest.mark.timeout(900)  # the first on rtl compiles the NIC
+@pytest.mark.parametrize(("backend", "name"), [
+    *itertools.product(["golden", "rtl"], ON_THE_ENGINE),
+    *(pytest.param("linux", name, marks=pytest.mark.linux) for name in PROGRAMS),
+])  # fmt: skip
 def test_and_it_does_what_c_says(build, backend, name):
     text, cpu, _, _ = PROGRAMS[name]
-    with bpfnic.Nic(backend) as nic:
+    with bpfnic.Nic(backend, **{} if backend == "linux" else {"budget": 2000}) as nic:
         assert nic.load(build(text, cpu=cpu)).test_run(bytes(60)).action.name == "XDP_TX"
 
 
