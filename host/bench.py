@@ -77,7 +77,7 @@ class Bench:
                 if unused := [name for name in entries if name not in card.maps]:
                     raise BpfnicError(f"program {loaded.name} does not use map {unused[0]!r}")
                 maps = {name: held.device_map for name, held in card.maps.items()}
-                rules.apply(entries, maps, lambda name: card.programs[self.obj.program(name).name].loaded)
+                rules.apply(entries, maps, lambda name: card.programs[name].loaded)
             loaded.attach()
         except BaseException:
             card.close()
@@ -88,8 +88,8 @@ class Bench:
         """The programs that rules put into a PROG_ARRAY; they may bring maps that the same rules fill."""
         for map_name, values in entries.items():
             if self.obj.maps[map_name].type is MapType.PROG_ARRAY:
-                for name in [value.decode() for _, named, _ in values for value in named]:
-                    if self.obj.program(name).name not in card.programs:
+                for name in dict.fromkeys(value.decode() for _, (value,), _ in values):
+                    if name not in card.programs:
                         card.load(self.obj, name)
 
     def _replay(self, traffic: Traffic, numbers: Sequence[int], retirements: bool) -> Evidence:

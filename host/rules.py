@@ -55,7 +55,7 @@ def apply(rules: Rules, maps: Mapping[str, DeviceMap], program: Callable[[str], 
         device_map = maps[name]
         for key, values, each in entries:
             try:
-                if isinstance(device_map, ProgramArray) and not each:
+                if isinstance(device_map, ProgramArray):
                     device_map.set_program(key, program(values[0].decode()))
                 else:
                     device_map.update(key, values if each else values * device_map.copies)

@@ -51,6 +51,14 @@ def test_errors_name_the_line(tmp_path: Path, line: str, message: str):
         vectors.read(write(tmp_path, EXAMPLE + line))
 
 
+def test_what_stands_for_what(tmp_path: Path):
+    text = "test x -\n  r0 = $a ll\n  raw b70b000000000000\n  r1 = $map ll\n  raw ff\n  ---\n a : trap\n $map_end : -"
+    (vector,) = vectors.read(write(tmp_path, text))
+    code = vector.code(0x11223344, entry=0, map_bytes=0x100)
+    assert code.hex() == "18000000443422110000000000000000b70b00000000000018010000443322110000000000000000ff"
+    assert vector.test == "x.vec x"
+
+
 def test_names_of_all_cases_are_unique():
     names = [vector.name for vector in vectors.read_all()]
     assert len(set(names)) == len(names) > 400

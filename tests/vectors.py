@@ -19,11 +19,13 @@ of the colon is given, what stands right of it must come out. A column on the le
 for these:
 
     packet   the frame, in hexadecimal without spaces (otherwise 64 bytes, 00 01 02 … 3f)
-    map      the first bytes of the map memory (otherwise 64 zero bytes); in the assembly, `$map` is its address
+    map      the first bytes of the map memory (otherwise 64 zero bytes)
     budget   instructions that may retire (otherwise 1,000)
 
-`$entry` in the assembly is the slot of its first instruction (for callx); a program stands at the start of the program
-store.
+In the assembly, and in the table's cells, `$map` is the address of the map memory, `$map_end` the first one behind it,
+and `$entry` the slot of the program's first instruction; a program stands at the start of the program store.
+
+A line `raw HEX` puts down what the assembler refuses: one instruction's bytes as they are.
 
 and on the right may stand
 
@@ -35,8 +37,10 @@ and on the right may stand
 
 Programs are XDP programs: r1 is the context at the start, r10 the top of the stack. They write r0 before they exit."""
 
+import itertools
 import re
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,6 +49,9 @@ from bpfnic.spec.assembly import assemble
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import decode
+from bpfnic.spec.programs import XdpAction
+
+_PLACEHOLDER = 0x7EAD0000  # no helper: it stands where a raw instruction will
 
 DATA = Path(__file__).parent / "data"
 MAP_BYTES = 64
@@ -67,18 +74,38 @@ class Vector:
     trap: Cause = Cause.NONE
     pc: int | None = None
 
-    def code(self, map_address: int, entry: int) -> bytes:
-        """Program text, with `$map` and `$entry` standing for these two."""
-        return assemble(self.text.replace("$map", hex(map_address)).replace("$entry", str(entry)))
+    def code(self, map_address: int, entry: int, map_bytes: int = MAP_BYTES, *, passes: bool = False) -> bytes:
+        """The program's bytes. map_bytes: of the whole map memory. passes: its last exit is one with XDP_PASS, so that
+        the frame is seen."""
+        text = self.text
+        if passes:
+            text, last, rest = text.rpartition("exit")
+            assert last and not rest.strip(), f"{self.name}: exit is not its last instruction"
+            text += f"w0 = {XdpAction.XDP_PASS.value}\nexit"
+        text = text.replace("$map_end", hex(map_address + map_bytes)).replace("$map", hex(map_address))
+        raw = re.findall(r"^raw (\w+)$", text, re.MULTILINE)
+        numbers = itertools.count(_PLACEHOLDER)
+        code = assemble(re.sub(r"^raw \w+$", lambda _: f"call {next(numbers)}", text, flags=re.MULTILINE)
+                        .replace("$entry", str(entry)))  # fmt: skip
+        for number, digits in enumerate(raw, _PLACEHOLDER):
+            code = code.replace(assemble(f"call {number}"), bytes.fromhex(digits))
+        return code
 
     @property
     def rows(self) -> list[isa.Row]:
         """The rows of its instructions (what a device may not have), illegal ones left out."""
         found = []
-        for instruction in decode(self.code(0, 0)):
-            with suppress(BpfnicError):
-                found += [isa.find(instruction)] if instruction else []
+        with suppress(BpfnicError):  # a wide instruction whose second half is illegal
+            for instruction in decode(self.code(0, 0)):
+                with suppress(BpfnicError):
+                    found += [isa.find(instruction)] if instruction else []
         return found
+
+    @property
+    def test(self) -> str:
+        """Which test of which file it is a case of."""
+        where, _, test = self.name.partition(" ")
+        return f"{where.partition(':')[0]} {test}"
 
 
 def read(path: Path) -> list[Vector]:
@@ -136,3 +163,21 @@ def _vector(name: str, section: str, text: str, given: dict[str, str], expected:
 def read_all() -> list[Vector]:
     """The cases of every file in tests/data, in the order of their names."""
     return [vector for path in sorted(DATA.glob("*.vec")) for vector in read(path)]
+
+
+def by_test(vectors: Iterable[Vector]) -> dict[str, list[Vector]]:
+    """Cases of each test: thousands of them take less time together than one by one as pytest's."""
+    tests: dict[str, list[Vector]] = {}
+    for vector in vectors:
+        tests.setdefault(vector.test, []).append(vector)
+    return tests
+
+
+@contextmanager
+def named(vector: Vector) -> Iterator[None]:
+    """Failures inside say which case it was."""
+    try:
+        yield
+    except Exception as failure:
+        failure.add_note(f"in {vector.name}")
+        raise

@@ -146,22 +146,6 @@ def test_a_wrong_map_value_is_found_with_its_key(job):
     assert found["trace"][0].startswith("packet 0, instruction")
 
 
-def test_a_fault_in_what_a_tail_call_goes_to_is_found_there(job, files):
-    tail = """
-        int mark(struct xdp_md *ctx);
-        struct { __uint(type, BPF_MAP_TYPE_PROG_ARRAY); __uint(max_entries, 1); __type(key, __u32);
-                 __array(values, int(struct xdp_md *)); } next SEC(".maps") = { .values = { [0] = (void *)&mark } };
-        SEC("xdp") int enter(struct xdp_md *ctx) { bpf_tail_call(ctx, &next, 0); return XDP_DROP; }
-    """
-    files[0].write_text(SOURCE + tail)
-    found = job(with_fault(0x99, 0x98), name="enter")
-    assert found["packet"] == 2
-    trace = "\n".join(found["trace"])
-    assert re.search(r"^packet 2, program mark, instruction \d+: if w\d == 0x99 goto", trace)
-    assert f"mark.bpf.c:{line_of('data[12] == 0x99')}: " in trace
-    assert re.search(r"faulty: goes on at instruction \d+ of program mark", trace)
-
-
 def test_an_access_more_than_recorded_is_found(job):
     """The jump over the shared addition is taken where it should not be: the replay can't follow."""
 

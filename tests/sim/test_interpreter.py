@@ -26,8 +26,17 @@ def thread(text: str, reach: Memory | None = None, helpers=None, trace=None) -> 
     return Thread(code, reach or memory(), helpers or {}, budget=1000, trace=trace)
 
 
-@pytest.mark.parametrize("vector", vectors.read_all(), ids=lambda vector: vector.name)
-def test_vector(vector: vectors.Vector):
+VECTORS = vectors.by_test(vectors.read_all())
+
+
+@pytest.mark.parametrize("test", VECTORS)
+def test_vectors(test: str):
+    for vector in VECTORS[test]:
+        with vectors.named(vector):
+            judge(vector)
+
+
+def judge(vector: vectors.Vector):
     reach = memory(vector.packet, vector.map)
     code = Code(256)
     code.write(0, vector.code(addresses.MAP_VALUES, entry=0))
