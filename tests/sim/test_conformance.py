@@ -132,6 +132,12 @@ def test_shift_counts_beyond_the_width_are_masked(conformance):
     assert conformance("r0 = 8\nw0 >>= -31\nexit") == 4
 
 
+def test_a_jump_farther_than_16_bits(conformance):
+    """There and back again."""
+    middle = "r0 += 1\n" * 40_000
+    assert conformance(f"r0 = 1\ngotol there\nback: exit\n{middle}exit\nthere: r0 += 20\ngotol back") == 21
+
+
 def test_calls_keep_their_frames(conformance):
     text = """
         *(u64 *)(r10 - 120) = 3

@@ -110,8 +110,8 @@ def memory_registers() -> Iterable[str]:
     text = "r$index = $at\nr0 = *(u8 *)skb[r$index + 1]\nexit"
     for name, section, indexes in (("", "5.5", (0, 1, 2, 3, 4, 5, 7, 8, 9)), ("_context", "-", (6,))):
         # r6 is the context there, which Linux insists on
-        found = [((index, 3 * index, FRAME.hex()), (FRAME[3 * index + 1],)) for index in indexes]
-        yield table(f"ld_ind_registers{name}", section, text, ("index", "at", "packet"), ("r0",), found)
+        indexed = [((index, 3 * index, FRAME.hex()), (FRAME[3 * index + 1],)) for index in indexes]
+        yield table(f"ld_ind_registers{name}", section, text, ("index", "at", "packet"), ("r0",), indexed)
 
 
 def read_only() -> str:
