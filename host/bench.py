@@ -1,12 +1,12 @@
 """The same program, maps and packets on every device that runs them, and whether the devices agree."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bpfnic.host import check, listing, rules
+from bpfnic.host import check, listing, lockstep, rules
 from bpfnic.host.check import Difference, Evidence
-from bpfnic.host.device import Arrival, DeviceOptions, OnStep, Pacing, Retirement, Traffic
+from bpfnic.host.device import Arrival, DeviceOptions, OnStep, Pacing, Traffic
 from bpfnic.host.nic import Nic, interface_name
 from bpfnic.host.object import Object, Program
 from bpfnic.host.registermaps import RegisterProgram
@@ -58,12 +58,31 @@ class Bench:
                 for held in card.programs.values():
                     self._refuse_what_was_not_recorded(held.loaded.program, actual.device)
                 expected = _evidence(card, card.run(self.arrivals, self.pacing))
-            return self._verdict(check.compare_with_kernel(actual, expected), actual, [])
-        room = actual.capabilities.buffer_bytes - addresses.HEADROOM
-        numbers = check.replayable(self.arrivals, actual.traffic, room)
-        expected = self._replay(actual.traffic, numbers, retirements=False)
+            return self._verdict(check.compare_with_kernel(actual, expected), actual.device, [])
+        numbers = self._replayable(actual)
+        expected = self._replay(actual.traffic, numbers)
         difference = check.compare(actual, expected, self.arrivals, numbers, self.pacing)
-        return self._verdict(difference, actual, self._trace(difference, numbers) if difference else [])
+        return self._verdict(difference, actual.device, self._trace() if difference else [])
+
+    def in_lockstep(self, on_step: OnStep | None = None) -> tuple[Evidence | None, dict[str, Any]]:
+        """Run everything on a fresh device with the reference at its side, comparing each instruction. What the device
+        did (None where it was stopped), and the comparison as from `check`, with `instructions` compared."""
+        options = replace(self.options, waves=None)
+        with self._device(self.backend, self.options) as card, self._device(REFERENCE, options) as reference:
+            name = card.device.name
+            ran = lockstep.run(card.device, reference.device, self.arrivals, self.pacing, on_step)
+            if ran.difference:
+                found, describe = ran.difference, self._describe(card)
+                shown = Difference(found.what, *found.sides(describe), found.packet)
+                return None, self._verdict(shown, name, found.lines(name, REFERENCE, describe))
+            assert ran.actual is not None
+            actual = _evidence(card, ran.actual)
+            numbers = self._replayable(actual)
+            expected = _evidence(reference, ran.follower.end(numbers))
+        difference = check.compare(actual, expected, self.arrivals, numbers, self.pacing)
+        outside = ["every instruction did the same on both: the difference is outside the program"]
+        compared = {"instructions": expected.traffic.instructions}
+        return actual, self._verdict(difference, name, outside) | compared
 
     def _device(self, backend: str, options: DeviceOptions) -> Nic:
         """A fresh device with the program on every port."""
@@ -92,13 +111,16 @@ class Bench:
                     if name not in card.programs:
                         card.load(self.obj, name)
 
-    def _replay(self, traffic: Traffic, numbers: Sequence[int], retirements: bool) -> Evidence:
+    def _replayable(self, actual: Evidence) -> list[int]:
+        room = actual.capabilities.buffer_bytes - addresses.HEADROOM
+        return check.replayable(self.arrivals, actual.traffic, room)
+
+    def _replay(self, traffic: Traffic, numbers: Sequence[int]) -> Evidence:
         assert traffic.recording
         recording = check.part_of(traffic.recording, numbers)
         with self._device(REFERENCE, replace(self.options, waves=None)) as card:
             offered = [self.arrivals[number] for number in numbers]
-            run = card.run(offered, self.pacing, replay=recording, retirements=retirements)
-            return _evidence(card, run)
+            return _evidence(card, card.run(offered, self.pacing, replay=recording))
 
     def _refuse_what_was_not_recorded(self, program: Program, device: str) -> None:
         for slot, instruction in enumerate(program.instructions):
@@ -109,7 +131,7 @@ class Bench:
                 where = f"{listing.instruction(program, slot)} {listing.source(program, slot)}".rstrip()
                 raise BpfnicError(f"--check: {device} doesn't record what bpf_{name} returns ({where})")
 
-    def _verdict(self, difference: Difference | None, actual: Evidence, trace: Sequence[str]) -> dict[str, Any]:
+    def _verdict(self, difference: Difference | None, device: str, trace: Sequence[str]) -> dict[str, Any]:
         result: dict[str, Any] = {"reference": REFERENCE, "equal": difference is None}
         if difference is None:
             return result
@@ -120,68 +142,34 @@ class Bench:
             where = f"packet {difference.packet} ({len(arrival.data)} bytes at {port}), "
         result["packet"] = difference.packet
         result["difference"] = (
-            f"{where}{difference.what}: {actual.device} {difference.actual}, {REFERENCE} {difference.expected}"
+            f"{where}{difference.what}: {device} {difference.actual}, {REFERENCE} {difference.expected}"
         )
         result["trace"] = list(trace)
         return result
 
-    def _trace(self, difference: Difference, numbers: Sequence[int]) -> list[str]:
-        """Lines that say at which instruction the two parted: both run once more, with every instruction listed."""
-        with self._device(self.backend, replace(self.options, waves=None)) as card:
-            again = card.run(self.arrivals, self.pacing, retirements=True)
-            loaded = [held.loaded for held in card.programs.values()]
-            places = {each.entry: each.program for each in loaded if isinstance(each, RegisterProgram)}
-        expected = self._replay(again, numbers, retirements=True).traffic
-        theirs = [one._replace(arrival=numbers[one.arrival]) for one in expected.retirements or []]
-        pair = check.where_it_began(difference, again.retirements or [], theirs, numbers)
-        if pair is None:
-            return ["every instruction did the same on both: the difference is outside the program"]
-        return self._parting(*pair, places)
+    def _trace(self) -> list[str]:
+        """Lines that say at which instruction the two parted: both run once more, side by side."""
+        options = replace(self.options, waves=None)
+        with self._device(self.backend, options) as card, self._device(REFERENCE, options) as reference:
+            found = lockstep.run(card.device, reference.device, self.arrivals, self.pacing).difference
+            if found is None:
+                return ["every instruction did the same on both: the difference is outside the program"]
+            return found.lines(card.device.name, REFERENCE, self._describe(card))
 
-    def _parting(
-        self, ours: Retirement | None, theirs: Retirement | None, places: Mapping[int, Program]
-    ) -> list[str]:
-        """`places`: the loaded programs by their first slots."""
+    def _describe(self, card: Nic) -> Callable[[int], list[str]]:
+        """What says which instruction is at a slot of the card, and which line of C."""
 
-        def place(pc: int) -> str:
-            entry, program = _around(pc, places)
-            return f"instruction {pc - entry}" + ("" if program is self.program else f" of program {program.name}")
+        def describe(slot: int) -> list[str]:
+            for held in card.programs.values():
+                loaded = held.loaded
+                if isinstance(loaded, RegisterProgram) and loaded.entry <= slot < loaded.entry + loaded.slots:
+                    program, number = loaded.program, slot - loaded.entry
+                    name = "" if program is self.program else f"program {program.name}, "
+                    lines = [f"{name}{listing.instruction(program, number)}", listing.source(program, number)]
+                    return [line for line in lines if line]
+            return [f"slot {slot}: outside the program"]
 
-        one = ours or theirs
-        assert one
-        entry, program = _around(one.pc, places)
-        slot = one.pc - entry
-        name = "" if program is self.program else f"program {program.name}, "
-        lines = [f"packet {one.arrival}, {name}{listing.instruction(program, slot)}"]
-        if source := listing.source(program, slot):
-            lines.append(source)
-        if ours is None or theirs is None:
-            stopped, went = (self.backend, REFERENCE) if ours is None else (REFERENCE, self.backend)
-            return [*lines, f"{stopped} ended before it, {went} executed it"]
-        if ours.pc != theirs.pc:
-            return [*lines, f"{self.backend} is here, {REFERENCE} at {place(theirs.pc)}"]
-        sides = ((self.backend, ours), (REFERENCE, theirs))
-        if (ours.register, ours.value) != (theirs.register, theirs.value):
-            lines += [f"{name}: {_written(one)}" for name, one in sides]
-        if None not in (ours.address, theirs.address) and ours.address != theirs.address:
-            lines += [f"{name}: address {_hexadecimal(one.address)}" for name, one in sides]
-        if ours.next_pc != theirs.next_pc:
-            lines += [f"{name}: goes on at {place(one.next_pc)}" for name, one in sides]
-        return lines
-
-
-def _around(pc: int, places: Mapping[int, Program]) -> tuple[int, Program]:
-    """First slot of the program that a slot is in, and the program."""
-    entry = max((entry for entry in places if entry <= pc), default=min(places))
-    return entry, places[entry]
-
-
-def _written(one: Retirement) -> str:
-    return "writes no register" if one.register is None else f"r{one.register} = {one.value:#x}"
-
-
-def _hexadecimal(value: int | None) -> str:
-    return "none" if value is None else f"{value:#x}"
+        return describe
 
 
 def _evidence(card: Nic, traffic: Traffic) -> Evidence:

@@ -1,4 +1,4 @@
-"""The command line. Exit status: 0, 1 where --check finds a difference, 2 for anything that can't be used.
+"""The command line. Exit status: 0, 1 where a comparison finds a difference, 2 for anything that can't be used.
 
 What takes long to import is imported by the command that needs it."""
 
@@ -90,6 +90,8 @@ _PATH = click.Path(path_type=Path)
 @click.option("--out", type=_PATH, help="Write the packets that leave, with their verdicts: pcapng.")
 @click.option("--backend", default="rtl", show_default=True, help="What runs it: see `bpfnic backends`.")
 @click.option("--check", is_flag=True, help="Compare packets, counters and maps with the golden model.")
+@click.option("--lockstep", is_flag=True,
+              help="Compare each instruction with the golden model, and stop at the first that differs.")  # fmt: skip
 @click.option("--program", "name", metavar="NAME", help="Which program, where there are several.")
 @click.option("--map", "rules", type=_PATH, multiple=True, help="Map contents before the run: JSON, by map name.")
 @click.option("--global", "variables", metavar="NAME=VALUE", multiple=True, callback=_pairs("NAME=VALUE"),
@@ -127,7 +129,7 @@ def run(as_json: bool, ifindexes: dict[str, str], backend: str, **given: Any) ->
 
         click.echo(json.dumps(result, indent=2))
     else:
-        _print(result)
+        _print(result, backend)
     return DIFFERENCE if result["check"] and not result["check"]["equal"] else 0
 
 
@@ -152,17 +154,18 @@ def _say(step: str) -> None:
     click.echo(f"bpfnic: {step}", err=True)
 
 
-def _print(result: dict[str, Any]) -> None:
+def _print(result: dict[str, Any], backend: str) -> None:
     from rich.console import Console
 
     from bpfnic.host.report import print_tables
 
-    console = Console()
-    print_tables(result, console)
-    click.echo(f"run: {result['seconds']['run']:.2f} s, with compiling and checking {result['seconds']['total']:.2f} s")
-    check, backend = result["check"], result["device"]["backend"]
+    check, seconds = result["check"], result["seconds"]
+    if result["packets"]:  # otherwise --lockstep stopped the device
+        print_tables(result, Console())
+        click.echo(f"run: {seconds['run']:.2f} s, with compiling and checking {seconds['total']:.2f} s")
     if check and check["equal"]:
-        click.echo(f"{backend} = {check['reference']}")
+        compared = f", in each of {check['instructions']:,} instructions" if "instructions" in check else ""
+        click.echo(f"{backend} = {check['reference']}{compared}")
     elif check:
         click.echo(f"{backend} differs from {check['reference']}: {check['difference']}")
         for line in check["trace"]:

@@ -78,7 +78,8 @@ class State(NamedTuple):
 
 
 class Step(NamedTuple):
-    """An instruction that both did alike: its slot, itself, and as in Event what it wrote and accessed."""
+    """An instruction that both did alike: its slot, itself, as in Event what it wrote and accessed, and the bytes that
+    it stored."""
 
     clock: int
     pc: int
@@ -86,6 +87,7 @@ class Step(NamedTuple):
     register: int
     value: int
     address: int
+    stored: bytes | None
 
 
 @dataclass(frozen=True)
@@ -115,40 +117,53 @@ class Difference:
 
     def __str__(self) -> str:
         """All of it, with instructions numbered from the program's first."""
-        return "\n".join(self.lines("device", "reference", self._disassembled))
-
-    def _disassembled(self, slot: int) -> list[str]:
         found = {step.pc: step.instruction for step in self.past} | {self.pc: self.instruction}
-        instruction = found.get(slot + self.entry)
-        return [f"instruction {slot}: {disassemble(instruction) if instruction else 'none'}"]
+
+        def describe(slot: int) -> list[str]:
+            instruction = found.get(slot)
+            return [f"instruction {slot - self.entry}: {disassemble(instruction) if instruction else 'none'}"]
+
+        return "\n".join(self.lines("device", "reference", describe))
+
+    def sides(self, describe: Callable[[int], list[str]]) -> tuple[str, str]:
+        """`actual` and `expected`; slots as `describe` says them, for a tail call goes on in another program."""
+        if self.what == "next pc":
+            return _place(self.actual_state.pc, describe), _place(self.expected_state.pc, describe)
+        return self.actual, self.expected
 
     def lines(self, actual: str, expected: str, describe: Callable[[int], list[str]]) -> list[str]:
-        """For people. actual, expected: names of the two. describe: says what instruction `slot` of the program is, and
-        in a second line its line of source if there is one."""
-        first, *source = describe(self.pc - self.entry)
-        lines = [f"packet {self.packet}, CPU {self.cpu}, clock {self.clock}, {first}", *source]
-        lines += [f"{self.what}: {actual} {self.actual}, {expected} {self.expected}", ""]
+        """Where it is, both states and the past, for people. actual, expected: names of the two. describe: says what is
+        at a slot ("instruction 3: r0 = 1"), and in a second line its line of source if there is one."""
+        first, *source = describe(self.pc)
+        lines = [f"packet {self.packet}, {first}", *source]
+        ours, theirs = self.sides(describe)
+        lines += [f"{self.what}: {actual} {ours}, {expected} {theirs}"]
+        lines += [f"on CPU {self.cpu} at clock {self.clock}", ""]
         rows = [(f"behind it ({self.number} went before)", actual, expected)]
         registers = zip(self.actual_state.registers, self.expected_state.registers, strict=True)
         rows += [(f"  r{number}", f"{ours:#x}", f"{theirs:#x}") for number, (ours, theirs) in enumerate(registers)]
-        rows.append(("  pc", self._place(self.actual_state.pc), self._place(self.expected_state.pc)))
+        rows.append(("  pc", _place(self.actual_state.pc, describe), _place(self.expected_state.pc, describe)))
         rows.append(("  callers", str(self.actual_state.depth), str(self.expected_state.depth)))
         for number, (name, ours, theirs) in enumerate(rows):
-            lines.append(f"{name:28}{ours:>20}  {theirs:>20}{'  <--' if number and ours != theirs else ''}")
+            differs = "  <" if number and ours != theirs else ""
+            lines.append(f"{name:28}{ours:>20}  {theirs:>20}{differs}")
         if self.past:
             lines += ["", f"the {len(self.past)} instructions before it"]
         shown: list[str] = []
         for step in self.past:
-            text, *source = describe(step.pc - self.entry)
+            text, *source = describe(step.pc)
             lines += [f"  {line}" for line in source if source != shown]
             shown = source
             wrote = "" if step.register == NO_REGISTER else f"   r{step.register} = {step.value:#x}"
+            if step.stored is not None:
+                wrote = f"   {int.from_bytes(step.stored, 'little'):#x}"
             place = "" if step.address == NO_ADDRESS else f"   at {step.address:#x}"
             lines.append(f"    {text}{wrote}{place}")
         return lines
 
-    def _place(self, pc: int | None) -> str:
-        return "ended" if pc is None else f"instruction {pc - self.entry}"
+
+def _place(slot: int | None, describe: Callable[[int], list[str]]) -> str:
+    return "ended" if slot is None else describe(slot)[0].partition(":")[0]
 
 
 class Parted(Exception):

@@ -30,6 +30,7 @@ class Job:
     name: str | None = None
     out: Path | None = None
     check: bool = False
+    lockstep: bool = False
     timing: str = "back-to-back"
     order: str = "any"
     rules: tuple[Path, ...] = ()
@@ -41,12 +42,19 @@ class Job:
     port: int | None = None
 
 
+MEMBERS = ("program", "device", "notes", "packets", "interfaces", "clocks", "maps", "check", "seconds")
+
+
 def run(job: Job, on_step: OnStep | None = None) -> dict[str, Any]:
-    """Do it. Returns the report; its "check" is None, or what Bench.check returns. Raises BpfnicError for anything that
-    can't be used."""
+    """Do it. Returns the report; its "check" is None, or what Bench.check or Bench.in_lockstep returns. Where lockstep
+    stopped the device, it and the program are all there is to report; other members are None. Raises BpfnicError for
+    anything that can't be used."""
     began = time.perf_counter()
-    if job.check and job.backend == REFERENCE:
-        raise BpfnicError(f"--check compares with {REFERENCE}: choose another --backend")
+    for option in ("check", "lockstep"):
+        if getattr(job, option) and job.backend == REFERENCE:
+            raise BpfnicError(f"--{option} compares with {REFERENCE}: choose another --backend")
+    if job.lockstep and job.backend == KERNEL:
+        raise BpfnicError("--lockstep: the kernel doesn't show its instructions (--check compares what came of them)")
     if job.backend == KERNEL and job.timing != "back-to-back":
         raise BpfnicError(f"--timing {job.timing}: the kernel takes the packets one by one, at no time of their own")
     obj = open(job.program, cpu=job.cpu, include=job.include, define=job.define)
@@ -57,21 +65,25 @@ def run(job: Job, on_step: OnStep | None = None) -> dict[str, Any]:
     capture = pcap.read(job.capture)
     pacing, arrivals = _arrivals(job, capture)
     bench = Bench(job.backend, obj, arrivals, pacing, job.options, job.name, entries, job.ifindexes)
-    evidence = bench.run(on_step)
-    traffic, counters, ports = evidence.traffic, evidence.counters, evidence.capabilities.ports
-    if job.out:
-        pcap.write(job.out, _departures(traffic, capture, ports))
-    return {
-        "program": {"file": str(job.program), "name": program.name, "slots": len(program.instructions)},
-        "device": report.describe_device(job.backend, evidence.capabilities),
-        "notes": _notes(capture) + _ended(job.options.budget, traffic),
-        "packets": report.describe_packets(arrivals, traffic, counters),
-        "interfaces": report.describe_interfaces(counters, [bench.ifindex(i) for i in range(ports + 1)], ports),
-        "clocks": report.describe_clocks(traffic, pacing),
-        "maps": report.describe_maps(obj.maps, evidence.maps),
-        "check": bench.check(evidence) if job.check else None,
-        "seconds": {"run": traffic.seconds, "total": time.perf_counter() - began},
-    }
+    result: dict[str, Any] = dict.fromkeys(MEMBERS)
+    result["program"] = {"file": str(job.program), "name": program.name, "slots": len(program.instructions)}
+    evidence, result["check"] = bench.in_lockstep(on_step) if job.lockstep else (bench.run(on_step), None)
+    if evidence is not None:
+        traffic, counters, ports = evidence.traffic, evidence.counters, evidence.capabilities.ports
+        if job.out:
+            pcap.write(job.out, _departures(traffic, capture, ports))
+        result |= {
+            "device": report.describe_device(job.backend, evidence.capabilities),
+            "notes": _notes(capture) + _ended(job.options.budget, traffic),
+            "packets": report.describe_packets(arrivals, traffic, counters),
+            "interfaces": report.describe_interfaces(counters, [bench.ifindex(i) for i in range(ports + 1)], ports),
+            "clocks": report.describe_clocks(traffic, pacing),
+            "maps": report.describe_maps(obj.maps, evidence.maps),
+        }
+        if job.check and not job.lockstep:
+            result["check"] = bench.check(evidence)
+    result["seconds"] = {"run": evidence and evidence.traffic.seconds, "total": time.perf_counter() - began}
+    return result
 
 
 # -- packets in and out ---------------------------------------------------------------------------------------------

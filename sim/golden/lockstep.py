@@ -211,7 +211,8 @@ class _Program:
                 actual_state=State(tuple(ours), goes_to, thread.depth),
                 expected_state=State(tuple(theirs), onward, thread.depth),
                 past=tuple(
-                    Step(done[0], model.pc, model.instruction, done[8], done[1], done[2]) for done, model in self.past
+                    Step(done[0], model.pc, model.instruction, done[8], done[1], done[2], model.stored)
+                    for done, model in self.past
                 ),
             )
         )

@@ -49,6 +49,20 @@ def test_every_program_does_the_same_at_every_pace(sample, program, pace):
         assert refused == 0 and sum(evidence.counters["EGRESS_DROPPED"]) == 0
 
 
+@pytest.mark.parametrize("pace", ["back to back", "stalled, dropping", "pcap, dropping"])
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_program_does_the_same_in_lockstep(sample, program, pace):
+    obj = nic.open(str(FIRMWARE / "programs" / f"{program}.bpf.c"))
+    entries = []
+    if program == "portfilter":
+        obj.rodata["redirect_ifindex"] = 2
+        entries = [rules.read(str(FIRMWARE / "samples" / "portfilter.json"), obj.maps)]
+    evidence, found = Bench("rtl", obj, sample, PACES[pace], entries=entries).in_lockstep()
+    instructions = found.pop("instructions")
+    assert found == {"reference": "golden", "equal": True}
+    assert instructions == evidence.counters["RETIRED"] > 0
+
+
 RACING = """
 struct slot { __u64 winner, turns; };
 struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 4); __type(key, __u32); __type(value, struct slot); }
@@ -83,6 +97,8 @@ def test_threads_that_race_do_the_same_when_replayed(source):
     bench = Bench("rtl", nic.open(source(RACING)), arrivals)
     evidence = bench.run()
     assert bench.check(evidence) == {"reference": "golden", "equal": True}
+    again, found = bench.in_lockstep()
+    assert found == {"reference": "golden", "equal": True, "instructions": again.counters["RETIRED"]}
     turns = [int.from_bytes(values[0][8:], "little") for values in evidence.maps["slots"].values()]
     assert 0 < sum(turns) < 600  # they did race
 
@@ -104,6 +120,8 @@ def test_what_is_ended_is_ended_alike(source, cause):
     evidence = bench.run()
     assert bench.check(evidence) == {"reference": "golden", "equal": True}
     assert [packet.cause.name for packet in evidence.traffic.packets] == [cause, "NONE"] * 10
+    evidence, found = bench.in_lockstep()
+    assert found == {"reference": "golden", "equal": True, "instructions": evidence.counters["RETIRED"]}
 
 
 def test_the_command_checks_the_demo(bpfnic):

@@ -85,7 +85,7 @@ def job(files, install):
 
     def job(transport_class, **changes):
         install(transport_class)
-        return run.run(run.Job(*files, "faulty", check=True, **changes))["check"]
+        return run.run(run.Job(*files, "faulty", **{"check": True} | changes))["check"]
 
     return job
 
@@ -110,7 +110,7 @@ def test_a_wrong_constant_is_found_at_its_instruction_and_line(job):
     trace = "\n".join(found["trace"])
     assert "packet 2, instruction" in trace and "0x99" in trace
     assert f"mark.bpf.c:{line_of('data[12] == 0x99')}: " in trace
-    assert "faulty: goes on at instruction" in trace and "golden: goes on at instruction" in trace
+    assert re.search(r"next pc: faulty instruction \d+, golden instruction \d+", trace)
 
 
 def test_the_command_line_shows_a_difference_and_exits_with_1(bpfnic, files, install):
@@ -128,11 +128,55 @@ def test_the_command_line_shows_a_difference_and_exits_with_1(bpfnic, files, ins
     assert status == 1 and json.loads(out)["check"]["packet"] == 2
 
 
+def test_lockstep_stops_at_the_instruction(bpfnic, files, install, tmp_path):
+    source, capture = files
+    arguments = ["run", source, "--pcap", capture, "--backend", "faulty", "--lockstep"]
+    install(Faulty)
+    status, out, _ = bpfnic(*arguments, "--out", tmp_path / "out.pcapng")
+    assert status == 0 and (tmp_path / "out.pcapng").exists()
+    assert re.fullmatch(r"faulty = golden, in each of \d+ instructions", out.splitlines()[-1])
+    assert "verdict" in out
+    install(with_fault(0x99, 0x98))
+    status, out, _ = bpfnic(*arguments)
+    assert status == 1
+    lines = out.splitlines()
+    first = re.fullmatch(
+        r"faulty differs from golden: packet 2 \(64 bytes at port0\), "
+        r"next pc: faulty instruction (\d+), golden instruction (\d+)",
+        lines[0],
+    )
+    at = int(re.fullmatch(r"  packet 2, instruction (\d+): if w\d == 0x99 goto \+.*", lines[1])[1])
+    assert int(first[1]) == at + 1 != int(first[2])
+    assert lines[2] == f"  mark.bpf.c:{line_of('data[12] == 0x99')}: if (data[12] == 0x99)"
+    registers = [line.split() for line in lines if re.match(r"   +r\d+ ", line)]
+    assert [line[0] for line in registers] == [f"r{number}" for number in range(11)]
+    assert all(line[1] == line[2] for line in registers)
+    assert [f"instruction {at + 1}", f"instruction {first[2]}", "<"] == re.split(r"  +", lines[-1 - lines[::-1].index(
+        next(line for line in lines if line.startswith("    pc ")))].strip())[1:]
+    assert len([line for line in lines if re.match(r"      instruction \d+: ", line)]) == 15
+    status, out, _ = bpfnic(*arguments, "--json")
+    report = json.loads(out)
+    assert status == 1 and report["check"]["packet"] == 2 and not report["check"]["equal"]
+    assert report["packets"] is report["maps"] is None
+
+
+def test_lockstep_compares_what_instructions_do_not_show(job):
+    class LosesAByte(Faulty):
+        def run(self, *arguments):
+            traffic = super().run(*arguments)
+            traffic.packets[1].data = traffic.packets[1].data[:-1]
+            return traffic
+
+    found = job(LosesAByte, check=False, lockstep=True)
+    assert found["difference"] == "packet 1 (64 bytes at port0), length: faulty 63 bytes, golden 64 bytes"
+    assert found["trace"] == ["every instruction did the same on both: the difference is outside the program"]
+
+
 def test_a_wrong_byte_is_found_with_its_offset_and_register(job):
     found = job(with_fault(0x77, 0x78))
     assert found["difference"] == "packet 0 (64 bytes at port0), byte 5: faulty 0x78, golden 0x77"
     trace = "\n".join(found["trace"])
-    assert "faulty: r" in trace and "= 0x78" in trace and "= 0x77" in trace
+    assert "r1: faulty 0x78, golden 0x77" in trace
     assert "w1 = 0x77" in trace and "mark.bpf.c:" in trace  # clang sets the register early, for another line
 
 

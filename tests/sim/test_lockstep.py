@@ -2,11 +2,16 @@
 part the instruction is found, with what it did."""
 
 import random
+import re
+import shutil
 
 import pytest
 
 from bpfnic.host import lockstep
-from bpfnic.host.device import Arrival, Pacing
+from bpfnic.host.device import Arrival, DeviceOptions, Pacing
+from bpfnic.host.driver import RegisterDevice
+from bpfnic.sim.rtl import build
+from bpfnic.sim.rtl.device import RtlTransport
 from bpfnic.spec import addresses
 from bpfnic.spec.assembly import assemble
 from bpfnic.spec.causes import Cause
@@ -154,3 +159,54 @@ def test_a_difference_is_found_where_it_is(case):
     assert (found.what, found.actual, found.expected, found.number, found.packet) == (what, actual, expected, number, 0)
     assert [step.pc for step in found.past] == list(range(number)) if number < 6 else [0, 1, 2, 3, 4, 5]
     assert f"{what}: device {actual}, reference {expected}" in str(found)
+
+
+# -- defects: a NIC whose netlist was changed -------------------------------------------------------------------------
+
+DEFECTS = {  # text of nic.v, of which there is one, and what becomes of it
+    r"(= left) \^ (right;)": r"\1 | \2",  # exclusive or
+    r"(= left\[63\]) \^ (right\[63\];)": r"\1 & \2",  # whether the operands of a comparison have different signs
+    r"(low_sum = old\[31:0\]) \+ ": r"\1 - ",  # what an atomic adds, at the bank
+}
+PROGRAMS = {  # each meets one defect alone: the register (or what else) at which it shows, both values, the instruction
+    "exclusive or": ("r1 = 6\nr2 = 3\nr1 |= 8\nr1 ^= r2\nr0 = r1\nexit", "r1", "0xf", "0xd", 3),
+    "comparison": ("r1 = -5\nr2 = 3\nif r2 == r1 goto end\nif r1 s< r2 goto end\nr2 = 9\nend:\nr0 = 2\nexit",
+                   "next pc", "instruction 4", "instruction 5", 3),
+    "atomic": (f"r6 = {addresses.MAP_VALUES:#x} ll\nr1 = 5\nr2 = 7\nlock *(u64 *)(r6 + 8) += r1\nr3 = 0\n"
+               "r2 = atomic_fetch_add((u64 *)(r6 + 8), r2)\nr0 = 2\nexit", "r2", "0xfffffffffffffffb", "0x5", 5),
+}  # fmt: skip
+
+
+class Defective(Bench):
+    """A NIC with DEFECTS."""
+
+    def __init__(self, folder):
+        options = DeviceOptions(**ONE_CORE)
+        with Bench("rtl", **ONE_CORE) as sound:
+            shutil.copytree(build.netlist(sound.transport.config), folder, dirs_exist_ok=True)
+        text = (folder / "nic.v").read_text()
+        for was, becomes in DEFECTS.items():
+            text, count = re.subn(was, becomes, text)
+            assert count == 1, f"{count} times {was}: the netlist looks otherwise now"
+        (folder / "nic.v").write_text(text)
+        self.transport = RtlTransport(options, library=build.library(folder))
+        self.device = RegisterDevice(self.transport)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_defect_of_the_hardware_is_found_at_its_instruction(name, tmp_path):
+    text, what, actual, expected, number = PROGRAMS[name]
+    with Defective(tmp_path) as device, prepared("golden", ONE_CORE, assemble(text)) as golden:
+        device.load(assemble(text))
+        device.attach(0, range(3))
+        device.set_memory(0, bytes(64))
+        found = lockstep.run(device.device, golden.device, frames(3), Pacing()).difference
+    assert (found.what, found.actual, found.expected, found.number) == (what, actual, expected, number)
+    ours, theirs = found.actual_state, found.expected_state
+    if what.startswith("r"):
+        register = int(what[1:])
+        assert (f"{ours.registers[register]:#x}", f"{theirs.registers[register]:#x}") == (actual, expected)
+        assert ours._replace(registers=theirs.registers) == theirs
+    else:
+        assert (ours.pc, theirs.pc) == (4, 5) and ours.registers == theirs.registers
+    assert len(found.past) == number
