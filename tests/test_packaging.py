@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 ROOMS = ("spec", "hdl", "host", "sim", "boards", "firmware")
 
 # What a module may import of ours; the longest name that fits it decides. The golden model answers to the RFC and to
-# the kernel: it shares nothing with what it judges, and only its adapter knows the Device interface.
+# the kernel: it shares nothing with what it judges, and only its adapters know the Device interface.
 MAY_IMPORT = {
     "spec": {"spec"},
     "hdl": {"hdl", "spec"},

@@ -32,15 +32,19 @@ def sample():
     return [Arrival(packet.interface % 2, packet.data, packet.timestamp - start) for packet in packets]
 
 
-@pytest.mark.parametrize("pace", PACES)
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_every_program_does_the_same_at_every_pace(sample, program, pace):
+def bench_of(sample, program, pace):
     obj = nic.open(str(FIRMWARE / "programs" / f"{program}.bpf.c"))
     entries = []
     if program == "portfilter":
         obj.rodata["redirect_ifindex"] = 2
         entries = [rules.read(str(FIRMWARE / "samples" / "portfilter.json"), obj.maps)]
-    bench = Bench("rtl", obj, sample, PACES[pace], name=PROGRAMS[program], entries=entries)
+    return Bench("rtl", obj, sample, PACES[pace], name=PROGRAMS[program], entries=entries)
+
+
+@pytest.mark.parametrize("pace", PACES)
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_program_does_the_same_at_every_pace(sample, program, pace):
+    bench = bench_of(sample, program, pace)
     evidence = bench.run()
     assert bench.check(evidence) == {"reference": "golden", "equal": True}
     refused = sum(evidence.counters["REFUSED_FULL"])
@@ -52,12 +56,7 @@ def test_every_program_does_the_same_at_every_pace(sample, program, pace):
 @pytest.mark.parametrize("pace", ["back to back", "stalled, dropping", "pcap, dropping"])
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_every_program_does_the_same_in_lockstep(sample, program, pace):
-    obj = nic.open(str(FIRMWARE / "programs" / f"{program}.bpf.c"))
-    entries = []
-    if program == "portfilter":
-        obj.rodata["redirect_ifindex"] = 2
-        entries = [rules.read(str(FIRMWARE / "samples" / "portfilter.json"), obj.maps)]
-    evidence, found = Bench("rtl", obj, sample, PACES[pace], entries=entries).in_lockstep()
+    evidence, found = bench_of(sample, program, pace).in_lockstep()
     instructions = found.pop("instructions")
     assert found == {"reference": "golden", "equal": True}
     assert instructions == evidence.counters["RETIRED"] > 0
