@@ -20,7 +20,7 @@ from bpfnic.host.device import (
     Traffic,
     Transport,
 )
-from bpfnic.host.image import device_image
+from bpfnic.host.image import at_slot, device_image
 from bpfnic.host.lockstep import Follower, Observe
 from bpfnic.host.object import DeviceAddresses
 from bpfnic.host.programarray import admit, admitted, refuse_if_held
@@ -214,7 +214,7 @@ class RegisterDevice(Device):
         linked = self._link(program, used)
         slots = len(linked)
         entry = self._allocate(self._slots, slots, 1, f"program {program.name} takes {slots} slots of {self.name}")
-        code = encode(linked)
+        code = encode(at_slot(linked, entry))
         self._write("PROGRAM_ADDRESS", entry * 2)
         for i in range(0, len(code), 4):
             self._write("PROGRAM_DATA", int.from_bytes(code[i : i + 4], "little"))

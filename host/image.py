@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 
 from bpfnic.host.structure import Code, Limits, check, function_starts, jump_target
 from bpfnic.spec import isa
-from bpfnic.spec.addresses import FRAME_ALIGN, FRAMES, STACK_BYTES
+from bpfnic.spec.addresses import FRAME_ALIGN, FRAMES, STACK_BYTES, code_address
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import Instruction
 from bpfnic.spec.isa import Class, Legal, Operation, Row
 
 if TYPE_CHECKING:
     from bpfnic.host.object import Addresses, Program
+
+_CALLS = (Operation.CALL_LOCAL, Operation.CALLX)
+_CODE = isa.BY_NAME["lddw_code"]
 
 
 def device_image(program: "Program", addresses: "Addresses", limits: Limits) -> list[Instruction | None]:
@@ -26,10 +29,22 @@ def device_image(program: "Program", addresses: "Addresses", limits: Limits) -> 
     return place_frames(image, program.name)
 
 
+def at_slot(image: Code, entry: int) -> list[Instruction | None]:
+    """A device image as it stands from slot `entry` of the program store on: with the addresses of its functions."""
+
+    def placed(slot: int, instruction: Instruction | None) -> Instruction | None:
+        if instruction is None or isa.find(instruction) is not _CODE:
+            return instruction
+        address = code_address(entry + slot + 1 + instruction.imm)
+        return replace(instruction, src=0, imm=address, next_imm=0)
+
+    return [placed(slot, instruction) for slot, instruction in enumerate(image)]
+
+
 @dataclass
 class _Function:
     """`depth`: bytes below r10 that it uses, None where that can't be seen. `sites`: slots of its local calls, `calls`:
-    first slots of the functions that they name."""
+    first slots of the functions that they may reach."""
 
     depth: int | None
     sites: list[int]
@@ -37,7 +52,8 @@ class _Function:
 
 
 def place_frames(code: Code, name: str) -> list[Instruction | None]:
-    """The code with the caller's frame size in the offset of each local call.
+    """The code with the caller's frame size in the offset of each local call and each callx, which may call every
+    function whose address is taken.
 
     A frame reaches down to the lowest address that the function forms from r10 and constants, rounded up to 16, at
     least 16; a pointer that is passed, stored or indexed is taken to be used at and above where it points. Where a
@@ -45,17 +61,20 @@ def place_frames(code: Code, name: str) -> list[Instruction | None]:
     Raises BpfnicError for recursion, for more than 8 frames and for chains of more than 512 bytes, as Linux does."""
     image = list(code)
     rows = [None if instruction is None else isa.find(instruction) for instruction in code]
-    if not any(row and row.operation is Operation.CALL_LOCAL for row in rows):
+    if not any(row and row.operation in _CALLS for row in rows):
         return image
+    addressed = {slot + 1 + one.imm for slot, one in enumerate(code) if one is not None and rows[slot] is _CODE}
     starts = function_starts(code, rows, name)
     functions = {}
     for first, end in zip(starts, [*starts[1:], len(code)], strict=True):
-        calls = {}
+        sites: list[int] = []
+        calls: set[int] = set()
         for slot in range(first, end):
             row, instruction = rows[slot], code[slot]
-            if row and instruction and row.operation is Operation.CALL_LOCAL:
-                calls[slot] = slot + 1 + instruction.imm
-        functions[first] = _Function(_depth(code, rows, first, end), list(calls), set(calls.values()))
+            if row and instruction and row.operation in _CALLS:
+                sites.append(slot)
+                calls |= addressed if row.operation is Operation.CALLX else {slot + 1 + instruction.imm}
+        functions[first] = _Function(_depth(code, rows, first, end), sites, calls)
     _check_chains(functions, name)
     callees = {first: function.calls for first, function in functions.items()}
     callers = {first: {caller for caller in functions if first in callees[caller]} for first in functions}

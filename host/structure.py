@@ -11,7 +11,7 @@ from bpfnic.spec import helpers, isa
 from bpfnic.spec.assembly import disassemble
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import Instruction
-from bpfnic.spec.isa import Class, Legal, Operation, Row
+from bpfnic.spec.isa import Class, Group, Legal, Operation, Row
 from bpfnic.spec.programs import ProgramType
 
 if TYPE_CHECKING:
@@ -95,10 +95,14 @@ def _check_one(
             raise BpfnicError(f"helper {helper.name} is not for {program_type.name} programs")
         if limits and helper.number not in limits.helpers:
             raise BpfnicError(f"the device has no helper {helper.name}")
+    if row.group is Group.PACKET and program_type is ProgramType.XDP:
+        raise BpfnicError("loads by offset in the packet are for socket filters and tc programs, not for XDP ones")
     if limits is None:
         return
     if row.operation is Operation.LDDW_REFERENCE:
-        raise BpfnicError("the device has no address for this (a function, or a map that wasn't linked)")
+        if row.imm is Legal.BRANCH:  # a function, which gets its address with its place (image.py)
+            return
+        raise BpfnicError("the device has no address for this (a map that wasn't linked)")
     # Number 0 is a weak function that isn't there (host/ksyms.py). Linux, too, lets such a call stand where it isn't
     # reached; here the device traps it.
     if row.operation is Operation.CALL_BTF and instruction.imm != ABSENT:

@@ -9,6 +9,7 @@ a field's offset always traps.
     0x0004_0000  packet buffer  buffer_bytes; only data_meta <= address < data_end may be accessed, any alignment
     0x1000_0000  map values     map_bytes, any alignment
     0x2000_0000  map handles    what a program passes as `struct bpf_map *`; not memory
+    0x3000_0000  code           the program store, 8 bytes a slot: pointers to functions; not memory
 """
 
 CONTEXT = 0x0001_0000
@@ -28,6 +29,9 @@ ETH_HLEN = 14  # neither helper leaves less
 
 MAP_VALUES = 0x1000_0000
 MAP_HANDLES = 0x2000_0000
+CODE = 0x3000_0000
+CODE_BYTES = 0x1000_0000
+CODE_SLOT_BYTES = 8
 
 # A shared access is atomic within one row of map memory. One that crosses a row's end is two accesses, the lower
 # addresses first, and each has its own place in the order that the device records.
@@ -37,6 +41,11 @@ ROW_BYTES = 16
 def map_handle(index: int) -> int:
     """The address that stands for map `index` in a program (`struct bpf_map *`)."""
     return MAP_HANDLES + 16 * index
+
+
+def code_address(slot: int) -> int:
+    """The address of slot `slot` of the program store."""
+    return CODE + CODE_SLOT_BYTES * slot
 
 
 def data_hard_end(buffer_bytes: int) -> int:

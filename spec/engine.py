@@ -17,7 +17,10 @@ GROUPS = frozenset(
         Group.DIVMUL64,
         Group.ATOMIC32,
         Group.ATOMIC64,
+        Group.PACKET,
+        Group.CALLX,
         Group.ACQUIRE_RELEASE,
+        Group.MAY_GOTO,
     }
 )
 MAP_TYPES = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.PROG_ARRAY})

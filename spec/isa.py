@@ -66,7 +66,8 @@ class Group(Enum):
     ATOMIC64 = "atomic64"
     PACKET = "packet"
     CALLX = "callx"
-    """Calls through pointers, as clang and GCC emit them. The register holds a slot number."""
+    """Calls through pointers, as clang and GCC emit them: of a function where the register holds a code address
+    (spec/addresses.py), otherwise of the helper whose number it holds, as user-space runtimes have it."""
     ACQUIRE_RELEASE = "acquire_release"
     """Loads and stores of all sizes that order those around them (Linux 6.15, include/uapi/linux/bpf.h BPF_LOAD_ACQ and
     BPF_STORE_REL; clang emits them with -mcpu=v4). They take what a plain load or store takes, naturally aligned

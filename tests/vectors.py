@@ -23,7 +23,7 @@ for these:
     budget   instructions that may retire (otherwise 1,000)
 
 In the assembly, and in the table's cells, `$map` is the address of the map memory, `$map_end` the first one behind it,
-and `$entry` the slot of the program's first instruction; a program stands at the start of the program store.
+and `$entry` that of the program's first instruction; a program stands at the start of the program store.
 
 A line `raw HEX` puts down what the assembler refuses: one instruction's bytes as they are.
 
@@ -45,6 +45,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bpfnic.spec import isa
+from bpfnic.spec.addresses import code_address
 from bpfnic.spec.assembly import assemble
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
@@ -86,7 +87,7 @@ class Vector:
         raw = re.findall(r"^raw (\w+)$", text, re.MULTILINE)
         numbers = itertools.count(_PLACEHOLDER)
         code = assemble(re.sub(r"^raw \w+$", lambda _: f"call {next(numbers)}", text, flags=re.MULTILINE)
-                        .replace("$entry", str(entry)))  # fmt: skip
+                        .replace("$entry", hex(code_address(entry))))  # fmt: skip
         for number, digits in enumerate(raw, _PLACEHOLDER):
             code = code.replace(assemble(f"call {number}"), bytes.fromhex(digits))
         return code

@@ -18,8 +18,10 @@ class AccessCheck(Component):
     -------
     bounds : of the thread's packet. bytes : 1 to 8, that the access is long.
     address : 64 bits. access, size, aligned, natural : of the Control; natural alignment is that of `size`.
+    in_packet : `address` counts from the packet's first byte, in 32 bits with sign. Then nothing traps, but the bytes
+        may be `missing`.
     cause : why it traps, or NONE (also where `access` is NONE).
-    shared : it goes to map memory. region : otherwise, where it goes.
+    shared : it goes to map memory. region : otherwise, where it goes, and `offset` in it.
     crosses : it is shared and crosses a row; `first_bytes` of it, 1 to 7, lie in the first one.
     """
 
@@ -34,9 +36,12 @@ class AccessCheck(Component):
                 "access": In(Access),
                 "aligned": In(1),
                 "natural": In(1),
+                "in_packet": In(1),
+                "missing": Out(1),
                 "cause": Out(4),
                 "shared": Out(1),
                 "region": Out(Region),
+                "offset": Out(range(config.buffer_bytes)),
                 "crosses": Out(1),
                 "first_bytes": Out(3),
             }
@@ -56,6 +61,8 @@ class AccessCheck(Component):
         highest = register((bounds.data_end - self.bytes)[: bits_for(self.config.buffer_bytes)], "highest_9")
         short = register(bounds.data_end < self.bytes, "short_9")  # the whole packet is shorter than the access
         length = register(self.bytes, "length_9")
+        start = register(bounds.data, "start_9")
+        room = register((bounds.data_end - bounds.data - self.bytes)[: len(bounds.data) + 1], "room_9")  # signed
 
         # Stage 9: each window by itself
         address = self.address
@@ -79,12 +86,17 @@ class AccessCheck(Component):
         shared = register(fits(addresses.MAP_VALUES, self.config.map_bytes), "shared_10")
         buffer = register(within(addresses.PACKET, self.config.buffer_bytes), "buffer_10")
         packet = register((in_buffer >= lowest) & (in_buffer <= highest) & ~short, "packet_10")
+        position = address[: len(in_buffer)]
+        fits_packet = (position <= room[:-1]) & ~room[-1] & ~address[len(position) : 32].any()
+        missing = register(~fits_packet, "missing_10")
+        offset = register(in_buffer, "offset_10")
+        offset_in_packet = register((start + position)[: len(in_buffer)], "offset_in_packet_10")
         misaligned = register(misaligned, "misaligned_10")
         crosses = register(address[:in_row] + length > addresses.ROW_BYTES, "crosses_10")
         first_bytes = register((-address[:3])[:3], "first_bytes_10")
 
         # Stage 10: may it?
-        accesses = self.access != Access.NONE
+        accesses = (self.access != Access.NONE) & ~self.in_packet
         readable = context & (self.access == Access.LOAD)
         with m.If(accesses):
             with m.If(~(shared | stack | readable | (buffer & packet))):
@@ -93,8 +105,12 @@ class AccessCheck(Component):
                 m.d.comb += self.cause.eq(Cause.MISALIGNED)
         m.d.comb += [
             self.shared.eq(shared & accesses),
-            self.region.eq(Mux(stack, Region.STACK, Mux(context, Region.CONTEXT, Region.PACKET))),
+            self.missing.eq(self.in_packet & missing),
+            self.region.eq(Region.PACKET),
+            self.offset.eq(Mux(self.in_packet, offset_in_packet, offset)),
             self.crosses.eq(crosses),
             self.first_bytes.eq(first_bytes),
         ]
+        with m.If((stack | context) & ~self.in_packet):
+            m.d.comb += self.region.eq(Mux(stack, Region.STACK, Region.CONTEXT))
         return m

@@ -17,7 +17,8 @@ class Alu(Component):
     -------
     control : unit, logic, invert, carry, upward, arithmetic, condition and negate are looked at.
     left, right : operands. addend : the adder's right operand.
-    amount : places to shift. shift_right_operand : shift `right` instead of `left`.
+    amount : places to shift. shift_right_operand : shift `right` instead of `left`. low : less than half of the budget
+        is left.
     sum : left + addend (inverted, with a carry: see Control). result : what `unit` says. taken : the condition holds.
     """
 
@@ -27,6 +28,7 @@ class Alu(Component):
     addend: In(64)
     amount: In(6)
     shift_right_operand: In(1)
+    low: In(1)
     sum: Out(64)
     result: Out(64)
     taken: Out(1)
@@ -62,7 +64,7 @@ class Alu(Component):
         registers = {"sum": total[1:65], "carry": total[65], "logic": logic, "turned": shifted, "places": places}
         registers |= {"signs_differ": left[63] ^ right[63], "fill": control.arithmetic & left[63]}
         registers |= {"upward": control.upward & self.amount.any(), "unit": control.unit.as_value()}
-        registers |= {"condition": control.condition.as_value(), "negate": control.negate}
+        registers |= {"condition": control.condition.as_value(), "negate": control.negate, "low": self.low}
         later = {}
         for name, value in registers.items():
             later[name] = Signal(len(value), name=f"{name}_9", reset_less=True)
@@ -93,6 +95,8 @@ class Alu(Component):
                 m.d.comb += holds.eq(later["carry"])
             with m.Case(Condition.CARRY_SIGNED):
                 m.d.comb += holds.eq(later["carry"] ^ later["signs_differ"])
+            with m.Case(Condition.LOW):
+                m.d.comb += holds.eq(later["low"])
         m.d.comb += [self.sum.eq(later["sum"]), self.taken.eq(holds ^ later["negate"])]
         return m
 

@@ -37,6 +37,7 @@ class Immediate(Enum, shape=4):
     SWAP = 3  # how far a reversed 64-bit word is to be shifted down, from the width in imm
     ZERO = 4
     LINK = 5
+    SWAP_LOADED = 6  # how far a reversed 64-bit word is to be shifted down, from the size in the opcode
     TIME = 8
     RANDOM = 9
     CPU = 10
@@ -68,13 +69,14 @@ class Logic(Enum, shape=2):
     RIGHT = 3
 
 
-class Condition(Enum, shape=2):
+class Condition(Enum, shape=3):
     """What decides a conditional jump."""
 
     ALWAYS = 0
     ZERO = 1  # the logic unit's result
     CARRY = 2  # of the adder
     CARRY_SIGNED = 3  # of the adder, had both sign bits been inverted
+    LOW = 4  # less than half of the budget is left
 
 
 class Flow(Enum, shape=3):
@@ -85,6 +87,7 @@ class Flow(Enum, shape=3):
     CALL = 2
     EXIT = 3
     TAIL = 4  # to the entry in the left operand, if it is valid and the packet has tail calls left
+    CALLX = 5  # a call of the function at the adder's sum, a code address
 
 
 class Access(Enum, shape=2):
@@ -108,6 +111,8 @@ class Kind(Enum, shape=4):
     TAIL = 8
     ENTRY = 9
     DIVIDE = 10
+    CALLX = 11
+    PACKET = 12
 
 
 class FieldRule(Enum, shape=2):

@@ -3,6 +3,7 @@
 from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, connect, flipped
+from amaranth.utils import ceil_log2, exact_log2
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.core.access import AccessCheck
@@ -11,15 +12,16 @@ from bpfnic.hdl.core.answers import Answers, Expected
 from bpfnic.hdl.core.control import Access, Addend, Flow, Immediate, Kind, Register, Unit
 from bpfnic.hdl.core.decode import Decoder, Instruction, illegal
 from bpfnic.hdl.core.divider import Divider
+from bpfnic.hdl.core.immediates import immediate
 from bpfnic.hdl.core.queue import Queue
 from bpfnic.hdl.core.registers import CONTEXT_ENTRY, WORD_ENTRY, Generations, Registers, entry_of
-from bpfnic.hdl.core.requests import Requests
+from bpfnic.hdl.core.requests import Requests, operation_of
 from bpfnic.hdl.core.retirement import Retirement
 from bpfnic.hdl.core.scheduler import Scheduler
 from bpfnic.hdl.core.staged import Staged
-from bpfnic.hdl.core.steps import Step, next_step, this_pass
-from bpfnic.hdl.core.threads import ProgramCounter, Threads
-from bpfnic.hdl.interfaces import CorePorts, Finish, MapCall, MapOperation
+from bpfnic.hdl.core.steps import Step, decodes_again, next_step, this_pass
+from bpfnic.hdl.core.threads import HelperNumber, ProgramCounter, Threads
+from bpfnic.hdl.interfaces import CorePorts, Finish, MapCall
 from bpfnic.spec import addresses, isa
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.maps import MAX_TAIL_CALLS
@@ -27,6 +29,7 @@ from bpfnic.spec.registers import ENTRY_VALID
 
 _DEFAULT_FRAME_UNITS = isa.DEFAULT_FRAME_BYTES // addresses.FRAME_ALIGN
 _LINK_POINTER_BIT = 20  # a link's pc lies below
+_CODE_BITS = ceil_log2(addresses.CODE_BYTES)
 
 
 class Core(Component):
@@ -87,11 +90,13 @@ class Core(Component):
         next_reserved = Staged(pipeline, 4, self.fetch.next_reserved, "next_reserved")
         m.d.comb += [
             decoder.instruction.eq(instruction.at(4)),
+            decoder.number.eq(threads.number),
             threads.decoding.eq(thread.at(4)),
             threads.decoding_fresh.eq(fresh.at(4)),
             answers.asking.eq(thread.at(4)),
         ]
         progress = Staged(pipeline, 4, threads.progress, "progress")
+        m.d.comb += decoder.again.eq(decodes_again(progress.at(4).step))
         rules = Staged(pipeline, 4, decoder.rules, "rules")
         control_4, begins_4 = this_pass(m, decoder.control, progress.at(4).step, answers.engine_says)
         control = Staged(pipeline, 4, control_4, "control")
@@ -125,8 +130,9 @@ class Core(Component):
         frame_units = Mux(instruction.at(5).offset.any(), instruction.at(5).offset[4:10], _DEFAULT_FRAME_UNITS)
         callee_pointer = staged(5, progress.at(5).pointer - frame_units, "callee_pointer")
         link = Cat(Cat(pc_after.at(5), Const(0, _LINK_POINTER_BIT))[:_LINK_POINTER_BIT], progress.at(5).pointer)
-        immediate = staged(5, self._immediate(m, control.at(5).immediate, instruction.at(5).imm, next_imm.at(5), link,
-                                              thread.at(5)), "immediate")  # fmt: skip
+        constant_5 = immediate(m, control.at(5).immediate, instruction=instruction.at(5), next_imm=next_imm.at(5),
+                               link=link, time=self.time, random=self.random, cpu=self.cpu_base + thread.at(5))
+        constant = staged(5, constant_5, "constant")
         distance = Signal(17)
         with m.Switch(control.at(5).addend):
             with m.Case(Addend.OFFSET):
@@ -187,7 +193,7 @@ class Core(Component):
             right_word = operand("right", right_entry.at(7), right_is_pointer.at(7), registers.right_data)
             m.d.comb += right_7.eq(narrowed(right_word))
         with m.Else():
-            m.d.comb += right_7.eq(narrowed(immediate.at(7)))
+            m.d.comb += right_7.eq(narrowed(constant.at(7)))
         left, right = Staged(pipeline, 7, left_7, "left"), Staged(pipeline, 7, right_7, "right")
         addend = staged(7, Mux(control.at(7).addend == Addend.RIGHT, right_7, distance.at(7).as_signed()), "addend")
 
@@ -212,6 +218,7 @@ class Core(Component):
             alu.addend.eq(addend.at(8)),
             alu.amount.eq(amount.at(8)),
             alu.shift_right_operand.eq(second_store.at(8)),
+            alu.low.eq(threads.remaining < self.budget[1:]),
             multiplier.left.eq(left.at(8)),
             multiplier.right.eq(right.at(8)),
             self.bounds.thread.eq(thread.at(8)),
@@ -231,7 +238,7 @@ class Core(Component):
             divider.keeper.eq(thread.at(8)),
             divider.divisor.eq(right.at(8)),
         ]
-        too_deep = (control.at(8).flow == Flow.CALL) & (
+        too_deep = Value.cast(control.at(8).flow).matches(Flow.CALL, Flow.CALLX) & (
             (progress.at(8).frame == addresses.FRAMES - 1) | callee_pointer.at(8)[-1]
         )
         cause_8 = Signal(4)
@@ -249,6 +256,8 @@ class Core(Component):
         m.d.comb += [check.address.eq(alu.sum), check.size.eq(control_9.size)]
         result = Staged(pipeline, 9, alu.result, "result")
         address = Staged(pipeline, 9, alu.sum[:32], "address")
+        of_function = staged(9, alu.sum[_CODE_BITS:] == addresses.CODE >> _CODE_BITS, "of_function")
+        called = Staged(pipeline, 9, data.View(HelperNumber, Cat(alu.sum[:8], alu.sum[8:].any())), "called")
         taken = staged(9, alu.taken, "taken")
         returns = staged(9, control_9.flow == Flow.EXIT, "returns")
         leaves = staged(9, returns.at(9) & ~progress.at(9).frame.any(), "leaves")  # the outermost function
@@ -257,6 +266,8 @@ class Core(Component):
         tail_called = staged(9, may_tail_call & (alu.sum & ENTRY_VALID).any(), "tail_called")
         with m.If(returns.at(9)):
             m.d.comb += onward_9.eq(alu.sum)
+        with m.Elif(control_9.flow == Flow.CALLX):
+            m.d.comb += onward_9.eq(self._code(alu.sum))
         with m.Elif(tail_called.at(9)):
             m.d.comb += onward_9.slot.eq(alu.sum)
         with m.Elif(control_9.wide | (taken.at(9) & (control_9.flow != Flow.NEXT))):
@@ -266,7 +277,7 @@ class Core(Component):
         onward = Staged(pipeline, 9, onward_9, "onward")
         # An access is checked in the next clock, but its thread is made ready in this one. If it has to wait, or
         # trapped, that is revoked.
-        local_perhaps = access.any() & kind.matches(Kind.PLAIN, Kind.LOAD)
+        local_perhaps = access.any() & kind.matches(Kind.PLAIN, Kind.LOAD, Kind.PACKET)
         elsewhere = access.any() | kind.matches(Kind.FLAGS, Kind.SEND, Kind.SERVICE, Kind.TAIL, Kind.DIVIDE)
         goes_on = staged(9, valid.at(9) & ~cause.at(9).any() & ~leaves.at(9) & (local_perhaps | ~elsewhere), "goes_on",
                          reset=True)  # fmt: skip
@@ -278,6 +289,7 @@ class Core(Component):
             check.access.eq(control_10.access),
             check.aligned.eq(control_10.aligned),
             check.natural.eq(control_10.natural),
+            check.in_packet.eq(kind.matches(Kind.PACKET)),
         ]
         # A key that can't be read: a look-up still asks whether there is such a map at all, for a wrong handle is the
         # first thing that a helper finds.
@@ -296,11 +308,11 @@ class Core(Component):
         stops = staged(10, goes_on.at(10) & (traps | waits), "stops", reset=True)
         m.d.comb += revoked.eq(stops.at(11) & (thread.at(11) == thread.at(1)))
         finds = access.matches(Access.ATOMIC) & ~check.shared  # an atomic's old value, in a local window
-        stays = Kind.FLAGS, Kind.LOAD, Kind.STORE, Kind.COMPARE, Kind.TAIL, Kind.ENTRY
+        stays = Kind.FLAGS, Kind.LOAD, Kind.STORE, Kind.COMPARE, Kind.TAIL, Kind.ENTRY, Kind.CALLX, Kind.PACKET
         computes = Value.cast(progress_10.step).matches(Step.COMPUTE, Step.PUT)
         repeats = split | key_comes | finds | computes | kind.matches(*stays)  # at the same pc
         copied = kind.matches(Kind.STORE) & last.at(10) & ~split
-        local = staged(10, acts & access.any() & ~check.shared & ~no_key.at(10), "local", reset=True)
+        local = staged(10, acts & access.any() & ~check.shared & ~no_key.at(10) & ~check.missing, "local", reset=True)
         asking = staged(10, acts & asks, "asking", reset=True)
         writes = staged(10, ends.at(10) | (acts & (control_10.write | finds) & ~waits), "writes", reset=True)
         own_entry = Mux(finds, WORD_ENTRY, destination.at(10))
@@ -309,7 +321,8 @@ class Core(Component):
         next_pc = staged(10, Mux(repeats, pc.at(10), onward.at(10)), "next_pc", shape=ProgramCounter(config))
         after, expected = Signal.like(progress_10), Signal(Expected)
         step = next_step(m, step=progress_10.step, kind=control_10.kind, no_key=no_key.at(10), shared=check.shared,
-                         split=split, last=last.at(10), finds=finds, stores=taken.at(10))  # fmt: skip
+                         split=split, last=last.at(10), finds=finds, stores=taken.at(10),
+                         of_function=of_function.at(10), missing=check.missing)  # fmt: skip
         m.d.comb += [
             after.eq(progress_10),
             after.step.eq(step),
@@ -317,7 +330,7 @@ class Core(Component):
             after.piece.eq(piece.at(10)),
             after.last.eq(last.at(10)),
         ]
-        with m.If(control_10.flow == Flow.CALL):
+        with m.If(Value.cast(control_10.flow).matches(Flow.CALL, Flow.CALLX)):
             m.d.comb += [after.frame.eq(progress_10.frame + 1), after.pointer.eq(callee_pointer.at(10))]
         with m.Elif(returns.at(10)):
             m.d.comb += [after.frame.eq(progress_10.frame - 1), after.pointer.eq(address.at(10)[_LINK_POINTER_BIT:])]
@@ -343,12 +356,12 @@ class Core(Component):
             self.local.region.eq(check.region),
             self.local.thread.eq(thread.at(10)),
             self.local.buffer.eq(buffer.at(10)),
-            self.local.offset.eq(address.at(10)),
+            self.local.offset.eq(check.offset),
             self.local.size.eq(control_10.size),
             self.local.write_data.eq(result.at(10)),
             requests.push_shared.eq(acts & check.shared),
             requests.shared.thread.eq(thread.at(10)),
-            requests.shared.operation.eq(self._operation(m, control_10)),
+            requests.shared.operation.eq(operation_of(m, control_10)),
             requests.shared.address.eq(address.at(10)),
             requests.shared.bytes.eq(Mux(split, check.first_bytes, length.at(10))),
             requests.shared.shift.eq(progress_10.skip),
@@ -364,6 +377,8 @@ class Core(Component):
             threads.updated_progress.eq(after),
             threads.begun.eq(counts.at(10)),
             threads.updated_remaining.eq(remaining.at(10) - 1),
+            threads.numbers.eq(kind.matches(Kind.CALLX)),
+            threads.updated_number.eq(called.at(10)),
             threads.updated_tail_calls.eq(tail_calls.at(10) + tail_called.at(10)),
             answers.expect.eq(valid.at(10)),
             answers.expecting.eq(thread.at(10)),
@@ -472,34 +487,8 @@ class Core(Component):
         bits = len(pc.slot)
         return Cat(slot[:bits], slot[bits:].any())
 
-    def _immediate(self, m: Module, which, imm, next_imm, link, thread) -> Signal:
-        value = Signal(64, name="immediate_5")
-        with m.Switch(which):
-            with m.Case(Immediate.NONE, Immediate.IMM):
-                m.d.comb += value.eq(imm.as_signed())
-            with m.Case(Immediate.WIDE):
-                m.d.comb += value.eq(Cat(imm, next_imm))
-            with m.Case(Immediate.SWAP):  # 64 - width
-                m.d.comb += value.eq(Cat(Const(0, 4), imm[4], imm[4] | imm[5]))
-            with m.Case(Immediate.LINK):
-                m.d.comb += value.eq(link)
-            with m.Case(Immediate.TIME):
-                m.d.comb += value.eq(self.time)
-            with m.Case(Immediate.RANDOM):
-                m.d.comb += value.eq(self.random)
-            with m.Case(Immediate.CPU):
-                m.d.comb += value.eq(self.cpu_base + thread)
-            with m.Case(Immediate.CONTEXT):
-                m.d.comb += value.eq(addresses.CONTEXT)
-        return value
-
-    def _operation(self, m: Module, control) -> Signal:
-        operation = Signal(MapOperation)
-        with m.Switch(control.access):
-            with m.Case(Access.LOAD):
-                m.d.comb += operation.eq(MapOperation.LOAD)
-            with m.Case(Access.STORE):
-                m.d.comb += operation.eq(MapOperation.STORE)
-            with m.Default():
-                m.d.comb += operation.eq(control.operation)
-        return operation
+    def _code(self, address) -> Value:
+        """The ProgramCounter of a code address. What lies between two slots lies outside the store."""
+        within, bits = ceil_log2(addresses.CODE_SLOT_BYTES), exact_log2(self.config.program_slots)
+        outside = address[within + bits : _CODE_BITS].any() | address[:within].any()
+        return Cat(address[within : within + bits], outside)

@@ -1,6 +1,6 @@
 """From an instruction to its control word: one word a row of `isa.ROWS`, one a helper."""
 
-from amaranth import Module
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
@@ -22,6 +22,7 @@ from bpfnic.hdl.core.control import (
     Rules,
     Unit,
 )
+from bpfnic.hdl.core.threads import HelperNumber
 from bpfnic.hdl.interfaces import MapCall, MapOperation, Service
 from bpfnic.spec import addresses, engine, helpers, isa
 from bpfnic.spec.causes import Cause
@@ -30,6 +31,7 @@ from bpfnic.spec.isa import Legal, Operation, Row
 Instruction = data.StructLayout({"opcode": 8, "dst": 4, "src": 4, "offset": 16, "imm": 32})
 """A slot of the program store (RFC 9669 section 3.1)."""
 
+_CALLX = isa.BY_NAME["callx"]
 
 _SUM = {
     Operation.ADD: {},
@@ -125,7 +127,7 @@ def _work(row: Row) -> dict:
         return {"cause": Cause.UNSUPPORTED}
     if operation is Operation.LDDW_REFERENCE:  # the loader makes every one an LDDW
         return {"cause": Cause.ILLEGAL_INSTRUCTION}
-    if operation in (Operation.CALL_BTF, Operation.CALL_HELPER):  # helpers that there are: _helper
+    if operation in (Operation.CALL_BTF, Operation.CALL_HELPER):  # helpers that there are: Decoder
         return {"cause": Cause.HELPER}
 
     operands = {
@@ -161,6 +163,10 @@ def _work(row: Row) -> dict:
         return operands | {"flow": Flow.JUMP, "invert": 1} | _JUMP[operation]
     if operation is Operation.JA:
         return {"flow": Flow.JUMP, "far": int(row.imm is Legal.BRANCH)}
+    if operation is Operation.MAY_GOTO:
+        return {"flow": Flow.JUMP, "condition": Condition.LOW}
+    if operation is Operation.CALLX:
+        return {"kind": Kind.CALLX, "left": Register.DST, "addend": Addend.ZERO}
     if operation is Operation.CALL_LOCAL:
         return {"flow": Flow.CALL, "far": 1, "immediate": Immediate.LINK, "unit": Unit.LOGIC, "logic": Logic.RIGHT,
                 "write": 1, "to": Register.LINK, "size": 3}  # fmt: skip
@@ -173,6 +179,9 @@ def _work(row: Row) -> dict:
     if operation in (Operation.LDX, Operation.LDXS, Operation.LOAD_ACQUIRE):
         return result | access | {"access": Access.LOAD, "left": Register.SRC,
                                   "extend": int(operation is Operation.LDXS)}  # fmt: skip
+    if operation in (Operation.LD_ABS, Operation.LD_IND):
+        return {"kind": Kind.PACKET, "access": Access.LOAD, "left": Register.SRC, "immediate": Immediate.IMM,
+                "blank": int(operation is Operation.LD_ABS), "size": log2, "write": 1, "to": Register.WORD}  # fmt: skip
     moved = {"left": Register.DST, "right": Register.SRC, "unit": Unit.LOGIC}
     if operation in (Operation.ST, Operation.STX, Operation.STORE_RELEASE):
         immediate = Immediate.IMM if operation is Operation.ST else Immediate.NONE
@@ -219,12 +228,15 @@ class Decoder(Component):
     Members
     -------
     instruction : In(Instruction)
+    again : In(1), a later pass, for which a callx is a call of helper `number`.
     control : what its first pass does. `cause` is ILLEGAL_INSTRUCTION where the opcode, or the field that tells rows of
         one opcode apart, is unknown.
     rules : what `illegal` checks.
     """
 
     instruction: In(Instruction)
+    again: In(1)
+    number: In(HelperNumber)
     control: Out(Control)
     rules: Out(Rules)
 
@@ -235,28 +247,42 @@ class Decoder(Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         instruction = self.instruction
+        helper = self._helper(m)
         m.d.comb += self.control.eq(Control.const({"cause": Cause.ILLEGAL_INSTRUCTION}))
         with m.Switch(instruction.opcode):
             for opcode, rows in isa.BY_OPCODE.items():
                 with m.Case(opcode):
                     field = isa.DISCRIMINATOR[opcode]
                     if field is None:
-                        self._row(m, rows[0])
+                        self._row(m, rows[0], helper)
                         continue
                     with m.Switch(getattr(instruction, field)[: isa.DISCRIMINATOR_BITS]):
                         for row in rows:
                             with m.Case(getattr(row, field)):
-                                self._row(m, row)
+                                self._row(m, row, helper)
         return m
 
-    def _row(self, m: Module, row: Row) -> None:
-        imm = self.instruction.imm
+    def _helper(self, m: Module) -> Signal:
+        """The first pass of a helper's call."""
+        imm, helper, number = self.instruction.imm, Signal(Control), Signal(HelperNumber)
+        by_register = self.again & (self.instruction.opcode == _CALLX.opcode)
+        m.d.comb += [
+            number.eq(Mux(by_register, self.number, Cat(imm[:8], imm[8:].any()))),
+            helper.eq(Control.const({"cause": Cause.HELPER})),
+        ]
+        with m.If(~number.above), m.Switch(number.low):
+            for each, work in self._helpers.items():
+                with m.Case(each):
+                    m.d.comb += helper.eq(Control.const(work))
+        return helper
+
+    def _row(self, m: Module, row: Row, helper: Signal) -> None:
         m.d.comb += [self.control.eq(Control.const(_work(row))), self.rules.eq(Rules.const(_rules(row)))]
         if row.operation is Operation.CALL_HELPER:
-            with m.If(~imm[8:].any()), m.Switch(imm[:8]):
-                for number, work in self._helpers.items():
-                    with m.Case(number):
-                        m.d.comb += self.control.eq(Control.const(work))
+            m.d.comb += self.control.eq(helper)
+        elif row is _CALLX:
+            with m.If(self.again):
+                m.d.comb += self.control.eq(helper)
 
 
 def illegal(instruction, rules: Rules):

@@ -5,6 +5,7 @@ from amaranth.lib import data, memory, stream
 from amaranth.lib.wiring import Component, In, Out
 
 from bpfnic.hdl.config import NicConfig
+from bpfnic.hdl.core.control import Access
 from bpfnic.hdl.core.queue import Queue
 from bpfnic.hdl.interfaces import EngineWord, MapCall, MapOperation, MapRequest, Service, ServiceRequest
 
@@ -118,3 +119,16 @@ class Requests(Component):
             self.released_thread.eq(call.thread),
         ]
         return m
+
+
+def operation_of(m: Module, control) -> Signal:
+    """The MapOperation of a pass with this Control."""
+    operation = Signal(MapOperation)
+    with m.Switch(control.access):
+        with m.Case(Access.LOAD):
+            m.d.comb += operation.eq(MapOperation.LOAD)
+        with m.Case(Access.STORE):
+            m.d.comb += operation.eq(MapOperation.STORE)
+        with m.Default():
+            m.d.comb += operation.eq(control.operation)
+    return operation

@@ -25,7 +25,7 @@ from bpfnic.hdl.interfaces import MapCall, MapOperation
 from bpfnic.spec.causes import Cause
 
 
-class Step(Enum, shape=4):
+class Step(Enum, shape=5):
     """What a thread's next pass is."""
 
     INSTRUCTION = 0  # the instruction at pc, from its beginning
@@ -41,6 +41,10 @@ class Step(Enum, shape=4):
     COMPUTE = 10  # of an atomic that found its old value in a local window; then PUT and FETCH
     PUT = 11
     FETCH = 12
+    CALL = 13  # a callx of a function
+    HELPER = 14  # a callx of a helper: the instruction at pc once more, as a call of the helper whose number was kept
+    SWAP = 15  # a word of the packet gets into host order
+    LEAVE = 16  # there is no such word: the function returns 0
 
 
 KEY = {"kind": Kind.KEY, "left": Register.R2, "addend": Addend.ZERO, "access": Access.LOAD, "size": LOG2_BYTES[32],
@@ -75,6 +79,20 @@ _PUT = {"left": Register.DST, "addend": Addend.OFFSET, "access": Access.STORE, "
         "logic": Logic.RIGHT}  # fmt: skip
 _FETCH = {"left": Register.DST, "addend": Addend.OFFSET, "right": Register.WORD, "unit": Unit.LOGIC,
           "logic": Logic.RIGHT}  # fmt: skip
+_CALL = {"flow": Flow.CALLX, "left": Register.DST, "addend": Addend.ZERO, "immediate": Immediate.LINK,
+         "unit": Unit.LOGIC, "logic": Logic.RIGHT, "write": 1, "to": Register.LINK, "size": LOG2_BYTES[64]}  # fmt: skip
+
+_SWAP = {"left": Register.WORD, "immediate": Immediate.SWAP_LOADED, "unit": Unit.SHIFT, "swap": 1, "write": 1,
+         "to": Register.R0, "size": LOG2_BYTES[64]}  # fmt: skip
+
+# The adder has the link, the result is 0.
+_LEAVE = {"flow": Flow.EXIT, "left": Register.LINK, "addend": Addend.ZERO, "unit": Unit.NONE, "write": 1,
+          "to": Register.R0, "size": LOG2_BYTES[64]}  # fmt: skip
+
+
+def decodes_again(step: Step):
+    """Whether a thread's pass looks at what the instruction at pc decodes to, though it doesn't begin it."""
+    return (step == Step.HELPER) | (step == Step.SEND)
 
 
 def this_pass(m: Module, decoded: Control, step: Step, engine_says) -> tuple[Control, Signal]:
@@ -120,6 +138,12 @@ def this_pass(m: Module, decoded: Control, step: Step, engine_says) -> tuple[Con
                 m.d.comb += word(_JUMP)
         with m.Case(Step.JUMP):
             m.d.comb += word(_JUMP)
+        with m.Case(Step.CALL):
+            m.d.comb += word(_CALL)
+        with m.Case(Step.SWAP):
+            m.d.comb += word(_SWAP)
+        with m.Case(Step.LEAVE):
+            m.d.comb += word(_LEAVE)
         with m.Case(Step.EXCHANGE):
             m.d.comb += [word(_EXCHANGE), control.size.eq(decoded.size)]
         with m.Case(Step.COMPUTE):
@@ -152,12 +176,14 @@ def this_pass(m: Module, decoded: Control, step: Step, engine_says) -> tuple[Con
     return control, begins
 
 
-def next_step(m: Module, *, step, kind: Kind, no_key, shared, split, last, finds, stores) -> Signal:
+def next_step(m: Module, *, step, kind: Kind, no_key, shared, split, last, finds, stores, of_function,
+              missing) -> Signal:  # fmt: skip
     """The thread's step after a pass.
 
     step : of this pass. no_key : a KEY may not read where its key is. shared : its access goes to map memory; split :
     and only its first half. last : a STORE's was the last of the value's words. finds : it read the old value for an
-    atomic, in a local window; stores : a COMPUTE says that the new one is to be stored.
+    atomic, in a local window; stores : a COMPUTE says that the new one is to be stored. of_function : a CALLX calls
+    one. missing : a PACKET's word isn't there.
     """
     after = Signal(Step)
     with m.Switch(kind):
@@ -177,6 +203,10 @@ def next_step(m: Module, *, step, kind: Kind, no_key, shared, split, last, finds
             m.d.comb += after.eq(Step.JUMP)
         with m.Case(Kind.COMPARE):
             m.d.comb += after.eq(Step.EXCHANGE)
+        with m.Case(Kind.CALLX):
+            m.d.comb += after.eq(Mux(of_function, Step.CALL, Step.HELPER))
+        with m.Case(Kind.PACKET):
+            m.d.comb += after.eq(Mux(missing, Step.LEAVE, Step.SWAP))
         with m.Default():
             m.d.comb += after.eq(Step.INSTRUCTION)
     with m.If(split):

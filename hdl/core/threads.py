@@ -17,6 +17,9 @@ def ProgramCounter(config: NicConfig) -> data.StructLayout:
     return data.StructLayout({"slot": range(config.program_slots), "outside": 1})
 
 
+HelperNumber = data.StructLayout({"low": 8, "above": 1})
+"""above: it is none of the numbers that `low` can hold, and so no helper's."""
+
 Progress = data.StructLayout(
     {
         "step": Step,
@@ -42,10 +45,12 @@ class Threads(Component):
     start : thread `start_thread` begins at slot `start_pc` with `budget` instructions. One that has begun is `fresh` up
         to its first pass, which sees the initial state instead of what is stored.
     fetching, fetches : stage 1's thread, and if there is one; `fetching_pc` and `fetching_fresh` in the same clock.
-    decoding, decoding_fresh : stage 4's thread; `progress` in the same clock.
+    decoding, decoding_fresh : stage 4's thread; `progress`, and the `number` of the helper that a callx calls, in the
+        same clock.
     executing, executing_fresh : stage 8's thread; in the same clock the `remaining` instructions that it may still
         retire, and the `tail_calls` that it made.
-    update, updated : what the pass of stage 10 leaves behind. begun : it counts against the budget.
+    update, updated : what the pass of stage 10 leaves behind. begun : it counts against the budget. numbers : it is
+        a callx, and leaves a number.
     """
 
     def __init__(self, config: NicConfig):
@@ -65,6 +70,7 @@ class Threads(Component):
                 "decoding": In(thread),
                 "decoding_fresh": In(1),
                 "progress": Out(Progress),
+                "number": Out(HelperNumber),
                 "executing": In(thread),
                 "executing_fresh": In(1),
                 "remaining": Out(32),
@@ -74,6 +80,8 @@ class Threads(Component):
                 "updated_progress": In(Progress),
                 "begun": In(1),
                 "updated_remaining": In(32),
+                "numbers": In(1),
+                "updated_number": In(HelperNumber),
                 "tail_calls": Out(range(MAX_TAIL_CALLS + 1)),
                 "updated_tail_calls": In(range(MAX_TAIL_CALLS + 1)),
             }
@@ -104,6 +112,10 @@ class Threads(Component):
         progress = stored("progress", Progress, self.update, self.updated, self.updated_progress, self.decoding)
         initial = Progress.const({"step": Step.INSTRUCTION, "pointer": POINTER_UNITS})
         m.d.comb += self.progress.eq(Mux(self.decoding_fresh, initial, progress))
+
+        number = stored("number", HelperNumber, self.update & self.numbers, self.updated, self.updated_number,
+                        self.decoding)  # fmt: skip
+        m.d.comb += self.number.eq(number)
 
         remaining = stored("remaining", 32, self.update & self.begun, self.updated, self.updated_remaining,
                            self.executing)  # fmt: skip

@@ -7,7 +7,7 @@ program stands behind a prologue that puts address and length where the suite wa
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bpfnic.host.image import place_frames
+from bpfnic.host.image import at_slot, place_frames
 from bpfnic.host.structure import Code, Limits, check
 from bpfnic.spec import addresses, helpers, registers
 from bpfnic.spec.assembly import assemble
@@ -43,7 +43,7 @@ def image(case: Case, executes: Callable[[Row], bool]) -> bytes:
     code = decode(case.program)
     limits = Limits(PROGRAM_SLOTS - _PROLOGUE_SLOTS, executes, frozenset({helpers.RETURN_FIRST}))
     check(code, "conformance", limits=limits)
-    return prologue + encode(_framed(code))
+    return prologue + encode(at_slot(_framed(code), _PROLOGUE_SLOTS))
 
 
 def _framed(code: Code) -> Code:

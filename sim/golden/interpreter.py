@@ -280,6 +280,17 @@ class Thread:
         registers[isa.FRAME_POINTER] = top
         return target
 
+    def call(self, number: int) -> Suspending:
+        """Helper `number`, and what comes behind it. Raises Trap(HELPER) if there is none."""
+        if number not in self.helpers:
+            raise Trap(Cause.HELPER)
+        result = yield from self.helpers[number](self)
+        self._address = None  # what a helper reads is not the call's access
+        if isinstance(result, TailCall):
+            return self.tail_call(result.entry)
+        self.registers[0] = result & MASK[64]
+        return self.pc + 1
+
     def tail_call(self, entry: int | None) -> int:
         """Where a tail call goes on. The bits of `entry` above the program store's size are not looked at."""
         self.registers[1], self._written = self._context, 1
@@ -394,26 +405,23 @@ def _call_local(row: Row, instruction: Instruction) -> Callable[[Thread], int]:
     return lambda thread: thread.enter(thread.pc + distance, frame_bytes)
 
 
-def _call_register(row: Row, instruction: Instruction) -> Callable[[Thread], int]:
-    """callx: the register holds a slot number."""
+def _call_register(row: Row, instruction: Instruction) -> Callable[[Thread], Suspending]:
+    """callx: of the function at a code address, or of the helper of that number."""
     dst, frame_bytes = instruction.dst, instruction.offset or isa.DEFAULT_FRAME_BYTES
-    return lambda thread: thread.enter(thread.registers[dst], frame_bytes)
+
+    def execute(thread: Thread) -> Suspending:
+        value = thread.registers[dst]
+        if not addresses.CODE <= value < addresses.CODE + addresses.CODE_BYTES:
+            thread._written = 0
+            return (yield from thread.call(value))
+        slot, rest = divmod(value - addresses.CODE, addresses.CODE_SLOT_BYTES)
+        return thread.enter(-1 if rest else slot, frame_bytes)  # between two slots is outside the store
+
+    return execute
 
 
 def _call_helper(row: Row, instruction: Instruction) -> Callable[[Thread], Suspending]:
-    number = instruction.imm
-
-    def execute(thread: Thread) -> Suspending:
-        if number not in thread.helpers:
-            raise Trap(Cause.HELPER)
-        result = yield from thread.helpers[number](thread)
-        thread._address = None  # what a helper reads is not the call's access
-        if isinstance(result, TailCall):
-            return thread.tail_call(result.entry)
-        thread.registers[0] = result & MASK[64]
-        return thread.pc + 1
-
-    return execute
+    return lambda thread: thread.call(instruction.imm)
 
 
 def _exit(row: Row, instruction: Instruction) -> Callable[[Thread], int | None]:
@@ -512,4 +520,4 @@ _BUILDERS: dict[Operation, Callable[[Row, Instruction], Callable[[Thread], Any]]
     **dict.fromkeys((Operation.LD_ABS, Operation.LD_IND), _load_packet),
 }
 
-_SUSPENDING = (_call_helper, _load, _store, _atomic)
+_SUSPENDING = (_call_helper, _call_register, _load, _store, _atomic)

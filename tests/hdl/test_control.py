@@ -133,7 +133,7 @@ def test_device_describes_itself():
                     "MAP_BYTES": 8192, "MAPS": 16, "PORTS": 1}  # fmt: skip
         assert {name: await bus.get(name) for name in expected} == expected
         groups = {Group.BASE32, Group.BASE64, Group.DIVMUL32, Group.DIVMUL64, Group.ATOMIC32, Group.ATOMIC64,
-                  Group.ACQUIRE_RELEASE}  # fmt: skip
+                  Group.PACKET, Group.CALLX, Group.ACQUIRE_RELEASE, Group.MAY_GOTO}  # fmt: skip
         assert engine.groups_of(await bus.get("GROUPS")) == groups
         assert await bus.get("MAP_TYPES") == 1 << 2 | 1 << 3 | 1 << 6
         helpers = [await bus.get("HELPERS", i) for i in range(8)]

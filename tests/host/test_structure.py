@@ -4,10 +4,10 @@ import struct
 
 import pytest
 
-from bpfnic.host.image import device_image, place_frames
+from bpfnic.host.image import at_slot, device_image, place_frames
 from bpfnic.host.object import DeviceAddresses, SourceLine
 from bpfnic.host.structure import Limits, check
-from bpfnic.spec import engine
+from bpfnic.spec import addresses, engine, isa
 from bpfnic.spec.assembly import assemble
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import decode
@@ -104,6 +104,13 @@ def test_what_the_device_lacks(text, message):
         check(code(text), "p", limits=BARREL)
 
 
+def test_loads_by_offset_are_not_for_xdp():
+    program = code("r6 = r1\nr0 = *(u8 *)skb[3]\nexit")
+    check(program, "p", program_type=ProgramType.SOCKET_FILTER)
+    with pytest.raises(BpfnicError, match="instruction 1: .*for socket filters and tc programs, not for XDP ones"):
+        check(program, "p", program_type=ProgramType.XDP)
+
+
 def test_the_source_line_is_named():
     with pytest.raises(BpfnicError, match=r"outside the program \(f.c:12: goto nowhere;\)$"):
         check(code("goto +7\nexit"), "p", line=lambda slot: SourceLine("f.c", 12, "goto nowhere;"))
@@ -134,7 +141,8 @@ SEC("xdp") int program(struct xdp_md *ctx)
 
 def frames(text):
     """The frame sizes in the calls, in order."""
-    return [i.offset for i in place_frames(code(text), "p") if i and i.opcode == 0x85 and i.src == 1]
+    calls = (isa.BY_NAME["call_local"], isa.BY_NAME["callx"])
+    return [i.offset for i in place_frames(code(text), "p") if i and isa.find(i) in calls]
 
 
 CALLEE = "\nf: r0 = 0\nexit"
@@ -175,6 +183,24 @@ def test_what_cant_be_seen_takes_what_the_others_leave():
 def test_each_function_has_its_own_frame():
     assert frames("*(u64 *)(r10 - 40) = 1\ncall f\ncall g\nexit\nf: *(u64 *)(r10 - 8) = 1\ncall g\nexit\n"
                   "g: *(u64 *)(r10 - 64) = 1\nr0 = 0\nexit") == [48, 48, 16]  # fmt: skip
+
+
+def test_a_call_through_a_pointer_may_reach_every_function_whose_address_is_taken():
+    pointers = "r1 = code_addr(f) ll\nr2 = code_addr(g) ll\n"
+    functions = "\nf: *(u64 *)(r10 - {f}) = 1\nr0 = 0\nexit\ng: *(u64 *)(r10 - 64) = 1\ncall h\nexit\nh: r0 = 0\nexit"
+    assert frames(pointers + "*(u8 *)(r10 - 40) = 1\ncallx r1\nexit" + functions.format(f=400)) == [48, 64]
+    with pytest.raises(BpfnicError, match="a call chain needs 528 bytes of stack, of 512"):
+        frames(pointers + "*(u8 *)(r10 - 40) = 1\ncallx r1\nexit" + functions.format(f=480))
+    with pytest.raises(BpfnicError, match="the function at 4 calls itself"):
+        frames("r1 = code_addr(f) ll\ncallx r1\nexit\nf: callx r1\nexit")
+
+
+def test_a_function_has_its_address_where_the_program_stands():
+    program = code("r0 = 5 ll\nr1 = code_addr(f) ll\ncallx r1\nexit\nf: r0 = 2\nexit")
+    check(program, "p", limits=Limits(64, lambda row: True, frozenset()))
+    placed = at_slot(program, 100)
+    assert placed[2].imm64 == addresses.code_address(106) == 0x3000_0000 + 8 * 106
+    assert isa.find(placed[2]).name == "lddw" and placed[:2] + placed[3:] == program[:2] + program[3:]
 
 
 def test_chains_that_linux_refuses():

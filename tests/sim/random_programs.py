@@ -7,9 +7,10 @@ packet's first byte, r8 a map value, r9 a number that counts loops. The rest is 
 import random
 
 from bpfnic.spec import addresses, engine, isa
+from bpfnic.spec.addresses import code_address
 from bpfnic.spec.assembly import assemble
 from bpfnic.spec.instruction import SLOT_BYTES, Instruction
-from bpfnic.spec.isa import Class, Legal, Operation, Row
+from bpfnic.spec.isa import Class, Group, Legal, Operation, Row
 
 MAP_WINDOW = 96  # bytes of map values around r8 that programs use
 ENTRIES = 8
@@ -22,7 +23,7 @@ ARRAYS = (  # by handle: offset in map memory, size of a value, stride, stride o
 LEAST_FRAME = 60
 
 ROWS = [row for row in isa.ROWS if row.group in engine.GROUPS]
-LACKING = [row for row in isa.ROWS if row not in ROWS]
+PACKET_LOADS = [row for row in ROWS if row.group is Group.PACKET]
 ORDERED = (Operation.LOAD_ACQUIRE, Operation.STORE_RELEASE)
 ALIGNED = [row for row in ROWS if row.operation.name.startswith("ATOMIC") or row.operation in ORDERED]
 LOADS = [row for row in ROWS if row.operation in (Operation.LDX, Operation.LDXS)]
@@ -54,18 +55,18 @@ class Generator:
         self.random = random.Random(seed)
         self.slips = slips
 
-    def program(self, pieces: int) -> bytes:
-        """Program text, to be put at any slot: a function, and behind it those that it calls."""
+    def program(self, pieces: int, entry: int) -> bytes:
+        """Program text for slot `entry`: a function, and behind it those that it calls."""
         functions = self.random.choice([0, 0, 1, 2, 4])
         texts = [assemble(PROLOGUE) + self.body(pieces) + self.verdict()]
         for _ in range(functions):
             # A callee has its own r6 to r9: what it finds there first is 0, then what it left.
             texts.append(assemble("r6 = r1\nr7 = r2\nr8 = r3\nr9 = r4") + self.body(pieces // 3) + assemble("exit"))
-        return self.linked(texts)
+        return self.linked(texts, entry)
 
     CALL = b"call a function."
 
-    def linked(self, texts: list[bytes]) -> bytes:
+    def linked(self, texts: list[bytes], entry: int) -> bytes:
         """Places for calls become calls of any later function (or none is there, of nothing)."""
         starts, at = [], 0
         for text in texts:
@@ -77,8 +78,14 @@ class Generator:
             own = max(number for number, start in enumerate(starts) if start <= slot)
             later = range(own + 1, len(texts))
             frame = self.random.choice([0, 0, 16, 32, 64, 64, 128]) if self.random.random() > self.slips else 496
-            call = [Instruction(0x85, src=1, offset=frame, imm=starts[self.random.choice(later)] - slot - 1) if later
-                    else Instruction(0xB7, 0, imm=3), Instruction(0x07, 0, imm=1)]  # fmt: skip
+            if not later:
+                call = [Instruction(0xB7, 0, imm=3), Instruction(0x07, 0, imm=1)]
+            elif self.random.random() < 0.4:  # through a pointer
+                callee = code_address(entry + starts[self.random.choice(later)])
+                call = [Instruction(0xB7, 5, imm=callee), Instruction(0x8D, 5, offset=frame)]
+            else:
+                call = [Instruction(0x85, src=1, offset=frame, imm=starts[self.random.choice(later)] - slot - 1),
+                        Instruction(0x07, 0, imm=1)]  # fmt: skip
             code[place : place + len(self.CALL)] = b"".join(one.encode() for one in call)
         return bytes(code)
 
@@ -145,14 +152,25 @@ class Generator:
         if chance < 0.3:
             return bytes(self.random.randrange(256) for _ in range(SLOT_BYTES))
         if chance < 0.5:
-            return self.filled(self.random.choice(LACKING))
+            return self.filled(self.random.choice(isa.ROWS))
         if chance < 0.6:
             return Instruction(0x85, imm=self.random.choice([0, 4, 999, -1])).encode()
         if chance < 0.8:
             return self.filled(self.random.choice(ARITHMETIC), dst=self.random.choice([6, 7, 8, 9, 10]))
         return self.filled(self.random.choice(LOADS + STORES))  # through any register
 
+    def load_packet(self) -> bytes:
+        row = self.random.choice(PACKET_LOADS)
+        index, at = self.random.randrange(8), self.random.randrange(LEAST_FRAME - 46 - row.width // 8)
+        if self.random.random() < self.slips:
+            at = self.random.choice([LEAST_FRAME - 1, self.number()])
+        if row.operation is Operation.LD_ABS:
+            return self.filled(row, imm=at)
+        return assemble(f"r3 = {index}") + self.filled(row, src=3, imm=at - index)
+
     def access(self) -> bytes:
+        if self.random.random() < 0.05:
+            return self.load_packet()
         row = self.random.choice(self.random.choice([LOADS, STORES]))
         size = row.width // 8
         base = self.random.choice([10, 10, PACKET, PACKET, MAP, MAP, CONTEXT])
@@ -197,7 +215,8 @@ class Generator:
             source = self.random.choice(["r10", "r7", "r8"])
             lines += [f"r3 = {source}", f"r3 += {self.random.randrange(-80, -40) if source == 'r10' else 0}"]
             lines += [f"r4 = {self.random.choice([0, 0, 0, 2, 1, 3, 4])}"]
-        lines.append(f"call {number if self.random.random() > self.slips else self.random.choice([1, 2, 3])}")
+        call = number if self.random.random() > self.slips else self.random.choice([1, 2, 3])
+        lines.append(f"call {call}" if self.random.random() < 0.8 else f"r5 = {call}\ncallx r5")
         if number == 1:
             reach = ["r1 = *(u64 *)(r0 + 0)", "*(u8 *)(r0 + 5) = r1", "*(u32 *)(r0 + 14) = 77",
                                       "r5 = 3\nlock *(u64 *)(r0 + 8) += r5"]  # fmt: skip
@@ -211,7 +230,8 @@ class Generator:
         after = "r7 = *(u32 *)(r6 + 0)\n" if number in (44, 65) else ""
         if number == 65:
             delta = self.random.choice([delta, abs(delta)])  # 14 bytes stay, and accesses keep to them
-        return assemble(f"r1 = r6\nr2 = {delta}\ncall {number}\n{after}")
+        call = f"call {number}" if self.random.random() < 0.8 else f"r5 = {number}\ncallx r5"
+        return assemble(f"r1 = r6\nr2 = {delta}\n{call}\n{after}")
 
     # -- fields --
 

@@ -52,8 +52,8 @@ def frames(seed: int, count: int) -> list[Arrival]:
 
 def hunt(bench: Bench, reference: Bench, seed: int, pieces: int) -> None:
     """One program on both; raises AssertionError with all that one needs to find out."""
-    code = Generator(seed).program(pieces)
-    entry = seed * 37 % (bench.device.capabilities.program_slots - len(code) // SLOT_BYTES - 1)
+    entry = seed * 37 % (bench.device.capabilities.program_slots // 2)
+    code = Generator(seed).program(pieces, entry)
     memory = random.Random(seed).randbytes(MEMORY)
     for each in (bench, reference):
         each.load(code + bytes(SLOT_BYTES), entry)

@@ -295,6 +295,95 @@ def test_instructions_a_clock(core, ready, least):
     assert least <= result.retired / result.clocks <= 1
 
 
+def test_only_the_thread_that_divides_waits(core):
+    """Ten others keep the core full, while one divides for as long as they take."""
+    body = "".join(f"r{n % 10} += {n}\n" for n in range(9)) + "goto +0\n"  # a division's answer takes the jump's place
+    plain = assemble(body * 10 + "exit")
+    divisions = 48  # about 100 clocks each: 70, and then a turn each for its answer, the move and itself
+    divides = assemble("r2 = -1\n" + "r2 /= r10\nr2 = -1\n" * divisions + "exit")
+    packets = [(1024, FRAME)] + [(0, FRAME)] * 50
+    result = core.check(Scenario({0: plain, 1024: divides}, packets, threads=11, stall=0, latency=(1, 1)))
+    assert divisions * 90 < result.clocks
+    assert result.retired / result.clocks >= 0.97
+
+
+@pytest.mark.parametrize("threads", [1, 16])
+@pytest.mark.parametrize("signed", ["", "s"])
+def test_all_threads_divide(core, threads, signed):
+    """Each its own numbers, 32 and 64 bits, by register and by constant; by zero too."""
+    code = assemble(f"""
+        r6 = *(u32 *)(r1 + 0)
+        r2 = *(u64 *)(r6 + 0)
+        r3 = *(u16 *)(r6 + 8)
+        r4 = r2
+        r5 = r2
+        r0 = r2
+        r2 {signed}/= r3
+        w4 {signed}%= w3
+        r5 {signed}%= -7
+        w0 {signed}/= 1000
+        r7 = r3
+        r7 {signed}%= r2
+        r8 = r3
+        w8 {signed}/= w1
+        r9 = 0
+        r8 {signed}/= r9
+        r7 {signed}%= r9
+        w0 {signed}%= w9
+        exit
+    """)
+    packets = [(0, (n * 0x9E3779B97F4A7C15 % (1 << 64)).to_bytes(8, "little") + bytes([n & 3, n]) + FRAME)
+               for n in range(64)]  # fmt: skip
+    core.check(Scenario({0: code}, packets, threads=threads))
+
+
+@pytest.mark.parametrize("key", ["r10 - 8", "map + 16", "map + 30", "8"])
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_map_helpers_by_register(core, call, key):
+    """With keys from stack and map memory, within a row and across two, and one that can't be read; behind the call
+    stands another one, and its number is not the one that was kept."""
+    base, _, offset = key.partition(" ")
+    start = {"r10": "r2 = r10", "map": "r2 = 0x10000000 ll", "8": "r2 = 8"}[base]
+    code = assemble(f"""
+        *(u64 *)(r10 - 8) = 2
+        {start}
+        r2 += {offset.replace(" ", "").replace("+", "") or 0}
+        {HANDLE}
+        r3 = r10
+        r3 += -8
+        r4 = 0
+        r5 = {call}
+        callx r5
+        r6 = r0
+        r5 = 8
+        callx r5
+        r0 += r6
+        exit
+    """)
+    core.check(Scenario({0: code}, [(0, FRAME)] * 20, map=bytes(16) + b"\3" + bytes(47),
+                        descriptors={3: map_descriptor(12, 12, 128)}))  # fmt: skip
+
+
+def test_loads_from_the_packet_follow_its_bounds(core):
+    """LD_ABS counts from data, wherever the packet begins by now; and what is in front of it is outside."""
+    code = assemble("""
+        r6 = r1
+        r2 = $delta
+        call 44
+        r1 = r6
+        r2 = -30
+        call 65
+        r7 = $at
+        r0 = *(u32 *)skb[r7 + 0]
+        r8 = r0
+        r0 = *(u16 *)skb[30]
+        r0 += r8
+        exit
+    """.replace("$delta", "6").replace("$at", "24"))  # fmt: skip
+    for frame in (FRAME, FRAME[:60], bytes(44)):
+        core.check(Scenario({0: code}, [(0, frame)] * 20))
+
+
 @pytest.mark.parametrize("handle, cause", [(3, Cause.MEMORY_ACCESS), (4, Cause.MAP), (99, Cause.MAP)])
 @pytest.mark.parametrize("call", [1, 2, 3])
 def test_wrong_handles_come_before_wrong_keys(core, call, handle, cause):

@@ -20,8 +20,7 @@ SIMPLE = [
     row for row in isa.ROWS
     if row not in JUMPS and row not in MEMORY and row.operation not in (Operation.CALL_HELPER, Operation.EXIT)
 ]  # fmt: skip
-TRAPPING = (Operation.DIV, Operation.SDIV, Operation.MOD, Operation.SMOD, Operation.LD_ABS, Operation.LD_IND,
-            Operation.LDDW_REFERENCE, Operation.CALL_BTF, Operation.CALLX)  # fmt: skip
+ENDING = (Operation.LD_ABS, Operation.LD_IND, Operation.LDDW_REFERENCE, Operation.CALL_BTF, Operation.CALLX)
 PACKET, STACK, MAP = 6, 10, 7  # registers that the programs keep for addresses, besides what chance makes of the others
 
 PROLOGUE = """
@@ -64,7 +63,7 @@ class Generator:
         choose = self.random.random()
         if choose < 0.45:
             row = self.random.choice(SIMPLE)
-            while row.operation in TRAPPING and self.random.random() < 0.97:
+            while row.operation in ENDING and self.random.random() < 0.97:
                 row = self.random.choice(SIMPLE)
             return self.fill(row, {})
         if choose < 0.8:
@@ -73,16 +72,36 @@ class Generator:
             row = self.random.choice(JUMPS)
             distance = self.random.choice([0, 0, 1, 1, 2, 3, 5, -4, length])
             return self.fill(row, {"offset" if row.offset is Legal.BRANCH else "imm": distance})
-        if choose < 0.95:
+        if choose < 0.94:
+            return self.by_register()
+        if choose < 0.96:
             call = self.random.choice([5, 7, 8, 8, 44, 65, 23] + [999] * (self.random.random() < 0.02))
             return assemble(f"r1 = r9\nr2 = {self.random.choice([0, 4, -6, 300, -300])}\ncall {call}")
-        if choose < 0.97:
+        if choose < 0.98:
             text = LOOKUP.replace("KEY", str(self.random.choice([0, 1, 2, 3, 9])))
             call = self.random.choice(["1", "1", "2", "3"])
             update = UPDATE.replace("SOURCE", self.random.choice(["r6", "r7", "r10"]))
             update = update.replace("SHIFT", str(self.random.choice([0, 1, 13, -64, -63])))
             return assemble((update if call == "2" else "") + text.replace("CALL", call))
         return bytes(self.random.randrange(256) for _ in range(8)) if self.random.random() < 0.03 else b""
+
+    def by_register(self) -> bytes:
+        """A call of a helper, or of any slot of the store; or a load from the packet."""
+        choose = self.random.random()
+        if choose < 0.3:
+            row = self.random.choice([row for row in SIMPLE if row.operation in (Operation.LD_ABS, Operation.LD_IND)])
+            index = self.random.randrange(20)
+            at = {"imm": self.random.randrange(-index - 1, 12), "src": 5} if row.operation is Operation.LD_IND else {
+                "imm": self.random.randrange(12)}  # fmt: skip
+            return assemble(f"r5 = {index}") + self.fill(row, at)
+        if choose < 0.6:
+            target = addresses.code_address(self.random.randrange(2048)) + (self.random.random() < 0.02)
+            return assemble(f"r5 = {target:#x}\ncallx r5 frame {self.random.choice([16, 32, 64])}")
+        number = self.random.choice([1, 5, 7, 8, 23, 44, 65])
+        if number == 1:  # with a key that may be in map memory
+            key = self.random.choice(["r10", "r7", "r6"])
+            return assemble(f"r1 = {addresses.map_handle(1)} ll\nr2 = {key}\nr2 += -8\nr5 = 1\ncallx r5")
+        return assemble(f"r1 = r9\nr2 = {self.random.choice([0, 4, -6, 300])}\nr5 = {number}\ncallx r5")
 
     def memory(self) -> bytes:
         row = self.random.choice(MEMORY)
