@@ -8,7 +8,7 @@ import bpfnic
 from bpfnic.host.image import device_image
 from bpfnic.host.object import DeviceAddresses
 from bpfnic.host.structure import Limits
-from bpfnic.spec import engine, isa
+from bpfnic.spec import isa
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.isa import Group
 
@@ -74,13 +74,12 @@ def test_compilers_make_it(build, name):
     assert sorted({row.name for row in found if row.group is group}) == rows
 
 
-ON_THE_ENGINE = [name for name, (_, _, group, _) in PROGRAMS.items() if group in engine.GROUPS]
 ON_LINUX = [name for name in PROGRAMS if name != "pointer"]
 
 
 @pytest.mark.timeout(900)  # the first on rtl compiles the NIC
 @pytest.mark.parametrize(("backend", "name"), [
-    *itertools.product(["golden", "rtl"], ON_THE_ENGINE),
+    *itertools.product(["golden", "rtl"], PROGRAMS),
     *(pytest.param("linux", name, marks=pytest.mark.linux) for name in ON_LINUX),
 ])  # fmt: skip
 def test_and_it_does_what_c_says(build, backend, name):
