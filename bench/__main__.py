@@ -25,7 +25,8 @@ def main() -> None:
         "NIC, 16 threads, 128 KiB of maps": resources.nic(NicConfig(target="ecp5"), say),
         "NIC, 8 threads, 32 KiB of maps": resources.nic(small, say),
     }
-    text = report.results(runs, pairs, building, parts)
+    units = resources.core_units(NicConfig(target="ecp5"), say)
+    text = report.results(runs, pairs, building, parts, units)
     RESULTS.write_text(text)
     print(text)
 

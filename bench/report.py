@@ -40,9 +40,10 @@ def results(
     pairs: Mapping[int, tuple[float, float]],
     building: Mapping[str, float],
     parts: Mapping[str, Resources],
+    units: Mapping[str, Resources],
 ) -> str:
     """The whole document. pairs: clocks a second of the native loop and of cocotb with packets into so many interfaces;
-    building: seconds of each step; parts: what each part of the NIC takes."""
+    building: seconds of each step; parts: what each part of the NIC takes; units: what each unit of the core adds."""
     counter = next(run for run in runs if run.program == "counter")
     lines = [HEAD]
     lines += [f"## The barrel: {THREADS} threads, one core, 64-byte packets back to back into port 0", ""]
@@ -77,23 +78,42 @@ def results(
             ["seconds: all that a first run builds (on two cores in parallel)", f"{sum(building.values()):.0f}", "–"],
         ],
     )
-    lines += [SIMULATION, "## Resources: ECP5, `synth_ecp5`", ""]
-    lines += _table(
-        ["part", "LUT4", "carry (CCU2C)", "distributed memory (DPR16X4)", "LUT4 sites in all", "flip-flops",
-         "block RAM", "multipliers"],
-        [
-            [part, *(f"{value:,}" for value in (has.lut4, has.carry, has.distributed, has.sites, has.flip_flops,
-                                                has.block_rams, has.multipliers))]
-            for part, has in parts.items()
-        ],
-    )  # fmt: skip
-    lines += [
+    lines += [SIMULATION, *_resources(parts, units)]
+    return "\n".join(lines)
+
+
+def _resources(parts: Mapping[str, Resources], units: Mapping[str, Resources]) -> list[str]:
+    by_size = sorted((name for name in units if name), key=lambda name: -units[name].sites)
+    return [
+        "## Resources: ECP5, `synth_ecp5`",
         "",
-        "Asked for: a core of at most 4,000 LUT4. A carry cell takes two LUT4 sites, a distributed memory six. This is",
-        "before place and route; frequencies come with the boards.",
+        *_cells("part", parts),
+        "",
+        "Asked for: a core with the whole instruction set of at most 6,000 LUT4. A carry cell takes two LUT4 sites, a",
+        "distributed memory six. This is before place and route; frequencies come with the boards.",
+        "",
+        "### What each unit of the core costs (16 threads)",
+        "",
+        *_cells("unit (`hdl/core/`)", {name: units[name] for name in by_size} | {"the rest": units[""]}),
+        "",
+        "By difference: the core as a whole, less the core with an empty box in the unit's place; both are mapped",
+        "without regard to the borders of units, as for a board. So the rows add up to the core's; a unit may save a",
+        "few cells of its neighbours. `pipeline` is the registers of what walks down with an instruction; the rest is",
+        "`core.py` and `steps.py`: micro steps, operands, the next pc, what a pass leaves behind.",
         "",
     ]
-    return "\n".join(lines)
+
+
+def _cells(what: str, rows: Mapping[str, Resources]) -> list[str]:
+    return _table(
+        [what, "LUT4", "carry (CCU2C)", "distributed memory (DPR16X4)", "LUT4 sites in all", "flip-flops",
+         "block RAM", "multipliers"],
+        [
+            [name, *(f"{value:,}" for value in (has.lut4, has.carry, has.distributed, has.sites, has.flip_flops,
+                                                has.block_rams, has.multipliers))]
+            for name, has in rows.items()
+        ],
+    )  # fmt: skip
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

