@@ -3,6 +3,7 @@
 #   make demo    a C program on the simulated NIC, on real packets, checked against the reference
 #   make test    style, types, and every test
 #   make bench   the measures of docs/results.md
+#   make fuzz    random programs on golden, rtl and the running kernel: FUZZ="--seconds 600 --seed 7"
 #   make lint    style and types alone
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 PROGRAMS := firmware/programs
 SAMPLES := firmware/samples
 
-.PHONY: demo test bench lint
+.PHONY: demo test bench fuzz lint
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -25,6 +26,10 @@ test: lint
 
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m bench
+
+FUZZ ?= --seconds 300
+fuzz: $(VENV)/installed
+	$(BIN)/bpfnic fuzz --jobs $(JOBS) $(FUZZ)
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -20,6 +20,7 @@ for these:
 
     packet   the frame, in hexadecimal without spaces (otherwise 64 bytes, 00 01 02 … 3f)
     map      the first bytes of the map memory (otherwise 64 zero bytes)
+    maps     `fuzz`: the maps that random programs know (sim/fuzz/world.py); a whole NIC alone has them
     budget   instructions that may retire (otherwise 1,000)
 
 In the assembly, and in the table's cells, `$map` is the address of the map memory, `$map_end` the first one behind it,
@@ -61,7 +62,8 @@ MAP_BYTES = 64
 @dataclass(frozen=True)
 class Vector:
     """One case. `registers` maps numbers to 64-bit values that must come out; `packet_after` and `map_after` are None
-    where the case says nothing about them; `trap` is Cause.NONE where the program must end by itself."""
+    where the case says nothing about them; `trap` is Cause.NONE where the program must end by itself; `maps`: it needs
+    those that random programs know."""
 
     name: str
     section: str
@@ -74,6 +76,7 @@ class Vector:
     map_after: bytes | None = None
     trap: Cause = Cause.NONE
     pc: int | None = None
+    maps: bool = False
 
     def code(self, map_address: int, entry: int, map_bytes: int = MAP_BYTES, *, passes: bool = False) -> bytes:
         """The program's bytes. map_bytes: of the whole map memory. passes: its last exit is one with XDP_PASS, so that
@@ -146,7 +149,9 @@ def read(path: Path) -> list[Vector]:
 def _vector(name: str, section: str, text: str, given: dict[str, str], expected: dict[str, str]) -> Vector:
     packet = bytes.fromhex(given.pop("packet", bytes(range(64)).hex()))
     memory = bytes.fromhex(given.pop("map", "")).ljust(MAP_BYTES, b"\0")
-    budget = int(given.pop("budget", "1000"))
+    budget, maps = int(given.pop("budget", "1000")), given.pop("maps", None)
+    if maps not in (None, "fuzz"):
+        raise ValueError(f"{name}: maps are `fuzz`, not {maps!r}")
     for column, value in given.items():
         text = re.sub(rf"\${column}\b", value, text)
     trap, pc = expected.pop("trap", "-"), expected.pop("pc", None)
@@ -158,12 +163,14 @@ def _vector(name: str, section: str, text: str, given: dict[str, str], expected:
         map_after=None if map_after is None else bytes.fromhex(map_after),
         trap=Cause.NONE if trap == "-" else Cause[trap],
         pc=None if pc is None else int(pc),
+        maps=maps is not None,
     )  # fmt: skip
 
 
-def read_all() -> list[Vector]:
-    """The cases of every file in tests/data, in the order of their names."""
-    return [vector for path in sorted(DATA.glob("*.vec")) for vector in read(path)]
+def read_all(maps: bool = False) -> list[Vector]:
+    """The cases of every file in tests/data, in the order of their names; those that need maps where they are."""
+    found = (vector for path in sorted(DATA.glob("*.vec")) for vector in read(path))
+    return [vector for vector in found if maps or not vector.maps]
 
 
 def by_test(vectors: Iterable[Vector]) -> dict[str, list[Vector]]:

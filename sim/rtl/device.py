@@ -79,6 +79,10 @@ class RtlTransport:
     def write(self, address: int, value: int) -> None:
         self._simulation.write(address, value)
 
+    def set_watchdog(self, clocks: int) -> None:
+        """Clocks without any movement after which a run is given up."""
+        self._simulation.set_watchdog(clocks)
+
     def close(self) -> None:
         self._simulation.close()
 

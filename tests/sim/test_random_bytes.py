@@ -8,12 +8,12 @@ import random
 import pytest
 
 from bpfnic.host.device import Arrival
+from bpfnic.sim.fuzz.compare import describe_maps
 from bpfnic.spec.assembly import assemble
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.programs import XdpAction
 from tests.encodings import soup
 from tests.sim.bench import ONE_CORE, Bench, agreement
-from tests.sim.random_programs import ARRAYS, ENTRIES
 
 pytestmark = pytest.mark.timeout(900)  # the first one compiles the NIC
 
@@ -29,8 +29,7 @@ def test_random_bytes(backend) -> None:
     with Bench(backend, **ONE_CORE) as bench, Bench("golden", **ONE_CORE) as reference:
         slots = bench.device.capabilities.program_slots
         for each in (bench, reference):
-            for index, (base, size, stride, cpu_stride) in enumerate(ARRAYS):
-                each.array(index, base, ENTRIES, size, stride, cpu_stride)
+            describe_maps(each)
             each.write("BUDGET", 400)
         for seed in range(STORES if backend == "rtl" else 1):
             chance = random.Random(seed)

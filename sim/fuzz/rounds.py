@@ -1,0 +1,229 @@
+"""The unit of work: a *round* is some batches of programs on a fresh pair of NICs, made from the seed and the round's
+number alone. So a campaign does the same rounds whatever the number of processes, and any of them can be repeated."""
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from bpfnic.host.device import DeviceOptions, Pacing, Retirement
+from bpfnic.sim.bare import BareNic
+from bpfnic.sim.fuzz import raw, vector, world
+from bpfnic.sim.fuzz.compare import OPTIONS, Case, Pair, Parting, describe_maps, prepare, rtl_pair
+from bpfnic.sim.fuzz.coverage import Item
+from bpfnic.sim.fuzz.friendly import Friendly
+from bpfnic.sim.fuzz.generate import Device, Generator
+from bpfnic.sim.fuzz.program import listing
+from bpfnic.sim.fuzz.shrink import Shrinker
+from bpfnic.sim.golden.device import GoldenTransport
+from bpfnic.spec.errors import BpfnicError
+
+BATCHES = 10
+PROGRAMS = 3  # a batch: one for each interface
+PACKETS = 24  # for each of them
+MODES = ("programs", "bytes", "linux")
+KERNEL_PROGRAMS, KERNEL_PACKETS = 60, 8  # a round for the kernel
+RAW_EVERY, LINUX_EVERY = 8, 8
+"""Of all modes together, one round of so many is of bytes, and one for the kernel."""
+
+
+@dataclass
+class Failure:
+    """A difference, made small. `listing` of its programs; `lines`: what lockstep shows of it; `vector`: the file's
+    text, or why there is none."""
+
+    seed: int
+    mode: str
+    round: int
+    what: str
+    listing: list[str]
+    vector: str | None = None
+    no_vector: str | None = None
+    lines: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> str:
+        """What repeats it."""
+        return f"bpfnic fuzz --mode {self.mode} --seed {self.seed} --round {self.round} --rounds 1"
+
+
+@dataclass
+class Tally:
+    """What rounds did. `programs`, `instructions` compared on golden and rtl; `hits` of coverage; `causes` of packets'
+    ends; `loaded`, `refused`: what the loader did with bytes; `kernel`: programs that it ran, `kernel_refused`: that
+    its verifier refused, `kernel_packets` compared."""
+
+    rounds: int = 0
+    programs: int = 0
+    packets: int = 0
+    instructions: int = 0
+    hits: Counter[Item] = field(default_factory=Counter)
+    causes: Counter[str] = field(default_factory=Counter)
+    loaded: int = 0
+    refused: int = 0
+    kernel: int = 0
+    kernel_refused: int = 0
+    kernel_packets: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+    def add(self, other: "Tally") -> None:
+        """Another tally's counts too."""
+        for name in vars(self):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if isinstance(mine, Counter):
+                mine.update(theirs)
+            else:
+                setattr(self, name, mine + theirs)
+
+
+def mode_of(mode: str, number: int, kernel: bool) -> str:
+    """The mode of a round where all are asked for. `kernel`: it can be used here."""
+    if mode != "all":
+        return mode
+    if number % RAW_EVERY == RAW_EVERY // 2:
+        return "bytes"
+    return "linux" if kernel and number % LINUX_EVERY == LINUX_EVERY - 1 else "programs"
+
+
+def chance_of(seed: int, mode: str, number: int, batch: int) -> random.Random:
+    """The source of all that a batch is made of."""
+    return random.Random(f"{seed}/{mode}/{number}/{batch}")
+
+
+def batch(chance: random.Random, device: Device, mode: str, slots: int) -> Case:
+    """A batch's programs, frames and memory."""
+    if mode == "bytes":
+        programs = tuple(raw.program(chance, device) for _ in range(PROGRAMS))
+        budget = raw.BUDGET
+    else:
+        programs = tuple(Generator(device, chance).program(chance.randrange(8, 50)) for _ in range(PROGRAMS))
+        budget = 40 if chance.random() < 0.1 else 600
+    frames = tuple(world.frames(chance, PROGRAMS * PACKETS, PROGRAMS))
+    pacing = Pacing(ingress_idle=chance.choice((0, 0, 20)), egress_stall=chance.choice((0, 0, 30)),
+                    seed=chance.getrandbits(16))  # fmt: skip
+    case = Case(programs, frames, world.memory(chance), budget, pacing)
+    length = case.entries()[-1] + programs[-1].slots()[-1] + 2
+    return replace(case, first=chance.choice((0, slots - length, chance.randrange(slots - length))))
+
+
+def run_round(library: Path, seed: int, mode: str, number: int, options: DeviceOptions = OPTIONS) -> Tally:
+    """One round of golden against rtl. It ends with the first difference."""
+    tally = Tally(rounds=1)
+    pair = rtl_pair(library, options)
+    try:
+        device = Device(pair.has)
+        for index in range(BATCHES):
+            chance = chance_of(seed, mode, number, index)
+            case = batch(chance, device, mode, pair.has.program_slots)
+            result = pair.run(case)
+            tally.programs += len(case.programs)
+            tally.packets += len(case.frames)
+            tally.instructions += result.instructions
+            tally.causes.update({cause.name: count for cause, count in result.causes.items()})
+            if result.parting:
+                tally.failures.append(_shrunk(library, options, seed, mode, number, case, result.parting))
+                break
+            if mode == "bytes" and (problem := raw.offer_to_loader(case.programs, chance, tally)):
+                failure = Failure(seed, mode, number, problem.what, problem.listing, no_vector="it is the loader's")
+                tally.failures.append(failure)
+                break
+        else:
+            if said := pair.counters_differ():
+                tally.failures.append(Failure(seed, mode, number, said, [], no_vector="no packet tells of it"))
+        tally.hits.update(pair.hits)
+    finally:
+        pair.close()
+    return tally
+
+
+def kernel_round(seed: int, number: int) -> Tally:
+    """One round of golden against the running kernel."""
+    from bpfnic.sim.fuzz import kernel
+
+    tally = Tally(rounds=1)
+    judge = kernel.Judge()
+    try:
+        for index in range(KERNEL_PROGRAMS):
+            chance = chance_of(seed, "linux", number, index)
+            program = Friendly(chance).program(chance.randrange(5, 60))
+            frames = tuple(world.frames(chance, KERNEL_PACKETS, 1))
+            case = Case((program,), frames, world.memory(chance), kernel.BUDGET)
+            try:
+                parting = judge.run(case)
+            except kernel.KernelRefused:
+                tally.kernel_refused += 1
+                continue
+            tally.kernel += 1
+            tally.kernel_packets += len(frames)
+            if parting:
+                shrinker = Shrinker(judge.fails, judge.trace, case, parting)
+                shrinker.shrink()
+                lines = listing(shrinker.case.programs[0].instructions())
+                tally.failures.append(Failure(seed, "linux", number, shrinker.parting.what, lines,
+                                              no_vector="its map and its verifier are the kernel's"))  # fmt: skip
+                break
+    finally:
+        judge.close()
+    return tally
+
+
+def _shrunk(library: Path, options: DeviceOptions, seed: int, mode: str, number: int, case: Case,
+            parting: Parting) -> Failure:  # fmt: skip
+    """The failure of a case, made small where it fails on a fresh pair too."""
+    judge = Judge(library, options)
+    try:
+        again = judge.fails(case)
+        if again is None:
+            entries = [line for program in case.programs for line in [*listing(program.instructions()), ""]]
+            why = "it takes what the batches before it in the round left behind"
+            return Failure(seed, mode, number, parting.what, entries, no_vector=why, lines=parting.lines)
+        shrinker = Shrinker(judge.fails, judge.trace, case, again)
+        shrinker.shrink()
+        case = shrinker.case
+        lines = [line for program in case.programs for line in [*listing(program.instructions()), ""]][:-1]
+        failure = Failure(seed, mode, number, shrinker.parting.what, lines, no_vector=vector.inexpressible(case),
+                          lines=shrinker.parting.lines)  # fmt: skip
+        if failure.no_vector is None:
+            comments = [f"Found by {failure.command}", shrinker.parting.what]
+            failure.vector = vector.text(case, f"fuzz_{seed}_{number}", *judge.golden(case), comments)
+        return failure
+    finally:
+        judge.close()
+
+
+class Judge:
+    """Runs cases for the shrinker: on a pair that is opened anew when the RTL didn't come to an end."""
+
+    def __init__(self, library: Path, options: DeviceOptions):
+        self._open = lambda: rtl_pair(library, options)
+        self._options = options
+        self._pair: Pair | None = None
+
+    def fails(self, case: Case) -> Parting | None:
+        self._pair = self._pair or self._open()
+        try:
+            parting = self._pair.run(case).parting
+        except (BpfnicError, AssertionError, IndexError) as error:  # no program any more
+            raise BpfnicError(f"a shrunk case can't be run: {error}") from error
+        if parting is not None:
+            self.close()  # what it left behind shall make no other case fail
+        return parting
+
+    def trace(self, case: Case) -> Sequence[Retirement]:
+        return self.golden(case)[1]
+
+    def golden(self, case: Case) -> tuple:
+        """What the golden model makes of the first packet: its result, its retired instructions, and the memory that is
+        compared."""
+        with BareNic(GoldenTransport(self._options)) as nic:
+            describe_maps(nic)
+            prepare(nic, case)
+            traffic = nic.run(case.frames, case.pacing, retirements=True)
+            memory = nic.memory(0, world.MEMORY_BYTES)
+            return traffic.packets[0], traffic.retirements or [], world.linked(memory, ())
+
+    def close(self) -> None:
+        if self._pair:
+            self._pair.close()
+        self._pair = None
