@@ -16,7 +16,8 @@ that it had then. As every retired instruction was compared, the count is the RT
                                 value                    what was loaded or stored
     atomics                     the window               the lane
                                 operands                 of memory and register; of cmpxchg: equal or different
-    local calls                 depth, frame             of the caller's frame
+    local calls, callx          depth, frame             of the caller's frame
+    callx                       helper                   –
     helpers                     its name                 r0: zero, negative, positive
     exit                        of                       the program, a function
     packet loads                inside, outside          the lane
@@ -83,7 +84,7 @@ class Observed(Code):
         except BpfnicError:  # it traps, whatever it is
             return step
         kind = _kind(row)
-        if kind is not _other and step.suspends != (kind in (_accessed, _atomic, _helped)):
+        if kind is not _other and step.suspends != (kind in (_accessed, _atomic, _helped, _called_through)):
             return step  # illegal fields, or a row that the device doesn't execute: what stands here traps
         execute = kind(row, step.instruction, step.execute, self.hits, self._map_bytes)
         return step._replace(execute=execute)
@@ -265,6 +266,23 @@ def _called(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _:
     return counted
 
 
+def _called_through(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _: int) -> Execute:
+    """callx, of a function or of a helper."""
+    size = instruction.offset
+
+    def counted(thread: Thread) -> Generator[Any, None, int]:
+        depth = len(thread._frames)
+        next_pc = yield from execute(thread)
+        if len(thread._frames) > depth:
+            hits[row.name, "depth", str(depth + 1)] += 1
+            hits[row.name, "frame", "default" if size == 0 else "16" if size == 16 else "more"] += 1
+        else:
+            hits[row.name, "helper", "–"] += 1
+        return next_pc
+
+    return counted
+
+
 def _left(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _: int) -> Execute:
     def counted(thread: Thread) -> int | None:
         next_pc = execute(thread)
@@ -319,7 +337,7 @@ _others = {
     Operation.JA: _jumped,
     Operation.MAY_GOTO: _went_on,
     Operation.CALL_LOCAL: _called,
-    Operation.CALLX: _called,
+    Operation.CALLX: _called_through,
     Operation.EXIT: _left,
     Operation.LDDW: _constant,
     **dict.fromkeys(_PACKET_LOADS, _packet_loaded),
@@ -356,9 +374,10 @@ def _of_kind(row: Row, helpers: Iterable[str]) -> set[tuple[str, str]]:
         return {("distance", "forward"), ("distance", "back")}
     if kind is _went_on:
         return {("taken", "yes"), ("taken", "no")}
-    if kind is _called:
+    if kind in (_called, _called_through):
         depths = {("depth", str(depth)) for depth in range(1, addresses.FRAMES)}
-        return depths | {("frame", size) for size in ("default", "16", "more")}
+        sizes = {("frame", size) for size in ("default", "16", "more")}
+        return depths | sizes | ({("helper", "–")} if kind is _called_through else set())
     if kind is _left:
         return {("of", "the program"), ("of", "a function")}
     if kind is _constant:

@@ -379,7 +379,11 @@ class Generator:
             self.text.add("mov64_reg", dst=1 + register, src=6 + register)
 
     def helper_call(self, name: str) -> None:
-        self.text.add("call_helper", imm=HELPERS[name].number)
+        if self.device.calls_registers and self.chance.random() < 0.15:
+            self.text.add("mov64_imm", dst=5, imm=HELPERS[name].number)
+            self.text.add("callx", dst=5)
+        else:
+            self.text.add("call_helper", imm=HELPERS[name].number)
 
     def helper(self) -> None:
         """One that takes no map."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from bpfnic.spec import isa
+from bpfnic.spec.addresses import code_address
 from bpfnic.spec.assembly import disassemble
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import SLOT_BYTES, WIDE_OPCODE, Instruction, decode
@@ -16,7 +17,7 @@ _CALL_LOCAL = isa.BY_NAME["call_local"]
 @dataclass(frozen=True, slots=True)
 class Line:
     """One instruction, and the line that it names if it names one (the number of lines: behind the last). A wide
-    instruction with a target is the constant of its slot in the program store, for callx."""
+    instruction with a target is its code address, for callx."""
 
     instruction: Instruction
     target: int | None = None
@@ -44,7 +45,7 @@ class Program:
             if line.target is not None:
                 distance = places[line.target] - slot - 1
                 if instruction.opcode == WIDE_OPCODE:
-                    instruction = replace(instruction, imm=entry + places[line.target], next_imm=0)
+                    instruction = replace(instruction, imm=code_address(entry + places[line.target]), next_imm=0)
                 elif instruction.opcode in _IN_IMM:
                     instruction = replace(instruction, imm=distance)
                 else:

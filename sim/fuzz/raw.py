@@ -142,4 +142,4 @@ def _excused(offered: Program) -> set[Cause]:
             operations.add(isa.find(instruction).operation)
         except BpfnicError:
             continue
-    return {Cause.PROGRAM_RANGE, Cause.ILLEGAL_INSTRUCTION} if Operation.CALLX in operations else set()
+    return {Cause.PROGRAM_RANGE, Cause.ILLEGAL_INSTRUCTION, Cause.HELPER} if Operation.CALLX in operations else set()

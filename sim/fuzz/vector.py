@@ -81,4 +81,4 @@ def _calls(program: Program) -> bool:
 
 def calls_maps(program: Program) -> bool:
     """Whether a program may ask for a map: then the maps of sim/fuzz/world.py have to stand."""
-    return Operation.CALL_HELPER in _operations(program)
+    return bool({Operation.CALL_HELPER, Operation.CALLX} & set(_operations(program)))
