@@ -167,13 +167,13 @@ def _accessed(row: Row, instruction: Instruction, execute: Execute, hits: Hits, 
         if window == "packet":
             first, behind = PACKET + thread.memory.buffer.data, PACKET + thread.memory.buffer.data_end
         elif window == "map":
-            first, behind = MAP_VALUES, behind_maps
+            first, behind = -1, behind_maps
             crossing = ROW_BYTES - address % ROW_BYTES
             if crossing < size:
                 hits[name, "crossing", str(crossing)] += 1
         else:
             first, behind = (STACK, addresses.STACK_TOP) if window == "stack" else _WINDOWS[0][:2]
-        if address == first:
+        if address == first:  # map memory begins where a value does, not where a window does
             hits[name, "first", window] += 1
         if address + size == behind:
             hits[name, "last", window] += 1
