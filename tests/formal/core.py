@@ -276,7 +276,7 @@ PROOFS = [
         "LE, BE, BSWAP, of 16, 32 and 64 bits: the same",
         {Operation.LE, Operation.BE, Operation.BSWAP},
         _leaves_result,
-        Mutation("hdl/core/core.py", "imm[4] | imm[5]", "imm[4]"),
+        Mutation("hdl/core/immediates.py", "imm[4] | imm[5]", "imm[4]"),
         solver="boolector",
         quick=False,
     ),
