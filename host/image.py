@@ -59,10 +59,48 @@ def place_frames(code: Code, name: str) -> list[Instruction | None]:
     least 16; a pointer that is passed, stored or indexed is taken to be used at and above where it points. Where a
     function does something else with r10, its frame is what the other functions of its chains leave of the 512 bytes.
     Raises BpfnicError for recursion, for more than 8 frames and for chains of more than 512 bytes, as Linux does."""
+    functions = _functions(code, name)
+    _check_chains(functions, name)
+    callees = {first: function.calls for first, function in functions.items()}
+    callers = {first: {caller for caller in functions if first in callees[caller]} for first in functions}
+    sizes = {first: _rounded(function.depth) for first, function in functions.items()}
+    for first, function in functions.items():
+        if function.depth is None:
+            sizes[first] = 0
+            others = _longest(first, callers, sizes) + _longest(first, callees, sizes)
+            sizes[first] = max(STACK_BYTES - others, FRAME_ALIGN)
+    if functions and (total := _longest(0, callees, sizes)) > STACK_BYTES:
+        raise BpfnicError(f"program {name!r}: a call chain needs {total} bytes of stack, of {STACK_BYTES}")
+    return _sized(code, functions, sizes)
+
+
+def place_frames_alone(code: Code, name: str) -> list[Instruction | None]:
+    """The same for code whose chains nobody has judged, and which may call itself: each function's frame is what it is
+    seen to use by itself, and of the default size where that can't be seen. What gets too deep traps on the device."""
+    functions = _functions(code, name)
+    sizes = {
+        first: isa.DEFAULT_FRAME_BYTES if function.depth is None else min(_rounded(function.depth), STACK_BYTES)
+        for first, function in functions.items()
+    }
+    return _sized(code, functions, sizes)
+
+
+def _sized(code: Code, functions: dict[int, _Function], sizes: dict[int, int]) -> list[Instruction | None]:
+    """The code with the frame size of the function around it in each call."""
     image = list(code)
+    for first, function in functions.items():
+        for slot in function.sites:
+            instruction = image[slot]
+            assert instruction
+            image[slot] = replace(instruction, offset=sizes[first])
+    return image
+
+
+def _functions(code: Code, name: str) -> dict[int, _Function]:
+    """The functions by their first slots; none where nothing is called."""
     rows = [None if instruction is None else isa.find(instruction) for instruction in code]
     if not any(row and row.operation in _CALLS for row in rows):
-        return image
+        return {}
     addressed = {slot + 1 + one.imm for slot, one in enumerate(code) if one is not None and rows[slot] is _CODE}
     starts = function_starts(code, rows, name)
     functions = {}
@@ -75,23 +113,7 @@ def place_frames(code: Code, name: str) -> list[Instruction | None]:
                 sites.append(slot)
                 calls |= addressed if row.operation is Operation.CALLX else {slot + 1 + instruction.imm}
         functions[first] = _Function(_depth(code, rows, first, end), sites, calls)
-    _check_chains(functions, name)
-    callees = {first: function.calls for first, function in functions.items()}
-    callers = {first: {caller for caller in functions if first in callees[caller]} for first in functions}
-    sizes = {first: _rounded(function.depth) for first, function in functions.items()}
-    for first, function in functions.items():
-        if function.depth is None:
-            sizes[first] = 0
-            others = _longest(first, callers, sizes) + _longest(first, callees, sizes)
-            sizes[first] = max(STACK_BYTES - others, FRAME_ALIGN)
-    if (total := _longest(0, callees, sizes)) > STACK_BYTES:
-        raise BpfnicError(f"program {name!r}: a call chain needs {total} bytes of stack, of {STACK_BYTES}")
-    for first, function in functions.items():
-        for slot in function.sites:
-            instruction = image[slot]
-            assert instruction
-            image[slot] = replace(instruction, offset=sizes[first])
-    return image
+    return functions
 
 
 def _rounded(depth: int | None) -> int:

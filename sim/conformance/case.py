@@ -7,7 +7,7 @@ program stands behind a prologue that puts address and length where the suite wa
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bpfnic.host.image import at_slot, place_frames
+from bpfnic.host.image import at_slot, place_frames, place_frames_alone
 from bpfnic.host.structure import Code, Limits, check
 from bpfnic.spec import addresses, helpers
 from bpfnic.spec.assembly import assemble
@@ -47,12 +47,12 @@ def image(case: Case, executes: Callable[[Row], bool]) -> bytes:
 
 
 def _framed(code: Code) -> Code:
-    """With the frame sizes that a loader finds. Chains that it refuses keep the frame that a call has by itself, for
-    they are the verifier's business: a recursion may well end in time, and where it doesn't the engine traps."""
+    """With the frame sizes that a loader finds, or, in chains that it refuses, with what each function uses: those are
+    the verifier's business. A recursion may well end in time; where it doesn't the engine traps."""
     try:
         return place_frames(code, "conformance")
     except BpfnicError:
-        return code
+        return place_frames_alone(code, "conformance")
 
 
 def fault(cause: Cause, pc: int) -> BpfnicError:

@@ -188,6 +188,22 @@ def test_a_recursion_that_ends(conformance):
     text = "r1 = {}\ncall f\nexit\nf:\nr0 = 0\nif r1 == 0 goto out\nr1 -= 1\ncall f\nr0 += 3\nout:\nexit"
     assert conformance(text.format(6)) == 18
     assert conformance(text.format(7)) == "CALL_DEPTH at instruction 6"
+    text = """
+        r1 = {}
+        call f
+        exit
+    f:
+        r0 = 0
+        if r1 == 0 goto out
+        *(u64 *)(r10 - 120) = r1
+        r1 -= 1
+        call f
+        r2 = *(u64 *)(r10 - 120)
+        r0 += r2
+    out:
+        exit"""
+    assert conformance(text.format(3)) == 6  # frames of 128 bytes: a fourth isn't whole
+    assert conformance(text.format(4)) == "MEMORY_ACCESS at instruction 5"
 
 
 def test_a_program_that_never_ends(conformance, monkeypatch):
