@@ -117,6 +117,6 @@ def judge(bench: Bench, vector: vectors.Vector) -> None:
 
 
 def test_most_vectors_are_executed() -> None:
-    """Those that aren't: packet group, frames of less than 14 bytes."""
+    """Those that aren't: frames of less than 14 bytes."""
     print(f"{len(VECTORS)} of {len(ALL)} vectors run on the NIC")
     assert len(VECTORS) > 0.95 * len(ALL)
