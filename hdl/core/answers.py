@@ -1,6 +1,6 @@
 """Answers of map memory, engine, packet path and divider: they wait for a clock in which the register file is free."""
 
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, memory, stream
 from amaranth.lib.wiring import Component, In, Out
 
@@ -88,14 +88,17 @@ class Answers(Component):
                 says.copy.eq(self.engine.payload.copy),
                 copy_bytes.eq(self.engine.payload.size),
             ]
-            with m.If(self.service.valid):
-                m.d.sync += [thread.eq(self.service.payload.thread), value.eq(self.service.payload.value)]
-            with m.Elif(self.engine.valid):
-                m.d.sync += [thread.eq(self.engine.payload.thread), value.eq(self.engine.payload.value)]
-            with m.Elif(self.divider.valid):
-                m.d.sync += [thread.eq(self.divider.payload.thread), value.eq(self.divider.payload.value)]
-            with m.Else():
-                m.d.sync += [thread.eq(self.map.payload.tag), value.eq(self.map.payload.data)]
+            # Which one, in two bits: a multiplexer of four 64-bit words should not look at their order.
+            early = self.service.valid | self.engine.valid
+            with m.Switch(Cat(Mux(early, self.service.valid, self.divider.valid), early)):
+                with m.Case(0b11):
+                    m.d.sync += [thread.eq(self.service.payload.thread), value.eq(self.service.payload.value)]
+                with m.Case(0b10):
+                    m.d.sync += [thread.eq(self.engine.payload.thread), value.eq(self.engine.payload.value)]
+                with m.Case(0b01):
+                    m.d.sync += [thread.eq(self.divider.payload.thread), value.eq(self.divider.payload.value)]
+                with m.Case(0b00):
+                    m.d.sync += [thread.eq(self.map.payload.tag), value.eq(self.map.payload.data)]
 
         m.submodules.expectations = expectations = memory.Memory(shape=Expected, depth=threads, init=[])
         write, read = expectations.write_port(), expectations.read_port(domain="comb")
