@@ -218,14 +218,13 @@ class DecoderHarness(Elaboratable):
     def elaborate(self, platform) -> Module:
         m = Module()
         this = Pass(m)
-        legal, executed, whole, atomic = Signal(), Signal(), Signal(), Signal()
+        legal, executed, whole = Signal(), Signal(), Signal()
         for row in isa.ROWS:
             with m.If(rfc9669.legal(row, this.instruction)):
                 known = row.operation is not Operation.LDDW_REFERENCE  # the loader's; engines know none of them
                 m.d.comb += [
                     legal.eq(~this.next_reserved if known and row.next_imm is not None else known),
                     executed.eq(row.group in engine.GROUPS),
-                    atomic.eq(row.name.startswith("atomic")),  # UNSUPPORTED outside map memory
                 ]
         wide = this.instruction.opcode == WIDE_OPCODE
         m.d.comb += whole.eq(~wide | (this.pc.slot != CONFIG.program_slots - 1))
@@ -233,7 +232,7 @@ class DecoderHarness(Elaboratable):
         m.d.comb += [
             Assert(~(this.first & whole) | (legal == ~(ends & (cause == Cause.ILLEGAL_INSTRUCTION)))),
             Assert(~(this.first & whole & legal & ~executed) | (ends & (cause == Cause.UNSUPPORTED))),
-            Assert(~(this.first & legal & executed & ~atomic) | ~(ends & (cause == Cause.UNSUPPORTED))),
+            Assert(~(this.first & legal & executed) | ~(ends & (cause == Cause.UNSUPPORTED))),
         ]
         return m
 
