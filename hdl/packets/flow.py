@@ -62,12 +62,13 @@ class Flow(Component):
             with m.Else():
                 m.d.comb += [now_protocol.eq(once), now_tags.eq(1)]
 
-        chosen, gathered, sum_now = Signal(8), Signal(FLOW_BITS), Signal(FLOW_BITS)
+        chosen, held, gathered, sum_now = Signal(8), Signal(8), Signal(FLOW_BITS), Signal(FLOW_BITS)
         with m.Switch(Cat(now_protocol, now_tags, beat)):
             for case, lanes in _cases(len(now_tags)):
                 with m.Case(case):
                     m.d.comb += chosen.eq(lanes)
-        word = self.data & spread(chosen & self.keep)
+        m.d.comb += held.eq(chosen & self.keep)
+        word = self.data & spread(held)
         m.d.comb += sum_now.eq(reduce(xor, (word.word_select(lane, 8) for lane in range(8)), gathered))
 
         with m.If(self.taken):

@@ -85,7 +85,31 @@ def verilog_of(component: "Component", name: str) -> str:
     text = verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
     # `always @*` of a constant never runs in a simulator, and its bits would stay 0; always_comb runs at time 0.
     text = text.replace("always @*", "always_comb")
-    return repeat_by_count(fill_in_loops(text))
+    return BYTE_MASK + repeat_by_count(mask_bytes(fill_in_loops(text)))
+
+
+BYTE_MASK = """\
+function automatic [63:0] byte_mask(input [7:0] lanes);
+  byte_mask = (((lanes * 64'h0101010101010101 & 64'h8040201008040201) + 64'h7f7f7f7f7f7f7f7f) >> 7
+               & 64'h0101010101010101) * 64'hff;
+endfunction
+"""
+
+
+def mask_bytes(text: str) -> str:
+    """Verilog with byte_mask(a) for the concatenation that has each bit of `a` 8 times, which Verilator would put
+    together in some sixty steps for every mask of byte lanes. `text` is as Yosys writes it."""
+    slices = r"(?:\\\S+ |\w+ ?)\[\d+(?::\d+)?\]"
+
+    def mask(concatenation: re.Match[str]) -> str:
+        bits = []
+        for name, high, low in re.findall(r"(\\\S+ |\w+ ?)\[(\d+)(?::(\d+))?\]", concatenation[1]):
+            bits += [f"{name}[{bit}]" for bit in range(int(high), int(low or high) - 1, -1)]
+        if len(bits) != 64 or any(bit != bits[place - place % 8] for place, bit in enumerate(bits)):
+            return concatenation[0]
+        return f"byte_mask({{ {', '.join(bits[::8])} }})"
+
+    return re.sub(rf"\{{ ({slices}(?:, {slices})*) \}}", mask, text)
 
 
 def repeat_by_count(text: str) -> str:

@@ -434,16 +434,9 @@ struct nic {
         return NIC_BROKEN;
     }
 
-    void reset() {
+    void begin() {
         top.clk = 0;
-        top.rst = 1;
         top.eval();
-        for (int i = 0; i < 4; i++) {
-            edges();
-            time += clock_ns;
-        }
-        time -= clock_ns;
-        top.rst = 0;
     }
 
     // ------------------------------------------------------------ registers
@@ -513,7 +506,7 @@ nic *nic_open(const char *path) {
         n->waves->open(path);
     }
 #endif
-    n->reset();
+    n->begin();
     return n;
 }
 
