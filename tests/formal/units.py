@@ -80,7 +80,8 @@ class DividerHarness(Elaboratable):
         divisor_negative, divisor = magnitude(divisor_port.data, "divisor")
         by_zero = ~divisor.any()
         found, partial, extended, fits = Signal(64), Signal(64), Signal(65), Signal()
-        m.d.comb += [extended.eq(Cat(dividend.bit_select(left, 1), partial)), fits.eq(extended >= divisor)]
+        # The next bit is the dividend's number `left`: the uppermost of the places that are left, as asserted below.
+        m.d.comb += [extended.eq(Cat(quotient[-1], partial)), fits.eq(extended >= divisor)]
         with m.If(phase == _Phase.DIVIDEND):
             m.d.sync += [found.eq(0), partial.eq(0)]
         with m.If(phase == _Phase.DIVIDE):

@@ -1,0 +1,189 @@
+"""Loads and stores on the core: what reaches a memory, and what does not. The windows are those of spec.addresses."""
+
+from amaranth import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Assert, Assume, Elaboratable
+
+from bpfnic.hdl.core.steps import Step
+from bpfnic.hdl.interfaces import MapOperation, Region
+from bpfnic.spec import addresses, isa
+from bpfnic.spec.causes import Cause
+from bpfnic.spec.isa import Operation
+from tests.formal import rfc9669
+from tests.formal.core import CONFIG, WRITE, Pass
+from tests.formal.proof import Mutation, Proof
+
+
+class _Accesses:
+    """What the pass asked of its memories in stage 10, and its packet's bounds."""
+
+    def __init__(self, m: Module):
+        self.this = this = Pass(m)
+        core, requests = this.core, this.opened.part("requests")
+        now = core.bounds.bounds
+        m.d.comb += Assume((now.data_meta <= now.data) & (now.data <= now.data_end))  # interfaces.Bounds
+        m.d.comb += Assume(now.data_end <= CONFIG.buffer_bytes)
+        self.bounds = this.seen(8, now)
+        self.local = {name: this.seen(10, getattr(core.local, name)) for name in
+                      ("enable", "write", "region", "thread", "buffer", "offset", "size", "write_data")}  # fmt: skip
+        self.goes_to_map, self.shared = this.seen(10, requests.push_shared), this.seen(10, requests.shared)
+
+
+class ContainmentHarness(Elaboratable):
+    """Any pass at all: of an instruction, of a helper, of half an access.
+
+    A pass that goes on with an access, or with a copy, was left a length of 1 to 8 bytes by the one before.
+    """
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        accesses = _Accesses(m)
+        this, local, shared, bounds = accesses.this, accesses.local, accesses.shared, accesses.bounds
+        bytes_used = this.seen(8, this.opened.part("check").bytes)  # a copy's last word is read whole
+        m.d.comb += Assume(~this.valid | ((bytes_used > 0) & (bytes_used <= 8)))
+        end, size = local["offset"] + bytes_used, Signal(4)
+        m.d.comb += size.eq(1 << local["size"])
+        inside = Signal()
+        with m.Switch(local["region"]):
+            with m.Case(Region.STACK):
+                m.d.comb += inside.eq(end <= addresses.STACK_BYTES)
+            with m.Case(Region.CONTEXT):
+                m.d.comb += inside.eq((end <= addresses.CONTEXT_BYTES) & ~local["write"])
+            with m.Case(Region.PACKET):
+                in_packet = (local["offset"] >= bounds.data_meta) & (end <= bounds.data_end)
+                m.d.comb += inside.eq(in_packet & (local["buffer"] == bounds.buffer))
+        # These go to map memory: an update's copy, for the engine says where to, and the second half of an access.
+        elsewhere = (this.progress.step == Step.STORE) | this.progress.skip.any()
+        skip = this.seen(10, this.threads.updated_progress).skip
+        m.d.comb += [
+            Assert(~local["enable"] | (inside & (local["thread"] == this.thread) & this.valid)),
+            Assert(~(local["enable"] & local["write"] & ~elsewhere) | (size == bytes_used)),
+            Assert(~this.valid | this.progress.skip.any() | (skip < bytes_used)),
+            Assert(~this.valid | this.finished.push | ~skip.any() | accesses.goes_to_map),
+            Assert(~accesses.goes_to_map | (shared.address + shared.bytes <= CONFIG.map_bytes)),
+            Assert(~accesses.goes_to_map | (shared.address[:4] + shared.bytes <= addresses.ROW_BYTES)),
+            Assert(~accesses.goes_to_map | (~local["enable"] & (shared.thread == this.thread) & this.valid)),
+        ]
+        return m
+
+
+class MemoryHarness(Elaboratable):
+    """Loads and stores of each size: address, window, alignment, and what is written where."""
+
+    def __init__(self, *operations: Operation):
+        self.rows = [row for row in isa.ROWS if row.operation in operations]
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        accesses = _Accesses(m)
+        this, local, shared, bounds = accesses.this, accesses.local, accesses.shared, accesses.bounds
+        instruction = this.instruction
+        applies, loads, extends, log2 = Signal(), Signal(), Signal(), Signal(2)
+        for row in self.rows:
+            with m.If(rfc9669.legal(row, instruction)):
+                m.d.comb += [
+                    applies.eq(this.first),
+                    loads.eq(row.operation in (Operation.LDX, Operation.LDXS)),
+                    extends.eq(row.operation is Operation.LDXS),
+                    log2.eq({8: 0, 16: 1, 32: 2, 64: 3}[row.width]),
+                ]
+        size, address, value = Signal(4), Signal(64), Signal(64)
+        immediate = Cat(instruction.imm, instruction.imm[-1].replicate(32))
+        stores_immediate = instruction.opcode[:3] == isa.Class.ST
+        m.d.comb += [
+            size.eq(1 << log2),
+            address.eq(Mux(loads, this.src, this.dst) + instruction.offset.as_signed()),
+            value.eq(Mux(stores_immediate, immediate, this.src)),
+        ]
+        end = Signal(65)
+        m.d.comb += end.eq(address + size)
+
+        def within(first, behind) -> Value:
+            return (address >= first) & (end <= behind)
+
+        stack = within(addresses.STACK, addresses.STACK + addresses.STACK_BYTES)
+        context = within(addresses.CONTEXT, addresses.CONTEXT + addresses.CONTEXT_BYTES)
+        packet = within(addresses.PACKET + bounds.data_meta, addresses.PACKET + bounds.data_end)
+        maps = within(addresses.MAP_VALUES, addresses.MAP_VALUES + CONFIG.map_bytes)
+        aligned = ~(address[:3] & (size - 1)[:3]).any()
+        region, base = Signal(Region), Signal(64)
+        m.d.comb += [region.eq(Region.PACKET), base.eq(addresses.PACKET)]
+        with m.If(stack):
+            m.d.comb += [region.eq(Region.STACK), base.eq(addresses.STACK)]
+        with m.Elif(context):
+            m.d.comb += [region.eq(Region.CONTEXT), base.eq(addresses.CONTEXT)]
+        may = (stack & aligned) | (context & aligned & loads) | packet
+        misaligned = (stack | (context & loads)) & ~aligned
+        cause = this.finished.entry.cause
+        traps = this.finished.push & (cause == Mux(misaligned, Cause.MISALIGNED, Cause.MEMORY_ACCESS))
+        crosses = address[:4] + size > addresses.ROW_BYTES
+        first_bytes = Mux(crosses, addresses.ROW_BYTES - address[:4], size)
+
+        kept = Signal(64)  # the bytes that count
+        m.d.comb += kept.eq((1 << (size << 3)) - 1)
+        read, sign = this.core.local.read_data, Signal()
+        m.d.comb += sign.eq(extends & (read & (kept ^ (kept >> 1))).any())
+        loaded = (read & kept) | (sign.replicate(64) & ~kept)
+        local_right = (
+            local["enable"]
+            & (local["write"] == ~loads)
+            & (local["region"] == region)
+            & (local["offset"] == (address - base)[:64])
+            & (local["size"] == log2)
+            & (loads | ~((local["write_data"] ^ value) & kept).any())
+        )
+        shared_right = (
+            Mux(loads, shared.operation == MapOperation.LOAD, shared.operation == MapOperation.STORE)
+            & (shared.address == (address - addresses.MAP_VALUES)[:64])
+            & (shared.bytes == first_bytes)
+            & ~shared.shift.any()
+            & Mux(loads, ~shared.data.any(), ~((shared.data ^ value) & kept).any())
+        )
+        after = this.seen(10, this.threads.updated_progress)
+        once_more = after.skip == first_bytes
+        m.d.comb += [
+            Assert(~applies | (local["enable"] == may)),
+            Assert(~applies | (accesses.goes_to_map == maps)),
+            Assert(~applies | may | maps | traps),
+            Assert(~(applies & may) | local_right),
+            Assert(~(applies & may) | (this.goes_to(1) & Mux(loads, this.writes(loaded), this.writes_nothing))),
+            Assert(~(applies & maps) | (shared_right & this.writes_nothing)),
+            Assert(~(applies & maps) | Mux(crosses, once_more & this.goes_on_at(0), this.goes_to(1))),
+        ]
+        return m
+
+
+_ACCESS = "hdl/core/access.py"
+PROOFS = [
+    Proof(
+        name="containment",
+        of=("hdl/core/",),
+        says="whatever the pass: no address outside the stack, the context, the packet between its bounds or map "
+        "memory reaches a memory; nothing writes the context; a request to map memory stays in its row",
+        harness=ContainmentHarness,
+        mutations=(
+            Mutation(_ACCESS, "(in_buffer <= highest)", "(in_buffer != highest)"),
+            Mutation(_ACCESS, "within(base, size) & ~(beyond &", "within(base, size) & (beyond &"),
+        ),
+        clocks=WRITE + 1,
+    ),
+    Proof(
+        name="loads",
+        of=("hdl/core/",),
+        says="LDX and LDXS of each size: from `src` + offset in 64 bits, wherever it may read and nowhere else, at any "
+        "alignment that the window takes; sign extension; the first half of what crosses a row of map memory",
+        harness=lambda: MemoryHarness(Operation.LDX, Operation.LDXS),
+        mutations=(
+            Mutation(_ACCESS, "(in_buffer >= lowest)", "(in_buffer > lowest)"),
+            Mutation("hdl/core/alu.py", "size == 1, raw[15], raw[31]", "size == 1, raw[15], raw[30]"),
+        ),
+        clocks=WRITE + 1,
+    ),
+    Proof(
+        name="stores",
+        of=("hdl/core/",),
+        says="ST and STX of each size: the same",
+        harness=lambda: MemoryHarness(Operation.ST, Operation.STX),
+        mutations=(Mutation(_ACCESS, "self.aligned & (stack | context)", "self.aligned & context"),),
+        clocks=WRITE + 1,
+    ),
+]
