@@ -126,7 +126,7 @@ class MemoryHarness(Elaboratable):
         local_right = (
             local["enable"]
             & (local["write"] == ~loads)
-            & (local["region"] == region)
+            & (local["region"] == Value.cast(region))
             & (local["offset"] == (address - base)[:64])
             & (local["size"] == log2)
             & (loads | ~((local["write_data"] ^ value) & kept).any())
