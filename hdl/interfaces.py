@@ -11,6 +11,7 @@ from amaranth.lib.wiring import In, Out, Signature
 from amaranth.utils import bits_for
 
 from bpfnic.hdl.config import NicConfig
+from bpfnic.spec import addresses
 
 # ---------------------------------------------------------------- core <-> packet path
 
@@ -324,8 +325,20 @@ def ResultTrace(config: NicConfig) -> data.StructLayout:
 
 def SharedTrace(config: NicConfig) -> data.StructLayout:
     """One access that a bank of map memory granted in this clock. (clock, bank) is its serial number: a total order
-    that agrees with every bank and every thread. requester: core number, or `cores` for the host."""
-    return data.StructLayout({"valid": 1, "requester": range(config.cores + 1), "tag": 8})
+    that agrees with every bank and every thread. requester: core number, or `cores` for the host.
+
+    write: bytes of row `row` that the bank writes in this clock, 0 for none (an atomic does so some clocks after its
+    grant, and its bank grants nothing until then); byte i of the row comes from byte i % 8 of `data`."""
+    return data.StructLayout(
+        {
+            "valid": 1,
+            "requester": range(config.cores + 1),
+            "tag": 8,
+            "write": addresses.ROW_BYTES,
+            "row": range(config.map_bytes // addresses.ROW_BYTES // config.map_banks),
+            "data": 64,
+        }
+    )
 
 
 def DispatchTrace(config: NicConfig) -> data.StructLayout:

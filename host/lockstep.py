@@ -38,6 +38,7 @@ class Happening(IntEnum):
     SHARED = 3  # one access to map memory was granted
     BEGAN = 4  # a program, at slot `pc`
     ENDED = 5  # a program: `value` is the low half of r0, or `cause` (spec.causes) is why it was ended
+    WRITTEN = 6  # the last SHARED access of this CPU wrote `value` at `address` of map memory
 
 
 class Event(NamedTuple):

@@ -81,6 +81,9 @@ class MapMemory(Component):
                 else:
                     with m.If(chosen):
                         m.d.comb += [bank.read.address.eq(access.row), bank.write.data.eq(access.data.replicate(2))]
+                trace = self.shared_trace[b]
+                with m.If(chosen):
+                    m.d.comb += [trace.write.eq(access.write), trace.row.eq(access.row), trace.data.eq(access.data)]
                 m.d.comb += way.access.rows[b].eq(bank.read.data)
                 with m.If(arbiter.grant[i] & way.access.atomic):
                     m.d.sync += held.eq(1)
@@ -88,9 +91,9 @@ class MapMemory(Component):
                     m.d.sync += held.eq(0)
                 with m.If(arbiter.grant[i]):
                     m.d.comb += [
-                        self.shared_trace[b].valid.eq(1),
-                        self.shared_trace[b].requester.eq(Mux(way.access.tag[8], config.cores, i)),
-                        self.shared_trace[b].tag.eq(way.access.tag[:8]),
+                        trace.valid.eq(1),
+                        trace.requester.eq(Mux(way.access.tag[8], config.cores, i)),
+                        trace.tag.eq(way.access.tag[:8]),
                     ]
             m.d.comb += bank.write.address.eq(bank.read.address)
         for i, way in enumerate(ways):

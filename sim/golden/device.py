@@ -22,7 +22,7 @@ from bpfnic.host.driver import RegisterDevice
 from bpfnic.host.lockstep import NO_ADDRESS, NO_REGISTER, Event, Follower, Happening, Observe
 from bpfnic.sim.golden.helpers import Samples
 from bpfnic.sim.golden.interpreter import Retired, SharedAccess, Thread
-from bpfnic.sim.golden.lockstep import Lockstep, last_part
+from bpfnic.sim.golden.lockstep import Lockstep, last_part, write_of
 from bpfnic.sim.golden.memory import Buffer
 from bpfnic.sim.golden.nic import GoldenNic, Size
 from bpfnic.sim.golden.outcome import Outcome
@@ -119,7 +119,7 @@ class GoldenTransport:
                 samples = FreeSamples(arrival.time_ns, source)
                 cpu = accepted % self.cpus
                 run.begin(entry, cpu, samples)
-                while run.waits:
+                while run.access is not None:
                     traffic.recording.shared.append(number)
                     run.share()
                 execution = Execution(cpu, entry, tuple(samples.taken))
@@ -228,7 +228,7 @@ class _Run:
         self.program: Generator[SharedAccess | Retired, None, Outcome] | None = None
         self.samples: Samples | None = None
         self.outcome = nic.without_program(arrival.interface, arrival.egress)
-        self.waits = False
+        self.access: SharedAccess | None = None  # that the program stands before
 
     def begin(self, entry: int, cpu: int, samples: Samples) -> None:
         """Run the program up to its first shared access, or to its end."""
@@ -243,7 +243,7 @@ class _Run:
 
     def share(self) -> None:
         """Make the shared access that the program stands before, and run up to the next one, or to the end."""
-        if self.waits:
+        if self.access is not None:
             self._tell(Happening.SHARED)
             self._proceed()
         else:
@@ -253,7 +253,7 @@ class _Run:
         """Count what became of the frame, and let it go."""
         if self.buffer is None:
             return
-        if self.waits:
+        if self.access is not None:
             self.result.note = "the program makes more accesses to map values than were recorded"
             return
         if isinstance(self.samples, RecordedSamples) and (self.samples.missing or self.samples.left):
@@ -274,11 +274,15 @@ class _Run:
 
     def _proceed(self) -> None:
         assert self.program is not None and self.thread is not None
-        self.waits = False
+        made, self.access = self.access, None
         try:
-            while type(found := next(self.program)) is Retired:
+            found = next(self.program)
+            if made is not None and (write := write_of(self.nic, made)) is not None:
+                self._tell(Happening.WRITTEN, value=write.value, address=write.address)
+            while isinstance(found, Retired):
                 self._retired(found)
-            self.waits = True
+                found = next(self.program)
+            self.access = found
         except StopIteration as end:
             self.outcome, self.result.instructions = end.value, self.thread.retired
             self.traffic.instructions += self.thread.retired

@@ -11,14 +11,16 @@ from bpfnic.sim.golden.interpreter import Memory, Retired, SharedAccess, Trap
 from bpfnic.sim.golden.memory import Buffer
 from bpfnic.sim.golden.nic import GoldenNic
 from bpfnic.sim.golden.outcome import Outcome
+from bpfnic.spec import addresses
 from bpfnic.spec.assembly import disassemble
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.instruction import Instruction
+from bpfnic.spec.isa import Operation
 
 Found = SharedAccess | Retired | Outcome
 """Where a thread stands: before an access, behind an instruction, or behind its end."""
 
-RETIRED, PENDING, RESULT, SHARED, BEGAN, ENDED = (int(kind) for kind in Happening)
+RETIRED, PENDING, RESULT, SHARED, BEGAN, ENDED, WRITTEN = (int(kind) for kind in Happening)
 
 
 class Ended(NamedTuple):
@@ -28,6 +30,23 @@ class Ended(NamedTuple):
     outcome: Outcome
     frame: bytes
     instructions: int
+
+
+class Write(NamedTuple):
+    """What a shared access wrote. `seen`: a device shows it (a CMPXCHG that changes nothing may not write at all)."""
+
+    address: int
+    value: int
+    seen: bool
+
+
+def write_of(nic: GoldenNic, access: SharedAccess) -> Write | None:
+    """What an access that was made just now wrote to map memory."""
+    if access.operation is Operation.LDX:
+        return None
+    start = access.address - addresses.MAP_VALUES
+    value = int.from_bytes(nic.map_memory[start : start + access.size], "little")
+    return Write(access.address, value, access.operation is not Operation.ATOMIC_CMPXCHG)
 
 
 class Lockstep:
@@ -52,6 +71,8 @@ class Lockstep:
                 running[cpu].pending = event
             elif kind == RESULT:
                 running[cpu].finish(event)
+            elif kind == WRITTEN:
+                running[cpu].wrote(event)
             elif kind == BEGAN:
                 running[cpu] = _Program(self.nic, self.arrivals[event[3]], event)
             else:
@@ -73,6 +94,7 @@ class _Program:
         self.found: Found | None = None  # where the thread stands, if further
         self.before: list[int] = []  # registers before the instruction
         self.pending: tuple | None = None
+        self.writes: Write | None = None  # by the last shared access; the device hasn't yet
         self.sample = 0
         self.past: deque[tuple[tuple, Retired]] = deque(maxlen=PAST - 1)
 
@@ -91,7 +113,23 @@ class _Program:
         access = self.found or self._begin()
         if type(access) is not SharedAccess:
             raise self._parted(event, "access to map memory", "makes one", self._does(access))
+        self._see_to_writes(event)
         self._proceed()
+        self.writes = write_of(self.nic, access)
+
+    def wrote(self, event: tuple) -> None:
+        """The device wrote map memory."""
+        value, address = event[1], event[2]
+        write, self.writes = self.writes, None
+        if write is None or (address, value) != write[:2]:
+            expected = "nothing" if write is None else f"{write.value:#x} at {write.address:#x}"
+            raise self._parted(event, "written to map memory", f"{value:#x} at {address:#x}", expected)
+
+    def _see_to_writes(self, event: tuple) -> None:
+        """Behind an access, the device has written what the reference has."""
+        write, self.writes = self.writes, None
+        if write is not None and write.seen:
+            raise self._parted(event, "written to map memory", "nothing", f"{write.value:#x} at {write.address:#x}")
 
     def retire(self, event: tuple) -> None:
         """The device retired an instruction: do it, and compare."""
@@ -124,7 +162,9 @@ class _Program:
 
     def finish(self, event: tuple) -> None:
         """The result of an instruction that was pending."""
-        assert self.pending is not None, "a result of nothing"
+        self._see_to_writes(event)
+        if self.pending is None:
+            raise self._parted(event, "result", "gives one", "has retired no instruction that waits for one")
         clock, value, address, packet, pc, next_pc, _, cpu, _, _ = self.pending
         register = event[8]
         self.pending = None
@@ -133,6 +173,7 @@ class _Program:
 
     def end(self, event: tuple) -> Ended:
         """The device's program ended."""
+        self._see_to_writes(event)
         found = self.found or self._begin()
         verdict, cause = event[1], Cause(event[9])
         if type(found) is not Outcome or (found.verdict is None) is (cause is Cause.NONE):
@@ -204,7 +245,7 @@ class _Program:
                 packet=self.packet,
                 cpu=self.cpu,
                 clock=clock,
-                number=thread.retired - (retired is not None),
+                number=thread.retired - (type(retired or self.found) is Retired),
                 entry=self.entry,
                 pc=thread.pc,
                 instruction=self._instruction(thread.pc),

@@ -97,6 +97,7 @@ struct nic {
     Ingress ingress[INTERFACES];
     Egress egress[INTERFACES];
     uint32_t running[CORES * THREADS];
+    uint32_t granted[BANKS]; // the CPU that each bank granted an access last, or NONE for the host
     bool unfinished[CORES * THREADS] = {}; // its last instruction waits for its result
     uint32_t taken = 0; // ingresses whose beat was taken in the clock before
     uint64_t pending_frames = 0; // offered, and neither refused, dropped nor delivered yet
@@ -110,6 +111,7 @@ struct nic {
 
     nic() {
         for (uint32_t &packet : running) packet = NONE;
+        for (uint32_t &cpu : granted) cpu = NONE;
     }
 
     void fail(std::string what) {
@@ -314,10 +316,22 @@ struct nic {
 
     void sample_shared(uint32_t bank) {
         uint32_t core = shared_requester(top, bank), cpu = core * THREADS + shared_tag(top, bank) % THREADS;
+        granted[bank] = core < CORES ? cpu : NONE;
         if (core >= CORES) return; // the host's
         uint32_t index = on_thread(cpu, "a shared access");
         if (!observed) shared.push_back({clock, index, uint8_t(cpu), uint8_t(bank)});
         if (keep_events && index != NONE) event(EVENT_SHARED, index, cpu);
+    }
+
+    // A store with its grant, an atomic later.
+    void sample_written(uint32_t bank, uint32_t write) {
+        uint32_t cpu = granted[bank];
+        if (cpu == NONE || running[cpu] == NONE) return;
+        uint32_t first = __builtin_ctz(write), bytes = __builtin_popcount(write), turned = first % 8 * 8;
+        uint64_t data = shared_data(top, bank), value = turned ? data >> turned | data << (64 - turned) : data;
+        nic_event &written = event(EVENT_WRITTEN, running[cpu], cpu);
+        written.value = bytes < 8 ? value & ((uint64_t(1) << 8 * bytes) - 1) : value;
+        written.address = MAP_VALUES + (shared_row(top, bank) * BANKS + bank) * ROW_BYTES + first;
     }
 
     void sample_result(uint32_t core) {
@@ -335,8 +349,10 @@ struct nic {
         if (uint32_t accepted = refuse_accepted(top, 0), refused = refuse_refused(top, 0); accepted | refused)
             for (uint32_t i = 0; i < INTERFACES; i++)
                 if ((accepted | refused) >> i & 1) sample_ended(i, accepted >> i & 1);
-        for (uint32_t bank = 0; bank < BANKS; bank++)
+        for (uint32_t bank = 0; bank < BANKS; bank++) {
             if (shared_valid(top, bank)) sample_shared(bank);
+            if (uint32_t write = keep_events ? shared_write(top, bank) : 0; write) sample_written(bank, write);
+        }
         for (uint32_t core = 0; core < CORES; core++) {
             if (retire_valid(top, core)) sample_retire(core);
             if (result_valid(top, core)) sample_result(core);

@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.nic import Nic, interface_names, trace_fields
+from bpfnic.spec import addresses
 
 BEAT = ("valid", "data", "keep", "last", "user")
 
@@ -15,7 +16,8 @@ BEAT = ("valid", "data", "keep", "last", "user")
 def ports_header(config: NicConfig) -> str:
     """Text of ports.h: the configuration as constants, streams by interface number, the trace by core or bank."""
     constants = {
-        "INTERFACES": config.interfaces, "CORES": config.cores, "THREADS": config.threads, "BANKS": config.map_banks
+        "INTERFACES": config.interfaces, "CORES": config.cores, "THREADS": config.threads, "BANKS": config.map_banks,
+        "ROW_BYTES": addresses.ROW_BYTES, "MAP_VALUES": addresses.MAP_VALUES,
     }  # fmt: skip
     names = dict(enumerate(interface_names(config)))
     lines = ["#pragma once", "#include <cstdint>", '#include "Vnic.h"', ""]
