@@ -1,4 +1,4 @@
-"""Did a device do what the reference does? Packets, then counters, then maps; the first difference and where it began.
+"""Did a device do what the reference does? Packets, then counters, then maps: the first difference.
 
 A device whose clock, random numbers, CPUs and order of shared accesses were recorded is compared with the golden model
 replaying that recording: everything must be equal. The kernel records nothing and runs one packet at a time; it is
@@ -8,9 +8,8 @@ compared with the golden model on one CPU, in what both have: the verdict, what 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from itertools import zip_longest
 
-from bpfnic.host.device import Arrival, Capabilities, Pacing, PacketResult, Recording, Retirement, Traffic
+from bpfnic.host.device import Arrival, Capabilities, Pacing, PacketResult, Recording, Traffic
 from bpfnic.spec.programs import XdpAction
 
 MapContents = dict[str, dict[bytes, list[bytes]]]
@@ -88,39 +87,6 @@ def compare_with_kernel(actual: Evidence, expected: Evidence) -> Difference | No
         if difference := _packet_difference(number, packet, wanted, ("accepted", "verdict", "action", "egress")):
             return difference
     return _map_difference(actual.maps, expected.maps)
-
-
-def where_it_began(
-    difference: Difference, actual: Sequence[Retirement], expected: Sequence[Retirement], order: Sequence[int]
-) -> tuple[Retirement | None, Retirement | None] | None:
-    """The first pair of retired instructions that differ: of the packet at fault, or where none is named, of the first
-    in `order`. None where every instruction did the same, so that the cause lies outside the programs."""
-    ours, theirs = _by_packet(actual), _by_packet(expected)
-    for number in [difference.packet] if difference.packet is not None else order:
-        pairs = zip_longest(ours.get(number, ()), theirs.get(number, ()))
-        if pair := next((pair for pair in pairs if _parted(*pair)), None):
-            return pair
-    return None
-
-
-def _parted(ours: Retirement | None, theirs: Retirement | None) -> bool:
-    """Whether an instruction did something else. Addresses count where both say one: a device needn't tell where its
-    helpers look."""
-    if ours is None or theirs is None:
-        return True
-    if ours.address is None or theirs.address is None:
-        ours, theirs = ours._replace(address=None), theirs._replace(address=None)
-    return ours != theirs
-
-
-def _by_packet(retirements: Sequence[Retirement]) -> dict[int, list[Retirement]]:
-    """In the order in which they retired; the last one, behind which nothing comes, goes on nowhere."""
-    result: dict[int, list[Retirement]] = {}
-    for retirement in retirements:
-        result.setdefault(retirement.arrival, []).append(retirement)
-    for listed in result.values():
-        listed[-1] = listed[-1]._replace(next_pc=listed[-1].pc)
-    return result
 
 
 def _packet_difference(

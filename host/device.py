@@ -286,7 +286,8 @@ class Device(ABC):
         """Counters by register name (spec.registers), all of the same clock; those of interfaces as lists."""
 
     def follow(self, arrivals: Sequence[Arrival]) -> Follower:
-        """Go along with another device that runs these frames: its `observe` is the follower's `see` (golden only)."""
+        """Go along with another device that runs these frames: its `observe` is the follower's `see` (golden only).
+        Nobody may change programs or maps meanwhile."""
         raise BpfnicError(f"{self.name} can't follow another device instruction by instruction")
 
     def close(self) -> None:  # noqa: B027 - not every device holds something

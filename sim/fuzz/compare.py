@@ -120,8 +120,8 @@ class Pair:
         instructions = {step.pc: step.instruction for step in found.past} | {found.pc: instruction}
 
         def describe(slot: int) -> list[str]:
-            known = instructions.get(slot + found.entry)
-            return [f"slot {slot}: {listing([known])[0] if known else 'none'}"]
+            known = instructions.get(slot)
+            return [f"slot {slot - found.entry}: {listing([known])[0] if known else 'none'}"]
 
         return Parting(said, found.packet, tuple(found.lines(name, "golden", describe)))
 

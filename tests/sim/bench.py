@@ -1,11 +1,11 @@
 """A NIC at its registers (sim/bare.py), in the two sizes that these tests build.
 
-`agreement` is the comparison that the other tests are built on: the reference replays what a device recorded.
+`agreement` is the comparison that the other tests are built on: the reference goes along with a device.
 """
 
 from collections.abc import Sequence
 
-from bpfnic.host import check
+from bpfnic.host import check, lockstep
 from bpfnic.host.check import Difference, Evidence
 from bpfnic.host.device import Arrival, DeviceOptions, Pacing, Traffic
 from bpfnic.sim.bare import BareNic
@@ -39,33 +39,22 @@ ENDS = ("DROPPED", "PASSED", "TRANSMITTED", "REDIRECTED", "ABORTED", "REFUSED_FU
 
 
 def agreement(
-    device: Bench,
-    reference: Bench,
-    arrivals: Sequence[Arrival],
-    pacing: Pacing = Pacing(),
-    memory: int = 1024,
-    retirements: bool = True,
+    device: Bench, reference: Bench, arrivals: Sequence[Arrival], pacing: Pacing = Pacing(), memory: int = 1024
 ) -> tuple[Traffic, Difference | None, str]:
-    """Runs frames on a device and replays them on the reference, which must stand as the device does (programs, maps,
+    """Runs frames on a device with the reference at its side, which must stand as the device does (programs, maps,
     counters). What the device did, the first difference in packets, counters or the first `memory` bytes of map memory,
-    and, with `retirements`, the first two instructions that differ."""
-    actual = device.run(arrivals, pacing, retirements=retirements)
+    and what lockstep says of the first instruction that differs; then there is nothing else."""
+    outcome = lockstep.run(device.device, reference.device, arrivals, pacing)
+    if outcome.actual is None:
+        return Traffic([], []), None, str(outcome.difference)
+    actual = outcome.actual
     numbers = check.replayable(arrivals, actual, device.room)
-    assert actual.recording
-    replay = check.part_of(actual.recording, numbers)
-    expected = reference.run([arrivals[n] for n in numbers], pacing, replay=replay, retirements=retirements)
+    expected = outcome.follower.end(numbers)
     for number, wanted in zip(numbers, expected.packets, strict=True):
         assert actual.packets[number].instructions == wanted.instructions, f"instructions of packet {number}"
     evidence = [
         Evidence(bench.transport.name, bench.device.capabilities, traffic, bench.counters(),
                  {"memory": {b"": [bench.memory(0, memory)]}})
         for bench, traffic in ((device, actual), (reference, expected))
-    ]
-    difference = check.compare(*evidence, arrivals, numbers, pacing)
-    parting = ""
-    if retirements:
-        theirs = [retired._replace(arrival=numbers[retired.arrival]) for retired in expected.retirements or []]
-        pair = check.where_it_began(Difference("", "", ""), actual.retirements or [], theirs, numbers)
-        parting = "" if pair is None else f"{device.transport.name} {pair[0]}, {reference.transport.name} {pair[1]}"
-    return actual, difference, parting
-
+    ]  # fmt: skip
+    return actual, check.compare(*evidence, arrivals, numbers, pacing), ""

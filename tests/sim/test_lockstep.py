@@ -11,7 +11,7 @@ from bpfnic.host import lockstep
 from bpfnic.host.device import Arrival, DeviceOptions, Pacing
 from bpfnic.host.driver import RegisterDevice
 from bpfnic.sim.rtl import build
-from bpfnic.sim.rtl.device import RtlTransport
+from bpfnic.sim.rtl.device import SLICE, RtlTransport
 from bpfnic.spec import addresses
 from bpfnic.spec.assembly import assemble
 from tests.sim.bench import ONE_CORE, TWO_CORES, Bench
@@ -89,6 +89,16 @@ def test_threads_that_race_agree(backend, size, pacing):
     tickets, counted = (int.from_bytes(ours[at : at + 8], "little") for at in (0, 8))
     assert tickets == 300
     assert counted == 300 if backend == "golden" else 0 < counted < 300  # they did race
+
+
+def test_a_long_run_comes_in_batches_and_is_not_recorded():
+    loop = "r1 = 2000\nagain:\nr1 += -1\nif r1 != 0 goto again\nr0 = 2\nexit"
+    batches = []
+    with prepared("rtl", ONE_CORE, assemble(loop)) as device:
+        traffic = device.device.run(frames(16), observe=lambda events: batches.append(sum(1 for _ in events)))
+    assert traffic.instructions == 16 * 4003 and traffic.recording is None
+    assert sum(batches) == traffic.instructions + 2 * 16  # beginnings and ends
+    assert max(batches) <= SLICE + 2 * 16 < sum(batches) / 10
 
 
 # -- differences: the device runs one program, the reference another --------------------------------------------------
