@@ -31,6 +31,15 @@ class _Phase(Enum, shape=3):
     ANSWER = 6
 
 
+class _Move(Enum, shape=2):
+    """What becomes of the quotient."""
+
+    NONE = 0
+    SUM = 1
+    STRIDE = 2
+    BIT = 3  # and of the remainder
+
+
 class Divider(Component):
     """RFC 9669 section 4.1: quotients are rounded towards zero, a remainder has its dividend's sign; by zero the
     quotient is 0 and the remainder the dividend. (The smallest number divided by -1 wraps to itself.)
@@ -89,47 +98,58 @@ class Divider(Component):
         m.d.comb += fits.eq(shifted[64] | total[65])
 
         minus = Signal()  # the dividend is negative
-        divisor_minus = first.signed & divisor[-1]
+        dividend_minus, divisor_minus = first.signed & first.dividend[-1], first.signed & divisor[-1]
         by_zero = carry & term.all()  # with the divisor as the term
 
-        def becomes(value, inverted):
-            return [term.eq(value ^ inverted.replicate(64)), carry.eq(inverted)]
-
+        becomes, inverted, clears, moves = Signal(), Signal(), Signal(), Signal(_Move)
         with m.Switch(phase):
             with m.Case(_Phase.TAKE):
-                m.d.sync += [quotient.eq(0), remainder.eq(0)]
-                m.d.sync += becomes(first.dividend, first.signed & first.dividend[-1])
+                m.d.comb += [becomes.eq(1), inverted.eq(dividend_minus), clears.eq(1)]
                 with m.If(waiting.pop.valid):
                     m.d.sync += phase.eq(_Phase.DIVIDEND)
             with m.Case(_Phase.DIVIDEND):
-                m.d.sync += [quotient.eq(total[1:65]), minus.eq(carry), becomes(divisor, ~divisor_minus)]
-                m.d.sync += [left.eq(63), phase.eq(_Phase.SKIP)]
+                m.d.comb += [becomes.eq(1), inverted.eq(~divisor_minus), moves.eq(_Move.SUM)]
+                m.d.sync += [minus.eq(dividend_minus), left.eq(63), phase.eq(_Phase.SKIP)]
             with m.Case(_Phase.SKIP):
                 with m.If(quotient[-_STRIDE:].any() | (left < _STRIDE)):
                     m.d.sync += phase.eq(_Phase.DIVIDE)
                 with m.Else():
-                    m.d.sync += [quotient.eq(quotient << _STRIDE), left.eq(left - _STRIDE)]
+                    m.d.comb += moves.eq(_Move.STRIDE)
+                    m.d.sync += left.eq(left - _STRIDE)
             with m.Case(_Phase.DIVIDE):
-                m.d.sync += [
-                    quotient.eq(Cat(fits, quotient)),
-                    remainder.eq(Mux(fits, total[1:65], shifted)),
-                    left.eq(left - 1),
-                ]
+                m.d.comb += moves.eq(_Move.BIT)
+                m.d.sync += left.eq(left - 1)
                 with m.If(left == 0):
                     m.d.sync += phase.eq(_Phase.RESULT)
             with m.Case(_Phase.RESULT):
-                m.d.sync += [quotient.eq(0), remainder.eq(0), phase.eq(_Phase.SIGN)]
-                with m.If(first.modulo):
-                    m.d.sync += becomes(remainder, minus)
-                with m.Else():
-                    m.d.sync += becomes(quotient, minus ^ divisor_minus)
-                    with m.If(by_zero):
-                        m.d.sync += [term.eq(0), carry.eq(0)]
+                m.d.comb += [becomes.eq(1), inverted.eq(minus ^ (divisor_minus & ~first.modulo)), clears.eq(1)]
+                m.d.sync += phase.eq(_Phase.SIGN)
             with m.Case(_Phase.SIGN):
-                m.d.sync += [quotient.eq(total[1:65]), phase.eq(_Phase.ANSWER)]
+                m.d.comb += moves.eq(_Move.SUM)
+                m.d.sync += phase.eq(_Phase.ANSWER)
             with m.Case(_Phase.ANSWER):
                 with m.If(self.answer.ready):
                     m.d.sync += phase.eq(_Phase.TAKE)
+
+        given, found = Signal(64), Signal(64)  # (of one multiplexer of four words Yosys makes more than twice as much)
+        m.d.comb += [
+            given.eq(Mux(phase == _Phase.DIVIDEND, divisor, first.dividend)),
+            found.eq(Mux(first.modulo, remainder, quotient)),
+        ]
+        with m.If(becomes):
+            value = Mux(phase == _Phase.RESULT, found, given)
+            m.d.sync += [term.eq(value ^ inverted.replicate(64)), carry.eq(inverted)]
+        with m.If((phase == _Phase.RESULT) & by_zero & ~first.modulo):
+            m.d.sync += [term.eq(0), carry.eq(0)]
+        with m.Switch(moves):
+            with m.Case(_Move.SUM):
+                m.d.sync += quotient.eq(total[1:65])
+            with m.Case(_Move.STRIDE):
+                m.d.sync += quotient.eq(quotient << _STRIDE)
+            with m.Case(_Move.BIT):
+                m.d.sync += [quotient.eq(Cat(fits, quotient)), remainder.eq(Mux(fits, total[1:65], shifted))]
+        with m.If(clears):
+            m.d.sync += [quotient.eq(0), remainder.eq(0)]
         m.d.comb += [
             self.answer.valid.eq(phase == _Phase.ANSWER),
             self.answer.payload.thread.eq(first.thread),

@@ -489,7 +489,8 @@ def _atomic(row: Row, instruction: Instruction) -> Callable[[Thread], Suspending
 
 def _load_packet(row: Row, instruction: Instruction) -> Callable[[Thread], int | None]:
     """LD_ABS, LD_IND: the packet's bytes at `imm`, or at src + imm in 32 bits, from network to host order into r0. As
-    in Linux, a read outside the packet returns 0 from the function."""
+    in Linux (net/core/filter.c bpf_gen_ld_abs: r0 = 0, EXIT), a read outside the packet returns 0 from the function:
+    that ends the program only where no function called."""
     src, imm, size = instruction.src, instruction.imm, row.width // 8
     indirect = row.operation is Operation.LD_IND
 
