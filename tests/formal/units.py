@@ -209,7 +209,7 @@ PROOFS = [
         says="each answer is RFC 9669's quotient or remainder, signed or unsigned, by zero too, of its thread",
         harness=DividerHarness,
         mutations=(
-            Mutation("hdl/core/divider.py", "becomes(divisor, ~divisor_minus)", "becomes(divisor, divisor_minus)"),
+            Mutation("hdl/core/divider.py", "inverted.eq(~divisor_minus)", "inverted.eq(divisor_minus)"),
             Mutation("hdl/core/divider.py", "fits.eq(shifted[64] | total[65])", "fits.eq(shifted[64] & total[65])"),
         ),
         clocks=6,
