@@ -37,7 +37,8 @@ class Scheduler(Component):
         m = Module()
         threads = self.config.threads
         ready, above, below = (Signal(threads, name=name) for name in ("ready", "above", "below"))
-        selected, thread = Signal(), Signal(range(threads))  # in the last clock; it still looks ready in this one
+        selected = Signal()  # in the last clock, `thread`, which still looks ready in this one
+        thread = Signal(range(threads))
         for number in range(threads):
             m.d.comb += [
                 above[number].eq(ready[number] & (number > thread)),

@@ -26,6 +26,8 @@ from tests.formal.proof import Mutation, Proof
 
 WRITE = 13
 CONFIG = NicConfig(threads=8, program_slots=64, map_bytes=4096, maps=1)
+AROUND = ("threads", "registers", "generations", "multiplier", "requests", "answers", "retirement", "finished")
+"""What of the core is left to the solver."""
 
 
 class Pass:
@@ -42,9 +44,7 @@ class Pass:
 
     def __init__(self, m: Module):
         self.core = core = Core(CONFIG)
-        self.opened = opened = Opened(core, inputs=True, without=(
-            "scheduler", "threads", "registers", "generations", "multiplier", "requests", "answers", "retirement",
-            "finished"))  # fmt: skip
+        self.opened = opened = Opened(core, inputs=True, without=("scheduler", *AROUND))
         m.submodules.core = opened
         self.threads, self.registers = opened.part("threads"), opened.part("registers")
         self.generations, self.answers = opened.part("generations"), opened.part("answers")

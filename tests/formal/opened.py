@@ -61,8 +61,11 @@ class Opened(Elaboratable):
                 self.module.d.comb += value.eq(AnySeq(len(value)))
 
     def signal(self, name: str) -> Signal:
-        """The signal of that name that the component itself drives."""
-        (signal,) = (signal for signal in self.module._driving if signal.name == name)
+        """The signal of that name that the component drives, itself or in a plain Module within it; no port."""
+        inner = [part for part, _ in self.module._named_submodules.values() if isinstance(part, Module)]
+        named = [signal for module in (self.module, *inner) for signal in module._driving if signal.name == name]
+        ports = {id(Value.cast(value)) for _, _, value in self.component.signature.flatten(self.component)}
+        (signal,) = [signal for signal in named if id(signal) not in ports]
         return signal
 
     def part(self, name: str):

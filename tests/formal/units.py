@@ -53,11 +53,11 @@ class SumHarness(Elaboratable):
 
 
 class DividerHarness(Elaboratable):
-    """One division after the other. Beside the divider stands long division as one learns it: `found`, the quotient's
-    bits so far, and `partial`, the remainder of the dividend's bits so far, which takes the next one and gives the
-    divisor off if that fits. If upper = found * divisor + partial with partial < divisor, the same holds with one bit
-    more: 2 * upper + b = (2 * found + fits) * divisor + (2 * partial + b - fits * divisor). So after the last bit found
-    and partial are what division means. Signs and a divisor of 0 are as RFC 9669 section 4.1 says."""
+    """One division after the other, as one learns it: the remainder of the dividend's upper bits takes the next bit and
+    gives the divisor off if that fits, which is a bit of the quotient. If upper = quotient * divisor + remainder with
+    remainder < divisor, the same holds with one bit more: 2 * upper + bit = (2 * quotient + fits) * divisor
+    + (2 * remainder + bit - fits * divisor). So after the last bit both are what division means. The quotient's
+    register holds the dividend's other bits above its own. Signs and a divisor of 0: RFC 9669 section 4.1."""
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -79,14 +79,14 @@ class DividerHarness(Elaboratable):
         dividend_negative, dividend = magnitude(division.dividend, "dividend")
         divisor_negative, divisor = magnitude(divisor_port.data, "divisor")
         by_zero = ~divisor.any()
-        found, partial, extended, fits = Signal(64), Signal(64), Signal(65), Signal()
+        extended, fits, less = Signal(65), Signal(), Signal(64)
         # The next bit is the dividend's number `left`: the uppermost of the places that are left, as asserted below.
-        m.d.comb += [extended.eq(Cat(quotient[-1], partial)), fits.eq(extended >= divisor)]
-        with m.If(phase == _Phase.DIVIDEND):
-            m.d.sync += [found.eq(0), partial.eq(0)]
-        with m.If(phase == _Phase.DIVIDE):
-            m.d.sync += [found.eq(Cat(fits, found)), partial.eq(Mux(fits, extended - divisor, extended))]
-        small = by_zero | (partial < divisor)
+        m.d.comb += [
+            extended.eq(Cat(quotient[-1], remainder)),
+            fits.eq(extended >= divisor),
+            less.eq(Mux(fits, extended - divisor, extended)),
+        ]
+        small = by_zero | (remainder < divisor)
 
         inverted = Mux(divisor_negative, divisor_port.data, ~divisor_port.data)
         of_term = (term == inverted) & (carry == ~divisor_negative)
@@ -100,28 +100,29 @@ class DividerHarness(Elaboratable):
             m.d.comb += Assert(~quotient.any() & ~remainder.any())
             m.d.comb += Assert((term == signed_dividend) & (carry == dividend_negative))
         with m.If((phase == _Phase.SKIP) | (phase == _Phase.DIVIDE)):
-            m.d.comb += [Assert(of_term), Assert(remainder == partial), Assert(small)]
+            m.d.comb += [Assert(of_term), Assert(small)]
             with m.Switch(left):
                 for number in range(64):
                     with m.Case(number):  # so many places are left, and one; they stand uppermost
-                        done = 63 - number
-                        m.d.comb += [
-                            Assert(quotient[done:] == dividend[: number + 1]),
-                            Assert(~found[done:].any()),
-                            Assert(~by_zero | (partial == dividend[number + 1 :])),
-                        ]
-                        if done:
-                            m.d.comb += Assert(quotient[:done] == found[:done])
+                        m.d.comb += Assert(quotient[63 - number :] == dividend[: number + 1])
+                        m.d.comb += Assert(~by_zero | (remainder == dividend[number + 1 :]))
             with m.If(phase == _Phase.SKIP):
-                m.d.comb += Assert(~found.any() & ~partial.any())
+                m.d.comb += Assert(~remainder.any())
                 with m.Switch(left):
                     for number in range(63):
                         with m.Case(number):
                             m.d.comb += Assert(~dividend[number + 1 :].any())
+                            m.d.comb += Assert(~quotient[: 63 - number].any())
+        divided, next_quotient, next_remainder = (
+            later(m, value) for value in (phase == _Phase.DIVIDE, Cat(fits, quotient)[:64], less)
+        )
+        m.d.comb += Assert(~divided | ((quotient == next_quotient) & (remainder == next_remainder)))
+        found, partial = Signal(64), Signal(64)
         with m.If(phase == _Phase.RESULT):
-            m.d.comb += [Assert(of_term), Assert(remainder == partial), Assert(quotient == found)]
-        with m.If((phase == _Phase.RESULT) | (phase == _Phase.SIGN) | (phase == _Phase.ANSWER)):
-            m.d.comb += [Assert(small), Assert(~by_zero | (partial == dividend))]
+            m.d.sync += [found.eq(quotient), partial.eq(remainder)]
+            m.d.comb += [Assert(of_term), Assert(small), Assert(~by_zero | (remainder == dividend))]
+        with m.If((phase == _Phase.SIGN) | (phase == _Phase.ANSWER)):
+            m.d.comb += Assert(by_zero | (partial < divisor))
 
         wanted = Signal(64)
         with m.If(division.modulo):
