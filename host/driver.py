@@ -29,7 +29,6 @@ from bpfnic.host.registermaps import (
     ALIGN,
     ARRAYS,
     INDEX_BYTES,
-    KEYED,
     LONGEST_KEY,
     RegisterArray,
     RegisterHash,
@@ -44,7 +43,7 @@ from bpfnic.spec import engine, registers
 from bpfnic.spec.addresses import MAP_VALUES, map_handle
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import Instruction, encode
-from bpfnic.spec.maps import PER_CPU, PROGRAM_BYTES, MapType
+from bpfnic.spec.maps import KEYED, PER_CPU, PROGRAM_BYTES, MapType, flags_refused
 from bpfnic.spec.programs import ProgramType
 
 if TYPE_CHECKING:
@@ -161,6 +160,8 @@ class RegisterDevice(Device):
         if definition.type not in self.capabilities.map_types & (ARRAYS | KEYED):
             has = ", ".join(sorted(kind.name for kind in self.capabilities.map_types))
             raise BpfnicError(f"{name}: {self.name} does not have this map type; it has {has}")
+        if why := flags_refused(definition.type, definition.flags):
+            raise BpfnicError(f"{name}: {why}")
         if definition.type in ARRAYS and definition.key_size != INDEX_BYTES:
             raise BpfnicError(f"{name}: an array's key has {INDEX_BYTES} bytes, not {definition.key_size}")
         if definition.type is MapType.PROG_ARRAY and definition.value_size != PROGRAM_BYTES:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from bpfnic.host.device import DeviceMap, LoadedProgram, Transport
 from bpfnic.host.maps import MapDefinition
 from bpfnic.host.programarray import ProgramArray
-from bpfnic.spec.maps import PER_CPU, PROGRAM_BYTES, MapType, UpdateFlag
+from bpfnic.spec.maps import KEYED, PER_CPU, PROGRAM_BYTES, MapType, UpdateFlag
 from bpfnic.spec.registers import BY_NAME, ENTRY_VALID, MapCommand, command
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ ALIGN = 16
 INDEX_BYTES = 4  # an array's key
 LONGEST_KEY = 4 * BY_NAME["MAP_KEY"].count
 ARRAYS = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.PROG_ARRAY})
-KEYED = frozenset({MapType.HASH})
-"""Types with keys of their own."""
 
 _ADDRESS = BY_NAME["MAP_ADDRESS"].offset
 _DATA = BY_NAME["MAP_DATA"].offset
@@ -76,8 +74,8 @@ def stride(value_size: int) -> int:
 
 
 def copy_bytes(definition: MapDefinition, cpus: int) -> int:
-    """Bytes of one copy of a map's values, padding included. A hash map has a place more for each CPU and one for the
-    host: a new value stands beside the old one until it is whole."""
+    """Bytes of one copy of a map's values, padding included. A map with keys of its own has a place more for each CPU
+    and one for the host: a new value stands beside the old one until it is whole."""
     places = definition.max_entries + (cpus + 1 if definition.type in KEYED else 0)
     return -(-places * stride(definition.value_size) // ALIGN) * ALIGN
 
@@ -99,6 +97,10 @@ class RegisterMap(DeviceMap):
         """All zeros, padding included."""
         self._memory.write(self.base, bytes(self.copies * self._copy_bytes))
 
+    def _copy(self, offset: int, copy: int) -> int:
+        """Where a CPU's copy of the value is of which `offset` is the first."""
+        return offset + copy * self._copy_bytes
+
     def _check(self, key: bytes, values: Sequence[bytes] | None = None) -> None:
         if len(key) != self.definition.key_size:
             raise OSError(EINVAL, f"{self.definition.name}: a key has {self.definition.key_size} bytes, not {len(key)}")
@@ -115,7 +117,7 @@ class RegisterArray(RegisterMap):
         return int.from_bytes(key, "little")
 
     def _address(self, index: int, copy: int) -> int:
-        return self.base + copy * self._copy_bytes + index * self._stride
+        return self._copy(self.base + index * self._stride, copy)
 
     def lookup(self, key: bytes) -> list[bytes]:
         index, size = self._index(key), self.definition.value_size
@@ -164,7 +166,8 @@ class RegisterProgramArray(ProgramArray, RegisterMap):
 
 
 class RegisterHash(RegisterMap):
-    """A HASH: the device finds keys, by commands; errors are those of the kernel's htab_map_* functions."""
+    """A map with keys of its own: the device finds them, by commands; errors are those of the kernel's htab_map_*
+    functions."""
 
     def _write_key(self, key: bytes) -> None:
         for i in range(BY_NAME["MAP_KEY"].count):
@@ -181,14 +184,17 @@ class RegisterHash(RegisterMap):
     def lookup(self, key: bytes) -> list[bytes]:
         self._check(key)
         self._write_key(key)
-        return [self._memory.read(self._command(MapCommand.LOOKUP), self.definition.value_size)]
+        offset = self._command(MapCommand.LOOKUP)
+        return [self._memory.read(self._copy(offset, copy), self.definition.value_size) for copy in range(self.copies)]
 
     def update(self, key: bytes, values: Sequence[bytes], flags: int = UpdateFlag.ANY) -> None:
         self._check(key, values)
         if flags > UpdateFlag.EXIST:
             raise _error(EINVAL)
         self._write_key(key)
-        self._memory.write(self._command(MapCommand.RESERVE), values[0])
+        offset = self._command(MapCommand.RESERVE)
+        for copy, value in enumerate(values):
+            self._memory.write(self._copy(offset, copy), value)
         self._command(MapCommand.INSERT, flags)
 
     def delete(self, key: bytes) -> None:

@@ -47,6 +47,12 @@ PER_CPU = frozenset({MapType.PERCPU_HASH, MapType.PERCPU_ARRAY, MapType.LRU_PERC
 OF_MAPS = frozenset({MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS})
 """Types whose values are maps."""
 
+LRU = frozenset({MapType.LRU_HASH, MapType.LRU_PERCPU_HASH})
+"""Types that make room for a new key by evicting an old one."""
+
+KEYED = frozenset({MapType.HASH, MapType.PERCPU_HASH}) | LRU
+"""Types with keys of their own, to which the host comes by commands (registers.MapCommand)."""
+
 
 class MapFlag(IntFlag):
     """`map_flags` of BPF_MAP_CREATE."""
@@ -70,6 +76,35 @@ class MapFlag(IntFlag):
     TOKEN_FD = 1 << 16
     SEGV_ON_FAULT = 1 << 17
     NO_USER_CONV = 1 << 18
+
+
+_PROG_ACCESS = MapFlag.RDONLY_PROG | MapFlag.WRONLY_PROG
+_ACCESS = MapFlag.RDONLY | MapFlag.WRONLY | _PROG_ACCESS
+_HASH = MapFlag.NO_PREALLOC | MapFlag.NUMA_NODE | MapFlag.ZERO_SEED | _ACCESS
+_LRU = MapFlag.NO_COMMON_LRU | MapFlag.NUMA_NODE | MapFlag.ZERO_SEED | _ACCESS
+FLAGS = {
+    MapType.ARRAY: _ACCESS | MapFlag.NUMA_NODE | MapFlag.MMAPABLE | MapFlag.INNER_MAP,
+    MapType.PERCPU_ARRAY: _ACCESS,
+    MapType.PROG_ARRAY: MapFlag.NUMA_NODE | MapFlag.RDONLY | MapFlag.WRONLY,
+    MapType.HASH: _HASH,
+    MapType.PERCPU_HASH: _HASH & ~MapFlag.NUMA_NODE,
+    MapType.LRU_HASH: _LRU,
+    MapType.LRU_PERCPU_HASH: _LRU & ~MapFlag.NUMA_NODE,
+}
+"""What each type takes of the flags of BPF_MAP_CREATE (the kernel's map_alloc_check functions)."""
+
+
+def flags_refused(map_type: MapType, flags: MapFlag) -> str:
+    """Why BPF_MAP_CREATE is EINVAL with these flags for a map of a type, "" if it isn't."""
+    if refused := flags & ~FLAGS[map_type]:
+        return f"flag {_names(refused)} is not for this map type"
+    if flags & _PROG_ACCESS == _PROG_ACCESS or flags & (both := MapFlag.RDONLY | MapFlag.WRONLY) == both:
+        return f"flags {_names(flags & _ACCESS)} leave no access"
+    return ""
+
+
+def _names(flags: MapFlag) -> str:
+    return ", ".join(str(flag.name) for flag in MapFlag if flag & flags)
 
 
 class UpdateFlag(IntEnum):

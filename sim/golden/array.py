@@ -35,6 +35,8 @@ class Array:
         assert place is not None
         return place
 
+    claim = reserve
+
     def insert(self, key: bytes, place: int, flags: int) -> int:
         """The end of an update."""
         return 0

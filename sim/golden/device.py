@@ -33,7 +33,9 @@ from bpfnic.spec.maps import MapType
 
 STEP_FRAMES = 64  # between two reports of progress
 
-BEYOND_THE_HARDWARE = frozenset({MapType.HASH})
+BEYOND_THE_HARDWARE = frozenset(
+    {MapType.HASH, MapType.PERCPU_HASH, MapType.LRU_HASH, MapType.LRU_PERCPU_HASH}
+)
 """Map types that the golden model has already."""
 
 

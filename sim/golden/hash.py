@@ -1,10 +1,12 @@
 """Which key has which place in a hash map (kernel/bpf/hashtab.c, preallocated).
 
 A new value is written to a place of its own and then put under its key at once, so that nobody sees half of it; the
-place that it replaces is used again last, so that a program that holds a pointer there keeps a value of this map.
+place that it replaces is used again last, so that a program that holds a pointer there keeps a value of this map. A value
+of a per-CPU map is written where it is, for no other CPU sees it.
 """
 
 from collections import deque
+from collections.abc import Callable
 from errno import E2BIG, EEXIST, EINVAL, ENOENT
 
 from bpfnic.spec.maps import UpdateFlag
@@ -13,8 +15,10 @@ from bpfnic.spec.maps import UpdateFlag
 class Hash:
     """`entries` keys of `key_size` bytes at most, `places` for values. Errors are positive numbers, 0 for none."""
 
-    def __init__(self, key_size: int, entries: int, places: int):
+    def __init__(self, key_size: int, entries: int, places: int, clear: Callable[[int], None]):
+        """`clear` makes the values of every CPU at a place zeros."""
         self.key_size = key_size
+        self.clear = clear
         self.entries = entries
         self.places: dict[bytes, int] = {}
         self.free = deque(range(places))
@@ -42,10 +46,24 @@ class Hash:
         if error := self.refuses(key, flags):
             self.free.append(place)
             return error
-        if (old := self.places.pop(key, None)) is not None:
+        self.put(key, place)
+        return 0
+
+    def claim(self, key: bytes) -> int:
+        """Where an update of a per-CPU map that isn't refused writes: the key's place. A new key has it at once, with
+        zeros for the other CPUs (pcpu_init_value)."""
+        place = self.places.get(key)
+        if place is None:
+            place = self.reserve(key)
+            self.clear(place)
+            self.put(key, place)
+        return place
+
+    def put(self, key: bytes, place: int) -> None:
+        """The key has that place from now on; in a walk it stands where it stood."""
+        if (old := self.places.get(key)) is not None:
             self.free.append(old)
         self.places[key] = place
-        return 0
 
     def delete(self, key: bytes) -> int:
         """Remove a key; its place is used again last."""

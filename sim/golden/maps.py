@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from bpfnic.sim.golden.array import Array
 from bpfnic.sim.golden.hash import Hash
 from bpfnic.sim.golden.interpreter import Suspending, TailCall, Thread, Trap
+from bpfnic.sim.golden.lru import Lru
 from bpfnic.spec import addresses
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.maps import PROGRAM_BYTES, MapType
@@ -13,6 +14,13 @@ from bpfnic.spec.registers import ENTRY_VALID
 COPY_BYTES = 8
 """Keys and values are read and written in steps of this many bytes, the lower addresses first; on map values each is
 a shared access."""
+
+_KEYED: dict[int, type[Hash]] = {
+    MapType.HASH: Hash,
+    MapType.PERCPU_HASH: Hash,
+    MapType.LRU_HASH: Lru,
+    MapType.LRU_PERCPU_HASH: Lru,
+}
 
 
 @dataclass(frozen=True)
@@ -31,38 +39,48 @@ class Descriptor:
 class Maps:
     """The maps of a device, as helpers see them: by handle, keys and values by address.
 
-    `cpus`: hash maps have so many places more than entries, one for each CPU that replaces a value in a full map, and
-    one for the host."""
+    `cpus`: maps with keys of their own have so many places more than entries, one for each CPU that replaces a value in
+    a full map, and one for the host."""
 
-    def __init__(self, count: int, cpus: int):
+    def __init__(self, count: int, cpus: int, memory: bytearray):
         self.cpus = cpus
+        self.memory = memory
         self.descriptors = [Descriptor()] * count
         self.entries: list[Array | Hash | None] = [None] * count
 
     def describe(self, index: int, descriptor: Descriptor) -> None:
         """Replaces a map, by an empty one."""
         self.descriptors[index] = descriptor
-        match descriptor.type:
-            case MapType.ARRAY | MapType.PERCPU_ARRAY:
-                self.entries[index] = Array(descriptor.entries)
-            case MapType.HASH:
-                self.entries[index] = Hash(
-                    descriptor.key_size, descriptor.entries, descriptor.entries + self.cpus + 1
-                )
-            case _:
-                self.entries[index] = None
+        self.entries[index] = self._empty(index, descriptor)
+
+    def _empty(self, index: int, descriptor: Descriptor) -> Array | Hash | None:
+        if descriptor.type in (MapType.ARRAY, MapType.PERCPU_ARRAY):
+            return Array(descriptor.entries)
+        kind = _KEYED.get(descriptor.type)
+        if kind is None:
+            return None
+        places = descriptor.entries + self.cpus + 1
+        return kind(descriptor.key_size, descriptor.entries, places, lambda place: self._clear(index, place))
 
     def lookup(self, thread: Thread, cpu: int, handle: int, key: int) -> Suspending:
         """bpf_map_lookup_elem: the address of the value, or 0. Raises Trap."""
         descriptor, entries, key_bytes = yield from self._arguments(thread, handle, key)
         place = entries.find(key_bytes)
-        return 0 if place is None else self._value(descriptor, cpu, place)
+        if place is None:
+            return 0
+        if isinstance(entries, Lru):
+            entries.use(key_bytes)
+        return self._value(descriptor, cpu, place)
 
     def update(self, thread: Thread, cpu: int, handle: int, key: int, value: int, flags: int) -> Suspending:
         """bpf_map_update_elem: 0 or a negative error number. Raises Trap."""
         descriptor, entries, key_bytes = yield from self._arguments(thread, handle, key)
         if error := entries.refuses(key_bytes, flags):
             return -error
+        if descriptor.cpu_stride:
+            place = entries.claim(key_bytes)
+            yield from _copy(thread, value, self._value(descriptor, cpu, place), descriptor.value_size)
+            return 0
         place = entries.reserve(key_bytes)
         yield from _copy(thread, value, self._value(descriptor, cpu, place), descriptor.value_size)
         return -entries.insert(key_bytes, place, flags)
@@ -87,6 +105,13 @@ class Maps:
         """Where in map memory a place of map `index` has its value."""
         descriptor = self.descriptors[index]
         return descriptor.base + descriptor.stride * place
+
+    def _clear(self, index: int, place: int) -> None:
+        """Zeros for every CPU at a place that no key has."""
+        size, stride = self.descriptors[index].value_size, self.descriptors[index].cpu_stride
+        for cpu in range(self.cpus):
+            start = self.value_offset(index, place) + stride * cpu
+            self.memory[start : start + size] = bytes(size)
 
     def _arguments(self, thread: Thread, handle: int, key: int) -> Suspending:
         """Descriptor, entries and key. Raises Trap MAP for what is no map, whatever the key, then MEMORY_ACCESS for a

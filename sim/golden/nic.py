@@ -57,7 +57,7 @@ class GoldenNic:
         self.code = Code(size.program_slots, lambda row: row.group in groups)
         self.helpers = frozenset(number for number in range(256) if size.helpers >> number & 1)
         self.map_memory = bytearray(size.map_bytes)
-        self.maps = Maps(size.maps, size.cores * size.threads)
+        self.maps = Maps(size.maps, size.cores * size.threads, self.map_memory)
         self.host_maps = HostMaps(self.maps, self.registers)
         self.counters = {
             register.name: [0] * register.count

@@ -1,0 +1,147 @@
+"""The rules of each map type, one at a time. Those that Linux makes are asked of the running kernel too."""
+
+from errno import E2BIG, EEXIST, EINVAL, ENOENT
+
+import pytest
+
+from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.maps import UpdateFlag
+from tests.sim.mapcard import MapCard
+
+everywhere = pytest.mark.parametrize("backend", ["golden", pytest.param("linux", marks=pytest.mark.linux)])
+
+
+def number(value: int, size: int = 4) -> bytes:
+    return value.to_bytes(size, "little")
+
+
+# -- hash maps
+
+
+@everywhere
+@pytest.mark.parametrize("kind", ["HASH", "PERCPU_HASH"])
+@pytest.mark.parametrize("who", ["update", "host_update"])
+def test_a_full_map_takes_no_new_key(build, backend, kind, who):
+    with MapCard(build, backend, kind, entries=3) as card:
+        update = getattr(card, who)
+        assert update(number(0), number(1, 8), UpdateFlag.EXIST) == ENOENT
+        assert [update(number(key), number(key, 8), UpdateFlag.NOEXIST) for key in range(3)] == [0, 0, 0]
+        assert update(number(1), number(9, 8), UpdateFlag.NOEXIST) == EEXIST
+        assert update(number(1), number(9, 8), 3) == EINVAL
+        assert update(number(3), number(3, 8)) == E2BIG
+        for value in range(20):  # what is there may be replaced for ever
+            assert update(number(2), number(value, 8)) == 0
+        assert sorted(card.table.keys()) == [number(key) for key in range(3)]
+        assert (card.delete(number(0)), card.delete(number(0)), card.host_delete(number(0))) == (0, ENOENT, ENOENT)
+        assert update(number(3), number(3, 8)) == 0
+
+
+@everywhere
+def test_a_walk_visits_every_key(build, backend):
+    """What it has passed may go meanwhile; behind a key that isn't there it starts again."""
+    with MapCard(build, backend, "HASH", entries=40) as card:
+        for key in range(40):
+            assert card.host_update(number(key), bytes(8)) == 0
+        seen: list[bytes] = []
+        for key in card.table.keys():
+            if seen:
+                assert card.delete(seen[-1]) == 0
+            seen.append(key)
+        assert sorted(seen) == sorted(number(key) for key in range(40))
+        assert card.host_update(number(50), bytes(8)) == 0
+        assert card.table.next_key(number(0)) == card.table.next_key(None)
+
+
+def test_a_walk_visits_every_key_once_though_values_change(build):
+    """(In Linux a replaced entry moves to its bucket's head, so that the walk may meet it again.)"""
+    with MapCard(build, "golden", "HASH", entries=40) as card:
+        for key in range(40):
+            assert card.update(number(key), bytes(8)) == 0
+        seen = []
+        for key in card.table.keys():
+            assert card.update(key, number(1, 8)) == 0
+            seen.append(key)
+        assert len(seen) == len(set(seen)) == 40
+
+
+# -- maps that evict
+
+
+@everywhere
+@pytest.mark.parametrize("kind", ["LRU_HASH", "LRU_PERCPU_HASH"])
+@pytest.mark.parametrize("who", ["update", "host_update"])
+def test_a_full_map_evicts_an_old_entry(build, backend, kind, who):
+    """No update is E2BIG, there are never more entries than max_entries, and the newest are there."""
+    with MapCard(build, backend, kind, entries=16) as card:
+        for key in range(80):
+            assert getattr(card, who)(number(key), number(key, 8)) == 0
+            assert card.host_lookup(number(key)) == number(key, 8)
+        keys = {int.from_bytes(key, "little") for key in card.table.keys()}
+        assert 0 < len(keys) <= 16 and max(keys) == 79 and min(keys) >= 80 - 2 * 16
+
+
+@pytest.mark.parametrize("kind", ["LRU_HASH", "LRU_PERCPU_HASH"])
+def test_what_was_used_longest_ago_goes(build, kind):
+    with MapCard(build, "golden", kind, entries=4) as card:
+        for key in range(4):
+            assert card.update(number(key), number(key, 8)) == 0
+        assert card.lookup(number(0)) == bytes(8)  # by the program: used
+        assert card.update(number(1), number(7, 8)) == 0
+        assert card.host_lookup(number(2)) == number(2, 8)  # by the host: not
+        assert card.update(number(2), bytes(8), UpdateFlag.NOEXIST) == EEXIST  # nor what is refused
+        order = []
+        for key in range(4, 8):
+            before = set(card.table.keys())
+            assert card.host_update(number(key), number(key, 8)) == 0
+            order += before - set(card.table.keys())
+        assert order == [number(2), number(3), number(0), number(1)]
+
+
+def test_replacing_in_a_full_map_evicts_nothing(build):
+    with MapCard(build, "golden", "LRU_HASH", entries=2) as card:
+        for key in (1, 2, 2, 1, 2, 2):
+            assert card.update(number(key), bytes(8)) == 0
+        assert sorted(card.table.keys()) == [number(1), number(2)]
+
+
+# -- a value for each CPU
+
+
+@pytest.mark.parametrize("kind", ["PERCPU_HASH", "LRU_PERCPU_HASH"])
+def test_each_cpu_has_its_value(build, kind):
+    """An update by a program sets its CPU's; the others of a new key are zeros, whatever was there before."""
+    key = number(5)
+    with MapCard(build, "golden", kind, entries=2, cpus=4) as card:
+        for _ in range(8):  # so that every place is used again
+            for card.cpu in range(4):
+                assert card.lookup(key) == (None if card.cpu == 0 else bytes(8))
+                assert card.update(key, number(10 + card.cpu, 8)) == 0
+            assert card.table.lookup(key) == [number(10 + cpu, 8) for cpu in range(4)]
+            card.cpu = 2
+            assert card.lookup(key, add=True) == number(12, 8)
+            assert card.table.lookup(key) == [number(value, 8) for value in (10, 11, 13, 13)]
+            assert card.delete(key) == 0
+        card.table.update(key, [number(cpu, 8) for cpu in range(4)])
+        for card.cpu in range(4):
+            assert card.lookup(key) == number(card.cpu, 8)
+
+
+# -- refusals
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "why"),
+    [
+        ("LRU_HASH", {"flags": "BPF_F_NO_PREALLOC"}, "flag NO_PREALLOC is not for this map type"),
+        ("HASH", {"flags": "BPF_F_NO_COMMON_LRU"}, "flag NO_COMMON_LRU is not for this map type"),
+        ("PERCPU_HASH", {"flags": "BPF_F_NUMA_NODE | BPF_F_LINK"}, "flag NUMA_NODE, LINK is not for this map type"),
+        ("HASH", {"flags": "BPF_F_RDONLY | BPF_F_WRONLY"}, "flags RDONLY, WRONLY leave no access"),
+        ("LRU_HASH", {"key": 65}, "a key has 1 to 64 bytes, not 65"),
+        ("LRU_PERCPU_HASH", {"entries": 0}, "max_entries is 0"),
+        ("PERCPU_HASH", {"entries": 10000, "cpus": 2},
+         "takes 160064 bytes of map memory, 28992 more than golden has"),
+    ],
+)  # fmt: skip
+def test_refusals_name_map_and_field(build, kind, shape, why):
+    with pytest.raises(BpfnicError, match=rf"^map table \({kind}\):? {why}"):
+        MapCard(build, "golden", kind, **{"entries": 4} | shape)
