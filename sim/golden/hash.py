@@ -1,8 +1,8 @@
 """Which key has which place in a hash map (kernel/bpf/hashtab.c, preallocated).
 
 A new value is written to a place of its own and then put under its key at once, so that nobody sees half of it; the
-place that it replaces is used again last, so that a program that holds a pointer there keeps a value of this map. A value
-of a per-CPU map is written where it is, for no other CPU sees it.
+place that it replaces is used again last, so that a program that holds a pointer there keeps a value of this map. In a
+per-CPU map a CPU's value is written where it is, for no other CPU sees it.
 """
 
 from collections import deque
