@@ -43,7 +43,7 @@ from bpfnic.spec import engine, registers
 from bpfnic.spec.addresses import MAP_VALUES, map_handle
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import Instruction, encode
-from bpfnic.spec.maps import KEYED, PER_CPU, PROGRAM_BYTES, MapType, flags_refused
+from bpfnic.spec.maps import KEYED, LPM_LENGTH_BYTES, PER_CPU, PROGRAM_BYTES, MapType, flags_refused
 from bpfnic.spec.programs import ProgramType
 
 if TYPE_CHECKING:
@@ -166,8 +166,9 @@ class RegisterDevice(Device):
             raise BpfnicError(f"{name}: an array's key has {INDEX_BYTES} bytes, not {definition.key_size}")
         if definition.type is MapType.PROG_ARRAY and definition.value_size != PROGRAM_BYTES:
             raise BpfnicError(f"{name}: a program takes {PROGRAM_BYTES} bytes, not {definition.value_size}")
-        if not 1 <= definition.key_size <= LONGEST_KEY:
-            raise BpfnicError(f"{name}: a key has 1 to {LONGEST_KEY} bytes, not {definition.key_size}")
+        shortest = LPM_LENGTH_BYTES + 1 if definition.type is MapType.LPM_TRIE else 1
+        if not shortest <= definition.key_size <= LONGEST_KEY:
+            raise BpfnicError(f"{name}: a key has {shortest} to {LONGEST_KEY} bytes, not {definition.key_size}")
         if not definition.max_entries:
             raise BpfnicError(f"{name}: max_entries is 0")
         if not 1 <= definition.value_size <= VALUE_BYTES and definition.variables is None:

@@ -50,7 +50,7 @@ OF_MAPS = frozenset({MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS})
 LRU = frozenset({MapType.LRU_HASH, MapType.LRU_PERCPU_HASH})
 """Types that make room for a new key by evicting an old one."""
 
-KEYED = frozenset({MapType.HASH, MapType.PERCPU_HASH}) | LRU
+KEYED = frozenset({MapType.HASH, MapType.PERCPU_HASH, MapType.LPM_TRIE}) | LRU
 """Types with keys of their own, to which the host comes by commands (registers.MapCommand)."""
 
 
@@ -90,6 +90,7 @@ FLAGS = {
     MapType.PERCPU_HASH: _HASH & ~MapFlag.NUMA_NODE,
     MapType.LRU_HASH: _LRU,
     MapType.LRU_PERCPU_HASH: _LRU & ~MapFlag.NUMA_NODE,
+    MapType.LPM_TRIE: MapFlag.NO_PREALLOC | MapFlag.NUMA_NODE | _ACCESS,
 }
 """What each type takes of the flags of BPF_MAP_CREATE (the kernel's map_alloc_check functions)."""
 
@@ -100,6 +101,8 @@ def flags_refused(map_type: MapType, flags: MapFlag) -> str:
         return f"flag {_names(refused)} is not for this map type"
     if flags & _PROG_ACCESS == _PROG_ACCESS or flags & (both := MapFlag.RDONLY | MapFlag.WRONLY) == both:
         return f"flags {_names(flags & _ACCESS)} leave no access"
+    if map_type is MapType.LPM_TRIE and not flags & MapFlag.NO_PREALLOC:
+        return "flag NO_PREALLOC must be given for this map type"
     return ""
 
 
@@ -134,6 +137,9 @@ class Errno(IntEnum):
     ERANGE = 34
     EOPNOTSUPP = 95
 
+
+LPM_LENGTH_BYTES = 4
+"""Bytes of an LPM_TRIE's key before the address: the length of the prefix in bits."""
 
 PROGRAM_BYTES = 4
 """Bytes of a PROG_ARRAY's value: a program's file descriptor in Linux, on a NIC its entry, as in the register ENTRY."""

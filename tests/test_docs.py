@@ -18,3 +18,11 @@ def test_named_files_exist(document):
     missing = [name for name in named if not (ROOT / name).exists()]
     missing += [name for name in linked if not (document.parent / name).exists()]
     assert not missing
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_named_tests_exist(document):
+    """Those named as pytest names them: `tests/…/test_x.py::test_y`."""
+    named = re.findall(r"`(tests/[\w./-]*)::(\w+)`", document.read_text())
+    missing = [f"{file}::{test}" for file, test in named if f"def {test}(" not in (ROOT / file).read_text()]
+    assert not missing

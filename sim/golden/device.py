@@ -29,13 +29,11 @@ from bpfnic.sim.golden.outcome import Outcome
 from bpfnic.spec import engine
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
-from bpfnic.spec.maps import MapType
+from bpfnic.spec.maps import KEYED
 
 STEP_FRAMES = 64  # between two reports of progress
 
-BEYOND_THE_HARDWARE = frozenset(
-    {MapType.HASH, MapType.PERCPU_HASH, MapType.LRU_HASH, MapType.LRU_PERCPU_HASH}
-)
+BEYOND_THE_HARDWARE = KEYED
 """Map types that the golden model has already."""
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from bpfnic.sim.golden.array import Array
 from bpfnic.sim.golden.hash import Hash
 from bpfnic.sim.golden.interpreter import Suspending, TailCall, Thread, Trap
+from bpfnic.sim.golden.lpm import Lpm
 from bpfnic.sim.golden.lru import Lru
 from bpfnic.spec import addresses
 from bpfnic.spec.causes import Cause
@@ -20,6 +21,7 @@ _KEYED: dict[int, type[Hash]] = {
     MapType.PERCPU_HASH: Hash,
     MapType.LRU_HASH: Lru,
     MapType.LRU_PERCPU_HASH: Lru,
+    MapType.LPM_TRIE: Lpm,
 }
 
 

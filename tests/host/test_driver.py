@@ -150,8 +150,8 @@ def test_errors_are_the_kernels(device):
     ("definition", "says"),
     [
         (
-            array("trie", 8, 4, MapType.LPM_TRIE),
-            r"map trie \(LPM_TRIE\): golden does not have this map type; it has ARRAY,",
+            array("trace", 8, 4, MapType.STACK_TRACE),
+            r"map trace \(STACK_TRACE\): golden does not have this map type; it has ARRAY,",
         ),
         (array("keyless", 8, 4, MapType.HASH, key_size=0), r"map keyless \(HASH\): a key has 1 to 64 bytes, not 0"),
         (array("wide", 8, 4, key_size=8), "map wide .* key has 4 bytes, not 8"),

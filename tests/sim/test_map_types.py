@@ -1,6 +1,6 @@
 """The rules of each map type, one at a time. Those that Linux makes are asked of the running kernel too."""
 
-from errno import E2BIG, EEXIST, EINVAL, ENOENT
+from errno import E2BIG, EEXIST, EINVAL, ENOENT, ENOSPC
 
 import pytest
 
@@ -126,6 +126,39 @@ def test_each_cpu_has_its_value(build, kind):
             assert card.lookup(key) == number(card.cpu, 8)
 
 
+# -- longest prefix match
+
+
+def prefix(text: str) -> bytes:
+    """The key of "10.0.0.0/8"."""
+    address, length = text.split("/")
+    return number(int(length)) + bytes(int(part) for part in address.split("."))
+
+
+@everywhere
+@pytest.mark.parametrize("who", ["", "host_"])
+def test_longest_prefix_wins(build, backend, who):
+    with MapCard(build, backend, "LPM_TRIE", key=8, entries=4, flags="BPF_F_NO_PREALLOC") as card:
+        update, lookup, delete = (getattr(card, who + name) for name in ("update", "lookup", "delete"))
+        assert lookup(prefix("10.1.2.3/32")) is None
+        for length, text in ((0, "0.0.0.0/0"), (8, "10.255.255.255/8"), (16, "10.1.0.0/16"), (32, "10.1.2.3/32")):
+            assert update(prefix(text), number(length, 8)) == 0
+        found = {text: lookup(prefix(text)) for text in ("10.1.2.3/32", "10.1.2.4/32", "10.2.0.0/32", "11.0.0.0/32")}
+        assert [value[0] for value in found.values()] == [32, 16, 8, 0]
+        assert lookup(prefix("10.1.2.3/31"))[0] == 16  # a shorter key matches no longer prefix
+        assert lookup(prefix("10.1.2.3/33")) is None and delete(prefix("10.1.2.3/33")) == EINVAL
+        assert update(prefix("10.1.2.3/33"), bytes(8)) == EINVAL
+        assert update(prefix("12.0.0.0/8"), bytes(8)) == ENOSPC
+        assert update(prefix("12.0.0.0/8"), bytes(8), UpdateFlag.EXIST) == ENOENT
+        assert update(prefix("10.9.9.9/8"), number(80, 8), UpdateFlag.NOEXIST) == EEXIST
+        assert update(prefix("10.9.9.9/8"), number(80, 8)) == 0  # bits behind the prefix don't count
+        assert lookup(prefix("10.2.0.0/32"))[0] == 80
+        assert prefix("10.9.9.9/8") in list(card.table.keys())  # as it was last written
+        assert delete(prefix("10.2.0.0/16")) == ENOENT and delete(prefix("10.1.9.9/16")) == 0
+        assert lookup(prefix("10.1.2.4/32"))[0] == 80
+        assert len(list(card.table.keys())) == 3
+
+
 # -- refusals
 
 
@@ -136,6 +169,8 @@ def test_each_cpu_has_its_value(build, kind):
         ("HASH", {"flags": "BPF_F_NO_COMMON_LRU"}, "flag NO_COMMON_LRU is not for this map type"),
         ("PERCPU_HASH", {"flags": "BPF_F_NUMA_NODE | BPF_F_LINK"}, "flag NUMA_NODE, LINK is not for this map type"),
         ("HASH", {"flags": "BPF_F_RDONLY | BPF_F_WRONLY"}, "flags RDONLY, WRONLY leave no access"),
+        ("LPM_TRIE", {"key": 8}, "flag NO_PREALLOC must be given for this map type"),
+        ("LPM_TRIE", {"key": 4, "flags": "BPF_F_NO_PREALLOC"}, "a key has 5 to 64 bytes, not 4"),
         ("LRU_HASH", {"key": 65}, "a key has 1 to 64 bytes, not 65"),
         ("LRU_PERCPU_HASH", {"entries": 0}, "max_entries is 0"),
         ("PERCPU_HASH", {"entries": 10000, "cpus": 2},

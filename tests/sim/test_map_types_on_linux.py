@@ -2,7 +2,7 @@
 
 import os
 import random
-from errno import EINVAL
+from errno import EEXIST, EINVAL, ENOSPC
 
 import pytest
 
@@ -28,7 +28,7 @@ HASHES = [  # type, entries for the number of different keys that are used
     ("LRU_HASH", lambda keys: 8 * keys),
     ("LRU_PERCPU_HASH", lambda keys: 8 * keys),
 ]
-SIZES: dict[MapType, tuple[int, int, int, MapFlag]] = {}
+SIZES = {MapType.LPM_TRIE: (8, 4, 8, MapFlag.NO_PREALLOC)}
 """Key and value bytes, entries and flags of types that ask for special ones."""
 
 
@@ -47,25 +47,48 @@ def test_maps_with_keys(build, kind, entries, shape):
     key_bytes, value_bytes = shape
     keys = [chance.randbytes(key_bytes) for _ in range(6)]
     ours, theirs = both(build, kind, key=key_bytes, value=value_bytes, entries=entries(len(set(keys))))
-    done = set()
     with ours, theirs:
-        for number in range(300):
-            key, value, flags = chance.choice(keys), chance.randbytes(value_bytes), chance.choice((0, 0, 1, 2, 3))
-            name, arguments = chance.choice([
-                *[("update", (key, value, flags))] * 3,
-                *[("host_update", (key, value, flags))] * 3,
-                ("delete", (key,)),
-                ("host_delete", (key,)),
-                ("lookup", (key, True)),
-                ("host_lookup", (key,)),
-            ])  # fmt: skip
-            got, wanted = (getattr(card, name)(*arguments) for card in (ours, theirs))
-            assert got == wanted, f"operation {number}: {name}{arguments}"
-            done.add((name, got if isinstance(got, int) else got is None))
-            if number % 50 == 0:
-                assert contents(ours) == contents(theirs)
-        assert contents(ours) == contents(theirs)
+        done = the_same_happens(ours, theirs, chance, lambda: chance.choice(keys))
     assert len(done) >= 14 - (kind == "HASH" and entries(6) == 6) * 2 - kind.startswith("LRU") * 2, done
+
+
+@pytest.mark.parametrize("address_bytes", [1, 4, 16, 60])
+def test_longest_prefix_match(build, address_bytes):
+    """Prefixes of all lengths, among them too long ones, of addresses that have beginnings in common."""
+    chance = random.Random(address_bytes)
+
+    def key():
+        bits = 8 * address_bytes
+        length = chance.choice((0, 1, chance.randint(0, bits), bits, bits, bits + 1, chance.getrandbits(32)))
+        address = chance.choice((0, (1 << bits) - 1)) ^ (chance.choice((0, 1, 3)) << chance.randrange(bits))
+        return length.to_bytes(4, "little") + (address & (1 << bits) - 1).to_bytes(address_bytes, "big")
+
+    ours, theirs = both(build, "LPM_TRIE", key=4 + address_bytes, value=8, entries=12, flags="BPF_F_NO_PREALLOC")
+    with ours, theirs:
+        done = the_same_happens(ours, theirs, chance, key, steps=600)
+    assert {("update", ENOSPC), ("host_update", ENOSPC), ("update", EEXIST), ("delete", EINVAL)} <= done
+
+
+def the_same_happens(ours, theirs, chance, choose, steps=300):
+    """Random operations give the same on both cards; which operations gave which results."""
+    done = set()
+    value_bytes = ours.value_bytes
+    for number in range(steps):
+        key, value, flags = choose(), chance.randbytes(value_bytes), chance.choice((0, 0, 1, 2, 3))
+        name, arguments = chance.choice([
+            *[("update", (key, value, flags))] * 3,
+            *[("host_update", (key, value, flags))] * 3,
+            ("delete", (key,)),
+            ("host_delete", (key,)),
+            ("lookup", (key, True)),
+            ("host_lookup", (key,)),
+        ])  # fmt: skip
+        got, wanted = (getattr(card, name)(*arguments) for card in (ours, theirs))
+        assert got == wanted, f"operation {number}: {name}{arguments}"
+        done.add((name, got if isinstance(got, int) else got is None))
+        if number % 50 == 49:
+            assert contents(ours) == contents(theirs)
+    return done
 
 
 @pytest.mark.parametrize("kind", FLAGS, ids=lambda kind: kind.name)
