@@ -8,14 +8,16 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import dataclass
 from pathlib import Path
 
+from bpfnic.host.device import DeviceOptions
 from bpfnic.sim.fuzz import rounds
+from bpfnic.sim.fuzz.compare import OPTIONS
 from bpfnic.sim.fuzz.rounds import Tally
 
 
 @dataclass(frozen=True)
 class Campaign:
     """What is asked for. The ends (`seconds`, `instructions`, `rounds`) are None where they are no end. `kernel`: the
-    running kernel may be used. `first`: number of the first round."""
+    running kernel may be used. `first`: number of the first round. `options`: the NIC's, of which `library` is made."""
 
     library: Path
     seed: int
@@ -26,6 +28,7 @@ class Campaign:
     instructions: int | None = None
     rounds: int | None = None
     kernel: bool = False
+    options: DeviceOptions = OPTIONS
 
     def run(self, on_round: Callable[[Tally], None] | None = None) -> Tally:
         """Do it; `on_round` is told of all so far after each round. Which rounds are done when time or instructions end
@@ -79,7 +82,7 @@ class Campaign:
         mode = rounds.mode_of(self.mode, number, self.kernel)
         if mode == "linux":
             return rounds.kernel_round(self.seed, number)
-        return rounds.run_round(self.library, self.seed, mode, number)
+        return rounds.run_round(self.library, self.seed, mode, number, self.options)
 
 
 def _ignore_interrupts() -> None:

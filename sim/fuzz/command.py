@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,19 @@ _POSITIVE = click.IntRange(min=1)
 @click.option("--mode", type=click.Choice(["all", "programs", "bytes", "linux"]), default="all", show_default=True,
               help="Programs on golden and rtl; bytes as programs on both, and to the loader; programs on golden and "
               "in the running kernel; or all of them, the last where it is permitted.")  # fmt: skip
+@click.option("--cores", type=int, help="Cores of the NIC.")
+@click.option("--threads", type=int, help="Hardware threads of a core.")
 @click.option("--vectors", type=click.Path(path_type=Path, file_okay=False), default=Path(), metavar="DIR",
               help="Where a difference is written to, as a vector file (otherwise here).")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(seconds: int | None, instructions: int | None, rounds: int | None, first: int, seed: int, jobs: int,
-            mode: str, vectors: Path, as_json: bool) -> int:  # fmt: skip
+            mode: str, cores: int | None, threads: int | None, vectors: Path, as_json: bool) -> int:  # fmt: skip
     """Compare golden, rtl and the kernel on random programs, and make a difference small.
 
     Every instruction that retires is compared, each frame, and map memory. Exit status 1 where something differs."""
     from bpfnic.host.linux.permission import unavailable
     from bpfnic.sim.fuzz.campaign import Campaign
-    from bpfnic.sim.fuzz.compare import the_library
+    from bpfnic.sim.fuzz.compare import OPTIONS, the_library
 
     refused = unavailable()
     if mode == "linux" and refused:
@@ -46,8 +49,10 @@ def command(seconds: int | None, instructions: int | None, rounds: int | None, f
         raise BpfnicError(f"--vectors {vectors}: no such folder")
     if seconds is instructions is rounds is None:
         seconds = DEFAULT_SECONDS
-    library = the_library(say=lambda step: click.echo(f"bpfnic: {step}", err=True))
-    campaign = Campaign(library, seed, mode, jobs, first, seconds, instructions, rounds, kernel=refused is None)
+    sizes = {name: size for name, size in (("cores", cores), ("threads", threads)) if size is not None}
+    options = replace(OPTIONS, **sizes)
+    library = the_library(options, say=lambda step: click.echo(f"bpfnic: {step}", err=True))
+    campaign = Campaign(library, seed, mode, jobs, first, seconds, instructions, rounds, refused is None, options)
     began = time.monotonic()
     with _bar(campaign) as on_round:
         tally = campaign.run(on_round)
@@ -99,7 +104,7 @@ def _report(campaign: Any, tally: Any, seconds: float, refused: str | None, path
     from bpfnic.sim.fuzz.compare import rtl_pair
     from bpfnic.sim.fuzz.coverage import Report
 
-    pair = rtl_pair(campaign.library)
+    pair = rtl_pair(campaign.library, campaign.options)
     coverage = Report(pair.has, tally.hits)
     pair.close()
     compared = campaign.mode in ("all", "linux")
@@ -107,6 +112,8 @@ def _report(campaign: Any, tally: Any, seconds: float, refused: str | None, path
         "seed": campaign.seed,
         "mode": campaign.mode,
         "jobs": campaign.jobs,
+        "cores": campaign.options.cores,
+        "threads": campaign.options.threads,
         "first_round": campaign.first,
         "rounds": tally.rounds,
         "seconds": seconds,

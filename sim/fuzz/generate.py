@@ -328,6 +328,9 @@ class Generator:
         offset = {MAP: aligned - 8, PACKET: world.CELLS.start + aligned, FRAME: aligned - STACK_REACH}[base]
         source = self.scratch()
         self.operand(source)
+        if self.chance.random() < 0.4:
+            self.text.add("stxdw" if size == 8 else "stxw", dst=base, src=source, offset=offset)
+            self.operand(source)
         if self.chance.random() < 0.3:
             self.text.add("mov64_reg", dst=0, src=source)
         elif row.operation is Operation.ATOMIC_CMPXCHG and self.chance.random() < 0.5:

@@ -31,7 +31,7 @@ RAW_EVERY, LINUX_EVERY = 8, 8
 @dataclass
 class Failure:
     """A difference, made small. `listing` of its programs; `lines`: what lockstep shows of it; `vector`: the file's
-    text, or why there is none."""
+    text, or why there is none; `size`: options of the command line that say what NIC it is."""
 
     seed: int
     mode: str
@@ -41,11 +41,12 @@ class Failure:
     vector: str | None = None
     no_vector: str | None = None
     lines: tuple[str, ...] = ()
+    size: str = ""
 
     @property
     def command(self) -> str:
         """What repeats it."""
-        return f"bpfnic fuzz --mode {self.mode} --seed {self.seed} --round {self.round} --rounds 1"
+        return f"bpfnic fuzz --mode {self.mode} --seed {self.seed} --round {self.round} --rounds 1{self.size}"
 
 
 @dataclass
@@ -107,6 +108,12 @@ def batch(chance: random.Random, device: Device, mode: str, slots: int) -> Case:
     return replace(case, first=chance.choice((0, slots - length, chance.randrange(slots - length))))
 
 
+def size_of(options: DeviceOptions) -> str:
+    """The command line's options for a NIC of another size than the usual one."""
+    names = [name for name in ("cores", "threads") if getattr(options, name) != getattr(OPTIONS, name)]
+    return "".join(f" --{name} {getattr(options, name)}" for name in names)
+
+
 def run_round(library: Path, seed: int, mode: str, number: int, options: DeviceOptions = OPTIONS) -> Tally:
     """One round of golden against rtl. It ends with the first difference."""
     tally = Tally(rounds=1)
@@ -126,11 +133,12 @@ def run_round(library: Path, seed: int, mode: str, number: int, options: DeviceO
                 break
             if mode == "bytes" and (problem := raw.offer_to_loader(case.programs, chance, tally)):
                 failure = Failure(seed, mode, number, problem.what, problem.listing, no_vector="it is the loader's")
-                tally.failures.append(failure)
+                tally.failures.append(replace(failure, size=size_of(options)))
                 break
         else:
             if said := pair.counters_differ():
-                tally.failures.append(Failure(seed, mode, number, said, [], no_vector="no packet tells of it"))
+                tally.failures.append(Failure(seed, mode, number, said, [], no_vector="no packet tells of it",
+                                              size=size_of(options)))  # fmt: skip
         tally.hits.update(pair.hits)
     finally:
         pair.close()
@@ -177,13 +185,14 @@ def _shrunk(library: Path, options: DeviceOptions, seed: int, mode: str, number:
         if again is None:
             entries = [line for program in case.programs for line in [*listing(program.instructions()), ""]]
             why = "it takes what the batches before it in the round left behind"
-            return Failure(seed, mode, number, parting.what, entries, no_vector=why, lines=parting.lines)
+            return Failure(seed, mode, number, parting.what, entries, no_vector=why, lines=parting.lines,
+                           size=size_of(options))  # fmt: skip
         shrinker = Shrinker(judge.fails, judge.trace, case, again)
         shrinker.shrink()
         case = shrinker.case
         lines = [line for program in case.programs for line in [*listing(program.instructions()), ""]][:-1]
         failure = Failure(seed, mode, number, shrinker.parting.what, lines, no_vector=vector.inexpressible(case),
-                          lines=shrinker.parting.lines)  # fmt: skip
+                          lines=shrinker.parting.lines, size=size_of(options))  # fmt: skip
         if failure.no_vector is None:
             comments = [f"Found by {failure.command}", shrinker.parting.what]
             failure.vector = vector.text(case, f"fuzz_{seed}_{number}", *judge.golden(case), comments)

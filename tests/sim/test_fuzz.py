@@ -291,6 +291,7 @@ def test_the_command_ends_by_instructions_and_goes_on_elsewhere(fuzz, library):
 @pytest.mark.parametrize("arguments", [
     ("--seconds", "0"), ("--seconds", "x"), ("--jobs", "0"), ("--mode", "tea"), ("--vectors", "/none"),
     ("--round", "-1"), ("extra",),
+    ("--threads", "12"), ("--cores", "0"),
 ])  # fmt: skip
 def test_bad_options(fuzz, arguments):
     status, out, err = fuzz(*arguments)
@@ -300,7 +301,7 @@ def test_bad_options(fuzz, arguments):
 
 def test_a_failure_is_told(monkeypatch, tmp_path, defective):
     """As a user sees it, with the defective NIC in place of the sound one."""
-    monkeypatch.setattr(compare, "the_library", lambda say: defective)
+    monkeypatch.setattr(compare, "the_library", lambda options, say: defective)
     done = CliRunner().invoke(command.command, ["--rounds", "3", "--vectors", str(tmp_path)], standalone_mode=False)
     assert done.return_value == 1
     (path,) = tmp_path.glob("fuzz_*.vec")
