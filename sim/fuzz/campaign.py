@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bpfnic.host.device import DeviceOptions
 from bpfnic.sim.fuzz import rounds
-from bpfnic.sim.fuzz.compare import OPTIONS
+from bpfnic.sim.fuzz.compare import OPTIONS, rtl_pair
 from bpfnic.sim.fuzz.rounds import Tally
 
 
@@ -82,7 +82,7 @@ class Campaign:
         mode = rounds.mode_of(self.mode, number, self.kernel)
         if mode == "linux":
             return rounds.kernel_round(self.seed, number)
-        return rounds.run_round(self.library, self.seed, mode, number, self.options)
+        return rounds.run_round(lambda: rtl_pair(self.library, self.options), self.seed, mode, number)
 
 
 def _ignore_interrupts() -> None:

@@ -68,6 +68,7 @@ class Pair:
     """A NIC fresh from reset, and the golden model of its options. `hits` counts what was covered (coverage.py)."""
 
     def __init__(self, tested: Transport, options: DeviceOptions = OPTIONS):
+        self.options = options
         self.tested = BareNic(tested)
         golden = GoldenTransport(options)
         size = golden.nic.size
@@ -127,16 +128,19 @@ class Pair:
 
     def _compared(self, case: Case, actual: Traffic, expected: Traffic, numbers: Sequence[int]) -> Parting | None:
         """What instructions don't show."""
-        memory = [nic.memory(0, world.COMPARED_BYTES) for nic in self.both]
+        name = self.tested.device.name
         evidence = [
-            Evidence(nic.device.name, self.has, traffic, {}, {"memory": {b"": [content]}})
-            for nic, traffic, content in zip(self.both, (actual, expected), memory, strict=True)
+            Evidence(nic.device.name, self.has, traffic, {}, {})
+            for nic, traffic in zip(self.both, (actual, expected), strict=True)
         ]
-        difference = check.compare(*evidence, case.frames, numbers, case.pacing)
-        if difference is None:
-            return None
-        said = f"{difference.what}: {self.tested.device.name} {difference.actual}, golden {difference.expected}"
-        return Parting(said, difference.packet)
+        if difference := check.compare(*evidence, case.frames, numbers, case.pacing):
+            said = f"{difference.what}: {name} {difference.actual}, golden {difference.expected}"
+            return Parting(said, difference.packet)
+        ours, theirs = (nic.memory(0, world.COMPARED_BYTES) for nic in self.both)
+        for place, (left, right) in enumerate(zip(ours, theirs, strict=True)):
+            if left != right:
+                return Parting(f"byte {place} of map memory: {name} 0x{left:02x}, golden 0x{right:02x}")
+        return None
 
     def counters_differ(self) -> str | None:
         """The first counter that differs, all runs together; CLOCKS, which golden doesn't have, left out."""

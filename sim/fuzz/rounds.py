@@ -3,21 +3,22 @@ number alone. So a campaign does the same rounds whatever the number of processe
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from bpfnic.host.device import DeviceOptions, Pacing, Retirement
+from bpfnic.host.device import DeviceOptions, Pacing, Retirement, Traffic
 from bpfnic.sim.bare import BareNic
 from bpfnic.sim.fuzz import raw, vector, world
-from bpfnic.sim.fuzz.compare import OPTIONS, Case, Pair, Parting, describe_maps, prepare, rtl_pair
+from bpfnic.sim.fuzz.compare import OPTIONS, Case, Pair, Parting, describe_maps, prepare
 from bpfnic.sim.fuzz.coverage import Item
 from bpfnic.sim.fuzz.friendly import Friendly
 from bpfnic.sim.fuzz.generate import Device, Generator
-from bpfnic.sim.fuzz.program import listing
+from bpfnic.sim.fuzz.program import Line, Program, listing, make
 from bpfnic.sim.fuzz.shrink import Shrinker
 from bpfnic.sim.golden.device import GoldenTransport
-from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.programs import XdpAction
+
+OpenPair = Callable[[], Pair]
 
 BATCHES = 10
 PROGRAMS = 3  # a batch: one for each interface
@@ -36,12 +37,12 @@ class Failure:
     seed: int
     mode: str
     round: int
-    what: str
-    listing: list[str]
+    size: str
+    what: str = ""
+    listing: list[str] = field(default_factory=list)
+    lines: tuple[str, ...] = ()
     vector: str | None = None
     no_vector: str | None = None
-    lines: tuple[str, ...] = ()
-    size: str = ""
 
     @property
     def command(self) -> str:
@@ -114,10 +115,11 @@ def size_of(options: DeviceOptions) -> str:
     return "".join(f" --{name} {getattr(options, name)}" for name in names)
 
 
-def run_round(library: Path, seed: int, mode: str, number: int, options: DeviceOptions = OPTIONS) -> Tally:
-    """One round of golden against rtl. It ends with the first difference."""
+def run_round(open_pair: OpenPair, seed: int, mode: str, number: int) -> Tally:
+    """One round of golden against the other of a pair. It ends with the first difference."""
     tally = Tally(rounds=1)
-    pair = rtl_pair(library, options)
+    pair = open_pair()
+    size = size_of(pair.options)
     try:
         device = Device(pair.has)
         for index in range(BATCHES):
@@ -129,16 +131,15 @@ def run_round(library: Path, seed: int, mode: str, number: int, options: DeviceO
             tally.instructions += result.instructions
             tally.causes.update({cause.name: count for cause, count in result.causes.items()})
             if result.parting:
-                tally.failures.append(_shrunk(library, options, seed, mode, number, case, result.parting))
+                tally.failures.append(_shrunk(open_pair, Failure(seed, mode, number, size), case, result.parting))
                 break
             if mode == "bytes" and (problem := raw.offer_to_loader(case.programs, chance, tally)):
-                failure = Failure(seed, mode, number, problem.what, problem.listing, no_vector="it is the loader's")
-                tally.failures.append(replace(failure, size=size_of(options)))
+                tally.failures.append(Failure(seed, mode, number, size, problem.what, problem.listing,
+                                              no_vector="it is the loader's"))  # fmt: skip
                 break
         else:
             if said := pair.counters_differ():
-                tally.failures.append(Failure(seed, mode, number, said, [], no_vector="no packet tells of it",
-                                              size=size_of(options)))  # fmt: skip
+                tally.failures.append(Failure(seed, mode, number, size, said, no_vector="no packet tells of it"))
         tally.hits.update(pair.hits)
     finally:
         pair.close()
@@ -168,7 +169,7 @@ def kernel_round(seed: int, number: int) -> Tally:
                 shrinker = Shrinker(judge.fails, judge.trace, case, parting)
                 shrinker.shrink()
                 lines = listing(shrinker.case.programs[0].instructions())
-                tally.failures.append(Failure(seed, "linux", number, shrinker.parting.what, lines,
+                tally.failures.append(Failure(seed, "linux", number, "", shrinker.parting.what, lines,
                                               no_vector="its map and its verifier are the kernel's"))  # fmt: skip
                 break
     finally:
@@ -176,61 +177,66 @@ def kernel_round(seed: int, number: int) -> Tally:
     return tally
 
 
-def _shrunk(library: Path, options: DeviceOptions, seed: int, mode: str, number: int, case: Case,
-            parting: Parting) -> Failure:  # fmt: skip
-    """The failure of a case, made small where it fails on a fresh pair too."""
-    judge = Judge(library, options)
+def _shrunk(open_pair: OpenPair, failure: Failure, case: Case, parting: Parting) -> Failure:
+    """What failed and how, made small where it fails on a fresh pair too."""
+    judge = Judge(open_pair)
     try:
         again = judge.fails(case)
         if again is None:
-            entries = [line for program in case.programs for line in [*listing(program.instructions()), ""]]
-            why = "it takes what the batches before it in the round left behind"
-            return Failure(seed, mode, number, parting.what, entries, no_vector=why, lines=parting.lines,
-                           size=size_of(options))  # fmt: skip
-        shrinker = Shrinker(judge.fails, judge.trace, case, again)
-        shrinker.shrink()
-        case = shrinker.case
-        lines = [line for program in case.programs for line in [*listing(program.instructions()), ""]][:-1]
-        failure = Failure(seed, mode, number, shrinker.parting.what, lines, no_vector=vector.inexpressible(case),
-                          lines=shrinker.parting.lines, size=size_of(options))  # fmt: skip
+            failure.no_vector = "it takes what the batches before it in the round left behind"
+        else:
+            shrinker = Shrinker(judge.fails, judge.trace, case, again)
+            shrinker.shrink()
+            case, parting = shrinker.case, shrinker.parting
+            failure.no_vector = vector.inexpressible(case)
+        failure.what, failure.lines = parting.what, parting.lines
+        lines = [line for program in case.programs for line in ["", *listing(program.instructions())]]
+        failure.listing = lines[1:]
         if failure.no_vector is None:
-            comments = [f"Found by {failure.command}", shrinker.parting.what]
-            failure.vector = vector.text(case, f"fuzz_{seed}_{number}", *judge.golden(case), comments)
+            comments = [f"Found by {failure.command}", parting.what]
+            name = f"fuzz_{failure.seed}_{failure.round}"
+            failure.vector = vector.text(case, name, judge.golden(case), comments)
         return failure
     finally:
         judge.close()
 
 
 class Judge:
-    """Runs cases for the shrinker: on a pair that is opened anew when the RTL didn't come to an end."""
+    """Runs cases for the shrinker: on a pair that is opened anew behind each difference."""
 
-    def __init__(self, library: Path, options: DeviceOptions):
-        self._open = lambda: rtl_pair(library, options)
-        self._options = options
+    def __init__(self, open_pair: OpenPair):
+        self._open = open_pair
         self._pair: Pair | None = None
+        self._options = OPTIONS
 
     def fails(self, case: Case) -> Parting | None:
         self._pair = self._pair or self._open()
-        try:
-            parting = self._pair.run(case).parting
-        except (BpfnicError, AssertionError, IndexError) as error:  # no program any more
-            raise BpfnicError(f"a shrunk case can't be run: {error}") from error
+        self._options = self._pair.options
+        parting = self._pair.run(case).parting
         if parting is not None:
             self.close()  # what it left behind shall make no other case fail
         return parting
 
     def trace(self, case: Case) -> Sequence[Retirement]:
-        return self.golden(case)[1]
+        return self._run(case)[0].retirements or []
 
-    def golden(self, case: Case) -> tuple:
-        """What the golden model makes of the first packet: its result, its retired instructions, and the memory that is
-        compared."""
+    def golden(self, case: Case) -> vector.Seen:
+        """What the golden model alone makes of a case's first packet."""
+        traffic, memory = self._run(case)
+        frame = None
+        if len(case.programs) == len(case.frames) == 1 and vector.ends_once(case.programs[0]):
+            lines = case.programs[0].lines
+            passes = Line(make("mov32_imm", dst=0, imm=XdpAction.XDP_PASS))
+            sent = replace(case, programs=(Program((*lines[:-1], passes, lines[-1])),))
+            frame = self._run(sent)[0].packets[0].data
+        return vector.Seen(traffic.packets[0], traffic.retirements or [], memory, frame)
+
+    def _run(self, case: Case) -> tuple[Traffic, bytes]:
         with BareNic(GoldenTransport(self._options)) as nic:
             describe_maps(nic)
             prepare(nic, case)
             traffic = nic.run(case.frames, case.pacing, retirements=True)
-            memory = nic.memory(0, world.MEMORY_BYTES)
-            return traffic.packets[0], traffic.retirements or [], world.linked(memory, ())
+            return traffic, world.linked(nic.memory(0, world.MEMORY_BYTES), ())
 
     def close(self) -> None:
         if self._pair:

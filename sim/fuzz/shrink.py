@@ -66,6 +66,8 @@ class Shrinker:
             self._memory()
             if self.case.budget != DEFAULT_BUDGET:
                 self.keeps(replace(self.case, budget=DEFAULT_BUDGET))
+        if len(self.case.programs) == 1 and self.case.programs[0].lines[-1:] != (EXIT,):
+            self.keeps(self._with(0, Program((*self.case.programs[0].lines, EXIT))))  # so that more is seen of it
 
     def _size(self) -> tuple[int, int, int]:
         code = b"".join(program.code() for program in self.case.programs)

@@ -3,6 +3,7 @@
 What must come out is what the golden model says: whoever keeps the file has looked at it with the RFC in hand."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from bpfnic.host.device import PacketResult, Retirement
 from bpfnic.sim.fuzz import world
@@ -25,31 +26,41 @@ def inexpressible(case: Case) -> str | None:
     return None
 
 
-def text(case: Case, name: str, result: PacketResult, retired: Sequence[Retirement], memory: bytes,
-         comments: Sequence[str] = ()) -> str:  # fmt: skip
-    """The file. `result`, `retired` and `memory` (afterwards): what the golden model did."""
+@dataclass(frozen=True)
+class Seen:
+    """What the golden model did with a case: the packet's result, its retired instructions, map memory afterwards; and
+    the frame at the program's end, where the program ends once, by its last instruction."""
+
+    result: PacketResult
+    retired: Sequence[Retirement]
+    memory: bytes
+    frame: bytes | None
+
+
+def text(case: Case, name: str, seen: Seen, comments: Sequence[str] = ()) -> str:
+    """The file."""
     program, frame = case.programs[0], case.frames[0].data
+    reached = [one.address for one in seen.retired if one.address is not None]
+    extent = world.MEMORY_BYTES if calls_maps(program) else _extent(reached)
     given, expected = {}, {}
     if frame != DEFAULT_FRAME:
         given["packet"] = frame.hex()
-    maps = calls_maps(program)
-    extent = world.MEMORY_BYTES if maps else _extent(retired)
     if extent:
         given["map"] = case.memory[:extent].hex()
     if case.budget != DEFAULT_BUDGET:
         given["budget"] = str(case.budget)
-    if maps:
+    if calls_maps(program):
         given["maps"] = "fuzz"
     if not _calls(program):  # of a callee, r6 to r9 are others
-        written = {one.register: one.value for one in retired if one.register is not None}
+        written = {one.register: one.value for one in seen.retired if one.register is not None}
         expected = {f"r{number}": f"{value:#x}" for number, value in sorted(written.items())}
-    if result.verdict is None:
-        expected["trap"] = result.cause.name
-        expected["pc"] = str(retired[-1].next_pc if retired else 0)
-    elif result.data is not None and result.data != frame:
-        expected["packet"] = result.data.hex()
-    if memory[:extent] != case.memory[:extent]:
-        expected["map"] = memory[:extent].hex()
+    if seen.frame is not None and (calls_maps(program) or any(_in_packet(address) for address in reached)):
+        expected["packet"] = seen.frame.hex()
+    if extent:
+        expected["map"] = seen.memory[:extent].hex()
+    expected["trap"] = "-" if seen.result.verdict is not None else seen.result.cause.name
+    if seen.result.verdict is None:
+        expected["pc"] = str(seen.retired[-1].next_pc if seen.retired else 0)
     columns = [*given, ":", *expected], [*given.values(), ":", *expected.values()]
     widths = [max(map(len, pair)) for pair in zip(*columns, strict=True)]
     rows = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in columns]
@@ -58,10 +69,14 @@ def text(case: Case, name: str, result: PacketResult, retired: Sequence[Retireme
     return "\n".join([*head, *(f"    {line}" for line in body), ""])
 
 
-def _extent(retired: Sequence[Retirement]) -> int:
-    """Bytes of map memory up to the last that instructions reached, of those that are compared; whole rows."""
-    reached = [one.address - addresses.MAP_VALUES for one in retired if one.address is not None]
-    last = max((offset + 8 for offset in reached if 0 <= offset < world.MEMORY_BYTES), default=0)
+def _in_packet(address: int) -> bool:
+    return addresses.PACKET <= address < addresses.MAP_VALUES
+
+
+def _extent(reached: Sequence[int]) -> int:
+    """Bytes of map memory up to the last that is at one of these addresses, of those that are compared; whole rows."""
+    offsets = [address - addresses.MAP_VALUES for address in reached]
+    last = max((offset + 8 for offset in offsets if 0 <= offset < world.MEMORY_BYTES), default=0)
     return -(-last // addresses.ROW_BYTES) * addresses.ROW_BYTES
 
 
@@ -77,6 +92,12 @@ def _operations(program: Program) -> list[Operation]:
 
 def _calls(program: Program) -> bool:
     return bool({Operation.CALL_LOCAL, Operation.CALLX} & set(_operations(program)))
+
+
+def ends_once(program: Program) -> bool:
+    """Whether the last instruction is its only exit."""
+    operations = _operations(program)
+    return operations[-1:] == [Operation.EXIT] and operations.count(Operation.EXIT) == 1
 
 
 def calls_maps(program: Program) -> bool:

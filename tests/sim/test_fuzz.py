@@ -20,11 +20,12 @@ from bpfnic.sim.fuzz.compare import Case, Pair
 from bpfnic.sim.fuzz.generate import Device, Generator
 from bpfnic.sim.fuzz.program import Line, Program, make, of_bytes
 from bpfnic.sim.golden.device import GoldenTransport
+from bpfnic.sim.golden.interpreter import Code, Step
 from bpfnic.sim.rtl import build
 from bpfnic.spec import isa
 from bpfnic.spec.assembly import assemble
 from bpfnic.spec.helpers import BY_NAME as HELPERS
-from bpfnic.spec.instruction import Instruction
+from bpfnic.spec.instruction import WIDE_OPCODE, Instruction, decode
 from bpfnic.spec.isa import Group, Legal, Operation
 from bpfnic.spec.maps import MapType
 from tests import vectors
@@ -176,7 +177,8 @@ def test_little_is_counted_that_nobody_wants():
 @pytest.mark.parametrize("mode", ["programs", "bytes"])
 def test_rounds(mode, size):
     options = DeviceOptions(**size)
-    tally = rounds.run_round(compare.the_library(options), SEED, mode, 0, options)
+    library = compare.the_library(options)
+    tally = rounds.run_round(lambda: compare.rtl_pair(library, options), SEED, mode, 0)
     assert not tally.failures, tally.failures[0]
     assert tally.programs == rounds.BATCHES * rounds.PROGRAMS
     assert tally.instructions > 2000
@@ -213,6 +215,52 @@ def test_the_loader_takes_and_refuses():
 # ---------------------------------------------------------------- a defect
 
 
+class Wrong(Code):
+    """A golden NIC's program store that takes one row for another."""
+
+    def __init__(self, code: Code, row: str, other: str):
+        super().__init__(code.slots, code.executes)
+        self.row, self.other = isa.BY_NAME[row], isa.BY_NAME[other]
+
+    def step(self, pc: int) -> Step:
+        step = super().step(pc)
+        (found, *_) = decode(self.read(pc)) if self.read(pc)[0] != WIDE_OPCODE else (None,)
+        if found is None or found.opcode != self.row.opcode or isa.refusals(self.row, found):
+            return step
+        fields = {name: getattr(self.other, name) for name in ("src", "offset", "imm")}
+        exact = {name: value for name, value in fields.items() if isinstance(value, int)}
+        code = Code(1)
+        code.write(0, replace(step.instruction, opcode=self.other.opcode, **exact).encode())
+        return code.step(0)
+
+
+def case_of(vector: vectors.Vector) -> Case:
+    memory = vector.map.ljust(world.MEMORY_BYTES, b"\0")
+    return Case((of_bytes(vector.code(0, 0)),), (Arrival(0, vector.packet),), memory, vector.budget)
+
+
+@pytest.mark.parametrize(("row", "other"), [
+    ("arsh64_reg", "rsh64_reg"), ("sdiv32_imm", "div32_imm"), ("add32_reg", "add64_reg"), ("jsgt32_imm", "jgt32_imm"),
+    ("jset64_reg", "jeq64_reg"), ("ldxsh", "ldxh"), ("stxh", "stxb"), ("atomic_fetch_xor64", "atomic_fetch_or64"),
+    ("atomic_and32", "atomic_xor32"), ("bswap32", "be16"), ("ld_ind_h", "ld_ind_b"), ("exit", "ja"),
+])  # fmt: skip
+def test_mistakes_are_found_and_made_small(row, other, tmp_path):
+    def open_pair() -> Pair:
+        transport = GoldenTransport(DeviceOptions())
+        transport.nic.code = Wrong(transport.nic.code, row, other)
+        return Pair(transport)
+
+    tallies = (rounds.run_round(open_pair, SEED, "programs", number) for number in range(4))
+    failure = next(failure for tally in tallies for failure in tally.failures)
+    assert len(failure.listing) <= 5, failure
+    assert failure.vector, failure.no_vector
+    (tmp_path / "found.vec").write_text(failure.vector)
+    (vector,) = vectors.read(tmp_path / "found.vec")
+    assert row in {found.name for found in vector.rows}
+    assert open_pair().run(case_of(vector)).parting
+    assert not Pair(GoldenTransport(DeviceOptions())).run(case_of(vector)).parting
+
+
 @pytest.fixture(scope="module")
 def defective(tmp_path_factory):
     """The NIC, with an operator of the ALU flipped: comparisons of numbers with different signs."""
@@ -236,11 +284,9 @@ def test_a_defect_is_found_and_made_small(defective, library, tmp_path):
     path = tmp_path / "found.vec"
     path.write_text(failure.vector)
     (vector,) = vectors.read(path)
-    memory = vector.map.ljust(world.MEMORY_BYTES, b"\0")
-    case = Case((of_bytes(vector.code(0, 0)),), (Arrival(0, vector.packet),), memory, vector.budget)
     for nic, fails in ((library, False), (defective, True)):
         pair = compare.rtl_pair(nic)
-        assert (pair.run(case).parting is not None) == fails
+        assert (pair.run(case_of(vector)).parting is not None) == fails
         pair.close()
 
 
