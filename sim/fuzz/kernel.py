@@ -90,6 +90,13 @@ class Judge:
         kernel = b"".join(bpf.map_lookup(self.map, key.to_bytes(4, "little"), VALUE_BYTES) for key in range(ENTRIES))
         return None if golden == kernel else f"map, {_first(kernel, golden)}"
 
+    def memory_after(self, case: Case) -> bytes:
+        """Map memory behind a run on the golden model alone; what the map doesn't have stays."""
+        self._prepare(case)
+        self.golden.run(case.frames)
+        used = ENTRIES * VALUE_BYTES
+        return self.golden.memory(0, used) + case.memory[used:]
+
     def trace(self, case: Case) -> Sequence[Retirement]:
         """The golden model's own retired instructions."""
         self._prepare(case)

@@ -166,7 +166,7 @@ def kernel_round(seed: int, number: int) -> Tally:
             tally.kernel += 1
             tally.kernel_packets += len(frames)
             if parting:
-                shrinker = Shrinker(judge.fails, judge.trace, case, parting)
+                shrinker = Shrinker(judge.fails, judge.trace, judge.memory_after, case, parting)
                 shrinker.shrink()
                 lines = listing(shrinker.case.programs[0].instructions())
                 tally.failures.append(Failure(seed, "linux", number, "", shrinker.parting.what, lines,
@@ -185,7 +185,7 @@ def _shrunk(open_pair: OpenPair, failure: Failure, case: Case, parting: Parting)
         if again is None:
             failure.no_vector = "it takes what the batches before it in the round left behind"
         else:
-            shrinker = Shrinker(judge.fails, judge.trace, case, again)
+            shrinker = Shrinker(judge.fails, judge.trace, judge.memory_after, case, again)
             shrinker.shrink()
             case, parting = shrinker.case, shrinker.parting
             failure.no_vector = vector.inexpressible(case)
@@ -219,6 +219,9 @@ class Judge:
 
     def trace(self, case: Case) -> Sequence[Retirement]:
         return self._run(case)[0].retirements or []
+
+    def memory_after(self, case: Case) -> bytes:
+        return self._run(case)[1]
 
     def golden(self, case: Case) -> vector.Seen:
         """What the golden model alone makes of a case's first packet."""

@@ -22,6 +22,8 @@ Fails = Callable[[Case], Parting | None]
 Traced = Callable[[Case], Sequence[Retirement]]
 """The golden model's own retired instructions, of all packets."""
 
+MemoryAfter = Callable[[Case], bytes]
+
 MOST_TRIALS = 3000
 EXIT = Line(make("exit"))
 _CONTROL = (Operation.CALL_LOCAL, Operation.CALLX, Operation.EXIT)
@@ -29,10 +31,11 @@ _CONTROL = (Operation.CALL_LOCAL, Operation.CALLX, Operation.EXIT)
 
 @dataclass
 class Shrinker:
-    """`fails` runs a case; `trace` runs it on the golden model alone."""
+    """`fails` runs a case; `trace` and `memory_after` run it on the golden model alone."""
 
     fails: Fails
     trace: Traced
+    memory_after: MemoryAfter
     case: Case
     parting: Parting
     trials: int = 0
@@ -66,8 +69,8 @@ class Shrinker:
             self._memory()
             if self.case.budget != DEFAULT_BUDGET:
                 self.keeps(replace(self.case, budget=DEFAULT_BUDGET))
-        if len(self.case.programs) == 1 and self.case.programs[0].lines[-1:] != (EXIT,):
-            self.keeps(self._with(0, Program((*self.case.programs[0].lines, EXIT))))  # so that more is seen of it
+        if len(self.case.programs) == 1:
+            self._show()
 
     def _size(self) -> tuple[int, int, int]:
         code = b"".join(program.code() for program in self.case.programs)
@@ -85,6 +88,10 @@ class Shrinker:
         whole = self.case
         for number in named + others:
             if self.keeps(alone(whole, number)):
+                return
+        for number in named:  # perhaps with what the packets before it leave in map memory
+            before = self.memory_after(replace(whole, frames=whole.frames[:number]))
+            if self.keeps(alone(replace(whole, memory=before), number)):
                 return
 
     def _frames(self) -> None:
@@ -130,6 +137,14 @@ class Shrinker:
         for place in range(len(self.case.programs[number].lines)):
             for simpler in _simpler(self.case.programs[number].lines[place]):
                 self.keeps(self._with(number, self.case.programs[number].changed(place, simpler)))
+
+    def _show(self) -> None:
+        """An exit at the end, and marks in place of jumps that are left, so that the end tells what went wrong."""
+        if self.case.programs[0].lines[-1:] != (EXIT,):
+            self.keeps(self._with(0, Program((*self.case.programs[0].lines, EXIT))))
+        for place, line in enumerate(self.case.programs[0].lines):
+            if line.target is not None:
+                self.keeps(self._with(0, self.case.programs[0].changed(place, _constant(0, 1))))
 
     # -- what programs find --
 

@@ -2,19 +2,17 @@
 part the instruction is found, with what it did."""
 
 import random
-import re
-import shutil
 
 import pytest
 
 from bpfnic.host import lockstep
-from bpfnic.host.device import Arrival, DeviceOptions, Pacing
-from bpfnic.host.driver import RegisterDevice
-from bpfnic.sim.rtl import build
+from bpfnic.host.device import Arrival, Pacing
+from bpfnic.sim.bare import BareNic
 from bpfnic.sim.rtl.device import SLICE, RtlTransport
 from bpfnic.spec import addresses
 from bpfnic.spec.assembly import assemble
 from tests.sim.bench import ONE_CORE, TWO_CORES, Bench
+from tests.sim.defects import OPTIONS, defective_library
 
 pytestmark = pytest.mark.timeout(900)  # the first one compiles the NIC
 
@@ -143,11 +141,6 @@ def test_a_difference_is_found_where_it_is(case):
 
 # -- defects: a NIC whose netlist was changed -------------------------------------------------------------------------
 
-DEFECTS = {  # text of nic.v, of which there is one, and what becomes of it
-    r"(= left) \^ (right;)": r"\1 | \2",  # exclusive or
-    r"(= left\[63\]) \^ (right\[63\];)": r"\1 & \2",  # whether the operands of a comparison have different signs
-    r"(low_sum = old\[31:0\]) \+ ": r"\1 - ",  # what an atomic adds, at the bank; a borrow counts as a carry
-}
 PROGRAMS = {  # each meets one defect alone: the register (or what else) at which it shows, both values, the instruction
     "exclusive or": ("r1 = 6\nr2 = 3\nr1 |= 8\nr1 ^= r2\nr0 = r1\nexit", "r1", "0xf", "0xd", 3),
     "comparison": ("r1 = -5\nr2 = 3\nif r2 == r1 goto end\nif r1 s< r2 goto end\nr2 = 9\nend:\nr0 = 2\nexit",
@@ -157,26 +150,11 @@ PROGRAMS = {  # each meets one defect alone: the register (or what else) at whic
 }  # fmt: skip
 
 
-class Defective(Bench):
-    """A NIC with DEFECTS."""
-
-    def __init__(self, folder):
-        options = DeviceOptions(**ONE_CORE)
-        with Bench("rtl", **ONE_CORE) as sound:
-            shutil.copytree(build.netlist(sound.transport.config), folder, dirs_exist_ok=True)
-        text = (folder / "nic.v").read_text()
-        for was, becomes in DEFECTS.items():
-            text, count = re.subn(was, becomes, text)
-            assert count == 1, f"{count} times {was}: the netlist looks otherwise now"
-        (folder / "nic.v").write_text(text)
-        self.transport = RtlTransport(options, library=build.library(folder))
-        self.device = RegisterDevice(self.transport)
-
-
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_defect_of_the_hardware_is_found_at_its_instruction(name, tmp_path):
     text, what, actual, expected, number = PROGRAMS[name]
-    with Defective(tmp_path) as device, prepared("golden", ONE_CORE, assemble(text)) as golden:
+    defective = RtlTransport(OPTIONS, library=defective_library(tmp_path))
+    with BareNic(defective) as device, prepared("golden", ONE_CORE, assemble(text)) as golden:
         device.load(assemble(text))
         device.attach(0, range(3))
         device.set_memory(0, bytes(64))
