@@ -62,12 +62,12 @@ class Campaign:
             return
         numbers = self._numbers(over)
         context = multiprocessing.get_context("fork")  # a fork has all modules at once
-        with ProcessPoolExecutor(self.jobs, context, _ignore_interrupts) as pool:
+        with ProcessPoolExecutor(self.jobs, context, _begin, (self,)) as pool:
             running: set[Future[Tally]] = set()
             try:
                 while True:
                     while len(running) <= self.jobs and (number := next(numbers, None)) is not None:
-                        running.add(pool.submit(self.round, number))
+                        running.add(pool.submit(_round, number))
                     if not running:
                         return
                     done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -85,6 +85,15 @@ class Campaign:
         return rounds.run_round(lambda: rtl_pair(self.library, self.options), self.seed, mode, number)
 
 
-def _ignore_interrupts() -> None:
-    """A worker leaves Ctrl-C to the process that started it."""
+_campaign: Campaign  # of a worker
+
+
+def _begin(campaign: Campaign) -> None:
+    """A worker begins. It leaves Ctrl-C to the process that started it."""
+    global _campaign
+    _campaign = campaign
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _round(number: int) -> Tally:
+    return _campaign.round(number)
