@@ -16,7 +16,7 @@ from bpfnic.host.lockstep import Follower, Observe
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.isa import Group
-from bpfnic.spec.maps import MapType
+from bpfnic.spec.maps import QUEUES, MapType
 from bpfnic.spec.programs import XdpAction
 
 if TYPE_CHECKING:
@@ -191,7 +191,9 @@ traffic flows."""
 
 class DeviceMap(ABC):
     """A map on a device. Keys and values are bytes of exactly the map's sizes; values are lists, one element for each
-    CPU of a per-CPU map, one in all for others. Errors are OSError with the kernel's errno."""
+    CPU of a per-CPU map, one in all for others. Errors are OSError with the kernel's errno.
+
+    A QUEUE or STACK has the key b"" alone: an update pushes, a look-up peeks."""
 
     definition: "MapDefinition"
     copies: int
@@ -213,8 +215,17 @@ class DeviceMap(ABC):
     def next_key(self, key: bytes | None) -> bytes:
         """The key behind `key`, the first for None or for an unknown one. Raises OSError ENOENT behind the last."""
 
+    @abstractmethod
+    def pop(self, key: bytes) -> list[bytes]:
+        """Look up and delete in one step; of a QUEUE or STACK, whose key is b"", the next value. Raises OSError ENOENT,
+        EOPNOTSUPP where the map's type has no such operation."""
+
     def keys(self) -> Iterator[bytes]:
-        """Every key."""
+        """Every key; of a QUEUE or STACK b"" where there is a value."""
+        if self.definition.type in QUEUES:
+            if self.holds_value():
+                yield b""
+            return
         key: bytes | None = None
         while True:
             try:
@@ -222,6 +233,14 @@ class DeviceMap(ABC):
             except FileNotFoundError:
                 return
             yield key
+
+    def holds_value(self) -> bool:
+        """Whether a QUEUE or STACK has a value."""
+        try:
+            self.lookup(b"")
+        except FileNotFoundError:
+            return False
+        return True
 
     def dump(self) -> dict[bytes, list[bytes]]:
         """The whole map. Backends that can read in bulk do."""

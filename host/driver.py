@@ -35,6 +35,7 @@ from bpfnic.host.registermaps import (
     RegisterMap,
     RegisterProgram,
     RegisterProgramArray,
+    RegisterQueue,
     copy_bytes,
     stride,
 )
@@ -43,7 +44,7 @@ from bpfnic.spec import engine, registers
 from bpfnic.spec.addresses import MAP_VALUES, map_handle
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import Instruction, encode
-from bpfnic.spec.maps import KEYED, LPM_LENGTH_BYTES, PER_CPU, PROGRAM_BYTES, MapType, flags_refused
+from bpfnic.spec.maps import KEYED, LPM_LENGTH_BYTES, PER_CPU, PROGRAM_BYTES, QUEUES, MapType, flags_refused
 from bpfnic.spec.programs import ProgramType
 
 if TYPE_CHECKING:
@@ -52,7 +53,11 @@ if TYPE_CHECKING:
 _ENGINES = ("barrel",)
 _WIDE = ("CLOCKS", "RETIRED")  # counters of 64 bits, low word first
 VALUE_BYTES = 4096  # longest value that a descriptor holds
-_KINDS = {MapType.PROG_ARRAY: RegisterProgramArray} | dict.fromkeys(KEYED, RegisterHash)  # others: RegisterArray
+_KINDS: dict[MapType, type[RegisterMap]] = {
+    MapType.PROG_ARRAY: RegisterProgramArray,
+    **dict.fromkeys(KEYED, RegisterHash),
+    **dict.fromkeys(QUEUES, RegisterQueue),
+}  # others: RegisterArray
 
 
 class RegisterDevice(Device):
@@ -157,7 +162,7 @@ class RegisterDevice(Device):
 
     def _check_map(self, definition: "MapDefinition") -> None:
         name = f"map {definition.name} ({definition.type.name})"
-        if definition.type not in self.capabilities.map_types & (ARRAYS | KEYED):
+        if definition.type not in self.capabilities.map_types & (ARRAYS | KEYED | QUEUES):
             has = ", ".join(sorted(kind.name for kind in self.capabilities.map_types))
             raise BpfnicError(f"{name}: {self.name} does not have this map type; it has {has}")
         if why := flags_refused(definition.type, definition.flags):
@@ -167,7 +172,9 @@ class RegisterDevice(Device):
         if definition.type is MapType.PROG_ARRAY and definition.value_size != PROGRAM_BYTES:
             raise BpfnicError(f"{name}: a program takes {PROGRAM_BYTES} bytes, not {definition.value_size}")
         shortest = LPM_LENGTH_BYTES + 1 if definition.type is MapType.LPM_TRIE else 1
-        if not shortest <= definition.key_size <= LONGEST_KEY:
+        if definition.type in QUEUES and definition.key_size:
+            raise BpfnicError(f"{name}: such a map has no keys, not one of {definition.key_size} bytes")
+        if definition.type not in QUEUES and not shortest <= definition.key_size <= LONGEST_KEY:
             raise BpfnicError(f"{name}: a key has {shortest} to {LONGEST_KEY} bytes, not {definition.key_size}")
         if not definition.max_entries:
             raise BpfnicError(f"{name}: max_entries is 0")

@@ -33,6 +33,7 @@ from bpfnic.host.maps import Globals, MapDefinition
 from bpfnic.host.object import Object, Program, open_object
 from bpfnic.host.programarray import ProgramArray
 from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.maps import QUEUES, UpdateFlag
 from bpfnic.spec.programs import XdpAction
 
 BACKENDS = "bpfnic.device"
@@ -192,6 +193,35 @@ class NicProgramArray(NicMap):
         self._array.set_program(self._definition.parse_key(key), value.loaded)
 
 
+class NicQueue:
+    """A QUEUE or STACK on a NIC."""
+
+    def __init__(self, device_map: DeviceMap):
+        self.device_map = device_map
+        self._definition = device_map.definition
+
+    def push(self, value: Any, *, replace: bool = False) -> None:
+        """Add a value; `replace`: a full map drops its oldest one. Raises OSError E2BIG."""
+        flags = UpdateFlag.EXIST if replace else UpdateFlag.ANY
+        self.device_map.update(b"", [self._definition.parse_value(value)], flags)
+
+    def pop(self) -> Any:
+        """Take the next value out: the oldest of a QUEUE, the newest of a STACK. Raises IndexError where there is
+        none."""
+        return self._next(self.device_map.pop)
+
+    def peek(self) -> Any:
+        """The value that comes next. Raises IndexError where there is none."""
+        return self._next(self.device_map.lookup)
+
+    def _next(self, find: Callable[[bytes], list[bytes]]) -> Any:
+        try:
+            (value,) = find(b"")
+        except FileNotFoundError:
+            raise IndexError(f"map {self._definition.name!r} is empty") from None
+        return self._definition.format_value(value)
+
+
 class NicVariables(MutableMapping[str, Any]):
     """The global variables of one section (.data, .bss, .rodata) on a NIC, by name. Setting one writes the section
     back whole: do it while no traffic flows."""
@@ -225,13 +255,13 @@ class Nic:
     """A NIC with what was loaded into it.
 
     backend: "rtl", "golden", "linux" (see backends()). options, and `sizes` by name over them: fields of DeviceOptions
-    (threads, cores, map_bytes, …). `maps` by name: NicMap, NicProgramArray, or NicVariables for a section of
-    variables; `programs` by name. Raises BpfnicError where the backend can't be used, or doesn't come in that size."""
+    (threads, cores, map_bytes, …). `maps` by name: NicMap, NicProgramArray, NicQueue, or NicVariables for a section
+    of variables; `programs` by name. Raises BpfnicError where the backend can't be used, or not in that size."""
 
     def __init__(self, backend: str = "rtl", options: DeviceOptions = DeviceOptions(), **sizes: Any):
         self.device = open_device(backend, replace(options, **sizes))
         self.ports = self.device.capabilities.ports
-        self.maps: dict[str, NicMap | NicProgramArray | NicVariables] = {}
+        self.maps: dict[str, NicMap | NicProgramArray | NicQueue | NicVariables] = {}
         self.programs: dict[str, NicProgram] = {}
         self._attached: list[NicProgram | None] = [None] * (self.ports + 1)
         self._origin: dict[str, MapDefinition] = {}  # of each map, to share it among programs of one object
@@ -282,6 +312,8 @@ class Nic:
             self._origin[name] = obj.maps[name]
             if isinstance(device_map, ProgramArray):
                 self.maps[name] = NicProgramArray(device_map, self.programs)
+            elif device_map.definition.type in QUEUES:
+                self.maps[name] = NicQueue(device_map)
             elif device_map.definition.variables is not None:
                 self.maps[name] = NicVariables(device_map)
             else:

@@ -6,14 +6,14 @@ two CPUs. The host writes exactly the bytes of a value, so what programs store b
 """
 
 from collections.abc import Sequence
-from errno import E2BIG, EEXIST, EINVAL, ENOENT
+from errno import E2BIG, EEXIST, EINVAL, ENOENT, EOPNOTSUPP
 from os import strerror
 from typing import TYPE_CHECKING
 
 from bpfnic.host.device import DeviceMap, LoadedProgram, Transport
 from bpfnic.host.maps import MapDefinition
 from bpfnic.host.programarray import ProgramArray
-from bpfnic.spec.maps import KEYED, PER_CPU, PROGRAM_BYTES, MapType, UpdateFlag
+from bpfnic.spec.maps import KEYED, PER_CPU, PROGRAM_BYTES, QUEUES, MapType, UpdateFlag
 from bpfnic.spec.registers import BY_NAME, ENTRY_VALID, MapCommand, command
 
 if TYPE_CHECKING:
@@ -74,9 +74,9 @@ def stride(value_size: int) -> int:
 
 
 def copy_bytes(definition: MapDefinition, cpus: int) -> int:
-    """Bytes of one copy of a map's values, padding included. A map with keys of its own has a place more for each CPU
+    """Bytes of one copy of a map's values, padding included. A map that isn't an array has a place more for each CPU
     and one for the host: a new value stands beside the old one until it is whole."""
-    places = definition.max_entries + (cpus + 1 if definition.type in KEYED else 0)
+    places = definition.max_entries + (cpus + 1 if definition.type in KEYED | QUEUES else 0)
     return -(-places * stride(definition.value_size) // ALIGN) * ALIGN
 
 
@@ -92,6 +92,9 @@ class RegisterMap(DeviceMap):
         self._transport = transport
         self._stride = stride(definition.value_size)
         self._copy_bytes = copy_bytes(definition, cpus)
+
+    def pop(self, key: bytes) -> list[bytes]:
+        raise _error(EOPNOTSUPP)
 
     def clear(self) -> None:
         """All zeros, padding included."""
@@ -184,8 +187,17 @@ class RegisterHash(RegisterMap):
     def lookup(self, key: bytes) -> list[bytes]:
         self._check(key)
         self._write_key(key)
-        offset = self._command(MapCommand.LOOKUP)
+        return self._read(self._command(MapCommand.LOOKUP))
+
+    def _read(self, offset: int) -> list[bytes]:
         return [self._memory.read(self._copy(offset, copy), self.definition.value_size) for copy in range(self.copies)]
+
+    def pop(self, key: bytes) -> list[bytes]:
+        if self.definition.type is MapType.LPM_TRIE:
+            raise _error(EOPNOTSUPP)
+        self._check(key)
+        self._write_key(key)
+        return self._read(self._command(MapCommand.POP))
 
     def update(self, key: bytes, values: Sequence[bytes], flags: int = UpdateFlag.ANY) -> None:
         self._check(key, values)
@@ -209,6 +221,19 @@ class RegisterHash(RegisterMap):
         self._command(MapCommand.FIRST if key is None else MapCommand.NEXT)
         words = [self._transport.read(BY_NAME["MAP_KEY"].address(i)) for i in range(BY_NAME["MAP_KEY"].count)]
         return b"".join(word.to_bytes(4, "little") for word in words)[: self.definition.key_size]
+
+
+class RegisterQueue(RegisterHash):
+    """A QUEUE or STACK; errors are those of the kernel's queue_stack_map_* functions."""
+
+    def _write_key(self, key: bytes) -> None:
+        """It has none."""
+
+    def delete(self, key: bytes) -> None:
+        raise _error(EINVAL)
+
+    def next_key(self, key: bytes | None) -> bytes:
+        raise _error(EINVAL)
 
 
 def _error(number: int) -> OSError:

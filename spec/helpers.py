@@ -26,6 +26,8 @@ class Argument(Enum):
     """The program's own context."""
     SCALAR = auto()
     """A number."""
+    ROOM = auto()
+    """A pointer to as many bytes that may be written as the map's value has."""
 
 
 class Result(Enum):
@@ -74,7 +76,7 @@ def _row(number: int, programs: str, prototype: str, *, gpl: bool = False, takes
     return Helper(number, prototype, frozenset(_TYPES[letter] for letter in programs), gpl, takes, gives)
 
 
-MAP, KEY, VALUE, CONTEXT, SCALAR = Argument
+MAP, KEY, VALUE, CONTEXT, SCALAR, ROOM = Argument
 VALUE_OR_NULL = Result.VALUE_OR_NULL
 
 HELPERS: tuple[Helper, ...] = (
@@ -181,9 +183,9 @@ HELPERS: tuple[Helper, ...] = (
          "struct bpf_sock *bpf_sk_lookup_udp(void *ctx, struct bpf_sock_tuple *tuple, __u32 tuple_size, "
          "__u64 netns, __u64 flags)"),
     _row(86, "xt", "long bpf_sk_release(void *sock)"),
-    _row(87, "xts", "long bpf_map_push_elem(void *map, const void *value, __u64 flags)"),
-    _row(88, "xts", "long bpf_map_pop_elem(void *map, void *value)"),
-    _row(89, "xts", "long bpf_map_peek_elem(void *map, void *value)"),
+    _row(87, "xts", "long bpf_map_push_elem(void *map, const void *value, __u64 flags)", takes=(MAP, VALUE, SCALAR)),
+    _row(88, "xts", "long bpf_map_pop_elem(void *map, void *value)", takes=(MAP, ROOM)),
+    _row(89, "xts", "long bpf_map_peek_elem(void *map, void *value)", takes=(MAP, ROOM)),
     _row(90, "", "long bpf_msg_push_data(struct sk_msg_md *msg, __u32 start, __u32 len, __u64 flags)"),
     _row(91, "", "long bpf_msg_pop_data(struct sk_msg_md *msg, __u32 start, __u32 len, __u64 flags)"),
     _row(92, "", "long bpf_rc_pointer_rel(void *ctx, __s32 rel_x, __s32 rel_y)"),

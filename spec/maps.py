@@ -50,6 +50,9 @@ OF_MAPS = frozenset({MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS})
 LRU = frozenset({MapType.LRU_HASH, MapType.LRU_PERCPU_HASH})
 """Types that make room for a new key by evicting an old one."""
 
+QUEUES = frozenset({MapType.QUEUE, MapType.STACK})
+"""Types of values without keys."""
+
 KEYED = frozenset({MapType.HASH, MapType.PERCPU_HASH, MapType.LPM_TRIE}) | LRU
 """Types with keys of their own, to which the host comes by commands (registers.MapCommand)."""
 
@@ -82,15 +85,22 @@ _PROG_ACCESS = MapFlag.RDONLY_PROG | MapFlag.WRONLY_PROG
 _ACCESS = MapFlag.RDONLY | MapFlag.WRONLY | _PROG_ACCESS
 _HASH = MapFlag.NO_PREALLOC | MapFlag.NUMA_NODE | MapFlag.ZERO_SEED | _ACCESS
 _LRU = MapFlag.NO_COMMON_LRU | MapFlag.NUMA_NODE | MapFlag.ZERO_SEED | _ACCESS
+_FILES = MapFlag.NUMA_NODE | MapFlag.RDONLY | MapFlag.WRONLY
 FLAGS = {
     MapType.ARRAY: _ACCESS | MapFlag.NUMA_NODE | MapFlag.MMAPABLE | MapFlag.INNER_MAP,
     MapType.PERCPU_ARRAY: _ACCESS,
-    MapType.PROG_ARRAY: MapFlag.NUMA_NODE | MapFlag.RDONLY | MapFlag.WRONLY,
+    MapType.PROG_ARRAY: _FILES,
     MapType.HASH: _HASH,
     MapType.PERCPU_HASH: _HASH & ~MapFlag.NUMA_NODE,
     MapType.LRU_HASH: _LRU,
     MapType.LRU_PERCPU_HASH: _LRU & ~MapFlag.NUMA_NODE,
     MapType.LPM_TRIE: MapFlag.NO_PREALLOC | MapFlag.NUMA_NODE | _ACCESS,
+    MapType.QUEUE: MapFlag.NUMA_NODE | _ACCESS,
+    MapType.STACK: MapFlag.NUMA_NODE | _ACCESS,
+    MapType.DEVMAP: _FILES,
+    MapType.DEVMAP_HASH: _FILES,
+    MapType.CPUMAP: MapFlag.NUMA_NODE,
+    MapType.XSKMAP: _FILES,
 }
 """What each type takes of the flags of BPF_MAP_CREATE (the kernel's map_alloc_check functions)."""
 

@@ -130,9 +130,9 @@ REGISTERS = (
     Register("RETIRED", 0x648, _RO, "instructions retired: low word, high word", count=2),
 )
 
-# Of devices whose MAP_TYPES has a type with keys of its own (HASH); others have nothing at these addresses. A command
-# is done when its write is answered. An update stands beside the old value until it is whole: RESERVE a place, write
-# the value there through MAP_DATA, INSERT it under the key.
+# Of devices whose MAP_TYPES has a type with keys of its own (HASH) or with none (QUEUE); others have nothing at these
+# addresses. A command is done when its write is answered. An update stands beside the old value until it is whole:
+# RESERVE a place, write the value there through MAP_DATA, INSERT it under the key (push it).
 KEYED_REGISTERS = (
     Register("MAP_KEY_SIZE", 0x14C, _RW, "key_size in bytes, part of the descriptor"),
     Register("MAP_KEY", 0x150, _RW, "key of a command, the first byte lowest, zero behind its end", count=16),
@@ -153,6 +153,8 @@ class MapCommand(IntEnum):
     DELETE = 4  # removes the key: ENOENT
     FIRST = 5  # puts the first key into MAP_KEY: ENOENT
     NEXT = 6  # puts the key behind MAP_KEY there, the first if it is unknown: ENOENT behind the last
+    POP = 7  # finds the value and removes it: ENOENT. Gives a reserved place back
+    # The value that POP found, or LOOKUP in a QUEUE or STACK, is kept until the next command for the same map.
 
 
 def command(index: int, operation: MapCommand, flags: int = 0) -> int:

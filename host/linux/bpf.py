@@ -28,6 +28,7 @@ _MAP_NEXT_KEY = 4
 _PROG_LOAD = 5
 _PROG_TEST_RUN = 10
 _BTF_LOAD = 18
+_MAP_LOOKUP_AND_DELETE = 21
 _MAP_FREEZE = 22
 
 _LOG_BYTES = 16 << 20
@@ -168,21 +169,29 @@ def _object_name(name: str) -> bytes:
 
 
 def map_lookup(fd: int, key: bytes, value_bytes: int, flags: int = 0) -> bytes:
-    """The value, of `value_bytes` bytes: value_size, or for a per-CPU map value_size rounded up to 8 for each possible
-    CPU. ENOENT where there is none."""
+    """The value at a key (b"" of a map without keys), of `value_bytes` bytes: value_size, or for a per-CPU map
+    value_size rounded up to 8 for each possible CPU. ENOENT where there is none."""
     value = ctypes.create_string_buffer(value_bytes)
-    _bpf(_MAP_LOOKUP, _MapElement(fd, _address(key), ctypes.addressof(value), flags))
+    _bpf(_MAP_LOOKUP, _MapElement(fd, _address(key or None), ctypes.addressof(value), flags))
+    return value.raw
+
+
+def map_pop(fd: int, key: bytes, value_bytes: int) -> bytes:
+    """As map_lookup, and the entry is gone; the next value of a QUEUE or STACK, whose key is b"". ENOENT where there is
+    none; ENOTSUPP (524) from other types of maps."""
+    value = ctypes.create_string_buffer(value_bytes)
+    _bpf(_MAP_LOOKUP_AND_DELETE, _MapElement(fd, _address(key or None), ctypes.addressof(value)))
     return value.raw
 
 
 def map_update(fd: int, key: bytes, value: bytes, flags: int = 0) -> None:
     """Writes a value; flags as BPF_ANY 0, BPF_NOEXIST 1, BPF_EXIST 2."""
-    _bpf(_MAP_UPDATE, _MapElement(fd, _address(key), _address(value), flags))
+    _bpf(_MAP_UPDATE, _MapElement(fd, _address(key or None), _address(value), flags))
 
 
 def map_delete(fd: int, key: bytes) -> None:
     """Deletes a key; ENOENT where there is none, EINVAL from an array."""
-    _bpf(_MAP_DELETE, _MapElement(fd, _address(key)))
+    _bpf(_MAP_DELETE, _MapElement(fd, _address(key or None)))
 
 
 def map_next_key(fd: int, key: bytes | None, key_bytes: int) -> bytes:

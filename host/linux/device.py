@@ -20,6 +20,7 @@ import re
 import struct
 import time
 from collections.abc import Mapping, Sequence
+from errno import EOPNOTSUPP
 from typing import TYPE_CHECKING
 
 from bpfnic.host.device import (
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from bpfnic.host.object import MapDefinition, Program
 
 _PAGE = 4096
+_ENOTSUPP = 524  # linux/errno.h: not meant for users, and yet the answer of maps without an operation
 _LONGEST = addresses.data_hard_end(_PAGE) - addresses.HEADROOM  # bpf_prog_test_run_xdp(): the rest of a page
 _STEP_FRAMES = 64  # between two reports of progress
 _REDIRECT_MAP = helpers.BY_NAME["redirect_map"].number
@@ -102,6 +104,15 @@ class LinuxMap(DeviceMap):
 
     def lookup(self, key: bytes) -> list[bytes]:
         value = bpf.map_lookup(self.fd, key, self._value_bytes)
+        return [value[len(self._before) :][: self.definition.value_size]]
+
+    def pop(self, key: bytes) -> list[bytes]:
+        try:
+            value = bpf.map_pop(self.fd, key, self._value_bytes)
+        except OSError as error:
+            if error.errno != _ENOTSUPP:
+                raise
+            raise OSError(EOPNOTSUPP, os.strerror(EOPNOTSUPP)) from None
         return [value[len(self._before) :][: self.definition.value_size]]
 
     def update(self, key: bytes, values: Sequence[bytes], flags: int = 0) -> None:

@@ -29,12 +29,14 @@ from bpfnic.sim.golden.outcome import Outcome
 from bpfnic.spec import engine
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
-from bpfnic.spec.maps import KEYED
+from bpfnic.spec.helpers import BY_NAME
+from bpfnic.spec.maps import KEYED, QUEUES
 
 STEP_FRAMES = 64  # between two reports of progress
 
-BEYOND_THE_HARDWARE = KEYED
-"""Map types that the golden model has already."""
+BEYOND_THE_HARDWARE = KEYED | QUEUES
+"""Map types that the golden model has already, and the helpers of these alone."""
+HELPERS_BEYOND = frozenset(BY_NAME[name].number for name in ("map_push_elem", "map_pop_elem", "map_peek_elem"))
 
 
 def open_device(options: DeviceOptions) -> Device:
@@ -62,7 +64,7 @@ class GoldenTransport:
                 ports=options.ports,
                 groups=engine.group_bits(engine.GROUPS),
                 map_types=engine.bit_set(engine.MAP_TYPES | BEYOND_THE_HARDWARE),
-                helpers=engine.bit_set(engine.HELPERS),
+                helpers=engine.bit_set(engine.HELPERS | HELPERS_BEYOND),
             )
         )
         self.cpus = options.cores * options.threads

@@ -65,6 +65,17 @@ class Hash:
             self.free.append(old)
         self.places[key] = place
 
+    def pop(self, key: bytes) -> int | None:
+        """Remove a key; its place is to be released when its value has been read."""
+        if (place := self.find(key)) is not None:
+            self.delete(key)
+            self.free.pop()
+        return place
+
+    def release(self, place: int) -> None:
+        """A value that was popped has been read."""
+        self.free.append(place)
+
     def delete(self, key: bytes) -> int:
         """Remove a key; its place is used again last."""
         place = self.places.pop(key, None)

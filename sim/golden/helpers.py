@@ -39,6 +39,9 @@ class Helpers:
             "map_lookup_elem": self.map_lookup_elem,
             "map_update_elem": self.map_update_elem,
             "map_delete_elem": self.map_delete_elem,
+            "map_push_elem": self.map_push_elem,
+            "map_pop_elem": self.map_pop_elem,
+            "map_peek_elem": self.map_peek_elem,
             "tail_call": self.tail_call,
             "ktime_get_ns": _at_once(lambda: self.samples.clock()),
             "get_prandom_u32": _at_once(lambda: self.samples.random()),
@@ -58,6 +61,15 @@ class Helpers:
 
     def map_delete_elem(self, thread: Thread) -> Suspending:
         return self.maps.delete(thread, *thread.registers[1:3])
+
+    def map_push_elem(self, thread: Thread) -> Suspending:
+        return self.maps.push(thread, *thread.registers[1:4])
+
+    def map_pop_elem(self, thread: Thread) -> Suspending:
+        return self.maps.take(True, thread, *thread.registers[1:3])
+
+    def map_peek_elem(self, thread: Thread) -> Suspending:
+        return self.maps.take(False, thread, *thread.registers[1:3])
 
     def tail_call(self, thread: Thread) -> Suspending:
         return self.maps.tail_call(thread, *thread.registers[2:4])

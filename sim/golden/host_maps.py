@@ -3,8 +3,10 @@
 from dataclasses import fields
 from errno import E2BIG, EINVAL, ENOENT
 
+from bpfnic.sim.golden.array import Array
 from bpfnic.sim.golden.hash import Hash
 from bpfnic.sim.golden.maps import Descriptor, Maps
+from bpfnic.sim.golden.queues import Queue
 from bpfnic.sim.golden.registers import Registers
 from bpfnic.spec.registers import BY_NAME, MapCommand
 
@@ -16,6 +18,7 @@ class HostMaps:
         self.maps = maps
         self.registers = registers
         self.reserved: dict[int, int] = {}  # place by map
+        self.found: dict[int, int] = {}  # place of a value that is being read
 
     def describe(self, index: int) -> None:
         """MAP_COMMIT: the fields become descriptor `index`."""
@@ -23,13 +26,56 @@ class HostMaps:
             values = {field.name: self.registers["MAP_" + field.name.upper()] for field in fields(Descriptor)}
             self.maps.describe(index, Descriptor(**values))
             self.reserved.pop(index, None)
+            self.found.pop(index, None)
 
     def command(self, word: int) -> None:
         """MAP_COMMAND: MAP_STATUS says how it went."""
         index, operation, flags = word & 0xFF, word >> 8 & 0xF, word >> 16 & 3
-        entries = self.maps.entries[index] if index < len(self.maps.entries) else None
-        status = self._execute(index, entries, operation, flags) if isinstance(entries, Hash) else EINVAL
+        status = EINVAL
+        if index < len(self.maps.entries):
+            entries, queue = self.maps.entries[index], self.maps.queues[index]
+            if (held := queue or entries) is not None and index in self.found:
+                assert not isinstance(held, Array)
+                held.release(self.found.pop(index))
+            if queue is not None:
+                status = self._execute_on_queue(index, queue, operation, flags)
+            elif isinstance(entries, Hash):
+                status = self._execute(index, entries, operation, flags)
         self.registers["MAP_STATUS"] = status
+
+    def _execute_on_queue(self, index: int, queue: Queue, operation: int, flags: int) -> int:
+        match operation:
+            case MapCommand.LOOKUP | MapCommand.POP:
+                self._give_back(index, queue)
+                return self._show(index, queue.peek() if operation == MapCommand.LOOKUP else queue.pop())
+            case MapCommand.RESERVE:
+                return self._reserve(index, queue)
+            case MapCommand.INSERT:
+                if index not in self.reserved:
+                    return EINVAL
+                return queue.refuses(flags) or queue.insert(self.reserved.pop(index), flags)
+        return EINVAL
+
+    def _reserve(self, index: int, entries: Hash | Queue) -> int:
+        if index not in self.reserved:
+            if not entries.free:
+                return E2BIG
+            self.reserved[index] = entries.free.popleft()
+        self.registers["MAP_VALUE"] = self.maps.value_offset(index, self.reserved[index])
+        return 0
+
+    def _give_back(self, index: int, entries: Hash | Queue) -> None:
+        """The host has one place at most."""
+        if index in self.reserved:
+            entries.free.append(self.reserved.pop(index))
+
+    def _show(self, index: int, place: int | None) -> int:
+        """A value that the host may read until its next command for the map."""
+        if place is None:
+            return ENOENT
+        self.found[index] = place
+        self.registers["MAP_VALUE"] = self.maps.value_offset(index, place)
+        return 0
 
     def _execute(self, index: int, entries: Hash, operation: int, flags: int) -> int:
         key = self._key(entries.key_size)
@@ -40,12 +86,10 @@ class HostMaps:
                 self.registers["MAP_VALUE"] = self.maps.value_offset(index, place)
                 return 0
             case MapCommand.RESERVE:
-                if index not in self.reserved:
-                    if not entries.free:
-                        return E2BIG
-                    self.reserved[index] = entries.free.popleft()
-                self.registers["MAP_VALUE"] = self.maps.value_offset(index, self.reserved[index])
-                return 0
+                return self._reserve(index, entries)
+            case MapCommand.POP:
+                self._give_back(index, entries)
+                return self._show(index, entries.pop(key))
             case MapCommand.INSERT:
                 if index not in self.reserved:
                     return EINVAL

@@ -86,7 +86,7 @@ class Memory(Protocol):
         """Raises Trap(MEMORY_ACCESS) outside every window, Trap(MISALIGNED) where the window asks for alignment and so
         does the access (an instruction's is `aligned`, a helper's need not be)."""
 
-    def store(self, address: int, size: int, value: int) -> None:
+    def store(self, address: int, size: int, value: int, aligned: bool = True) -> None:
         """Raises Trap as `load` does."""
 
     def check_aligned(self, address: int, size: int, write: bool) -> None:

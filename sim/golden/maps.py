@@ -1,15 +1,17 @@
 """The device's maps, as the driver's descriptors lay them out in map memory, with the kernel's semantics."""
 
 from dataclasses import dataclass
+from errno import ENOENT
 
 from bpfnic.sim.golden.array import Array
 from bpfnic.sim.golden.hash import Hash
 from bpfnic.sim.golden.interpreter import Suspending, TailCall, Thread, Trap
 from bpfnic.sim.golden.lpm import Lpm
 from bpfnic.sim.golden.lru import Lru
+from bpfnic.sim.golden.queues import Queue
 from bpfnic.spec import addresses
 from bpfnic.spec.causes import Cause
-from bpfnic.spec.maps import PROGRAM_BYTES, MapType
+from bpfnic.spec.maps import PROGRAM_BYTES, QUEUES, MapType
 from bpfnic.spec.registers import ENTRY_VALID
 
 COPY_BYTES = 8
@@ -41,27 +43,30 @@ class Descriptor:
 class Maps:
     """The maps of a device, as helpers see them: by handle, keys and values by address.
 
-    `cpus`: maps with keys of their own have so many places more than entries, one for each CPU that replaces a value in
-    a full map, and one for the host."""
+    `cpus`: maps with keys of their own, and those without, have so many places more than entries, one for each CPU that
+    replaces a value in a full map, and one for the host."""
 
     def __init__(self, count: int, cpus: int, memory: bytearray):
         self.cpus = cpus
         self.memory = memory
         self.descriptors = [Descriptor()] * count
         self.entries: list[Array | Hash | None] = [None] * count
+        self.queues: list[Queue | None] = [None] * count
 
     def describe(self, index: int, descriptor: Descriptor) -> None:
         """Replaces a map, by an empty one."""
         self.descriptors[index] = descriptor
-        self.entries[index] = self._empty(index, descriptor)
+        places = descriptor.entries + self.cpus + 1
+        self.entries[index] = self._empty(index, descriptor, places)
+        stack = descriptor.type == MapType.STACK
+        self.queues[index] = Queue(descriptor.entries, places, stack) if descriptor.type in QUEUES else None
 
-    def _empty(self, index: int, descriptor: Descriptor) -> Array | Hash | None:
+    def _empty(self, index: int, descriptor: Descriptor, places: int) -> Array | Hash | None:
         if descriptor.type in (MapType.ARRAY, MapType.PERCPU_ARRAY):
             return Array(descriptor.entries)
         kind = _KEYED.get(descriptor.type)
         if kind is None:
             return None
-        places = descriptor.entries + self.cpus + 1
         return kind(descriptor.key_size, descriptor.entries, places, lambda place: self._clear(index, place))
 
     def lookup(self, thread: Thread, cpu: int, handle: int, key: int) -> Suspending:
@@ -91,6 +96,35 @@ class Maps:
         """bpf_map_delete_elem: 0 or a negative error number. Raises Trap."""
         _, entries, key_bytes = yield from self._arguments(thread, handle, key)
         return -entries.delete(key_bytes)
+
+    def push(self, thread: Thread, handle: int, value: int, flags: int) -> Suspending:
+        """bpf_map_push_elem: 0 or a negative error number. Raises Trap."""
+        descriptor, queue = self._queue(handle)
+        if error := queue.refuses(flags):
+            return -error
+        place = queue.reserve()
+        try:
+            yield from _copy(thread, value, self._value(descriptor, 0, place), descriptor.value_size)
+        except Trap:
+            queue.free.append(place)
+            raise
+        return -queue.insert(place, flags)
+
+    def take(self, remove: bool, thread: Thread, handle: int, target: int) -> Suspending:
+        """bpf_map_pop_elem and bpf_map_peek_elem: 0, or -ENOENT with zeros for a value. Raises Trap."""
+        descriptor, queue = self._queue(handle)
+        place = queue.pop() if remove else queue.peek()
+        if place is None:
+            yield from _write(thread, target, bytes(descriptor.value_size))
+            return -ENOENT
+        source = self._value(descriptor, 0, place)
+        try:
+            for done in range(0, descriptor.value_size, COPY_BYTES):
+                chunk = yield from _read(thread, source + done, min(COPY_BYTES, descriptor.value_size - done))
+                yield from _write(thread, target + done, chunk)
+        finally:
+            queue.release(place)
+        return 0
 
     def tail_call(self, thread: Thread, handle: int, index: int) -> Suspending:
         """bpf_tail_call: the program in a PROG_ARRAY at the index's low half. Raises Trap MAP for any other map."""
@@ -130,6 +164,14 @@ class Maps:
             raise Trap(Cause.MAP)
         return self.descriptors[index], entries, key_bytes
 
+    def _queue(self, handle: int) -> tuple[Descriptor, Queue]:
+        """Raises Trap MAP for what is no QUEUE and no STACK."""
+        index = self._index(handle)
+        queue = self.queues[index] if index is not None else None
+        if index is None or queue is None:
+            raise Trap(Cause.MAP)
+        return self.descriptors[index], queue
+
     def _index(self, handle: int) -> int | None:
         """Which descriptor a handle names."""
         index, rest = divmod(handle - addresses.MAP_HANDLES, 16)
@@ -159,3 +201,15 @@ def _copy(thread: Thread, source: int, target: int, size: int) -> Suspending:
     for done in range(0, size, COPY_BYTES):
         chunk = yield from _read(thread, source + done, min(COPY_BYTES, size - done))
         yield from thread.store(target + done, len(chunk), int.from_bytes(chunk, "little"))
+
+
+def _write(thread: Thread, pointer: int, data: bytes) -> Suspending:
+    """Bytes to where a helper's argument points: any alignment, in every window. Raises Trap MEMORY_ACCESS."""
+    for done in range(0, len(data), COPY_BYTES):
+        chunk = data[done : done + COPY_BYTES]
+        address = thread.effective_address(pointer, done)
+        value = int.from_bytes(chunk, "little")
+        if thread.memory.shared_parts(address, len(chunk)):
+            yield from thread.store(address, len(chunk), value)
+        else:
+            thread.memory.store(address, len(chunk), value, aligned=False)

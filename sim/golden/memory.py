@@ -49,9 +49,9 @@ class Memory:
         memory, offset = self._find(address, size, write=False, aligned=aligned)
         return int.from_bytes(memory[offset : offset + size], "little")
 
-    def store(self, address: int, size: int, value: int) -> None:
+    def store(self, address: int, size: int, value: int, aligned: bool = True) -> None:
         """Store the low `size` bytes. Raises Trap."""
-        memory, offset = self._find(address, size, write=True)
+        memory, offset = self._find(address, size, write=True, aligned=aligned)
         memory[offset : offset + size] = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
 
     def check_aligned(self, address: int, size: int, write: bool) -> None:

@@ -160,9 +160,15 @@ class MapCard:
     def host_delete(self, key: bytes) -> int:
         return outcome(lambda: self.table.delete(key))
 
+    def host_pop(self, key: bytes = b"") -> bytes | None:
+        return self._found(self.table.pop, key)
+
     def host_lookup(self, key: bytes) -> bytes | None:
+        return self._found(self.table.lookup, key)
+
+    def _found(self, find: Callable[[bytes], list[bytes]], key: bytes) -> bytes | None:
         try:
-            (value,) = self.table.lookup(key)
+            (value,) = find(key)
         except FileNotFoundError:
             return None
         return value

@@ -1,12 +1,19 @@
 """The rules of each map type, one at a time. Those that Linux makes are asked of the running kernel too."""
 
-from errno import E2BIG, EEXIST, EINVAL, ENOENT, ENOSPC
+import random
+from errno import E2BIG, EEXIST, EINVAL, ENOENT, ENOSPC, EOPNOTSUPP
 
 import pytest
 
+from bpfnic.host.device import Arrival
+from bpfnic.sim.golden.memory import Buffer
+from bpfnic.spec import addresses
+from bpfnic.spec.assembly import assemble
+from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.maps import UpdateFlag
-from tests.sim.mapcard import MapCard
+from bpfnic.spec.registers import ENTRY_VALID
+from tests.sim.mapcard import MapCard, outcome
 
 everywhere = pytest.mark.parametrize("backend", ["golden", pytest.param("linux", marks=pytest.mark.linux)])
 
@@ -159,6 +166,90 @@ def test_longest_prefix_wins(build, backend, who):
         assert len(list(card.table.keys())) == 3
 
 
+@everywhere
+def test_not_every_type_can_look_up_and_delete(build, backend):
+    with MapCard(build, backend, "LPM_TRIE", key=8, entries=4, flags="BPF_F_NO_PREALLOC") as card:
+        assert outcome(lambda: card.table.pop(bytes(8))) == EOPNOTSUPP
+        assert outcome(lambda: card.maps["answers"].pop(bytes(4))) == EOPNOTSUPP
+
+
+# -- values without keys
+
+
+@everywhere
+@pytest.mark.parametrize("kind", ["QUEUE", "STACK"])
+def test_which_value_comes_next(build, backend, kind):
+    """The oldest of a QUEUE, the newest of a STACK; an empty map gives zeros and ENOENT; a full one drops its oldest
+    value where the flags say EXIST."""
+    with MapCard(build, backend, kind, key=0, entries=3) as card:
+        assert card.peek() == card.pop() == (ENOENT, bytes(8))
+        assert card.host_lookup(b"") is None and card.host_pop() is None
+        assert [card.push(number(1, 8)), card.host_update(b"", number(2, 8)), card.push(number(3, 8))] == [0, 0, 0]
+        assert card.push(number(4, 8)) == card.host_update(b"", number(4, 8)) == E2BIG
+        assert card.push(number(4, 8), UpdateFlag.NOEXIST) == card.host_update(b"", number(4, 8), 3) == EINVAL
+        following = 3 if kind == "STACK" else 1
+        assert card.peek() == (0, number(following, 8)) and card.host_lookup(b"") == number(following, 8)
+        assert card.push(number(5, 8), UpdateFlag.EXIST) == 0  # 1 goes
+        left = [5, 3, 2] if kind == "STACK" else [2, 3, 5]
+        assert card.pop() == (0, number(left[0], 8))
+        assert card.host_pop() == number(left[1], 8)
+        assert card.pop() == (0, number(left[2], 8))
+        assert card.pop()[0] == ENOENT
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "call"),
+    [("HASH", 4, 87), ("ARRAY", 4, 88), ("LRU_HASH", 4, 89), ("QUEUE", 0, 1), ("STACK", 0, 2), ("QUEUE", 0, 3)],
+)
+def test_helpers_of_other_types_abort(build, kind, key, call):
+    with MapCard(build, "golden", kind, key=key, entries=3) as card:
+        nic = card.device._transport.nic
+        code = assemble(f"r1 = {addresses.map_handle(card.table.index)} ll\nr2 = r10\nr2 += -8\nr3 = r2\nr4 = 0\n"
+                        f"call {call}\nexit")  # fmt: skip
+        for at in range(0, len(code), 8):
+            nic.code.write(at // 8, code[at : at + 8])
+        nic.registers.set("ENTRY", 0, ENTRY_VALID)
+        (packet,) = card.device.run([Arrival(0, bytes(64))]).packets
+        assert packet.cause is Cause.MAP
+
+
+def test_places_of_a_queue_are_none_lost(build):
+    """Whatever is refused, replaced, read or left in the middle."""
+    chance = random.Random(1)
+    with MapCard(build, "golden", "QUEUE", key=0, entries=3, cpus=2) as card:
+        for step in range(400):
+            flags = chance.choice((0, 1, 2))
+            chance.choice([
+                lambda flags=flags: card.push(bytes(8), flags), card.pop, card.peek, card.host_pop,
+                lambda flags=flags: card.host_update(b"", bytes(8), flags), lambda: card.host_lookup(b""),
+            ])()  # fmt: skip
+            card.cpu = step % 2
+        while card.host_pop() is not None:
+            pass
+        queue = card.device._transport.nic.maps.queues[card.table.index]
+        assert sorted(queue.free) == list(range(3 + 2 + 1)) and not queue.queued
+
+
+def test_half_a_value_is_never_seen(build):
+    """A program that pops or peeks stands in the middle of its copy while every other place is used several times."""
+    with MapCard(build, "golden", "QUEUE", key=0, value=24, entries=3) as card:
+        nic = card.device._transport.nic
+        for step, remove in enumerate((True, False)):
+            value = bytes([step + 1]) * 24
+            assert card.host_update(b"", value) == 0
+            thread, _ = nic.prepare(0, Buffer(bytes(64), 2048), 0, None)
+            taking = nic.maps.take(remove, thread, addresses.map_handle(card.table.index), addresses.STACK)
+            next(taking)
+            for other in range(40):
+                assert card.host_update(b"", bytes([100 + other]) * 24, UpdateFlag.EXIST) == 0
+            for _ in taking:
+                pass
+            assert bytes(thread.memory.stack[:24]) == value
+            while card.host_pop() is not None:
+                pass
+        assert len(nic.maps.queues[card.table.index].free) == 3 + 1 + 1
+
+
 # -- refusals
 
 
@@ -171,6 +262,8 @@ def test_longest_prefix_wins(build, backend, who):
         ("HASH", {"flags": "BPF_F_RDONLY | BPF_F_WRONLY"}, "flags RDONLY, WRONLY leave no access"),
         ("LPM_TRIE", {"key": 8}, "flag NO_PREALLOC must be given for this map type"),
         ("LPM_TRIE", {"key": 4, "flags": "BPF_F_NO_PREALLOC"}, "a key has 5 to 64 bytes, not 4"),
+        ("STACK", {"key": 4}, "such a map has no keys, not one of 4 bytes"),
+        ("QUEUE", {"key": 0, "flags": "BPF_F_NO_PREALLOC"}, "flag NO_PREALLOC is not for this map type"),
         ("LRU_HASH", {"key": 65}, "a key has 1 to 64 bytes, not 65"),
         ("LRU_PERCPU_HASH", {"entries": 0}, "max_entries is 0"),
         ("PERCPU_HASH", {"entries": 10000, "cpus": 2},

@@ -28,7 +28,11 @@ HASHES = [  # type, entries for the number of different keys that are used
     ("LRU_HASH", lambda keys: 8 * keys),
     ("LRU_PERCPU_HASH", lambda keys: 8 * keys),
 ]
-SIZES = {MapType.LPM_TRIE: (8, 4, 8, MapFlag.NO_PREALLOC)}
+SIZES = {
+    MapType.LPM_TRIE: (8, 4, 8, MapFlag.NO_PREALLOC),
+    MapType.QUEUE: (0, 4, 8, MapFlag(0)),
+    MapType.STACK: (0, 4, 8, MapFlag(0)),
+}
 """Key and value bytes, entries and flags of types that ask for special ones."""
 
 
@@ -69,10 +73,34 @@ def test_longest_prefix_match(build, address_bytes):
     assert {("update", ENOSPC), ("host_update", ENOSPC), ("update", EEXIST), ("delete", EINVAL)} <= done
 
 
+@pytest.mark.parametrize("value_bytes", [1, 4, 20])
+@pytest.mark.parametrize("kind", ["QUEUE", "STACK"])
+def test_values_without_keys(build, kind, value_bytes):
+    chance = random.Random(f"{kind} {value_bytes}")
+    ours, theirs = both(build, kind, key=0, value=value_bytes, entries=4)
+    done = set()
+    with ours, theirs:
+        for number in range(400):
+            value, flags = chance.randbytes(value_bytes), chance.choice((0, 0, 0, 1, 2, 3, 4))
+            name, arguments = chance.choice([
+                *[("push", (value, flags)), ("host_update", (b"", value, flags))] * 2,
+                *[("pop", ()), ("peek", ()), ("host_pop", ()), ("host_lookup", (b"",))],
+            ])  # fmt: skip
+            got, wanted = (getattr(card, name)(*arguments) for card in (ours, theirs))
+            assert got == wanted, f"operation {number}: {name}{arguments}"
+            done.add((name, got[0] if isinstance(got, tuple) else got if isinstance(got, int) else got is None))
+        assert ours.host_delete(b"") == theirs.host_delete(b"") == EINVAL
+        for card in (ours, theirs):
+            with pytest.raises(OSError, match="Invalid argument"):
+                card.table.next_key(None)
+    assert len(done) == 2 * 3 + 4 * 2, done
+
+
 def the_same_happens(ours, theirs, chance, choose, steps=300):
     """Random operations give the same on both cards; which operations gave which results."""
     done = set()
     value_bytes = ours.value_bytes
+    has_pop = ours.definition.type is not MapType.LPM_TRIE
     for number in range(steps):
         key, value, flags = choose(), chance.randbytes(value_bytes), chance.choice((0, 0, 1, 2, 3))
         name, arguments = chance.choice([
@@ -82,6 +110,7 @@ def the_same_happens(ours, theirs, chance, choose, steps=300):
             ("host_delete", (key,)),
             ("lookup", (key, True)),
             ("host_lookup", (key,)),
+            ("host_pop" if has_pop else "host_lookup", (key,)),
         ])  # fmt: skip
         got, wanted = (getattr(card, name)(*arguments) for card in (ours, theirs))
         assert got == wanted, f"operation {number}: {name}{arguments}"
