@@ -165,11 +165,11 @@ class Maps:
         return self.descriptors[index], entries, key_bytes
 
     def _queue(self, handle: int) -> tuple[Descriptor, Queue]:
-        """Raises Trap MAP for what is no QUEUE and no STACK."""
+        """Raises Trap HELPER for what is no QUEUE and no STACK, as devices do that have neither them nor the helper."""
         index = self._index(handle)
         queue = self.queues[index] if index is not None else None
         if index is None or queue is None:
-            raise Trap(Cause.MAP)
+            raise Trap(Cause.HELPER)
         return self.descriptors[index], queue
 
     def _index(self, handle: int) -> int | None:

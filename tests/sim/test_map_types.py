@@ -56,7 +56,7 @@ def test_a_walk_visits_every_key(build, backend):
             seen.append(key)
         assert sorted(seen) == sorted(number(key) for key in range(40))
         assert card.host_update(number(50), bytes(8)) == 0
-        assert card.table.next_key(number(0)) == card.table.next_key(None)
+        assert card.table.next_key(number(99)) == card.table.next_key(None)
 
 
 def test_a_walk_visits_every_key_once_though_values_change(build):
@@ -210,7 +210,7 @@ def test_helpers_of_other_types_abort(build, kind, key, call):
             nic.code.write(at // 8, code[at : at + 8])
         nic.registers.set("ENTRY", 0, ENTRY_VALID)
         (packet,) = card.device.run([Arrival(0, bytes(64))]).packets
-        assert packet.cause is Cause.MAP
+        assert packet.cause is (Cause.HELPER if call > 80 else Cause.MAP)
 
 
 def test_places_of_a_queue_are_none_lost(build):
