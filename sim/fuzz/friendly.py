@@ -9,8 +9,9 @@ import random
 from collections.abc import Callable
 
 from bpfnic.sim.fuzz import values, world
-from bpfnic.sim.fuzz.generate import CONTEXT, FRAME, MAP, PACKET, ROUNDS, SCRATCH, Label, Text
+from bpfnic.sim.fuzz.generate import CONTEXT, FRAME, MAP, PACKET, ROUNDS, SCRATCH
 from bpfnic.sim.fuzz.program import Program
+from bpfnic.sim.fuzz.text import Label, Text
 from bpfnic.spec import isa
 from bpfnic.spec.helpers import BY_NAME as HELPERS
 from bpfnic.spec.isa import Class, Group, Legal, Operation, Row

@@ -8,11 +8,11 @@ which differ with each packet, from map values, on which the threads race, and f
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from bpfnic.host.device import Capabilities
 from bpfnic.sim.fuzz import values, world
-from bpfnic.sim.fuzz.program import Line, Program, make
+from bpfnic.sim.fuzz.program import Program, make
+from bpfnic.sim.fuzz.text import Label, Text
 from bpfnic.spec import addresses, isa
 from bpfnic.spec.helpers import BY_NAME as HELPERS
 from bpfnic.spec.instruction import Instruction
@@ -50,35 +50,6 @@ class Device:
         self.packet_loads = [row for row in self.rows if row.operation in (Operation.LD_ABS, Operation.LD_IND)]
         self.may_goto = [row for row in self.rows if row.operation is Operation.MAY_GOTO]
         self.calls_registers = any(row.operation is Operation.CALLX for row in self.rows)
-
-
-class Label:
-    """A place in a program that is being made; `line` once it is known."""
-
-    line: int | None = None
-
-
-@dataclass
-class Text:
-    """Lines that are being made."""
-
-    lines: list[tuple[Instruction, Label | None]]
-
-    def add(self, row: Row | str, target: Label | None = None, **fields: int) -> None:
-        """An instruction of a row."""
-        self.lines.append((make(row, **fields), target))
-
-    def put(self, instruction: Instruction) -> None:
-        """Any instruction, legal or not."""
-        self.lines.append((instruction, None))
-
-    def place(self, label: Label) -> None:
-        """The label stands here."""
-        label.line = len(self.lines)
-
-    def program(self) -> Program:
-        """The whole. Every label that is named must have been placed."""
-        return Program(tuple(Line(instruction, label.line if label else None) for instruction, label in self.lines))
 
 
 class Generator:
