@@ -202,7 +202,7 @@ def check(config: NicConfig, scenario: Scenario, result: Result) -> None:
     for slot, program in scenario.programs.items():
         code.write(slot, program)
     memory = bytearray(scenario.map.ljust(config.map_bytes, b"\0"))
-    maps = Maps(config.maps, config.threads)
+    maps = Maps(config.maps, config.threads, memory)
     for index, descriptor in scenario.descriptors.items():
         maps.describe(index, descriptor)
 
