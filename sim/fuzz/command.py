@@ -189,7 +189,7 @@ def _coverage_lines(coverage: dict[str, Any]) -> list[str]:
     if coverage["always_trap"]:
         lines.append(f"always trap: {', '.join(coverage['always_trap'])}")
     for name, items in list(missing.items())[:_SHOWN_ROWS]:
-        shown = ", ".join(items[:4]) + (f" and {len(items) - 4} more" if len(items) > 4 else "")
+        shown = "; ".join(items[:4]) + (f" and {len(items) - 4} more" if len(items) > 4 else "")
         lines.append(f"  not covered: {name}: {shown}")
     if len(missing) > _SHOWN_ROWS:
         lines.append(f"  … and {len(missing) - _SHOWN_ROWS} more rows (--json lists all; {left:,} in all)")

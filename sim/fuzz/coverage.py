@@ -69,14 +69,17 @@ class Observed(Code):
         super().__init__(slots, executes)
         self.hits: Counter[Item] = Counter()
         self._map_bytes = map_bytes
-        self._seen: dict[int, tuple[Step, Step]] = {}
+        self._seen: dict[int, Step] = {}
+
+    def write(self, slot: int, code: bytes) -> None:
+        super().write(slot, code)
+        self._seen.clear()
 
     def step(self, pc: int) -> Step:
-        step = super().step(pc)
-        seen = self._seen.get(pc)
-        if seen is None or seen[0] is not step:
-            seen = self._seen[pc] = step, self._observed(step)
-        return seen[1]
+        step = self._seen.get(pc)
+        if step is None:
+            step = self._seen[pc] = self._observed(super().step(pc))
+        return step
 
     def _observed(self, step: Step) -> Step:
         try:
