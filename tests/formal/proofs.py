@@ -1,8 +1,8 @@
 """Every proof. docs/verification.md has its table, and a test that it is the same."""
 
-from tests.formal import access, core, scheduling, streams, units
+from tests.formal import access, core, lanes, scheduling, streams, units
 
-PROOFS = [*streams.PROOFS, *core.PROOFS, *access.PROOFS, *units.PROOFS, *scheduling.PROOFS]
+PROOFS = [*streams.PROOFS, *core.PROOFS, *access.PROOFS, *lanes.PROOFS, *units.PROOFS, *scheduling.PROOFS]
 
 
 def table() -> str:

@@ -1,0 +1,134 @@
+"""Byte lanes: of a core's local memories, and of map memory."""
+
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.hdl import Assert, Assume, Elaboratable
+
+from bpfnic.hdl.interfaces import Region
+from bpfnic.hdl.packets.windows import Windows
+from bpfnic.spec import addresses
+from tests.formal.core import CONFIG
+from tests.formal.opened import Opened, constant, free, later
+from tests.formal.proof import Mutation, Proof
+
+
+class PacketLanesHarness(Elaboratable):
+    """Loads and stores of 1, 2, 4 and 8 bytes at any offset of the packet buffer, byte by byte. The buffers answer with
+    two neighbouring words, which the solver chooses."""
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        windows = Windows(CONFIG)
+        m.submodules.windows = Opened(windows, inputs=True, without=("stack_even", "stack_odd"))
+        local, pair = windows.local, windows.pair
+        first, size = local.offset[:4], Signal(4)
+        m.d.comb += size.eq(1 << local.size)
+        packet = local.enable & (local.region == Region.PACKET)
+        stores = packet & local.write
+        m.d.comb += Assert((pair.word == local.offset[3:]) & (pair.buffer == local.buffer))
+        for lane in range(16):  # of `word` and the next one
+            covered, byte = Signal(name=f"covered_{lane}"), Signal(3, name=f"byte_{lane}")
+            m.d.comb += [
+                covered.eq((lane >= first[:3]) & (lane < first[:3] + size)),
+                byte.eq(lane - first[:3]),
+                Assert(pair.mask[lane] == (stores & covered)),
+                Assert(
+                    ~(stores & covered)
+                    | (pair.data.word_select(lane % 8, 8) == local.write_data.word_select(byte, 8))
+                ),
+            ]
+        loaded = later(m, packet & ~local.write, 3)
+        first, size = later(m, first, 3), later(m, size, 3)
+        even, odd = later(m, pair.even), later(m, pair.odd)  # they came 2 clocks after the request
+        for byte in range(8):
+            place = Signal(4, name=f"place_{byte}")  # bit 3: in which of the two words
+            m.d.comb += place.eq(first + byte)
+            found = Mux(place[3], odd.word_select(place[:3], 8), even.word_select(place[:3], 8))
+            read = local.read_data.word_select(byte, 8)
+            m.d.comb += Assert(~loaded | (read == Mux(byte < size, found, 0)))
+        return m
+
+
+class StackHarness(Elaboratable):
+    """One byte of one thread's stack, whichever: what a program finds there is what it has stored there, or 0 if its
+    packet has stored nothing. The block RAMs hold what was written to them, an unwritten byte whatever the solver says;
+    what a read says comes 2 clocks later (hdl/memory.py)."""
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        windows = Windows(CONFIG)
+        m.submodules.windows = opened = Opened(windows, inputs=True, without=("stack_even", "stack_odd"))
+        local, banks = windows.local, [opened.part("stack_even"), opened.part("stack_odd")]
+        mine, place = constant(m, range(CONFIG.threads), "mine"), constant(m, 9, "place")
+        size, behind = Signal(4), Signal(range(CONFIG.buffer_bytes + 8))
+        uses = local.enable & (local.region == Region.STACK)
+        touches = uses & (local.thread == mine)
+        launched = windows.launch.enable & (windows.launch.thread == mine)
+        m.d.comb += [
+            size.eq(1 << local.size),
+            behind.eq(local.offset + size),
+            Assume(~uses | (behind <= addresses.STACK_BYTES)),
+            Assume(~(uses & local.write) | ~(local.offset[:3] & (size - 1)[:3]).any()),
+            Assume(~(launched & touches)),  # a launch is before the thread's first access
+        ]
+        covers = touches & (local.offset <= place) & (place < behind)
+        stored = Signal(3)
+        m.d.comb += stored.eq(place - local.offset)
+
+        value = Signal(8)  # what the program sees there
+        with m.If(launched):
+            m.d.sync += value.eq(0)
+        with m.If(covers & local.write):
+            m.d.sync += value.eq(local.write_data.word_select(stored, 8))
+
+        held, row, lane = Signal(8), Cat(place[4:], mine), place[:3]  # what the block RAM holds there
+        first = free(m, 8, "first")
+        started = Signal()
+        m.d.sync += started.eq(1)
+        kept = Signal(8)
+        m.d.comb += kept.eq(Mux(started, held, first))
+        m.d.sync += held.eq(kept)
+        for odd, bank in enumerate(banks):
+            with m.If((place[3] == odd) & (bank.write.address == row) & bank.write.enable.bit_select(lane, 1)):
+                m.d.sync += held.eq(bank.write.data.word_select(lane, 8))
+            asked = later(m, (place[3] == odd) & (bank.read.address == row), 2)
+            m.d.comb += Assume(~asked | (bank.read.data.word_select(lane, 8) == later(m, kept, 2)))
+
+        look = opened.part("written").read_port(domain="comb")
+        m.d.comb += look.addr.eq(mine)
+        fresh = opened.signal("fresh").bit_select(mine, 1)
+        written = ~fresh & look.data.bit_select(place[3:], 1)
+        m.d.comb += Assert(Mux(written, kept == value, value == 0))
+
+        found = later(m, covers & ~local.write, 3)
+        read = local.read_data.word_select(later(m, stored, 3), 8)
+        m.d.comb += Assert(~found | (read == later(m, value, 3)))
+        return m
+
+
+_WINDOWS = "hdl/packets/windows.py"
+PROOFS = [
+    Proof(
+        name="packet-lanes",
+        of=(_WINDOWS, "hdl/packets/lanes.py"),
+        says="a load or store of the packet, of any size at any offset, takes or leaves each byte where it belongs; "
+        "nothing else writes there",
+        harness=PacketLanesHarness,
+        mutations=(
+            Mutation(_WINDOWS, "rotate_up(m, joined, (-lane)[:3])", "rotate_up(m, joined, (~lane)[:3])"),
+            Mutation("hdl/packets/lanes.py", "word.rotate_left(8 << level)", "word.rotate_right(8 << level)"),
+        ),
+        clocks=5,
+    ),
+    Proof(
+        name="stack",
+        of=(_WINDOWS, "hdl/packets/lanes.py"),
+        says="a byte of the stack reads as what its program stored there, at any offset and size, and as 0 before; no "
+        "other thread and no earlier packet shows",
+        harness=StackHarness,
+        mutations=(
+            Mutation(_WINDOWS, "Mux(known, lanes, 0xFF)", "Mux(known, lanes, lanes)"),
+            Mutation(_WINDOWS, "Mux(stale, 0, look.data)", "Mux(stale, look.data, look.data)"),
+        ),
+        clocks=6,
+    ),
+]
