@@ -266,7 +266,7 @@ class Device(ABC):
     @abstractmethod
     def destroy_map(self, device_map: DeviceMap) -> None:
         """Free its memory, once the last packet that may use it has left. Raises BpfnicError while a loaded program
-        uses it."""
+        uses it, or while it is in a map of maps."""
 
     @abstractmethod
     def load(self, program: "Program", maps: Mapping[str, DeviceMap]) -> LoadedProgram:

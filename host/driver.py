@@ -22,6 +22,7 @@ from bpfnic.host.device import (
 )
 from bpfnic.host.image import at_slot, device_image
 from bpfnic.host.lockstep import Follower, Observe
+from bpfnic.host.mapsofmaps import check_inner, refuse_if_inner
 from bpfnic.host.object import DeviceAddresses
 from bpfnic.host.programarray import admit, admitted, refuse_if_held
 from bpfnic.host.regions import Grace, Regions
@@ -31,7 +32,9 @@ from bpfnic.host.registermaps import (
     INDEX_BYTES,
     LONGEST_KEY,
     RegisterArray,
+    RegisterArrayOfMaps,
     RegisterHash,
+    RegisterHashOfMaps,
     RegisterMap,
     RegisterProgram,
     RegisterProgramArray,
@@ -41,10 +44,20 @@ from bpfnic.host.registermaps import (
 )
 from bpfnic.host.structure import Limits
 from bpfnic.spec import engine, registers
-from bpfnic.spec.addresses import MAP_VALUES, map_handle
+from bpfnic.spec.addresses import MAP_VALUES
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import Instruction, encode
-from bpfnic.spec.maps import KEYED, LPM_LENGTH_BYTES, PER_CPU, PROGRAM_BYTES, QUEUES, MapType, flags_refused
+from bpfnic.spec.maps import (
+    KEYED,
+    LPM_LENGTH_BYTES,
+    MAP_BYTES,
+    OF_MAPS,
+    PER_CPU,
+    PROGRAM_BYTES,
+    QUEUES,
+    MapType,
+    flags_refused,
+)
 from bpfnic.spec.programs import ProgramType
 
 if TYPE_CHECKING:
@@ -57,6 +70,8 @@ _KINDS: dict[MapType, type[RegisterMap]] = {
     MapType.PROG_ARRAY: RegisterProgramArray,
     **dict.fromkeys(KEYED, RegisterHash),
     **dict.fromkeys(QUEUES, RegisterQueue),
+    MapType.ARRAY_OF_MAPS: RegisterArrayOfMaps,
+    MapType.HASH_OF_MAPS: RegisterHashOfMaps,
 }  # others: RegisterArray
 
 
@@ -169,6 +184,9 @@ class RegisterDevice(Device):
             raise BpfnicError(f"{name}: {why}")
         if definition.type in ARRAYS and definition.key_size != INDEX_BYTES:
             raise BpfnicError(f"{name}: an array's key has {INDEX_BYTES} bytes, not {definition.key_size}")
+        if definition.type in OF_MAPS and definition.value_size != MAP_BYTES:
+            raise BpfnicError(f"{name}: a map takes {MAP_BYTES} bytes, not {definition.value_size}")
+        check_inner(definition)
         if definition.type is MapType.PROG_ARRAY and definition.value_size != PROGRAM_BYTES:
             raise BpfnicError(f"{name}: a program takes {PROGRAM_BYTES} bytes, not {definition.value_size}")
         shortest = LPM_LENGTH_BYTES + 1 if definition.type is MapType.LPM_TRIE else 1
@@ -198,6 +216,7 @@ class RegisterDevice(Device):
         for loaded in self._programs:
             if device_map in loaded.maps:
                 raise BpfnicError(f"map {device_map.definition.name}: program {loaded.program.name} uses it")
+        refuse_if_inner(device_map, self._maps)
         self._maps.remove(device_map)
 
         def release() -> None:
@@ -237,7 +256,7 @@ class RegisterDevice(Device):
         if program.type is not ProgramType.XDP:
             kind = program.type.name if program.type else f"of no known type (section {program.section!r})"
             raise BpfnicError(f"program {program.name} is {kind}; {self.name} runs XDP")
-        handles = {name: map_handle(used.index) for name, used in maps.items() if used.index is not None}
+        handles = {name: used.handle for name, used in maps.items() if used.index is not None}
         values = {name: MAP_VALUES + used.base for name, used in maps.items()}
         has = self.capabilities
         limits = Limits(has.program_slots, lambda row: row.group in has.groups, has.helpers)

@@ -30,6 +30,7 @@ from bpfnic.host.device import (
 )
 from bpfnic.host.lockstep import Observe
 from bpfnic.host.maps import Globals, MapDefinition
+from bpfnic.host.mapsofmaps import MapOfMaps
 from bpfnic.host.object import Object, Program, open_object
 from bpfnic.host.programarray import ProgramArray
 from bpfnic.spec.errors import BpfnicError
@@ -193,6 +194,49 @@ class NicProgramArray(NicMap):
         self._array.set_program(self._definition.parse_key(key), value.loaded)
 
 
+class NicMapOfMaps(NicMap):
+    """A map of maps on a NIC: its inner maps by key. One may be put in, replaced and deleted while packets run: each
+    look-up sees one or the other."""
+
+    def __init__(self, device: Device, device_map: MapOfMaps):
+        super().__init__(device_map)
+        self._device = device
+        self._outer = device_map
+        self._made: dict[DeviceMap, NicMap | NicQueue] = {}
+
+    def new(self, max_entries: int | None = None) -> "NicMap | NicQueue":
+        """A map of zeros as the object defines its inner maps, at no key yet. `max_entries`: where it need not be the
+        object's. Raises BpfnicError where the NIC is full."""
+        definition = self._definition.inner
+        assert definition is not None
+        inner = self._device.create_map(replace(definition, max_entries=max_entries or definition.max_entries))
+        self._made[inner] = NicQueue(inner) if definition.type in QUEUES else NicMap(inner)
+        return self._made[inner]
+
+    def free(self, inner: "NicMap | NicQueue") -> None:
+        """Give a map of `new` back, once the last packet that may use it has left. Raises BpfnicError while it is at a
+        key."""
+        self._device.destroy_map(inner.device_map)
+        del self._made[inner.device_map]
+
+    def free_all(self) -> None:
+        """Take all inner maps out and give them back."""
+        self._outer.clear_maps()
+        for inner in list(self._made.values()):
+            self.free(inner)
+
+    def __getitem__(self, key: Any) -> "NicMap | NicQueue":
+        try:
+            return self._made[self._outer.inner(self._definition.parse_key(key))]
+        except FileNotFoundError:
+            raise KeyError(key) from None
+
+    def __setitem__(self, key: Any, value: "NicMap | NicQueue") -> None:
+        if getattr(value, "device_map", None) not in self._made:
+            raise BpfnicError(f"map {self._definition.name!r}: {value!r} is no map that its new() made")
+        self._outer.set_map(self._definition.parse_key(key), value.device_map)
+
+
 class NicQueue:
     """A QUEUE or STACK on a NIC."""
 
@@ -255,8 +299,9 @@ class Nic:
     """A NIC with what was loaded into it.
 
     backend: "rtl", "golden", "linux" (see backends()). options, and `sizes` by name over them: fields of DeviceOptions
-    (threads, cores, map_bytes, …). `maps` by name: NicMap, NicProgramArray, NicQueue, or NicVariables for a section
-    of variables; `programs` by name. Raises BpfnicError where the backend can't be used, or not in that size."""
+    (threads, cores, map_bytes, …). `maps` by name: NicMap, NicProgramArray, NicMapOfMaps, NicQueue, or NicVariables
+    for a section of variables; `programs` by name. Raises BpfnicError where the backend can't be used, or not in that
+    size."""
 
     def __init__(self, backend: str = "rtl", options: DeviceOptions = DeviceOptions(), **sizes: Any):
         self.device = open_device(backend, replace(options, **sizes))
@@ -312,6 +357,8 @@ class Nic:
             self._origin[name] = obj.maps[name]
             if isinstance(device_map, ProgramArray):
                 self.maps[name] = NicProgramArray(device_map, self.programs)
+            elif isinstance(device_map, MapOfMaps):
+                self.maps[name] = NicMapOfMaps(self.device, device_map)
             elif device_map.definition.type in QUEUES:
                 self.maps[name] = NicQueue(device_map)
             elif device_map.definition.variables is not None:
@@ -343,7 +390,10 @@ class Nic:
         still = {name for other in self.programs.values() for name in other.loaded.program.maps}
         for name in program.loaded.program.maps:
             if name not in still:
-                self.device.destroy_map(self.maps.pop(name).device_map)
+                held = self.maps.pop(name)
+                if isinstance(held, NicMapOfMaps):
+                    held.free_all()
+                self.device.destroy_map(held.device_map)
 
     def attach(self, interface: int, program: NicProgram | None) -> None:
         """Run a program (None: none) for the packets of an interface (ports from 0, then the host)."""

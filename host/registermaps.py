@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from bpfnic.host.device import DeviceMap, LoadedProgram, Transport
 from bpfnic.host.maps import MapDefinition
+from bpfnic.host.mapsofmaps import MapOfMaps
 from bpfnic.host.programarray import ProgramArray
-from bpfnic.spec.maps import KEYED, PER_CPU, PROGRAM_BYTES, QUEUES, MapType, UpdateFlag
+from bpfnic.spec.addresses import map_handle
+from bpfnic.spec.maps import KEYED, MAP_BYTES, PER_CPU, PROGRAM_BYTES, QUEUES, MapType, UpdateFlag
 from bpfnic.spec.registers import BY_NAME, ENTRY_VALID, MapCommand, command
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 ALIGN = 16
 INDEX_BYTES = 4  # an array's key
 LONGEST_KEY = 4 * BY_NAME["MAP_KEY"].count
-ARRAYS = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.PROG_ARRAY})
+ARRAYS = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.PROG_ARRAY, MapType.ARRAY_OF_MAPS})
 
 _ADDRESS = BY_NAME["MAP_ADDRESS"].offset
 _DATA = BY_NAME["MAP_DATA"].offset
@@ -92,6 +94,12 @@ class RegisterMap(DeviceMap):
         self._transport = transport
         self._stride = stride(definition.value_size)
         self._copy_bytes = copy_bytes(definition, cpus)
+
+    @property
+    def handle(self) -> int:
+        """What a program passes for the map."""
+        assert self.index is not None
+        return map_handle(self.index)
 
     def pop(self, key: bytes) -> list[bytes]:
         raise _error(EOPNOTSUPP)
@@ -234,6 +242,39 @@ class RegisterQueue(RegisterHash):
 
     def next_key(self, key: bytes | None) -> bytes:
         raise _error(EINVAL)
+
+
+class RegisterArrayOfMaps(MapOfMaps, RegisterArray):
+    """An ARRAY_OF_MAPS: at each index a handle, which the host writes in one access; errors are those of the kernel's
+    bpf_fd_array_map_* functions."""
+
+    def _put(self, key: bytes, inner: DeviceMap, flags: int) -> None:
+        assert isinstance(inner, RegisterMap)
+        if flags != UpdateFlag.ANY:
+            raise _error(EINVAL)
+        self._write_handle(key, inner.handle)
+
+    def _remove(self, key: bytes) -> None:
+        self._write_handle(key, 0)
+
+    def _write_handle(self, key: bytes, handle: int) -> None:
+        index = self._index(key)
+        if index >= self.definition.max_entries:
+            raise _error(E2BIG)
+        if not handle and key not in self._inner:
+            raise _error(ENOENT)
+        self._memory.write(self._address(index, 0), handle.to_bytes(MAP_BYTES, "little"))
+
+
+class RegisterHashOfMaps(MapOfMaps, RegisterHash):
+    """A HASH_OF_MAPS: a HASH of handles."""
+
+    def _put(self, key: bytes, inner: DeviceMap, flags: int) -> None:
+        assert isinstance(inner, RegisterMap)
+        RegisterHash.update(self, key, [inner.handle.to_bytes(MAP_BYTES, "little")], flags)
+
+    def _remove(self, key: bytes) -> None:
+        RegisterHash.delete(self, key)
 
 
 def _error(number: int) -> OSError:

@@ -53,8 +53,14 @@ LRU = frozenset({MapType.LRU_HASH, MapType.LRU_PERCPU_HASH})
 QUEUES = frozenset({MapType.QUEUE, MapType.STACK})
 """Types of values without keys."""
 
-KEYED = frozenset({MapType.HASH, MapType.PERCPU_HASH, MapType.LPM_TRIE}) | LRU
+KEYED = frozenset({MapType.HASH, MapType.PERCPU_HASH, MapType.LPM_TRIE, MapType.HASH_OF_MAPS}) | LRU
 """Types with keys of their own, to which the host comes by commands (registers.MapCommand)."""
+
+INNER = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY}) | KEYED - OF_MAPS | QUEUES
+"""Types that a map of maps may hold."""
+
+MAP_BYTES = 4
+"""Bytes of a value of a map of maps: a map's file descriptor in Linux, on a NIC its handle, 0 for none."""
 
 
 class MapFlag(IntFlag):
@@ -95,6 +101,8 @@ FLAGS = {
     MapType.LRU_HASH: _LRU,
     MapType.LRU_PERCPU_HASH: _LRU & ~MapFlag.NUMA_NODE,
     MapType.LPM_TRIE: MapFlag.NO_PREALLOC | MapFlag.NUMA_NODE | _ACCESS,
+    MapType.ARRAY_OF_MAPS: MapFlag.NUMA_NODE | MapFlag.RDONLY | MapFlag.WRONLY,
+    MapType.HASH_OF_MAPS: _HASH & ~_PROG_ACCESS,
     MapType.QUEUE: MapFlag.NUMA_NODE | _ACCESS,
     MapType.STACK: MapFlag.NUMA_NODE | _ACCESS,
     MapType.DEVMAP: _FILES,

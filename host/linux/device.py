@@ -43,6 +43,7 @@ from bpfnic.host.linux.namespace import SPARE, Namespace
 from bpfnic.host.linux.permission import unavailable
 from bpfnic.host.linux.redirect import RedirectRecord
 from bpfnic.host.lockstep import Observe
+from bpfnic.host.mapsofmaps import MapOfMaps, check_inner, refuse_if_inner
 from bpfnic.host.object import FileDescriptors
 from bpfnic.host.programarray import ProgramArray, admit, admitted, refuse_if_held
 from bpfnic.host.structure import function_starts
@@ -52,7 +53,7 @@ from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import SLOT_BYTES, decode, encode
 from bpfnic.spec.isa import Group, Operation, find
-from bpfnic.spec.maps import PER_CPU, PROGRAM_BYTES, MapFlag, MapType
+from bpfnic.spec.maps import MAP_BYTES, OF_MAPS, PER_CPU, PROGRAM_BYTES, MapFlag, MapType
 from bpfnic.spec.programs import ProgramType, XdpAction
 
 if TYPE_CHECKING:
@@ -138,6 +139,23 @@ class LinuxProgramArray(ProgramArray, LinuxMap):
         bpf.map_update(self.fd, key, loaded.fd.to_bytes(PROGRAM_BYTES, "little"))
 
 
+class LinuxMapOfMaps(MapOfMaps, LinuxMap):
+    """An ARRAY_OF_MAPS or HASH_OF_MAPS of the kernel, which has file descriptors put in."""
+
+    def _put(self, key: bytes, inner: DeviceMap, flags: int) -> None:
+        assert isinstance(inner, LinuxMap)
+        bpf.map_update(self.fd, key, inner.fd.to_bytes(MAP_BYTES, "little"), flags)
+
+    def _remove(self, key: bytes) -> None:
+        bpf.map_delete(self.fd, key)
+
+
+_KINDS: dict[MapType, type[LinuxMap]] = {
+    MapType.PROG_ARRAY: LinuxProgramArray,
+    **dict.fromkeys(OF_MAPS, LinuxMapOfMaps),
+}  # others: LinuxMap
+
+
 class LinuxProgram(LoadedProgram):
     """A program that the kernel's verifier accepted."""
 
@@ -183,12 +201,19 @@ class LinuxDevice(Device):
         if definition.type in _REDIRECT_MAPS:
             raise BpfnicError(f"{name}: BPF_PROG_TEST_RUN doesn't tell where such a map sends a packet")
         sizes = definition.key_size, definition.value_size, definition.max_entries
+        check_inner(definition)
+        example = self.create_map(definition.inner) if definition.inner else None
+        inner = example.fd if example else 0
         try:
-            fd = bpf.map_create(definition.type, *sizes, flags=definition.flags, name=definition.name)
+            fd = bpf.map_create(
+                definition.type, *sizes, flags=definition.flags, name=definition.name, inner_map_fd=inner
+            )
         except OSError as error:
             raise BpfnicError(f"{name}: the kernel refuses it: {error.strerror}") from None
-        kind = LinuxProgramArray if definition.type is MapType.PROG_ARRAY else LinuxMap
-        self._maps.append(kind(definition, fd, self._cpu))
+        finally:
+            if example:
+                self.destroy_map(example)
+        self._maps.append(_KINDS.get(definition.type, LinuxMap)(definition, fd, self._cpu))
         return self._maps[-1]
 
     def destroy_map(self, device_map: DeviceMap) -> None:
@@ -196,6 +221,7 @@ class LinuxDevice(Device):
         for loaded in self._programs:
             if device_map in loaded.maps:
                 raise BpfnicError(f"map {device_map.definition.name}: program {loaded.program.name} uses it")
+        refuse_if_inner(device_map, self._maps)
         self._maps.remove(device_map)
         os.close(device_map.fd)
 

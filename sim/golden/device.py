@@ -30,11 +30,11 @@ from bpfnic.spec import engine
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.helpers import BY_NAME
-from bpfnic.spec.maps import KEYED, QUEUES
+from bpfnic.spec.maps import KEYED, OF_MAPS, QUEUES
 
 STEP_FRAMES = 64  # between two reports of progress
 
-BEYOND_THE_HARDWARE = KEYED | QUEUES
+BEYOND_THE_HARDWARE = KEYED | QUEUES | OF_MAPS
 """Map types that the golden model has already, and the helpers of these alone."""
 HELPERS_BEYOND = frozenset(BY_NAME[name].number for name in ("map_push_elem", "map_pop_elem", "map_peek_elem"))
 

@@ -11,7 +11,7 @@ from bpfnic.sim.golden.lru import Lru
 from bpfnic.sim.golden.queues import Queue
 from bpfnic.spec import addresses
 from bpfnic.spec.causes import Cause
-from bpfnic.spec.maps import PROGRAM_BYTES, QUEUES, MapType
+from bpfnic.spec.maps import MAP_BYTES, OF_MAPS, PROGRAM_BYTES, QUEUES, MapType
 from bpfnic.spec.registers import ENTRY_VALID
 
 COPY_BYTES = 8
@@ -24,6 +24,7 @@ _KEYED: dict[int, type[Hash]] = {
     MapType.LRU_HASH: Lru,
     MapType.LRU_PERCPU_HASH: Lru,
     MapType.LPM_TRIE: Lpm,
+    MapType.HASH_OF_MAPS: Hash,
 }
 
 
@@ -62,7 +63,7 @@ class Maps:
         self.queues[index] = Queue(descriptor.entries, places, stack) if descriptor.type in QUEUES else None
 
     def _empty(self, index: int, descriptor: Descriptor, places: int) -> Array | Hash | None:
-        if descriptor.type in (MapType.ARRAY, MapType.PERCPU_ARRAY):
+        if descriptor.type in (MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.ARRAY_OF_MAPS):
             return Array(descriptor.entries)
         kind = _KEYED.get(descriptor.type)
         if kind is None:
@@ -70,18 +71,22 @@ class Maps:
         return kind(descriptor.key_size, descriptor.entries, places, lambda place: self._clear(index, place))
 
     def lookup(self, thread: Thread, cpu: int, handle: int, key: int) -> Suspending:
-        """bpf_map_lookup_elem: the address of the value, or 0. Raises Trap."""
+        """bpf_map_lookup_elem: the address of the value, the handle of an inner map, or 0. Raises Trap."""
         descriptor, entries, key_bytes = yield from self._arguments(thread, handle, key)
         place = entries.find(key_bytes)
         if place is None:
             return 0
         if isinstance(entries, Lru):
             entries.use(key_bytes)
+        if descriptor.type in OF_MAPS:
+            return (yield from thread.load(self._value(descriptor, cpu, place), MAP_BYTES))
         return self._value(descriptor, cpu, place)
 
     def update(self, thread: Thread, cpu: int, handle: int, key: int, value: int, flags: int) -> Suspending:
         """bpf_map_update_elem: 0 or a negative error number. Raises Trap."""
         descriptor, entries, key_bytes = yield from self._arguments(thread, handle, key)
+        if descriptor.type in OF_MAPS:
+            raise Trap(Cause.MAP)
         if error := entries.refuses(key_bytes, flags):
             return -error
         if descriptor.cpu_stride:
@@ -94,7 +99,9 @@ class Maps:
 
     def delete(self, thread: Thread, handle: int, key: int) -> Suspending:
         """bpf_map_delete_elem: 0 or a negative error number. Raises Trap."""
-        _, entries, key_bytes = yield from self._arguments(thread, handle, key)
+        descriptor, entries, key_bytes = yield from self._arguments(thread, handle, key)
+        if descriptor.type in OF_MAPS:
+            raise Trap(Cause.MAP)
         return -entries.delete(key_bytes)
 
     def push(self, thread: Thread, handle: int, value: int, flags: int) -> Suspending:

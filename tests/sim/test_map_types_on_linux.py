@@ -7,7 +7,7 @@ from errno import EEXIST, EINVAL, ENOSPC
 import pytest
 
 from bpfnic.host.linux import bpf
-from bpfnic.spec.maps import FLAGS, MapFlag, MapType, flags_refused
+from bpfnic.spec.maps import FLAGS, OF_MAPS, MapFlag, MapType, flags_refused
 from tests.sim.mapcard import MapCard
 
 pytestmark = pytest.mark.linux
@@ -125,11 +125,14 @@ def test_flags_of_each_type(kind):
     """Each flag, and each pair of the access flags, is refused where the kernel refuses it."""
     access = [MapFlag.RDONLY, MapFlag.WRONLY, MapFlag.RDONLY_PROG, MapFlag.WRONLY_PROG]
     key, value, entries, needed = SIZES.get(kind, (4, 4, 8, 0))
+    inner = bpf.map_create(MapType.HASH, 4, 4, 1) if kind in OF_MAPS else 0
     for flags in [*MapFlag, *(one | other for one in access for other in access if one < other)]:
         flags |= needed
         try:
-            os.close(bpf.map_create(kind, key, value, entries, flags=flags))
+            os.close(bpf.map_create(kind, key, value, entries, flags=flags, inner_map_fd=inner))
             refused = False
         except OSError as error:
             refused = error.errno in (EINVAL, ENOTSUPP)
         assert refused is bool(flags_refused(kind, flags)), (kind, flags)
+    if inner:
+        os.close(inner)
