@@ -102,7 +102,7 @@ FLAGS = {
     MapType.LRU_PERCPU_HASH: _LRU & ~MapFlag.NUMA_NODE,
     MapType.LPM_TRIE: MapFlag.NO_PREALLOC | MapFlag.NUMA_NODE | _ACCESS,
     MapType.ARRAY_OF_MAPS: MapFlag.NUMA_NODE | MapFlag.RDONLY | MapFlag.WRONLY,
-    MapType.HASH_OF_MAPS: _HASH & ~_PROG_ACCESS,
+    MapType.HASH_OF_MAPS: _HASH,
     MapType.QUEUE: MapFlag.NUMA_NODE | _ACCESS,
     MapType.STACK: MapFlag.NUMA_NODE | _ACCESS,
     MapType.DEVMAP: _FILES,

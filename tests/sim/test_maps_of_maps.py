@@ -190,7 +190,7 @@ def test_a_replaced_map_waits_for_the_packets_that_may_use_it(build):
 
 
 def test_programs_only_look_up(build):
-    """An update or a deletion of an inner map's place is the host's: cause MAP (Linux's verifier refuses the program)."""
+    """Updates and deletions are the host's: cause MAP (Linux's verifier refuses such a program)."""
     text = PROGRAM.replace("void *inner = ", "bpf_map_delete_elem(&outer, &key); void *inner = ")
     with Card(lambda _, **options: build(text, **options), "golden", "HASH_OF_MAPS") as card:
         (packet,) = card.device.run([Arrival(0, bytes(64))]).packets
