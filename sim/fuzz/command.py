@@ -158,10 +158,13 @@ def _lines(report: dict[str, Any]) -> list[str]:
     lines = [
         f"{report['rounds']:,} rounds of seed {report['seed']}, from round {report['first_round']}, in "
         f"{report['seconds']:.1f} s by {report['jobs']} process{'es' * (report['jobs'] > 1)}",
-        f"golden and rtl: {report['programs']:,} programs, {report['packets']:,} packets, {report['instructions']:,} "
-        f"instructions compared, {report['instructions_a_second']:,} a second",
-        "packets' ends: " + ", ".join(f"{name} {count:,}" for name, count in report["causes"].items()),
     ]
+    if report["programs"]:
+        lines += [
+            f"golden and rtl: {report['programs']:,} programs, {report['packets']:,} packets, "
+            f"{report['instructions']:,} instructions compared, {report['instructions_a_second']:,} a second",
+            "packets' ends: " + ", ".join(f"{name} {count:,}" for name, count in report["causes"].items()),
+        ]
     if loader["loaded"] + loader["refused"]:
         lines.append(f"bytes to the loader: {loader['loaded']:,} programs taken, {loader['refused']:,} refused")
     if linux["why_not"]:
