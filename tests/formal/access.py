@@ -7,7 +7,7 @@ from bpfnic.hdl.core.steps import Step
 from bpfnic.hdl.interfaces import MapOperation, Region
 from bpfnic.spec import addresses, isa
 from bpfnic.spec.causes import Cause
-from bpfnic.spec.isa import Operation
+from bpfnic.spec.isa import Group, Operation
 from tests.formal import rfc9669
 from tests.formal.core import CONFIG, WRITE, Pass
 from tests.formal.proof import Mutation, Proof
@@ -77,12 +77,13 @@ class MemoryHarness(Elaboratable):
         accesses = _Accesses(m)
         this, local, shared, bounds = accesses.this, accesses.local, accesses.shared, accesses.bounds
         instruction = this.instruction
-        applies, loads, extends, log2 = Signal(), Signal(), Signal(), Signal(2)
+        applies, loads, extends, strict, log2 = Signal(), Signal(), Signal(), Signal(), Signal(2)
         for row in self.rows:
             with m.If(rfc9669.legal(row, instruction)):
                 m.d.comb += [
                     applies.eq(this.first),
-                    loads.eq(row.operation in (Operation.LDX, Operation.LDXS)),
+                    loads.eq(row.operation in (Operation.LDX, Operation.LDXS, Operation.LOAD_ACQUIRE)),
+                    strict.eq(row.group is Group.ACQUIRE_RELEASE),  # aligned in every window
                     extends.eq(row.operation is Operation.LDXS),
                     log2.eq({8: 0, 16: 1, 32: 2, 64: 3}[row.width]),
                 ]
@@ -102,17 +103,19 @@ class MemoryHarness(Elaboratable):
 
         stack = within(addresses.STACK, addresses.STACK + addresses.STACK_BYTES)
         context = within(addresses.CONTEXT, addresses.CONTEXT + addresses.CONTEXT_BYTES)
+        aligned = ~(address[:3] & (size - 1)[:3]).any()
         packet = within(addresses.PACKET + bounds.data_meta, addresses.PACKET + bounds.data_end)
         maps = within(addresses.MAP_VALUES, addresses.MAP_VALUES + CONFIG.map_bytes)
-        aligned = ~(address[:3] & (size - 1)[:3]).any()
         region, base = Signal(Region), Signal(64)
         m.d.comb += [region.eq(Region.PACKET), base.eq(addresses.PACKET)]
         with m.If(stack):
             m.d.comb += [region.eq(Region.STACK), base.eq(addresses.STACK)]
         with m.Elif(context):
             m.d.comb += [region.eq(Region.CONTEXT), base.eq(addresses.CONTEXT)]
-        may = (stack & aligned) | (context & aligned & loads) | packet
-        misaligned = (stack | (context & loads)) & ~aligned
+        readable = stack | (context & loads)
+        misaligned = (readable | (strict & (packet | maps))) & ~aligned
+        may = (readable | packet) & ~misaligned
+        maps = maps & ~misaligned
         cause = this.finished.entry.cause
         traps = this.finished.push & (cause == Mux(misaligned, Cause.MISALIGNED, Cause.MEMORY_ACCESS))
         crosses = address[:4] + size > addresses.ROW_BYTES
@@ -184,6 +187,14 @@ PROOFS = [
         says="ST and STX of each size: the same",
         harness=lambda: MemoryHarness(Operation.ST, Operation.STX),
         mutations=(Mutation(_ACCESS, "self.aligned & (stack | context)", "self.aligned & context"),),
+        clocks=WRITE + 1,
+    ),
+    Proof(
+        name="acquire-release",
+        of=("hdl/core/",),
+        says="load-acquire and store-release of each size: the same, aligned in every window",
+        harness=lambda: MemoryHarness(Operation.LOAD_ACQUIRE, Operation.STORE_RELEASE),
+        mutations=(Mutation(_ACCESS, "misaligned & (self.natural |", "misaligned & (~self.natural |"),),
         clocks=WRITE + 1,
     ),
 ]

@@ -181,6 +181,12 @@ def _multiplies(this: Pass, row: Row) -> Value:
     return (given[0] == factors[0]) & (given[1] == factors[1]) & this.writes(product) & this.goes_to(1)
 
 
+def _leaves_constant(this: Pass, row: Row) -> Value:
+    """Of both slots (RFC 9669 section 5.4), unless the second is none: it traps then, as `decoder` has it."""
+    whole = ~this.next_reserved & (this.pc.slot != CONFIG.program_slots - 1)
+    return ~whole | (this.writes(Cat(this.instruction.imm, this.next_imm)) & this.goes_to(2))
+
+
 def _divides(this: Pass, row: Row) -> Value:
     """The divider (another proof) is given what RFC 9669 divides, extended as it wants it, and the thread's answer goes
     to dst."""
@@ -296,6 +302,12 @@ PROOFS = [
         "MUL: the same, given a product",
         lambda: InstructionHarness({Operation.MUL}, _multiplies),
         Mutation(_DECODE, 'operands | result | {"multiply": 1}', 'operands | result | {"multiply": 1, "size": 3}'),
+    ),
+    _proof(
+        "constants",
+        "LDDW: the 64 bits of both slots in `dst`, then the slot behind them",
+        lambda: InstructionHarness({Operation.LDDW}, _leaves_constant),
+        Mutation("hdl/core/immediates.py", "Cat(imm, next_imm)", "Cat(next_imm, imm)"),
     ),
     _proof(
         "divisions",

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.formal.proof import REPOSITORY, missing, run
-from tests.formal.proofs import PROOFS, table
+from tests.formal.proofs import PROOFS, TESTED, table
 
 
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))
@@ -35,3 +35,9 @@ def test_names_are_unique():
 
 def test_the_table_in_the_documents_is_the_list():
     assert table() in (REPOSITORY / "docs" / "verification.md").read_text()
+
+
+def test_what_is_tested_only_is_there():
+    for of, _, tests in TESTED:
+        for path in (of, *tests):
+            assert (REPOSITORY / path).exists(), path
