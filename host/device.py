@@ -7,7 +7,8 @@ Interfaces are numbered as on the NIC: ports from 0, the host last (number `port
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -220,6 +221,24 @@ class DeviceMap(ABC):
         """Look up and delete in one step; of a QUEUE or STACK, whose key is b"", the next value. Raises OSError ENOENT,
         EOPNOTSUPP where the map's type has no such operation."""
 
+    @abstractmethod
+    def freeze(self) -> None:
+        """No more changes by the host: they are EPERM from here on (BPF_MAP_FREEZE). Programs go on. Raises OSError
+        EPERM where the host may not change it already."""
+
+    def update_batch(self, entries: Iterable[tuple[bytes, Sequence[bytes]]], flags: int = 0) -> None:
+        """Set the values of many keys, in their order. Raises OSError as `update`, naming the first entry that is
+        refused; those before it are set."""
+        for number, (key, values) in enumerate(entries):
+            with _named(f"entry {number}"):
+                self.update(key, values, flags)
+
+    def delete_batch(self, keys: Iterable[bytes]) -> None:
+        """Remove many keys, in the same way."""
+        for number, key in enumerate(keys):
+            with _named(f"entry {number}"):
+                self.delete(key)
+
     def keys(self) -> Iterator[bytes]:
         """Every key; of a QUEUE or STACK b"" where there is a value."""
         if self.definition.type in QUEUES:
@@ -243,8 +262,21 @@ class DeviceMap(ABC):
         return True
 
     def dump(self) -> dict[bytes, list[bytes]]:
-        """The whole map. Backends that can read in bulk do."""
-        return {key: self.lookup(key) for key in self.keys()}
+        """The whole map, but for what programs delete on the way. Backends that can read in bulk do."""
+        entries = {}
+        for key in self.keys():
+            with suppress(FileNotFoundError):
+                entries[key] = self.lookup(key)
+        return entries
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Says in an OSError what it is about."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, f"{what}: {error.strerror}") from None
 
 
 class LoadedProgram(ABC):

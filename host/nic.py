@@ -153,12 +153,15 @@ class NicMap(MutableMapping[Any, Any]):
             raise
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        self.device_map.update(self._definition.parse_key(key), self._values(value))
+
+    def _values(self, value: Any) -> list[bytes]:
+        """What the device gets for a value."""
         copies = self.device_map.copies
         values = [value] if copies == 1 else value
         if not isinstance(values, list | tuple) or len(values) != copies:
             raise BpfnicError(f"map {self._definition.name!r}: takes a list of {copies} values, one for each CPU")
-        data = [self._definition.parse_value(one) for one in values]
-        self.device_map.update(self._definition.parse_key(key), data)
+        return [self._definition.parse_value(one) for one in values]
 
     def __delitem__(self, key: Any) -> None:
         try:
@@ -167,6 +170,23 @@ class NicMap(MutableMapping[Any, Any]):
             if error.errno == ENOENT:
                 raise KeyError(key) from None
             raise
+
+    def freeze(self) -> None:
+        """No more changes by the host (PermissionError); programs go on."""
+        self.device_map.freeze()
+
+    def lookup_batch(self) -> list[tuple[Any, Any]]:
+        """All entries as keys and values (keys may be what no dictionary takes), read in bulk."""
+        found = self.device_map.dump().items()
+        return [(self._definition.format_key(key), self._to_user(values)) for key, values in found]
+
+    def update_batch(self, entries: Iterable[tuple[Any, Any]]) -> None:
+        """Set many entries, in their order. Raises OSError naming the first one that the device refuses."""
+        self.device_map.update_batch([(self._definition.parse_key(key), self._values(value)) for key, value in entries])
+
+    def delete_batch(self, keys: Iterable[Any]) -> None:
+        """Delete many entries, in the same way."""
+        self.device_map.delete_batch([self._definition.parse_key(key) for key in keys])
 
     def __iter__(self) -> Iterator[Any]:
         return map(self._definition.format_key, self.device_map.keys())

@@ -6,7 +6,7 @@ two CPUs. The host writes exactly the bytes of a value, so what programs store b
 """
 
 from collections.abc import Sequence
-from errno import E2BIG, EEXIST, EINVAL, ENOENT, EOPNOTSUPP
+from errno import E2BIG, EEXIST, EINVAL, ENOENT, EOPNOTSUPP, EPERM
 from os import strerror
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from bpfnic.host.maps import MapDefinition
 from bpfnic.host.mapsofmaps import MapOfMaps
 from bpfnic.host.programarray import ProgramArray
 from bpfnic.spec.addresses import map_handle
-from bpfnic.spec.maps import KEYED, MAP_BYTES, PER_CPU, PROGRAM_BYTES, QUEUES, MapType, UpdateFlag
+from bpfnic.spec.maps import KEYED, MAP_BYTES, PER_CPU, PROGRAM_BYTES, QUEUES, MapFlag, MapType, UpdateFlag
 from bpfnic.spec.registers import BY_NAME, ENTRY_VALID, MapCommand, command
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ class RegisterMap(DeviceMap):
         self._transport = transport
         self._stride = stride(definition.value_size)
         self._copy_bytes = copy_bytes(definition, cpus)
+        self._refused = definition.flags & (MapFlag.RDONLY | MapFlag.WRONLY)  # of the host
 
     @property
     def handle(self) -> int:
@@ -101,7 +102,17 @@ class RegisterMap(DeviceMap):
         assert self.index is not None
         return map_handle(self.index)
 
+    def freeze(self) -> None:
+        self._permit(writes=True)
+        self._refused |= MapFlag.RDONLY
+
+    def _permit(self, reads: bool = False, writes: bool = False) -> None:
+        """Raises OSError EPERM for what the map's flags don't let the host do, before anything else is said."""
+        if reads and self._refused & MapFlag.WRONLY or writes and self._refused & MapFlag.RDONLY:
+            raise _error(EPERM)
+
     def pop(self, key: bytes) -> list[bytes]:
+        self._permit(reads=True, writes=True)
         raise _error(EOPNOTSUPP)
 
     def clear(self) -> None:
@@ -131,12 +142,14 @@ class RegisterArray(RegisterMap):
         return self._copy(self.base + index * self._stride, copy)
 
     def lookup(self, key: bytes) -> list[bytes]:
+        self._permit(reads=True)
         index, size = self._index(key), self.definition.value_size
         if index >= self.definition.max_entries:
             raise _error(ENOENT)
         return [self._memory.read(self._address(index, copy), size) for copy in range(self.copies)]
 
     def update(self, key: bytes, values: Sequence[bytes], flags: int = UpdateFlag.ANY) -> None:
+        self._permit(writes=True)
         self._check(key, values)
         index = self._index(key)
         if flags > UpdateFlag.EXIST:
@@ -149,9 +162,11 @@ class RegisterArray(RegisterMap):
             self._memory.write(self._address(index, copy), value)
 
     def delete(self, key: bytes) -> None:
+        self._permit(writes=True)
         raise _error(EINVAL)
 
     def next_key(self, key: bytes | None) -> bytes:
+        self._permit(reads=True)
         index = -1 if key is None else self._index(key)
         following = 0 if index >= self.definition.max_entries else index + 1
         if following == self.definition.max_entries:
@@ -159,6 +174,7 @@ class RegisterArray(RegisterMap):
         return following.to_bytes(INDEX_BYTES, "little")
 
     def dump(self) -> dict[bytes, list[bytes]]:
+        self._permit(reads=True)
         size, entries = self.definition.value_size, range(self.definition.max_entries)
         copies = [self._memory.read(self._address(0, copy), self._copy_bytes) for copy in range(self.copies)]
         return {
@@ -171,6 +187,7 @@ class RegisterProgramArray(ProgramArray, RegisterMap):
     """A PROG_ARRAY: at each index a word as in the register ENTRY, which the host writes in one access."""
 
     def _write(self, index: int, loaded: LoadedProgram | None) -> None:
+        self._permit(writes=True)
         assert loaded is None or isinstance(loaded, RegisterProgram)
         entry = 0 if loaded is None else ENTRY_VALID | loaded.entry
         self._memory.write(self.base + index * self._stride, entry.to_bytes(PROGRAM_BYTES, "little"))
@@ -193,6 +210,7 @@ class RegisterHash(RegisterMap):
         return self._transport.read(BY_NAME["MAP_VALUE"].offset)
 
     def lookup(self, key: bytes) -> list[bytes]:
+        self._permit(reads=True)
         self._check(key)
         self._write_key(key)
         return self._read(self._command(MapCommand.LOOKUP))
@@ -201,6 +219,7 @@ class RegisterHash(RegisterMap):
         return [self._memory.read(self._copy(offset, copy), self.definition.value_size) for copy in range(self.copies)]
 
     def pop(self, key: bytes) -> list[bytes]:
+        self._permit(reads=True, writes=True)
         if self.definition.type is MapType.LPM_TRIE:
             raise _error(EOPNOTSUPP)
         self._check(key)
@@ -208,6 +227,7 @@ class RegisterHash(RegisterMap):
         return self._read(self._command(MapCommand.POP))
 
     def update(self, key: bytes, values: Sequence[bytes], flags: int = UpdateFlag.ANY) -> None:
+        self._permit(writes=True)
         self._check(key, values)
         if flags > UpdateFlag.EXIST:
             raise _error(EINVAL)
@@ -218,11 +238,13 @@ class RegisterHash(RegisterMap):
         self._command(MapCommand.INSERT, flags)
 
     def delete(self, key: bytes) -> None:
+        self._permit(writes=True)
         self._check(key)
         self._write_key(key)
         self._command(MapCommand.DELETE)
 
     def next_key(self, key: bytes | None) -> bytes:
+        self._permit(reads=True)
         if key is not None:
             self._check(key)
             self._write_key(key)
@@ -238,9 +260,11 @@ class RegisterQueue(RegisterHash):
         """It has none."""
 
     def delete(self, key: bytes) -> None:
+        self._permit(writes=True)
         raise _error(EINVAL)
 
     def next_key(self, key: bytes | None) -> bytes:
+        self._permit(reads=True)
         raise _error(EINVAL)
 
 
@@ -249,12 +273,14 @@ class RegisterArrayOfMaps(MapOfMaps, RegisterArray):
     bpf_fd_array_map_* functions."""
 
     def _put(self, key: bytes, inner: DeviceMap, flags: int) -> None:
+        self._permit(writes=True)
         assert isinstance(inner, RegisterMap)
         if flags != UpdateFlag.ANY:
             raise _error(EINVAL)
         self._write_handle(key, inner.handle)
 
     def _remove(self, key: bytes) -> None:
+        self._permit(writes=True)
         self._write_handle(key, 0)
 
     def _write_handle(self, key: bytes, handle: int) -> None:

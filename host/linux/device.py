@@ -107,6 +107,9 @@ class LinuxMap(DeviceMap):
         value = bpf.map_lookup(self.fd, key, self._value_bytes)
         return [value[len(self._before) :][: self.definition.value_size]]
 
+    def freeze(self) -> None:
+        bpf.map_freeze(self.fd)
+
     def pop(self, key: bytes) -> list[bytes]:
         try:
             value = bpf.map_pop(self.fd, key, self._value_bytes)

@@ -89,3 +89,22 @@ def test_maps_are_put_into_a_map(build, backend):
         tenants[7] = second
         program.unload()
         assert nic.maps == {} and nic.device._maps == []
+
+
+@backends
+def test_entries_in_batches_and_frozen(build, backend):
+    text = OUTER.replace("} tenants", "} unused").replace("&tenants, &tenant", "&unused, &tenant") + \
+        """struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4); __type(key, __u16); __type(value, __u32); }
+        limits SEC(".maps");
+        SEC("xdp") int reads(struct xdp_md *ctx) { __u16 key = 3; __u32 *found = bpf_map_lookup_elem(&limits, &key);
+        return found ? *found : 0; }"""
+    with Nic(backend) as nic:
+        reads = nic.load(build(text), "reads")
+        limits = nic.maps["limits"]
+        limits.update_batch([(1, 10), (3, 1), (5, 50)])
+        limits.delete_batch([5])
+        assert sorted(limits.lookup_batch()) == [(1, 10), (3, 1)]
+        limits.freeze()
+        with pytest.raises(PermissionError):
+            limits[3] = 2
+        assert limits[3] == 1 and reads.test_run(bytes(64)).retval == 1

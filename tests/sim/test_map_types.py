@@ -1,7 +1,7 @@
 """The rules of each map type, one at a time. Those that Linux makes are asked of the running kernel too."""
 
 import random
-from errno import E2BIG, EEXIST, EINVAL, ENOENT, ENOSPC, EOPNOTSUPP
+from errno import E2BIG, EEXIST, EINVAL, ENOENT, ENOSPC, EOPNOTSUPP, EPERM
 
 import pytest
 
@@ -171,6 +171,58 @@ def test_not_every_type_can_look_up_and_delete(build, backend):
     with MapCard(build, backend, "LPM_TRIE", key=8, entries=4, flags="BPF_F_NO_PREALLOC") as card:
         assert outcome(lambda: card.table.pop(bytes(8))) == EOPNOTSUPP
         assert outcome(lambda: card.maps["answers"].pop(bytes(4))) == EOPNOTSUPP
+
+
+# -- what the host may do
+
+def _host_results(card: MapCard, key: bytes) -> dict[str, int]:
+    """The error numbers of every operation of the host."""
+    value = [bytes(8)]
+    return {
+        "update": outcome(lambda: card.table.update(key, value)),
+        "lookup": outcome(lambda: card.table.lookup(key)),
+        "getnext": outcome(lambda: card.table.next_key(None)),
+        "pop": outcome(lambda: card.table.pop(key)),
+        "delete": outcome(lambda: card.table.delete(key)),
+        "freeze": outcome(card.table.freeze),
+    }
+
+
+@pytest.mark.linux
+@pytest.mark.parametrize("flags", ["0", "BPF_F_RDONLY", "BPF_F_WRONLY"])
+@pytest.mark.parametrize("kind", ["ARRAY", "HASH", "LRU_HASH", "LPM_TRIE", "QUEUE", "STACK"])
+def test_access_of_the_host(build, kind, flags):
+    """RDONLY, WRONLY and frozen maps: EPERM for what the host may not do, on golden as in Linux; programs go on."""
+    size = {"QUEUE": 0, "STACK": 0, "LPM_TRIE": 8}.get(kind, 4)
+    if kind == "LPM_TRIE":
+        flags += " | BPF_F_NO_PREALLOC"
+    results = {}
+    for backend in ("golden", "linux"):
+        with MapCard(build, backend, kind, key=size, entries=4, flags=flags) as card:
+            results[backend] = [_host_results(card, bytes(size)), _host_results(card, bytes(size))]
+            if not size:
+                results[backend] += [card.push(number(7, 8)), card.pop()]
+            else:
+                results[backend] += [card.update(bytes(size), number(7, 8)), card.lookup(bytes(size))]
+    assert results["golden"] == results["linux"]
+    assert results["golden"][1]["update"] == EPERM  # whatever the flags, it is frozen by then
+    assert results["golden"][2] == 0
+
+
+@everywhere
+def test_batches(build, backend):
+    """In the order given, up to the first that is refused."""
+    with MapCard(build, backend, "HASH", entries=4) as card:
+        entries = [(number(key), [number(key, 8)]) for key in range(6)]
+        with pytest.raises(OSError, match="entry 4: Argument list too long") as error:
+            card.table.update_batch(entries)
+        assert error.value.errno == E2BIG
+        assert card.table.dump() == dict(entries[:4])
+        with pytest.raises(OSError, match="entry 0: File exists"):
+            card.table.update_batch(entries[1:3], UpdateFlag.NOEXIST)
+        with pytest.raises(FileNotFoundError, match="entry 2: No such file"):
+            card.table.delete_batch([number(0), number(3), number(5), number(1)])
+        assert card.table.dump() == dict(entries[1:3])
 
 
 # -- values without keys
