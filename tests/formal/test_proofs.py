@@ -5,8 +5,10 @@ import pytest
 from tests.formal.proof import REPOSITORY, missing, run
 from tests.formal.proofs import PROOFS, TESTED, table
 
+solvers = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
-@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+
+@solvers
 @pytest.mark.timeout(900)  # the first ones may have to wait for tools that compile themselves
 @pytest.mark.parametrize("proof", [proof for proof in PROOFS if proof.quick], ids=lambda proof: proof.name)
 def test_proof(proof, tmp_path):
@@ -14,6 +16,8 @@ def test_proof(proof, tmp_path):
     assert outcome.status == "PASS", outcome.log
 
 
+@solvers
+@pytest.mark.timeout(900)
 def test_a_proof_can_fail(tmp_path):
     """One mutation here; the others are `make formal`'s."""
     proof = PROOFS[0]
