@@ -22,6 +22,7 @@ from bpfnic.host.device import (
 )
 from bpfnic.host.image import at_slot, device_image
 from bpfnic.host.lockstep import Follower, Observe
+from bpfnic.host.mapaccess import check_access
 from bpfnic.host.mapsofmaps import check_inner, refuse_if_inner
 from bpfnic.host.object import DeviceAddresses
 from bpfnic.host.programarray import admit, admitted, refuse_if_held
@@ -257,6 +258,7 @@ class RegisterDevice(Device):
             kind = program.type.name if program.type else f"of no known type (section {program.section!r})"
             raise BpfnicError(f"program {program.name} is {kind}; {self.name} runs XDP")
         handles = {name: used.handle for name, used in maps.items() if used.index is not None}
+        check_access(program, {name: used.definition for name, used in maps.items()})
         values = {name: MAP_VALUES + used.base for name, used in maps.items()}
         has = self.capabilities
         limits = Limits(has.program_slots, lambda row: row.group in has.groups, has.helpers)
