@@ -58,6 +58,22 @@ def HostRequest(config: NicConfig) -> data.StructLayout:
 HostAnswer = data.StructLayout({"host": 1, "answer": MapAnswer})
 
 
+def Flight(config: NicConfig) -> data.StructLayout:
+    """An access, and what its answer needs besides. tag: with the host's bit. offset: in the row. rotate: bytes by
+    which the answer in place goes down. answered: bytes of the answer that come from memory. compare: in place."""
+    return data.StructLayout(
+        {
+            "tag": 9,
+            "operation": MapOperation,
+            "access": Access(config),
+            "offset": 4,
+            "rotate": 3,
+            "answered": LANES,
+            "compare": 64,
+        }
+    )
+
+
 def _turn_up(value: Value, amount: Value) -> Value:
     """Rotates 8 bytes by `amount` (0 to 7) toward the higher ones."""
     for i in range(3):
@@ -88,21 +104,11 @@ class Requester(Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         config = self.config
-        # What the answer needs goes along with the access.
-        flight = data.StructLayout(
-            {
-                "tag": 9,  # with the host's bit
-                "operation": MapOperation,
-                "access": Access(config),
-                "offset": 4,  # in the row
-                "rotate": 3,  # bytes by which the answer in place goes down
-                "answered": LANES,  # bytes of the answer that come from memory
-                "compare": 64,  # in place
-            }
-        )
+        flight = Flight(config)
 
         # R: the request in place.
-        r, r_valid = Signal(flight, reset_less=True), Signal()
+        r = Signal(flight, reset_less=True)
+        r_valid = Signal()
         request = self.request.payload.request
         operation, offset = request.operation, request.address[:4]
         load, store = operation == MapOperation.LOAD, operation == MapOperation.STORE

@@ -1,11 +1,14 @@
 """Byte lanes: of a core's local memories, and of map memory."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.hdl import Assert, Assume, Elaboratable
+from amaranth.lib.data import View
 
-from bpfnic.hdl.interfaces import Region
+from bpfnic.hdl.interfaces import MapOperation, Region
+from bpfnic.hdl.maps.requester import Flight, Requester
 from bpfnic.hdl.packets.windows import Windows
 from bpfnic.spec import addresses
+from bpfnic.spec.addresses import ROW_BYTES
 from tests.formal.core import CONFIG
 from tests.formal.opened import Opened, constant, free, later
 from tests.formal.proof import Mutation, Proof
@@ -105,6 +108,89 @@ class StackHarness(Elaboratable):
         return m
 
 
+class MapLanesHarness(Elaboratable):
+    """A request to map memory, byte by byte: interfaces.MapRequest says what it may be. The crossbar grants when the
+    solver says, and rows hold what it says."""
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        requester = Requester(CONFIG)
+        m.submodules.requester = opened = Opened(requester, inputs=True)
+        access, request = requester.access, requester.request.payload.request
+        m.d.comb += [Assume(self._legal(request)), Assume(~access.grant | access.request)]
+        taken = Signal(request.shape().size)  # what waits for its grant
+        with m.If(requester.request.valid & requester.request.ready):
+            m.d.sync += taken.eq(request)
+        granted = View(request.shape(), taken)
+        waits, held = opened.signal("r_valid"), View(Flight(CONFIG), opened.signal("r"))
+        bank_bits = len(access.access.bank)
+        right_place = Cat(access.access.bank, access.access.row) == granted.address[4:]
+        m.d.comb += Assert(~access.grant | right_place)
+        stores = access.grant & (granted.operation == MapOperation.STORE)
+        for lane in range(ROW_BYTES):
+            covered, byte = Signal(name=f"covered_{lane}"), Signal(3, name=f"byte_{lane}")
+            m.d.comb += [
+                covered.eq((lane >= granted.address[:4]) & (lane < granted.address[:4] + granted.bytes)),
+                byte.eq(lane - granted.address[:4]),
+                Assert(~access.grant | (access.access.write[lane] == (stores & covered))),
+            ]
+            found = access.access.data.word_select(lane % 8, 8)
+            m.d.comb += Assert(~(stores & covered) | (found == granted.data.word_select(byte, 8)))
+
+        # What makes it inductive: what waits is what was taken, in place.
+        ones = Signal(8)
+        m.d.comb += ones.eq((1 << granted.bytes) - 1)
+        loads, of_store = granted.operation == MapOperation.LOAD, granted.operation == MapOperation.STORE
+        in_place = Signal(64)
+        for lane in range(8):
+            source = Signal(3, name=f"source_{lane}")
+            m.d.comb += [
+                source.eq(Mux(loads, lane, lane - granted.address[:3])),
+                in_place.word_select(lane, 8).eq(granted.data.word_select(source, 8)),
+            ]
+        m.d.comb += [
+            Assert(~access.request | waits),
+            Assert(~waits | self._legal(granted)),
+            Assert(~waits | (Value.cast(held.operation) == Value.cast(granted.operation))),
+            Assert(~waits | (held.offset == granted.address[:4])),
+            Assert(~waits | (held.rotate == (granted.address[:3] - granted.shift)[:3])),
+            Assert(~waits | (held.answered == Mux(of_store, 0, (ones << granted.shift)[:8]))),
+            Assert(~waits | (Cat(held.access.bank, held.access.row) == granted.address[4:])),
+            Assert(~waits | (held.access.write == Mux(loads, 0, (ones << granted.address[:4])[:16]))),
+            Assert(~waits | (held.access.data == in_place)),
+        ]
+
+        # Three clocks after its grant, one after its row was there, it is answered.
+        answers, queue = later(m, access.grant, 3), opened.part("queue")
+        done = View(request.shape(), later(m, taken, 3))
+        row = later(m, Value.cast(access.rows)).word_select(done.address[4:][:bank_bits], 8 * ROW_BYTES)
+        m.d.comb += Assert(queue.w_en == answers)
+        stored = done.operation == MapOperation.STORE
+        for byte in range(8):
+            inside, position = Signal(name=f"inside_{byte}"), Signal(4, name=f"position_{byte}")
+            m.d.comb += [
+                inside.eq((byte >= done.shift) & (byte < done.shift + done.bytes) & ~stored),
+                position.eq(done.address[:4] + byte - done.shift),
+            ]
+            own = Mux(done.operation == MapOperation.LOAD, done.data.word_select(byte, 8), 0)
+            wanted = Mux(inside, row.word_select(position, 8), 0) | own
+            m.d.comb += Assert(~answers | (queue.w_data[9 + 8 * byte :][:8] == wanted))
+        return m
+
+    def _legal(self, request) -> Value:
+        operation = Value.cast(request.operation)
+        load, store = (operation == each.value for each in (MapOperation.LOAD, MapOperation.STORE))
+        aligned4, aligned8 = ~request.address[:2].any(), ~request.address[:3].any()
+        return (
+            (request.bytes > 0)
+            & (request.bytes <= 8)
+            & (request.address[:4] + request.bytes <= ROW_BYTES)
+            & Mux(load, request.shift + request.bytes <= 8, ~request.shift.any())
+            & (load | store | ((request.bytes == 4) & aligned4) | ((request.bytes == 8) & aligned8))
+            & (operation <= MapOperation.CMPXCHG.value)
+        )
+
+
 _WINDOWS = "hdl/packets/windows.py"
 PROOFS = [
     Proof(
@@ -129,6 +215,15 @@ PROOFS = [
             Mutation(_WINDOWS, "Mux(known, lanes, 0xFF)", "Mux(known, lanes, lanes)"),
             Mutation(_WINDOWS, "Mux(stale, 0, look.data)", "Mux(stale, look.data, look.data)"),
         ),
+        clocks=6,
+    ),
+    Proof(
+        name="map-lanes",
+        of=("hdl/maps/requester.py",),
+        says="a load or store in a row of map memory takes or leaves each byte where it belongs; each grant is "
+        "answered once, atomics with the old value",
+        harness=MapLanesHarness,
+        mutations=(Mutation("hdl/maps/requester.py", "offset[:3] - request.shift", "offset[:3] + request.shift"),),
         clocks=6,
     ),
 ]

@@ -11,7 +11,7 @@ TESTED = (
     ("hdl/packets/", "no beat is lost, doubled or reordered, whatever waits: receive, order, transmit",
      ("tests/hdl/packets/",)),
     ("hdl/packets/windows.py", "the context's fields", ("tests/hdl/packets/", "tests/data/")),
-    ("hdl/maps/", "byte lanes and atomics of map memory, banks, engine", ("tests/hdl/test_maps.py",)),
+    ("hdl/maps/", "what atomics compute, banks, crossbar, engine", ("tests/hdl/test_maps.py",)),
     ("hdl/memory.py", "DP16KD and its twin agree", ("tests/hdl/test_memory.py",)),
     ("hdl/control.py", "registers, counters that balance", ("tests/hdl/test_control.py", "tests/hdl/test_nic.py")),
 )  # fmt: skip
