@@ -8,10 +8,11 @@ from amaranth import unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.enum import Enum, IntEnum
 from amaranth.lib.wiring import In, Out, Signature
-from amaranth.utils import bits_for
+from amaranth.utils import bits_for, exact_log2
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.spec import addresses
+from bpfnic.spec.maps import HOST_QUEUES, QUEUE_USER_BIT
 
 # ---------------------------------------------------------------- core <-> packet path
 
@@ -77,6 +78,7 @@ class Service(Enum, shape=2):
     REDIRECT = 0  # a: r1 ifindex, b: r2 flags
     ADJUST_HEAD = 1  # a: unused, b: r2 delta
     ADJUST_TAIL = 2  # a: unused, b: r2 delta
+    REDIRECT_MAP = 3  # a: the entry (spec.maps.redirect_word), b: r3 flags
 
 
 def ServiceRequest(config: NicConfig) -> data.StructLayout:
@@ -143,13 +145,14 @@ def MapPort(config: NicConfig) -> Signature:
 # ---------------------------------------------------------------- core <-> map engine
 
 
-class MapCall(Enum, shape=2):
+class MapCall(Enum, shape=3):
     """The helper that a word belongs to."""
 
     LOOKUP = 0
     UPDATE = 1
     DELETE = 2
     TAIL = 3  # tail call: a look-up in a PROG_ARRAY, which the others take for no map
+    REDIRECT = 4  # a look-up in a redirect map, likewise
 
 
 def EngineWord(config: NicConfig) -> data.StructLayout:
@@ -168,8 +171,9 @@ def EngineAnswer(config: NicConfig) -> data.StructLayout:
 
     trap: `handle` is no map of this device: the thread ends with Cause.MAP. Otherwise `value` is what the helper
     returns (for LOOKUP the value's address or 0; an error number, sign-extended). When `copy` is high, an UPDATE goes
-    on: the thread copies `size` bytes from r3 to address `value`, in 8-byte steps, then returns 0; and so does a TAIL:
-    the entry that it goes to is at address `value` (otherwise there is none).
+    on: the thread copies `size` bytes from r3 to address `value`, in 8-byte steps, then returns 0; and so does a TAIL
+    or REDIRECT: the entry that it goes by is at address `value` (otherwise there is none, and `value` is what a
+    REDIRECT takes for an empty one).
     """
     return data.StructLayout(
         {"thread": range(config.threads), "trap": 1, "copy": 1, "size": range(4097), "value": 64}
@@ -234,12 +238,14 @@ def ProgramWrite(config: NicConfig) -> Signature:
 def Beat(user: int) -> data.StructLayout:
     """One AXI4-Stream transfer of 8 bytes, the first byte lowest. keep: a run of ones from bit 0, all ones but in the
     last beat. Ingress user bit 0: the frame is bad (with `last`). Host ingress: user bits 3..1 are the egress port.
-    Egress user: bits 2..0 the ingress interface, bits 6..3 the XDP action (15: none ran)."""
+    Egress user: bits 2..0 the ingress interface, bits 6..3 the XDP action (15: none ran), bits 12..7 the queue of a
+    frame that a program redirected to the host, otherwise 0."""
     return data.StructLayout({"data": 64, "keep": 8, "last": 1, "user": user})
 
 
 INGRESS_USER = 4
-EGRESS_USER = 7
+QUEUE_BITS = exact_log2(HOST_QUEUES)
+EGRESS_USER = QUEUE_USER_BIT + QUEUE_BITS
 
 
 # ---------------------------------------------------------------- control <-> packet path

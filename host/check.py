@@ -69,9 +69,9 @@ def compare(
         packet = actual.traffic.packets[number]
         if not pacing.lossless and wanted.data is not None and wanted.egress is not None and packet.data is None:
             _count(counters, wanted.egress, {"SENT": -1, "SENT_BYTES": -len(wanted.data), "EGRESS_DROPPED": 1})
-            packet = replace(packet, egress=wanted.egress, data=wanted.data)
+            packet = replace(packet, egress=wanted.egress, queue=wanted.queue, data=wanted.data)
         if difference := _packet_difference(
-            number, packet, wanted, ("accepted", "verdict", "action", "cause", "egress")
+            number, packet, wanted, ("accepted", "verdict", "action", "cause", "egress", "queue")
         ):
             return difference
     return (
@@ -84,7 +84,8 @@ def compare(
 def compare_with_kernel(actual: Evidence, expected: Evidence) -> Difference | None:
     """The first difference between the kernel and the reference, each having run the packets one by one."""
     for number, (packet, wanted) in enumerate(zip(actual.traffic.packets, expected.traffic.packets, strict=True)):
-        if difference := _packet_difference(number, packet, wanted, ("accepted", "verdict", "action", "egress")):
+        fields = ("accepted", "verdict", "action", "egress", "queue")
+        if difference := _packet_difference(number, packet, wanted, fields):
             return difference
     return _map_difference(actual.maps, expected.maps)
 

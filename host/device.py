@@ -100,7 +100,8 @@ class PacketResult:
     """What became of one arrival. Clocks count from reset; None where the device can't tell.
 
     accepted: false for a frame that was refused at the ingress. verdict: r0, 32 bits; None where no program ran.
-    egress: where it went, None for nowhere. data: the frame as it left. cause: why it was aborted.
+    egress: where it went, None for nowhere; queue: of the host, where a CPUMAP or XSKMAP chose one. data: the frame as
+    it left. cause: why it was aborted.
     started, finished: the clocks in which its program began and ended. note: what of a recording the program could not
     do (golden only), empty if it could.
     """
@@ -116,17 +117,20 @@ class PacketResult:
     finished: int | None = None
     instructions: int | None = None
     note: str = ""
+    queue: int | None = None
 
 
 @dataclass(frozen=True)
 class Departure:
-    """A frame that left. `arrival` indexes the arrivals; clock: of its last beat; time_ns: since the run began."""
+    """A frame that left. `arrival` indexes the arrivals; clock: of its last beat; time_ns: since the run began; queue:
+    as of PacketResult."""
 
     egress: int
     data: bytes
     arrival: int
     clock: int = 0
     time_ns: int = 0
+    queue: int | None = None
 
 
 @dataclass(frozen=True)

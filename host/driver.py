@@ -26,6 +26,8 @@ from bpfnic.host.mapaccess import check_access
 from bpfnic.host.mapsofmaps import check_inner, refuse_if_inner
 from bpfnic.host.object import DeviceAddresses
 from bpfnic.host.programarray import admit, admitted, refuse_if_held
+from bpfnic.host.redirectmap import RedirectMap, refuse_broadcast
+from bpfnic.host.redirectmap import check as check_redirect_map
 from bpfnic.host.regions import Grace, Regions
 from bpfnic.host.registermaps import (
     ALIGN,
@@ -40,6 +42,7 @@ from bpfnic.host.registermaps import (
     RegisterProgram,
     RegisterProgramArray,
     RegisterQueue,
+    RegisterRedirectMap,
     copy_bytes,
     stride,
 )
@@ -56,6 +59,7 @@ from bpfnic.spec.maps import (
     PER_CPU,
     PROGRAM_BYTES,
     QUEUES,
+    REDIRECT_MAPS,
     MapType,
     flags_refused,
 )
@@ -73,6 +77,7 @@ _KINDS: dict[MapType, type[RegisterMap]] = {
     **dict.fromkeys(QUEUES, RegisterQueue),
     MapType.ARRAY_OF_MAPS: RegisterArrayOfMaps,
     MapType.HASH_OF_MAPS: RegisterHashOfMaps,
+    **dict.fromkeys(REDIRECT_MAPS, RegisterRedirectMap),
 }  # others: RegisterArray
 
 
@@ -91,6 +96,7 @@ class RegisterDevice(Device):
         self._programs: list[RegisterProgram] = []
         self._attached: list[RegisterProgram | None] = [None] * self.interfaces
         self._maps: list[RegisterMap] = []
+        self._ifindexes = [0] * self.capabilities.ports
         for port in range(self.capabilities.ports):
             self.set_ifindex(port, port + 1)
         if budget is not None:
@@ -170,6 +176,8 @@ class RegisterDevice(Device):
                 raise
         kind = _KINDS.get(definition.type, RegisterArray)
         device_map = kind(definition, self._transport, index, base, self.capabilities.cpus)
+        if isinstance(device_map, RedirectMap):
+            device_map.ifindexes = self._ifindexes
         device_map.clear()
         if index is not None:
             self._describe(index, definition, base, each)
@@ -190,6 +198,8 @@ class RegisterDevice(Device):
         check_inner(definition)
         if definition.type is MapType.PROG_ARRAY and definition.value_size != PROGRAM_BYTES:
             raise BpfnicError(f"{name}: a program takes {PROGRAM_BYTES} bytes, not {definition.value_size}")
+        if definition.type in REDIRECT_MAPS:
+            check_redirect_map(definition)
         shortest = LPM_LENGTH_BYTES + 1 if definition.type is MapType.LPM_TRIE else 1
         if definition.type in QUEUES and definition.key_size:
             raise BpfnicError(f"{name}: such a map has no keys, not one of {definition.key_size} bytes")
@@ -205,7 +215,7 @@ class RegisterDevice(Device):
         self._write("MAP_TYPE", definition.type)
         self._write("MAP_BASE", base)
         self._write("MAP_ENTRIES", definition.max_entries)
-        self._write("MAP_STRIDE", stride(definition.value_size))
+        self._write("MAP_STRIDE", stride(definition))
         self._write("MAP_VALUE_SIZE", definition.value_size)
         self._write("MAP_CPU_STRIDE", each if definition.type in PER_CPU else 0)
         if definition.type in KEYED:
@@ -240,6 +250,7 @@ class RegisterDevice(Device):
             assert isinstance(device_map, RegisterMap) and device_map in self._maps
             used[name] = device_map
         admit(program, used.values())
+        refuse_broadcast(program)
         linked = self._link(program, used)
         slots = len(linked)
         entry = self._allocate(self._slots, slots, 1, f"program {program.name} takes {slots} slots of {self.name}")
@@ -279,6 +290,8 @@ class RegisterDevice(Device):
 
     def set_ifindex(self, interface: int, ifindex: int) -> None:
         self._write("IFINDEX", ifindex, interface)
+        if interface < self.capabilities.ports:
+            self._ifindexes[interface] = ifindex
 
     def _interface_name(self, loaded: RegisterProgram) -> str:
         interface = self._attached.index(loaded)

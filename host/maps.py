@@ -11,9 +11,10 @@ from typing import Any
 from bpfnic.host.btf import VOID, Btf, Kind
 from bpfnic.host.elf import Elf, Section
 from bpfnic.spec.errors import BpfnicError
-from bpfnic.spec.maps import OF_MAPS, MapFlag, MapType
+from bpfnic.spec.maps import OF_MAPS, REDIRECT_MAPS, MapFlag, MapType
 
-PROG_ARRAY = MapType.PROG_ARRAY
+PROG_ARRAY, DEVMAP = MapType.PROG_ARRAY, MapType.DEVMAP
+INDEXED = REDIRECT_MAPS | {PROG_ARRAY}
 MAPS_SECTION = ".maps"
 LEGACY_SECTION = "maps"
 _MAP_MEMBERS = {"type", "max_entries", "map_flags", "key_size", "value_size", "pinning", "numa_node", "map_extra"}
@@ -46,12 +47,12 @@ class MapDefinition:
 
     def format_key(self, data: bytes) -> Any:
         """A key as a Python value, by its BTF type; as hex bytes ("0a 00 00 00") where the object has none."""
-        return int.from_bytes(data, "little") if self.type is PROG_ARRAY else self._format(self.key_type, data)
+        return int.from_bytes(data, "little") if self.type in INDEXED else self._format(self.key_type, data)
 
     def format_value(self, data: bytes) -> Any:
         """A value (of one CPU) as a Python value, in the same way; of a section of variables a dict by their names, of
-        a PROG_ARRAY a program's name."""
-        if self.type is PROG_ARRAY:
+        a PROG_ARRAY a program's name, and of a DEVMAP a port's where `data` is one."""
+        if self.type is PROG_ARRAY or (self.type is DEVMAP and len(data) != self.value_size):
             return data.decode()
         if self.variables is not None:
             return self.variables.read(data)
@@ -59,14 +60,17 @@ class MapDefinition:
 
     def parse_key(self, value: Any) -> bytes:
         """`key_size` bytes from what Btf.parse takes; without BTF from a number or hex bytes. Raises BpfnicError."""
-        if self.type is PROG_ARRAY and isinstance(value, str) and value.isdecimal():
+        if self.type in INDEXED and isinstance(value, str) and value.isdecimal():
             value = int(value)  # whether its type is known or not
         return self._parse(self.key_type, value, self.key_size, f"map {self.name!r}: key")
 
     def parse_value(self, value: Any) -> bytes:
-        """`value_size` bytes, in the same way; what a dict of variables doesn't name is as in the object."""
+        """`value_size` bytes, in the same way, or for a DEVMAP a port's name; what a dict of variables doesn't name is
+        as in the object."""
         if self.variables is not None and isinstance(value, Mapping):
             return self.variables.written(value)
+        if self.type is DEVMAP and isinstance(value, str) and value.startswith("port"):
+            return value.encode()
         if self.type is PROG_ARRAY:
             if not isinstance(value, str):
                 raise BpfnicError(f"map {self.name!r}: value: {value!r} is no program's name")

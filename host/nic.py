@@ -74,7 +74,8 @@ class TestRun:
     """What a program did with one packet.
 
     retval: r0, 32 bits (None where the device ended the program). action: what became of the packet. data: the frame
-    that left, None where none did. egress: the interface it left by ("port0", "host"). cause: why it was aborted.
+    that left, None where none did. egress: the interface it left by ("port0", "host"). queue: the host's, where a
+    CPUMAP or XSKMAP chose one. cause: why it was aborted.
     clocks: from the program's start to its end, None on backends without clocks (a barrel takes 10 or more for each
     instruction of one packet alone: it is built for throughput)."""
 
@@ -85,6 +86,7 @@ class TestRun:
     cause: str
     instructions: int | None
     clocks: int | None
+    queue: int | None = None
 
     @classmethod
     def of(cls, packet: PacketResult, ports: int) -> "TestRun":
@@ -93,7 +95,16 @@ class TestRun:
         if packet.started is not None and packet.finished is not None:
             clocks = packet.finished - packet.started
         egress = None if packet.egress is None else interface_name(packet.egress, ports)
-        return cls(packet.verdict, packet.action, packet.data, egress, packet.cause.name, packet.instructions, clocks)
+        return cls(
+            packet.verdict,
+            packet.action,
+            packet.data,
+            egress,
+            packet.cause.name,
+            packet.instructions,
+            clocks,
+            packet.queue,
+        )
 
 
 class NicProgram:

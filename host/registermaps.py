@@ -8,14 +8,27 @@ two CPUs. The host writes exactly the bytes of a value, so what programs store b
 from collections.abc import Sequence
 from errno import E2BIG, EEXIST, EINVAL, ENOENT, EOPNOTSUPP, EPERM
 from os import strerror
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bpfnic.host.device import DeviceMap, LoadedProgram, Transport
 from bpfnic.host.maps import MapDefinition
 from bpfnic.host.mapsofmaps import MapOfMaps
 from bpfnic.host.programarray import ProgramArray
+from bpfnic.host.redirectmap import RedirectMap
 from bpfnic.spec.addresses import map_handle
-from bpfnic.spec.maps import KEYED, MAP_BYTES, PER_CPU, PROGRAM_BYTES, QUEUES, MapFlag, MapType, UpdateFlag
+from bpfnic.spec.maps import (
+    KEYED,
+    MAP_BYTES,
+    PER_CPU,
+    PROGRAM_BYTES,
+    QUEUES,
+    REDIRECT_BYTES,
+    REDIRECT_MAPS,
+    MapFlag,
+    MapType,
+    UpdateFlag,
+    redirect_word,
+)
 from bpfnic.spec.registers import BY_NAME, ENTRY_VALID, MapCommand, command
 
 if TYPE_CHECKING:
@@ -24,7 +37,7 @@ if TYPE_CHECKING:
 ALIGN = 16
 INDEX_BYTES = 4  # an array's key
 LONGEST_KEY = 4 * BY_NAME["MAP_KEY"].count
-ARRAYS = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.PROG_ARRAY, MapType.ARRAY_OF_MAPS})
+ARRAYS = REDIRECT_MAPS | {MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.PROG_ARRAY, MapType.ARRAY_OF_MAPS}
 
 _ADDRESS = BY_NAME["MAP_ADDRESS"].offset
 _DATA = BY_NAME["MAP_DATA"].offset
@@ -70,16 +83,17 @@ class MapMemory:
         self._transport.write(_WIDTH, BY_NAME["MAP_WIDTH"].reset)
 
 
-def stride(value_size: int) -> int:
-    """Bytes from one value to the next."""
-    return value_size if value_size in (1, 2, 4) else -(-value_size // 8) * 8
+def stride(definition: MapDefinition) -> int:
+    """Bytes from one value to the next; in a redirect map from one entry, which is what the NIC needs of a value."""
+    size = REDIRECT_BYTES if definition.type in REDIRECT_MAPS else definition.value_size
+    return size if size in (1, 2, 4) else -(-size // 8) * 8
 
 
 def copy_bytes(definition: MapDefinition, cpus: int) -> int:
     """Bytes of one copy of a map's values, padding included. A map that isn't an array has a place more for each CPU
     and one for the host: a new value stands beside the old one until it is whole."""
     places = definition.max_entries + (cpus + 1 if definition.type in KEYED | QUEUES else 0)
-    return -(-places * stride(definition.value_size) // ALIGN) * ALIGN
+    return -(-places * stride(definition) // ALIGN) * ALIGN
 
 
 class RegisterMap(DeviceMap):
@@ -92,7 +106,7 @@ class RegisterMap(DeviceMap):
         self.base = base
         self._memory = MapMemory(transport)
         self._transport = transport
-        self._stride = stride(definition.value_size)
+        self._stride = stride(definition)
         self._copy_bytes = copy_bytes(definition, cpus)
         self._refused = definition.flags & (MapFlag.RDONLY | MapFlag.WRONLY)  # of the host
 
@@ -191,6 +205,58 @@ class RegisterProgramArray(ProgramArray, RegisterMap):
         assert loaded is None or isinstance(loaded, RegisterProgram)
         entry = 0 if loaded is None else ENTRY_VALID | loaded.entry
         self._memory.write(self.base + index * self._stride, entry.to_bytes(PROGRAM_BYTES, "little"))
+
+
+class RegisterRedirectMap(RedirectMap, RegisterArray):
+    """A DEVMAP, CPUMAP or XSKMAP: at each index a redirect_word, which the host writes in one access. The values that
+    they come from are kept here. Other errors are those of dev_map_*, cpu_map_* and xsk_map_*."""
+
+    def __init__(self, *arguments: Any):
+        super().__init__(*arguments)
+        self._held: dict[int, tuple[int, bytes]] = {}  # port or queue, and value, by index
+
+    def clear(self) -> None:
+        super().clear()
+        if empty := redirect_word(self.definition.type, None):
+            words = empty.to_bytes(REDIRECT_BYTES, "little") * self.definition.max_entries
+            self._memory.write(self.base, words)
+
+    def lookup(self, key: bytes) -> list[bytes]:
+        self._permit(reads=True)
+        index = self._index(key)
+        if self.definition.type is MapType.XSKMAP:
+            raise _error(EOPNOTSUPP)
+        if index not in self._held:
+            raise _error(ENOENT)
+        number, value = self._held[index]
+        return [self.of_port(number) if self.definition.type is MapType.DEVMAP else value]
+
+    def update(self, key: bytes, values: Sequence[bytes], flags: int = UpdateFlag.ANY) -> None:
+        self._permit(writes=True)
+        index, value = self._index(key), self.kernels(values)
+        self._set(index, self.target(index, value, flags, index in self._held), value)
+
+    def delete(self, key: bytes) -> None:
+        self._permit(writes=True)
+        index = self._index(key)
+        if index >= self.definition.max_entries:
+            raise _error(EINVAL)
+        self._set(index, None)
+
+    def dump(self) -> dict[bytes, list[bytes]]:
+        self._permit(reads=True)
+        return {
+            index.to_bytes(INDEX_BYTES, "little"): [self.shown(number, value)]
+            for index, (number, value) in sorted(self._held.items())
+        }
+
+    def _set(self, index: int, number: int | None, value: bytes = b"") -> None:
+        word = redirect_word(self.definition.type, number).to_bytes(REDIRECT_BYTES, "little")
+        self._memory.write(self._address(index, 0), word)
+        if number is None:
+            self._held.pop(index, None)
+        else:
+            self._held[index] = number, value
 
 
 class RegisterHash(RegisterMap):

@@ -9,6 +9,7 @@ from bpfnic.host.device import Arrival, Capabilities, Pacing, Traffic
 from bpfnic.host.maps import MapDefinition
 from bpfnic.host.nic import interface_name
 from bpfnic.spec.causes import Cause
+from bpfnic.spec.maps import REDIRECT_MAPS
 from bpfnic.spec.programs import XdpAction
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def describe_maps(definitions: Mapping[str, MapDefinition], contents: MapContent
 def _describe_map(definition: MapDefinition, entries: Mapping[bytes, Sequence[bytes]]) -> dict[str, Any]:
     shown = []
     for key, values in entries.items():
-        if not any(map(any, values)):
+        if definition.type not in REDIRECT_MAPS and not any(map(any, values)):
             continue
         if definition.variables is not None:
             variables = definition.variables.at(values[0])

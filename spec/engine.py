@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from bpfnic.spec.helpers import BY_NAME
 from bpfnic.spec.isa import Group
-from bpfnic.spec.maps import MapType
+from bpfnic.spec.maps import REDIRECT_MAPS, MapType
 
 GROUPS = frozenset(
     {
@@ -23,7 +23,7 @@ GROUPS = frozenset(
         Group.MAY_GOTO,
     }
 )
-MAP_TYPES = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.PROG_ARRAY})
+MAP_TYPES = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.PROG_ARRAY}) | REDIRECT_MAPS
 HELPERS = frozenset(
     BY_NAME[name].number
     for name in (
@@ -35,6 +35,7 @@ HELPERS = frozenset(
         "get_smp_processor_id",
         "tail_call",
         "redirect",
+        "redirect_map",
         "xdp_adjust_head",
         "xdp_adjust_tail",
     )

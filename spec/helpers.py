@@ -136,7 +136,7 @@ HELPERS: tuple[Helper, ...] = (
     _row(48, "t", "long bpf_set_hash(struct __sk_buff *skb, __u32 hash)"),
     _row(49, "", "long bpf_setsockopt(void *bpf_socket, int level, int optname, void *optval, int optlen)"),
     _row(50, "t", "long bpf_skb_adjust_room(struct __sk_buff *skb, __s32 len_diff, __u32 mode, __u64 flags)"),
-    _row(51, "x", "long bpf_redirect_map(void *map, __u64 key, __u64 flags)"),
+    _row(51, "x", "long bpf_redirect_map(void *map, __u64 key, __u64 flags)", takes=(MAP, SCALAR, SCALAR)),
     _row(52, "", "long bpf_sk_redirect_map(struct __sk_buff *skb, void *map, __u32 key, __u64 flags)"),
     _row(53, "", "long bpf_sock_map_update(struct bpf_sock_ops *skops, void *map, void *key, __u64 flags)"),
     _row(54, "x", "long bpf_xdp_adjust_meta(struct xdp_md *xdp_md, int delta)"),

@@ -153,6 +153,7 @@ class Errno(IntEnum):
     EINVAL = 22
     ENOSPC = 28
     ERANGE = 34
+    EOVERFLOW = 75
     EOPNOTSUPP = 95
 
 
@@ -161,6 +162,37 @@ LPM_LENGTH_BYTES = 4
 
 PROGRAM_BYTES = 4
 """Bytes of a PROG_ARRAY's value: a program's file descriptor in Linux, on a NIC its entry, as in the register ENTRY."""
+
+REDIRECT_MAPS = frozenset({MapType.DEVMAP, MapType.CPUMAP, MapType.XSKMAP})
+"""Types whose entries say where bpf_redirect_map sends a packet: to a port, or to a queue of the host."""
+
+# On a NIC an entry of these is a 32-bit word, which the host writes in one access. A map of queues has REDIRECT_QUEUE
+# in its empty entries too, and what lies behind its end reads as -ENOENT, which has that bit and not REDIRECT_TAKEN.
+REDIRECT_BYTES = 4
+REDIRECT_TAKEN = 1 << 0
+REDIRECT_QUEUE = 1 << 1
+REDIRECT_SHIFT = 8  # the number of the port or of the queue, in 8 bits
+HOST_QUEUES = 64
+"""Queues that the NIC's host stream tells apart: what a CPUMAP's or XSKMAP's indexes are."""
+QUEUE_USER_BIT = 7
+"""Where in an egress beat's tuser the queue's number begins."""
+
+
+def redirect_word(map_type: MapType, number: int | None) -> int:
+    """The entry of a redirect map that leads to a port or queue; None: the empty one."""
+    word = 0 if map_type is MapType.DEVMAP else REDIRECT_QUEUE
+    return word if number is None else word | REDIRECT_TAKEN | number << REDIRECT_SHIFT
+
+
+class RedirectFlag(IntEnum):
+    """`flags` of bpf_redirect_map above ACTION, the verdict where there is no entry."""
+
+    BROADCAST = 1 << 3
+    EXCLUDE_INGRESS = 1 << 4
+
+
+REDIRECT_ACTION = 3
+"""The bits of those flags that are an XDP action."""
 
 MAX_TAIL_CALLS = 33
 """Tail calls that one packet may make (MAX_TAIL_CALL_CNT)."""

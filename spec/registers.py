@@ -117,7 +117,7 @@ REGISTERS = (
     Register("DROPPED", 0x414, _RO, "XDP_DROP", **_COUNTER),
     Register("PASSED", 0x418, _RO, "XDP_PASS, or no program attached", **_COUNTER),
     Register("TRANSMITTED", 0x41C, _RO, "XDP_TX, and what the host sent", **_COUNTER),
-    Register("REDIRECTED", 0x420, _RO, "XDP_REDIRECT to a port", **_COUNTER),
+    Register("REDIRECTED", 0x420, _RO, "XDP_REDIRECT to a port or a queue of the host", **_COUNTER),
     Register("ABORTED", 0x424, _RO, "ended with a cause", **_COUNTER),
     Register("IN_FLIGHT", 0x428, _RO, "accepted and not yet counted above", **_COUNTER),
     # Counters of egress i.

@@ -88,6 +88,11 @@ def _service(service: Service) -> dict:
             "right": Register.R1, "side": 1, "service": service, "write": 1, "to": Register.R0}  # fmt: skip
 
 
+def _entry(call: MapCall, handle: Register, index: Register) -> dict:
+    return {"kind": Kind.TAIL, "call": call, "left": index, "addend": Addend.ZERO, "unit": Unit.SUM, "size": 3,
+            "right": handle, "side": 1, "write": 1, "to": Register.WORD}  # fmt: skip
+
+
 def _sample(immediate: Immediate, **more) -> dict:
     return {"immediate": immediate, "unit": Unit.LOGIC, "logic": Logic.RIGHT, "size": 3, "write": 1,
             "to": Register.R0, "sampled": 1} | more  # fmt: skip
@@ -98,8 +103,8 @@ _HELPERS = {
     "map_delete_elem": steps.KEY | {"call": MapCall.DELETE},
     "map_update_elem": {"kind": Kind.FLAGS, "call": MapCall.UPDATE, "left": Register.R4, "addend": Addend.ZERO,
                         "unit": Unit.SUM, "size": 3, "right": Register.R1, "side": 1},
-    "tail_call": {"kind": Kind.TAIL, "call": MapCall.TAIL, "left": Register.R3, "addend": Addend.ZERO, "unit": Unit.SUM,
-                  "size": 3, "right": Register.R2, "side": 1, "write": 1, "to": Register.WORD},
+    "tail_call": _entry(MapCall.TAIL, Register.R2, Register.R3),
+    "redirect_map": _entry(MapCall.REDIRECT, Register.R1, Register.R2),
     "ktime_get_ns": _sample(Immediate.TIME),
     "get_prandom_u32": _sample(Immediate.RANDOM),
     "get_smp_processor_id": _sample(Immediate.CPU, sampled=0),  # the recording has the CPU anyway

@@ -21,7 +21,7 @@ from bpfnic.hdl.core.control import (
     Register,
     Unit,
 )
-from bpfnic.hdl.interfaces import MapCall, MapOperation
+from bpfnic.hdl.interfaces import MapCall, MapOperation, Service
 from bpfnic.spec.causes import Cause
 
 
@@ -36,8 +36,8 @@ class Step(Enum, shape=5):
     STORE = 5
     EXCHANGE = 6
     NO_KEY = 7  # the key can't be read: MAP if the engine says that there is no such map, otherwise MEMORY_ACCESS
-    ENTRY = 8  # what the engine's answer says of a tail call: where its entry is, that there is none, or a trap
-    JUMP = 9  # to the entry
+    ENTRY = 8  # what the engine's answer says of a tail call or redirect: where its entry is, that it has none, a trap
+    ARRIVE = 9  # jump to a tail call's entry, or tell the packet path of a redirect map's
     COMPUTE = 10  # of an atomic that found its old value in a local window; then PUT and FETCH
     PUT = 11
     FETCH = 12
@@ -72,6 +72,10 @@ _ENTRY = {"kind": Kind.ENTRY, "left": Register.TARGET, "addend": Addend.ZERO, "a
 _JUMP = {"flow": Flow.TAIL, "left": Register.WORD, "addend": Addend.ZERO, "immediate": Immediate.CONTEXT,
          "unit": Unit.LOGIC, "logic": Logic.RIGHT, "size": LOG2_BYTES[64], "write": 1, "to": Register.R1}  # fmt: skip
 
+_REDIRECT = {"kind": Kind.SERVICE, "service": Service.REDIRECT_MAP, "left": Register.R3, "addend": Addend.ZERO,
+             "unit": Unit.SUM, "size": LOG2_BYTES[64], "right": Register.WORD, "side": 1, "write": 1,
+             "to": Register.R0}  # fmt: skip
+
 # A local atomic's first pass (or EXCHANGE) has checked the address and put the old value into WORD. What of these three
 # depends on the instruction is in this_pass.
 _COMPUTE = {"left": Register.WORD, "write": 1, "to": Register.TARGET, "size": LOG2_BYTES[64]}
@@ -92,7 +96,7 @@ _LEAVE = {"flow": Flow.EXIT, "left": Register.LINK, "addend": Addend.ZERO, "unit
 
 def decodes_again(step: Step):
     """Whether a thread's pass looks at what the instruction at pc decodes to, though it doesn't begin it."""
-    return (step == Step.HELPER) | (step == Step.SEND)
+    return Value.cast(step).matches(Step.HELPER, Step.SEND, Step.ENTRY, Step.ARRIVE)
 
 
 def this_pass(m: Module, decoded: Control, step: Step, engine_says) -> tuple[Control, Signal]:
@@ -107,6 +111,12 @@ def this_pass(m: Module, decoded: Control, step: Step, engine_says) -> tuple[Con
 
     def word(work: dict):
         return control.eq(Control.const(work))
+
+    def arrive() -> None:
+        with m.If(decoded.call == MapCall.REDIRECT):
+            m.d.comb += word(_REDIRECT)
+        with m.Else():
+            m.d.comb += word(_JUMP)
 
     m.d.comb += control.eq(decoded)
     with m.Switch(step):
@@ -135,9 +145,9 @@ def this_pass(m: Module, decoded: Control, step: Step, engine_says) -> tuple[Con
             with m.Elif(engine_says.copy):
                 m.d.comb += word(_ENTRY)
             with m.Else():
-                m.d.comb += word(_JUMP)
-        with m.Case(Step.JUMP):
-            m.d.comb += word(_JUMP)
+                arrive()
+        with m.Case(Step.ARRIVE):
+            arrive()
         with m.Case(Step.CALL):
             m.d.comb += word(_CALL)
         with m.Case(Step.SWAP):
@@ -200,7 +210,7 @@ def next_step(m: Module, *, step, kind: Kind, no_key, shared, split, last, finds
         with m.Case(Kind.TAIL):
             m.d.comb += after.eq(Step.ENTRY)
         with m.Case(Kind.ENTRY):
-            m.d.comb += after.eq(Step.JUMP)
+            m.d.comb += after.eq(Step.ARRIVE)
         with m.Case(Kind.COMPARE):
             m.d.comb += after.eq(Step.EXCHANGE)
         with m.Case(Kind.CALLX):

@@ -1,13 +1,13 @@
 """ARRAY and PERCPU_ARRAY: what array_map_lookup_elem, array_map_update_elem and array_map_delete_elem say
 (kernel/bpf/arraymap.c; a program's update of a per-CPU array goes through array_map_update_elem too)."""
 
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import MapCall, MapDescriptor
-from bpfnic.spec.maps import Errno, MapType, UpdateFlag
+from bpfnic.spec.maps import REDIRECT_MAPS, Errno, MapType, UpdateFlag
 
 TYPES = (MapType.ARRAY, MapType.PERCPU_ARRAY)
 
@@ -55,6 +55,9 @@ class ArrayUnit(Component):
             missing.eq(outside),
             error.eq(0),
         ]
+        queues = Cat(descriptor.type == each for each in sorted(REDIRECT_MAPS - {MapType.DEVMAP})).any()
+        with m.If((call.call == MapCall.REDIRECT) & outside & queues):
+            m.d.sync += error.eq(Errno.ENOENT)  # what spec.maps says of an entry that isn't there
         with m.If(call.call == MapCall.DELETE):
             m.d.sync += error.eq(Errno.EINVAL)
         with m.If(call.call == MapCall.UPDATE):

@@ -12,7 +12,7 @@ from bpfnic.hdl.interfaces import EngineWord, MapCall, MapDescriptor, MapEngineP
 from bpfnic.hdl.maps.array import TYPES, ArrayUnit, UnitResult
 from bpfnic.hdl.memory import READ_LATENCY, SimpleRam
 from bpfnic.spec.addresses import MAP_HANDLES, MAP_VALUES
-from bpfnic.spec.maps import MapType, UpdateFlag
+from bpfnic.spec.maps import REDIRECT_MAPS, MapType, UpdateFlag
 
 _UNIT_CLOCKS = 2  # every unit so far has this latency
 
@@ -115,14 +115,18 @@ class MapEngine(Component):
         )
         waiting = data.StructLayout({"core": core_bits, "answer": answer})
         pending = [Signal(waiting, name=f"pending{i}", reset_less=True) for i in range(_UNIT_CLOCKS)]
-        of_programs = descriptor.type == MapType.PROG_ARRAY
-        served = Cat(descriptor.type == map_type for map_type in TYPES).any()
-        tail = last.word.call == MapCall.TAIL
+        tail, redirect = last.word.call == MapCall.TAIL, last.word.call == MapCall.REDIRECT
+        served = Signal()  # the helper takes maps of this type
+        with m.If(tail):
+            m.d.comb += served.eq(descriptor.type == MapType.PROG_ARRAY)
+        with m.Else():
+            types = (Cat(descriptor.type == each for each in sorted(some)).any() for some in (REDIRECT_MAPS, TYPES))
+            m.d.comb += served.eq(Mux(redirect, *types))
         m.d.sync += [
             pending[0].core.eq(last.core),
             pending[0].answer.thread.eq(last.word.thread),
-            pending[0].answer.trap.eq(~(last.handle & Array(present)[last.index] & Mux(tail, of_programs, served))),
-            pending[0].answer.copy.eq((last.word.call == MapCall.UPDATE) | tail),
+            pending[0].answer.trap.eq(~(last.handle & Array(present)[last.index] & served)),
+            pending[0].answer.copy.eq((last.word.call == MapCall.UPDATE) | tail | redirect),
             pending[0].answer.size.eq(descriptor.value_size),
             pending[1].eq(pending[0]),
         ]

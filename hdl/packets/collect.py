@@ -15,6 +15,7 @@ from bpfnic.hdl.interfaces import ReleaseTrace
 from bpfnic.hdl.packets.receive import Arrival
 from bpfnic.hdl.packets.records import BufferStrobe, Completion, Departure, Kind, Outcome, Place
 from bpfnic.spec.causes import Cause
+from bpfnic.spec.maps import QUEUE_USER_BIT
 from bpfnic.spec.programs import XdpAction
 
 NO_ACTION = 15  # egress user bits 6..3 when no program ran
@@ -97,7 +98,8 @@ class Collect(Component):
             self.departure.data.eq(outcome.data),
             self.departure.length.eq(outcome.length),
             self.departure.user[:3].eq(ingress),
-            self.departure.user[3:].eq(Mux(outcome.ran, outcome.kind.as_value() + 1, NO_ACTION)),
+            self.departure.user[3:QUEUE_USER_BIT].eq(Mux(outcome.ran, outcome.kind.as_value() + 1, NO_ACTION)),
+            self.departure.user[QUEUE_USER_BIT:].eq(outcome.queue),
         ]
         for core, give in enumerate(self.give):
             m.d.comb += [give.enable.eq(leaves & ~fits & (place.core == core)), give.buffer.eq(place.buffer)]

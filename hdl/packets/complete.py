@@ -81,7 +81,11 @@ class Complete(Component):
                     with m.Case(XdpAction.XDP_REDIRECT):
                         m.d.comb += outcome.cause.eq(Cause.REDIRECT)
                         with m.If(row.redirected):
-                            m.d.comb += [outcome.kind.eq(Kind.REDIRECTED), outcome.egress.eq(row.target)]
+                            m.d.comb += [
+                                outcome.kind.eq(Kind.REDIRECTED),
+                                outcome.egress.eq(row.target),
+                                outcome.queue.eq(row.queue),
+                            ]
                     with m.Default():
                         m.d.comb += outcome.cause.eq(Cause.VERDICT)
         with m.Else():

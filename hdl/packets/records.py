@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out, Signature
 from amaranth.utils import ceil_log2
 
 from bpfnic.hdl.config import NicConfig
+from bpfnic.hdl.interfaces import EGRESS_USER, QUEUE_BITS
 from bpfnic.hdl.packets.flow import FLOW_BITS
 from bpfnic.spec import addresses
 
@@ -52,8 +53,8 @@ def Frame(config: NicConfig) -> data.StructLayout:
 
 def Thread(config: NicConfig) -> data.StructLayout:
     """What the packet path knows of a running thread. `lowest`: the lowest `data` that its packet has had, below which
-    the buffer holds an earlier packet's bytes. `target`: the port that bpf_redirect chose, if `redirected`. (data_meta
-    is data: no packet has metadata yet.)"""
+    the buffer holds an earlier packet's bytes. `target`: the interface that the last redirect chose, if `redirected`,
+    and `queue` of the host. (data_meta is data: no packet has metadata yet.)"""
     return data.StructLayout(
         {
             "buffer": range(config.packet_buffers),
@@ -63,6 +64,7 @@ def Thread(config: NicConfig) -> data.StructLayout:
             "lowest": range(addresses.HEADROOM + 1),
             "redirected": 1,
             "target": range(config.interfaces),
+            "queue": QUEUE_BITS,
         }
     )
 
@@ -78,13 +80,14 @@ class Kind(Enum, shape=3):
 
 
 def Outcome(config: NicConfig) -> data.StructLayout:
-    """What becomes of a packet. data and length: its bytes; egress: where to, unless dropped or aborted (with `cause`).
-    ran: by a program's verdict."""
+    """What becomes of a packet. data and length: its bytes; egress: where to, unless dropped or aborted (with `cause`),
+    and to which `queue` of the host if redirected. ran: by a program's verdict."""
     return data.StructLayout(
         {
             "kind": Kind,
             "ran": 1,
             "egress": range(config.interfaces),
+            "queue": QUEUE_BITS,
             "cause": 4,
             "data": range(config.buffer_bytes),
             "length": Offset(config),
@@ -100,7 +103,7 @@ def Completion(config: NicConfig) -> data.StructLayout:
 def Departure(config: NicConfig) -> data.StructLayout:
     """A packet in an egress queue. user: what its beats carry (interfaces.Beat)."""
     return data.StructLayout(
-        {"place": Place(config), "data": range(config.buffer_bytes), "length": Offset(config), "user": 7}
+        {"place": Place(config), "data": range(config.buffer_bytes), "length": Offset(config), "user": EGRESS_USER}
     )
 
 

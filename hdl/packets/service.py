@@ -1,8 +1,9 @@
 """Service: the helpers that change what the packet path holds for a thread (net/core/filter.c of Linux 6.18).
 
 bpf_xdp_redirect: flags other than 0 answer XDP_ABORTED and change nothing; otherwise the target is remembered and
-XDP_REDIRECT answered. bpf_xdp_adjust_head, bpf_xdp_adjust_tail: 0, or -EINVAL beyond the limits that spec.addresses
-names. Headroom that comes into sight for the first time, and what the tail grows by, is cleared before the answer.
+XDP_REDIRECT answered. bpf_redirect_map: `_redirect_map` says what it does with the entry that the core found.
+bpf_xdp_adjust_head, bpf_xdp_adjust_tail: 0, or -EINVAL beyond the limits that spec.addresses names. Headroom that comes
+into sight for the first time, and what the tail grows by, is cleared before the answer.
 """
 
 from errno import EINVAL
@@ -12,9 +13,10 @@ from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.interfaces import Answer, Service, ServiceRequest
+from bpfnic.hdl.interfaces import QUEUE_BITS, Answer, Service, ServiceRequest
 from bpfnic.hdl.packets.records import WORD_BYTES, Offset, Thread, ThreadRead, ThreadWrite, ZeroPort
 from bpfnic.spec import addresses
+from bpfnic.spec.maps import REDIRECT_ACTION, REDIRECT_QUEUE, REDIRECT_SHIFT, REDIRECT_TAKEN, RedirectFlag
 from bpfnic.spec.programs import XdpAction
 
 
@@ -46,7 +48,7 @@ class ServiceUnit(Component):
         m = Module()
         config = self.config
         thread, service = Signal(range(config.threads)), Signal(Service)
-        number, flags = Signal(32), Signal()  # ifindex or delta; any flag
+        number, entry, flags = Signal(32), Signal(32), Signal(64)  # ifindex or delta
         row = Signal(Thread(config))
         moved = Signal(signed(34))  # where data or data_end shall be
         start, last = Signal(Offset(config)), Signal(Offset(config))  # bytes to clear, the last one included
@@ -67,7 +69,8 @@ class ServiceUnit(Component):
                     thread.eq(asked.thread),
                     service.eq(asked.service),
                     number.eq(Mux(asked.service == Service.REDIRECT, asked.a, asked.b)),
-                    flags.eq(asked.b.any()),
+                    entry.eq(asked.a),
+                    flags.eq(asked.b),
                 ]
                 with m.If(self.request.valid):
                     m.next = "ROW"
@@ -82,13 +85,15 @@ class ServiceUnit(Component):
                 m.next = "CHANGE"
                 with m.If(service == Service.REDIRECT):
                     m.d.sync += self.answer.payload.value.eq(XdpAction.XDP_REDIRECT)
-                    with m.If(flags):
+                    with m.If(flags.any()):
                         m.d.sync += self.answer.payload.value.eq(XdpAction.XDP_ABORTED)
                         m.next = "ANSWER"
-                    m.d.sync += row.redirected.eq(0)
+                    m.d.sync += [row.redirected.eq(0), row.queue.eq(0)]
                     for port, ifindex in enumerate(self.ifindex):
                         with m.If((number == ifindex) & number.any()):
                             m.d.sync += [row.redirected.eq(1), row.target.eq(port)]
+                with m.Elif(service == Service.REDIRECT_MAP):
+                    self._redirect_map(m, entry, flags, row)
                 with m.Else():
                     at = moved[: len(row.data)].as_unsigned()
                     inside = ~moved[len(row.data) :].any()
@@ -133,3 +138,23 @@ class ServiceUnit(Component):
                 with m.If(self.answer.ready):
                     m.next = "REQUEST"
         return m
+
+    def _redirect_map(self, m: Module, entry, flags, row) -> None:
+        """What __bpf_xdp_redirect_map does once it has the entry: an unknown flag answers XDP_ABORTED and changes
+        nothing (and so does BROADCAST: a packet of this NIC leaves once); an empty entry answers the action in the
+        flags and forgets the target. EXCLUDE_INGRESS is a DEVMAP's, and means nothing without BROADCAST."""
+        taken, to_queue = (entry & REDIRECT_TAKEN).any(), (entry & REDIRECT_QUEUE).any()
+        of_ports, of_queues = (Const(known, len(flags)) for known in
+                               (REDIRECT_ACTION | RedirectFlag.EXCLUDE_INGRESS, REDIRECT_ACTION))  # fmt: skip
+        unknown = flags & ~Mux(to_queue, of_queues, of_ports)
+        where = entry[REDIRECT_SHIFT:]
+        with m.If(unknown.any()):
+            m.d.sync += self.answer.payload.value.eq(XdpAction.XDP_ABORTED)
+            m.next = "ANSWER"
+        with m.Else():
+            m.d.sync += [
+                self.answer.payload.value.eq(Mux(taken, XdpAction.XDP_REDIRECT, flags & REDIRECT_ACTION)),
+                row.redirected.eq(taken & (to_queue | (where[:8] < self.config.ports))),
+                row.target.eq(Mux(to_queue, self.config.ports, where[: len(row.target)])),
+                row.queue.eq(Mux(to_queue, where[:QUEUE_BITS], 0)),
+            ]

@@ -6,7 +6,9 @@ receive path would do it:
 - The ingress that a program sees is a link with the interface's ifindex, in a namespace of the device's own.
 - Where bpf_redirect() sends a packet is learned from the program itself (redirect.py). As in xdp_do_redirect(), a
   redirect without a target, or to an ifindex that no port has, aborts the packet. A redirect with flags needs nothing
-  here: bpf_redirect() refuses it and returns XDP_ABORTED. bpf_redirect_map() can't be followed, and is refused.
+  here: bpf_redirect() refuses it and returns XDP_ABORTED. What bpf_redirect_map() finds is looked up in its map, whose
+  entries are real: links of the namespace, queues of CPUs, sockets. A CPU's or socket's packet goes to the host, to the
+  queue that the index says.
 - A verdict above XDP_REDIRECT aborts the packet (bpf_warn_invalid_xdp_action()).
 
 The device is a single CPU, the one that the namespace's thread is pinned to: per-CPU maps have that CPU's value alone.
@@ -20,7 +22,6 @@ import re
 import struct
 import time
 from collections.abc import Mapping, Sequence
-from errno import EOPNOTSUPP
 from typing import TYPE_CHECKING
 
 from bpfnic.host.device import (
@@ -39,34 +40,31 @@ from bpfnic.host.device import (
     Traffic,
 )
 from bpfnic.host.linux import bpf, functions
+from bpfnic.host.linux.maps import KINDS, LinuxMap, LinuxProgram, LinuxRedirectMap
 from bpfnic.host.linux.namespace import SPARE, Namespace
 from bpfnic.host.linux.permission import unavailable
-from bpfnic.host.linux.redirect import RedirectRecord
+from bpfnic.host.linux.redirect import RedirectRecord, Target
 from bpfnic.host.lockstep import Observe
-from bpfnic.host.mapsofmaps import MapOfMaps, check_inner, refuse_if_inner
+from bpfnic.host.mapsofmaps import check_inner, refuse_if_inner
 from bpfnic.host.object import FileDescriptors
-from bpfnic.host.programarray import ProgramArray, admit, admitted, refuse_if_held
+from bpfnic.host.programarray import admit, admitted, refuse_if_held
+from bpfnic.host.redirectmap import RedirectMap, refuse_broadcast
 from bpfnic.host.structure import function_starts
 from bpfnic.spec import addresses, helpers, registers
-from bpfnic.spec.assembly import assemble
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
-from bpfnic.spec.instruction import SLOT_BYTES, decode, encode
+from bpfnic.spec.instruction import decode, encode
 from bpfnic.spec.isa import Group, Operation, find
-from bpfnic.spec.maps import MAP_BYTES, OF_MAPS, PER_CPU, PROGRAM_BYTES, MapFlag, MapType
+from bpfnic.spec.maps import MapFlag, MapType
 from bpfnic.spec.programs import ProgramType, XdpAction
 
 if TYPE_CHECKING:
     from bpfnic.host.object import MapDefinition, Program
 
 _PAGE = 4096
-_ENOTSUPP = 524  # linux/errno.h: not meant for users, and yet the answer of maps without an operation
 _LONGEST = addresses.data_hard_end(_PAGE) - addresses.HEADROOM  # bpf_prog_test_run_xdp(): the rest of a page
 _STEP_FRAMES = 64  # between two reports of progress
-_REDIRECT_MAP = helpers.BY_NAME["redirect_map"].number
 _TAIL_CALL = helpers.BY_NAME["tail_call"].number
-_CALL_REDIRECT_MAP = assemble(f"call {_REDIRECT_MAP}")
-_REDIRECT_MAPS = {MapType.DEVMAP, MapType.DEVMAP_HASH, MapType.CPUMAP, MapType.XSKMAP}
 
 
 _COUNTER_OF = {
@@ -88,86 +86,6 @@ def open_device(options: DeviceOptions) -> LinuxDevice:
     return LinuxDevice(options.ports)
 
 
-class LinuxMap(DeviceMap):
-    """A map of the kernel, of whose per-CPU values the device's one CPU has the only one that counts."""
-
-    def __init__(self, definition: MapDefinition, fd: int, cpu: int):
-        self.definition = definition
-        self.copies = 1
-        self.fd = fd
-        self._value_bytes = definition.value_size
-        self._before = self._after = b""
-        if definition.type in PER_CPU:
-            padded = -(-definition.value_size // 8) * 8
-            self._value_bytes = padded * bpf.possible_cpus()
-            self._before = bytes(padded * cpu)
-            self._after = bytes(self._value_bytes - len(self._before) - definition.value_size)
-
-    def lookup(self, key: bytes) -> list[bytes]:
-        value = bpf.map_lookup(self.fd, key, self._value_bytes)
-        return [value[len(self._before) :][: self.definition.value_size]]
-
-    def freeze(self) -> None:
-        bpf.map_freeze(self.fd)
-
-    def pop(self, key: bytes) -> list[bytes]:
-        try:
-            value = bpf.map_pop(self.fd, key, self._value_bytes)
-        except OSError as error:
-            if error.errno != _ENOTSUPP:
-                raise
-            raise OSError(EOPNOTSUPP, os.strerror(EOPNOTSUPP)) from None
-        return [value[len(self._before) :][: self.definition.value_size]]
-
-    def update(self, key: bytes, values: Sequence[bytes], flags: int = 0) -> None:
-        (value,) = values
-        bpf.map_update(self.fd, key, self._before + value + self._after, flags)
-
-    def delete(self, key: bytes) -> None:
-        bpf.map_delete(self.fd, key)
-
-    def next_key(self, key: bytes | None) -> bytes:
-        return bpf.map_next_key(self.fd, key, self.definition.key_size)
-
-
-class LinuxProgramArray(ProgramArray, LinuxMap):
-    """A PROG_ARRAY of the kernel, which has file descriptors put in."""
-
-    def _write(self, index: int, loaded: LoadedProgram | None) -> None:
-        key = index.to_bytes(self.definition.key_size, "little")
-        if loaded is None:
-            bpf.map_delete(self.fd, key)
-            return
-        assert isinstance(loaded, LinuxProgram)
-        bpf.map_update(self.fd, key, loaded.fd.to_bytes(PROGRAM_BYTES, "little"))
-
-
-class LinuxMapOfMaps(MapOfMaps, LinuxMap):
-    """An ARRAY_OF_MAPS or HASH_OF_MAPS of the kernel, which has file descriptors put in."""
-
-    def _put(self, key: bytes, inner: DeviceMap, flags: int) -> None:
-        assert isinstance(inner, LinuxMap)
-        bpf.map_update(self.fd, key, inner.fd.to_bytes(MAP_BYTES, "little"), flags)
-
-    def _remove(self, key: bytes) -> None:
-        bpf.map_delete(self.fd, key)
-
-
-_KINDS: dict[MapType, type[LinuxMap]] = {
-    MapType.PROG_ARRAY: LinuxProgramArray,
-    **dict.fromkeys(OF_MAPS, LinuxMapOfMaps),
-}  # others: LinuxMap
-
-
-class LinuxProgram(LoadedProgram):
-    """A program that the kernel's verifier accepted."""
-
-    def __init__(self, program: Program, fd: int, maps: list[LinuxMap]):
-        self.program = program
-        self.fd = fd
-        self.maps = maps
-
-
 class LinuxDevice(Device):
     """The running kernel with `ports` ports and the host behind them."""
 
@@ -183,8 +101,8 @@ class LinuxDevice(Device):
             maps=1 << 16,
             buffer_bytes=_PAGE,
             groups=frozenset(Group) - {Group.CALLX},
-            map_types=frozenset(MapType) - _REDIRECT_MAPS,
-            helpers=frozenset(h.number for h in helpers.HELPERS if ProgramType.XDP in h.programs) - {_REDIRECT_MAP},
+            map_types=frozenset(MapType) - {MapType.DEVMAP_HASH},
+            helpers=frozenset(h.number for h in helpers.HELPERS if ProgramType.XDP in h.programs),
         )
         self._ifindexes = [*range(1, ports + 1), 0]
         self._attached: list[LinuxProgram | None] = [None] * (ports + 1)
@@ -201,7 +119,7 @@ class LinuxDevice(Device):
 
     def create_map(self, definition: MapDefinition) -> LinuxMap:
         name = f"map {definition.name} ({definition.type.name})"
-        if definition.type in _REDIRECT_MAPS:
+        if definition.type not in self.capabilities.map_types:
             raise BpfnicError(f"{name}: BPF_PROG_TEST_RUN doesn't tell where such a map sends a packet")
         sizes = definition.key_size, definition.value_size, definition.max_entries
         check_inner(definition)
@@ -216,8 +134,11 @@ class LinuxDevice(Device):
         finally:
             if example:
                 self.destroy_map(example)
-        self._maps.append(_KINDS.get(definition.type, LinuxMap)(definition, fd, self._cpu))
-        return self._maps[-1]
+        device_map = KINDS.get(definition.type, LinuxMap)(definition, fd, self._cpu)
+        if isinstance(device_map, LinuxRedirectMap):
+            device_map.ifindexes, device_map.inside = self._ifindexes[:-1], self._inside
+        self._maps.append(device_map)
+        return device_map
 
     def destroy_map(self, device_map: DeviceMap) -> None:
         assert isinstance(device_map, LinuxMap) and device_map in self._maps
@@ -226,7 +147,7 @@ class LinuxDevice(Device):
                 raise BpfnicError(f"map {device_map.definition.name}: program {loaded.program.name} uses it")
         refuse_if_inner(device_map, self._maps)
         self._maps.remove(device_map)
-        os.close(device_map.fd)
+        device_map.close()
 
     def load(self, program: Program, maps: Mapping[str, DeviceMap]) -> LinuxProgram:
         """As Device.load; the constants (`.rodata`) that the program uses are frozen from here on. The __cause__ of the
@@ -245,13 +166,9 @@ class LinuxDevice(Device):
         descriptors = FileDescriptors({device_map.definition.name: device_map.fd for device_map in used})
         admit(program, used)
         code = encode(program.link(descriptors, self.capabilities.helpers))
-        for slot in range(len(code) // SLOT_BYTES):
-            if code[slot * SLOT_BYTES :].startswith(_CALL_REDIRECT_MAP):
-                raise BpfnicError(
-                    f"program {program.name}, instruction {slot}: helper bpf_redirect_map ({_REDIRECT_MAP}): "
-                    "BPF_PROG_TEST_RUN doesn't tell where it sends a packet"
-                )
-        code = self._record.instrument(code)
+        refuse_broadcast(program)
+        redirects = [(used_map.definition.type, used_map.fd) for used_map in used if isinstance(used_map, RedirectMap)]
+        code = self._record.instrument(code, redirects)
         records = _functions(code, program)
         btf_fd = self._function_types() if records else 0
         try:
@@ -287,6 +204,9 @@ class LinuxDevice(Device):
         if self._namespace:
             self._namespace.close()
         self._namespace = None
+        for device_map in self._maps:
+            if isinstance(device_map, RedirectMap):
+                device_map.ifindexes = self._ifindexes[:-1]
 
     # -- packets ------------------------------------------------------------------------------------------------
 
@@ -308,7 +228,8 @@ class LinuxDevice(Device):
             result = self._receive(arrival)
             traffic.packets.append(result)
             if result.egress is not None and result.data is not None:
-                traffic.departures.append(Departure(result.egress, result.data, number, time_ns=arrival.time_ns))
+                left = Departure(result.egress, result.data, number, time_ns=arrival.time_ns, queue=result.queue)
+                traffic.departures.append(left)
             if on_step and (number + 1) % _STEP_FRAMES == 0:
                 on_step(Progress(number + 1, len(arrivals), 0))
         traffic.seconds = time.monotonic() - began
@@ -344,16 +265,14 @@ class LinuxDevice(Device):
         """Runs a program on a frame and does what it says with it."""
         if not self._ifindexes[ingress]:  # TEST_RUN would show the loopback link's
             raise BpfnicError(f"interface {ingress} runs program {loaded.program.name} and has no ifindex")
-        if not self._namespace:
-            self._namespace = Namespace(self._links(), self._cpu)
+        namespace = self._inside()
         context = struct.pack("=IIIIII", 0, len(data), 0, self._ifindexes[ingress], 0, 0)  # struct xdp_md
         self._record.clear()
         try:
-            run = self._namespace.call(bpf.prog_test_run, loaded.fd, data, context=context, room=_PAGE)
+            run = namespace.call(bpf.prog_test_run, loaded.fd, data, context=context, room=_PAGE)
         except OSError as error:
             raise BpfnicError(f"program {loaded.program.name}: BPF_PROG_TEST_RUN: {error.strerror}") from None
         result = PacketResult(accepted=True, action=XdpAction.XDP_ABORTED, verdict=run.value, cpu=self._cpu)
-        ports = self._ifindexes[:-1]
         match run.value:
             case XdpAction.XDP_ABORTED:
                 result.cause = Cause.PROGRAM
@@ -363,14 +282,39 @@ class LinuxDevice(Device):
                 result.action, result.egress = XdpAction.XDP_PASS, self.capabilities.ports
             case XdpAction.XDP_TX:
                 result.action, result.egress = XdpAction.XDP_TX, ingress
-            case XdpAction.XDP_REDIRECT if (target := self._record.target()) and target in ports:
-                result.action, result.egress = XdpAction.XDP_REDIRECT, ports.index(target)
+            case XdpAction.XDP_REDIRECT if target := self._record.target():
+                result.egress, result.queue = self._where(target)
+                result.action = XdpAction.XDP_ABORTED if result.egress is None else XdpAction.XDP_REDIRECT
+                result.cause = Cause.REDIRECT if result.egress is None else Cause.NONE
             case XdpAction.XDP_REDIRECT:
                 result.cause = Cause.REDIRECT
             case _:
                 result.cause = Cause.VERDICT
         result.data = None if result.egress is None else run.data
         return result
+
+    def _where(self, target: Target) -> tuple[int | None, int | None]:
+        """The interface that a redirect leads to, None for none, and the host's queue."""
+        if target.broadcast:
+            raise BpfnicError("bpf_redirect_map with BPF_F_BROADCAST: a packet of a NIC leaves once")
+        ifindex = target.number
+        if target.map is not None:
+            (used,) = (each for each in self._maps if each.fd == target.map)
+            if used.definition.type is not MapType.DEVMAP:
+                return self.capabilities.ports, target.number
+            (value,) = used.lookup(target.number.to_bytes(used.definition.key_size, "little"))
+            ifindex = int.from_bytes(value[:4], "little")
+        ports = self._ifindexes[:-1]
+        return ports.index(ifindex) if ifindex in ports and ifindex else None, None
+
+    def _inside(self) -> Namespace:
+        """The namespace whose links are the interfaces, with the entries of the maps that name some."""
+        if not self._namespace:
+            self._namespace = Namespace(self._links(), self._cpu)
+            for device_map in self._maps:
+                if isinstance(device_map, LinuxRedirectMap):
+                    device_map.restore()
+        return self._namespace
 
     def _links(self) -> list[int]:
         """The ifindexes of the interfaces that have one. Raises BpfnicError where two have the same."""
@@ -385,8 +329,10 @@ class LinuxDevice(Device):
         return {name: list(values) for name, values in self._counts.items()}
 
     def close(self) -> None:
-        for fd in [loaded.fd for loaded in self._programs] + [device_map.fd for device_map in self._maps]:
-            os.close(fd)
+        for loaded in self._programs:
+            os.close(loaded.fd)
+        for device_map in self._maps:
+            device_map.close()
         self._programs, self._maps, self._attached = [], [], [None] * len(self._attached)
         self._record.close()
         if self._btf is not None:

@@ -267,11 +267,11 @@ class _Run:
         self.nic.release(self.arrival.interface, self.outcome, frame)
         result, outcome = self.result, self.outcome
         result.action, result.verdict, result.cause = outcome.action, outcome.verdict, outcome.cause
-        result.egress = outcome.egress
+        result.egress, result.queue = outcome.egress, outcome.queue
         if outcome.egress is not None:
             result.data = frame
             self.traffic.departures.append(
-                Departure(outcome.egress, frame, self.number, time_ns=self.arrival.time_ns)
+                Departure(outcome.egress, frame, self.number, time_ns=self.arrival.time_ns, queue=outcome.queue)
             )
 
     def _proceed(self) -> None:

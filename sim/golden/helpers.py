@@ -1,14 +1,22 @@
 """The helpers, as Linux 6.18 has them (kernel/bpf/helpers.c, net/core/filter.c)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from errno import EINVAL
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from bpfnic.sim.golden.interpreter import Helper, Suspending, Thread
 from bpfnic.sim.golden.maps import Maps
 from bpfnic.sim.golden.memory import Buffer
 from bpfnic.spec import addresses
 from bpfnic.spec.helpers import BY_NAME
+from bpfnic.spec.maps import (
+    HOST_QUEUES,
+    REDIRECT_ACTION,
+    REDIRECT_QUEUE,
+    REDIRECT_SHIFT,
+    REDIRECT_TAKEN,
+    RedirectFlag,
+)
 from bpfnic.spec.programs import XdpAction
 
 
@@ -22,19 +30,29 @@ class Samples(Protocol):
         """32 random bits."""
 
 
+class Target(NamedTuple):
+    """An interface, and of the host which of its queues."""
+
+    interface: int
+    queue: int | None = None
+
+
 class Helpers:
     """The helpers for one running program, by number in `table`; only the `offered` ones. A helper gives way before
     each shared access and returns r0; negative results are error numbers.
 
-    After the program's exit, `target` is the ifindex that it last redirected to, or None.
+    `ports`: the ifindex of each port, 0 for none. After the program's exit, `target` is where it last redirected its
+    packet to, or None where no such interface is.
     """
 
-    def __init__(self, cpu: int, buffer: Buffer, maps: Maps, offered: frozenset[int], samples: Samples):
+    def __init__(self, cpu: int, buffer: Buffer, maps: Maps, offered: frozenset[int], samples: Samples,
+                 ports: Sequence[int] = ()):  # fmt: skip
         self.cpu = cpu
         self.buffer = buffer
         self.maps = maps
         self.samples = samples
-        self.target: int | None = None
+        self.ports = ports
+        self.target: Target | None = None
         bodies: dict[str, Helper] = {
             "map_lookup_elem": self.map_lookup_elem,
             "map_update_elem": self.map_update_elem,
@@ -47,6 +65,7 @@ class Helpers:
             "get_prandom_u32": _at_once(lambda: self.samples.random()),
             "get_smp_processor_id": _at_once(lambda: self.cpu),
             "redirect": _at_once(self.redirect, 2),
+            "redirect_map": self.redirect_map,
             "xdp_adjust_head": _at_once(self.xdp_adjust_head, 2),
             "xdp_adjust_tail": _at_once(self.xdp_adjust_tail, 2),
         }
@@ -78,7 +97,26 @@ class Helpers:
         """bpf_xdp_redirect: no flags are known, and a wrong call leaves an earlier target alone."""
         if flags:
             return XdpAction.XDP_ABORTED
-        self.target = ifindex & 0xFFFFFFFF
+        ifindex &= 0xFFFFFFFF
+        self.target = Target(self.ports.index(ifindex)) if ifindex and ifindex in self.ports else None
+        return XdpAction.XDP_REDIRECT
+
+    def redirect_map(self, thread: Thread) -> Suspending:
+        """__bpf_xdp_redirect_map: an unknown flag leaves an earlier target alone, a missing entry does not. No packet
+        of a NIC leaves twice, so that BROADCAST is unknown; EXCLUDE_INGRESS, which a DEVMAP knows, says nothing alone.
+        """
+        handle, index, flags = thread.registers[1:4]
+        entry = yield from self.maps.redirect(thread, handle, index)
+        to_queue, number = entry & REDIRECT_QUEUE, entry >> REDIRECT_SHIFT & 0xFF
+        if flags & ~(REDIRECT_ACTION if to_queue else REDIRECT_ACTION | RedirectFlag.EXCLUDE_INGRESS):
+            return XdpAction.XDP_ABORTED
+        self.target = None
+        if not entry & REDIRECT_TAKEN:
+            return flags & REDIRECT_ACTION
+        if to_queue:
+            self.target = Target(len(self.ports), number % HOST_QUEUES)
+        elif number < len(self.ports):
+            self.target = Target(number)
         return XdpAction.XDP_REDIRECT
 
     def xdp_adjust_head(self, _context: int, delta: int) -> int:

@@ -11,7 +11,16 @@ from bpfnic.sim.golden.lru import Lru
 from bpfnic.sim.golden.queues import Queue
 from bpfnic.spec import addresses
 from bpfnic.spec.causes import Cause
-from bpfnic.spec.maps import MAP_BYTES, OF_MAPS, PROGRAM_BYTES, QUEUES, MapType
+from bpfnic.spec.maps import (
+    MAP_BYTES,
+    OF_MAPS,
+    PROGRAM_BYTES,
+    QUEUES,
+    REDIRECT_BYTES,
+    REDIRECT_MAPS,
+    MapType,
+    redirect_word,
+)
 from bpfnic.spec.registers import ENTRY_VALID
 
 COPY_BYTES = 8
@@ -143,6 +152,18 @@ class Maps:
         if place < descriptor.entries:
             entry = yield from thread.load(self._value(descriptor, 0, place), PROGRAM_BYTES)
         return TailCall(entry & ~ENTRY_VALID if entry & ENTRY_VALID else None)
+
+    def redirect(self, thread: Thread, handle: int, index: int) -> Suspending:
+        """What bpf_redirect_map finds at the index's low half: an entry as spec.maps.redirect_word has it. Raises Trap
+        MAP for any other map."""
+        number = self._index(handle)
+        descriptor = self.descriptors[number] if number is not None else Descriptor()
+        if descriptor.type not in REDIRECT_MAPS:
+            raise Trap(Cause.MAP)
+        place = index & 0xFFFFFFFF
+        if place >= descriptor.entries:
+            return redirect_word(MapType(descriptor.type), None)
+        return (yield from thread.load(self._value(descriptor, 0, place), REDIRECT_BYTES))
 
     def value_offset(self, index: int, place: int) -> int:
         """Where in map memory a place of map `index` has its value."""

@@ -104,7 +104,8 @@ class GoldenNic:
     def prepare(self, ingress: int, buffer: Buffer, cpu: int, samples: Samples) -> tuple[Thread, Helpers]:
         """A thread for a program on a frame, and the helpers that it calls."""
         memory = Memory(buffer, self.registers.get("IFINDEX", ingress), self.map_memory)
-        helpers = Helpers(cpu, buffer, self.maps, self.helpers, samples)
+        ports = [self.registers.get("IFINDEX", port) for port in range(self.size.ports)]
+        helpers = Helpers(cpu, buffer, self.maps, self.helpers, samples, ports)
         return Thread(self.code, memory, helpers.table, budget=self.registers["BUDGET"]), helpers
 
     def execute(
@@ -117,8 +118,7 @@ class GoldenNic:
         except Trap as trap:
             decided = outcome.aborted(trap.cause)
         else:
-            ports = [self.registers.get("IFINDEX", port) for port in range(self.size.ports)]
-            decided = outcome.decide(verdict, helpers.target, ingress, ports, self.size.ports)
+            decided = outcome.decide(verdict, helpers.target, ingress, self.size.ports)
         self.retired += thread.retired
         return decided
 

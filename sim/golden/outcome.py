@@ -8,13 +8,15 @@ from bpfnic.spec.programs import XdpAction
 
 @dataclass(frozen=True)
 class Outcome:
-    """action: what is counted; egress: the interface the frame leaves by, None for nowhere; cause: why it was aborted;
+    """action: what is counted; egress: the interface the frame leaves by, None for nowhere; queue: of the host, where
+    a program chose one; cause: why it was aborted;
     verdict: r0 of the program, None where none ran or it was ended."""
 
     action: XdpAction
     egress: int | None = None
     cause: Cause = Cause.NONE
     verdict: int | None = None
+    queue: int | None = None
 
 
 def aborted(cause: Cause, verdict: int | None = None) -> Outcome:
@@ -22,11 +24,10 @@ def aborted(cause: Cause, verdict: int | None = None) -> Outcome:
     return Outcome(XdpAction.XDP_ABORTED, None, cause, verdict)
 
 
-def decide(verdict: int, target: int | None, ingress: int, ports: list[int], host: int) -> Outcome:
+def decide(verdict: int, target: tuple[int, int | None] | None, ingress: int, host: int) -> Outcome:
     """The outcome of a program that ended with `verdict` (32 bits).
 
-    target: the ifindex it redirected to, or None. ports: the ifindex of each port, 0 for none. host: the host's
-    interface number."""
+    target: the interface that it redirected to, with the host's queue or None. host: its interface number."""
     if verdict > XdpAction.XDP_REDIRECT:
         return aborted(Cause.VERDICT, verdict)
     action = XdpAction(verdict)
@@ -40,6 +41,6 @@ def decide(verdict: int, target: int | None, ingress: int, ports: list[int], hos
         case XdpAction.XDP_TX:
             return Outcome(action, ingress, verdict=verdict)
         case XdpAction.XDP_REDIRECT:
-            if not target or target not in ports:
+            if target is None:
                 return aborted(Cause.REDIRECT, verdict)
-            return Outcome(action, ports.index(target), verdict=verdict)
+            return Outcome(action, target[0], verdict=verdict, queue=target[1])

@@ -28,6 +28,7 @@ from bpfnic.sim.rtl.simulation import Simulation
 from bpfnic.spec import registers
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.maps import QUEUE_USER_BIT
 from bpfnic.spec.programs import XdpAction
 
 SLICE = 4096  # clocks between two calls of on_step: some milliseconds
@@ -155,7 +156,9 @@ class RtlTransport:
                 result.egress = record.egress
                 result.data = data[record.data_offset : record.data_offset + record.data_length]
                 time_ns = (record.gone - start) * clock_ns
-                departures.append(Departure(record.egress, result.data, index, record.gone, time_ns))
+                if record.egress == self.config.ports and result.action is XdpAction.XDP_REDIRECT:
+                    result.queue = record.user >> QUEUE_USER_BIT
+                departures.append(Departure(record.egress, result.data, index, record.gone, time_ns, result.queue))
             execution = None
             if record.ran:
                 result.verdict = None if record.trapped else record.verdict

@@ -175,9 +175,10 @@ struct nic {
             return;
         }
         uint64_t data = egress_data(top, i);
-        uint8_t keep = egress_keep(top, i), user = egress_user(top, i);
+        uint8_t keep = egress_keep(top, i);
+        uint16_t user = egress_user(top, i);
         bool last = egress_last(top, i);
-        uint32_t rest = keep | user << 8 | last << 16;
+        uint32_t rest = keep | user << 8 | uint32_t(last) << 24;
         if (out.stalled && (data != out.data || rest != out.rest))
             fail("egress " + std::to_string(i) + " changed a beat that was not taken");
         out.data = data, out.rest = rest, out.stalled = !out.ready;

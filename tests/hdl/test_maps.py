@@ -175,6 +175,9 @@ DESCRIPTORS = {
     5: descriptor(type=0, base=0, entries=5, stride=8, value_size=8),
     6: descriptor(type=MapType.HASH, base=0, entries=5, stride=8, value_size=8),
     7: descriptor(type=MapType.PROG_ARRAY, base=0x200, entries=5, stride=4, value_size=4),
+    8: descriptor(type=MapType.DEVMAP, base=0x300, entries=5, stride=4, value_size=4),
+    9: descriptor(type=MapType.CPUMAP, base=0x340, entries=5, stride=4, value_size=8),
+    10: descriptor(type=MapType.XSKMAP, base=0x380, entries=10, stride=4, value_size=4),
     63: descriptor(type=MapType.ARRAY, base=0, entries=65536, stride=1, value_size=1),
 }
 
@@ -182,13 +185,18 @@ DESCRIPTORS = {
 def kernel_says(call, handle, key, flags, cpu):
     """Answer of a helper, from kernel/bpf/arraymap.c; None for a handle that is no map."""
     index = next((i for i in DESCRIPTORS if map_handle(i) == handle), None)
-    types = (MapType.PROG_ARRAY,) if call == MapCall.TAIL else (MapType.ARRAY, MapType.PERCPU_ARRAY)
+    types = {
+        MapCall.TAIL: (MapType.PROG_ARRAY,),
+        MapCall.REDIRECT: (MapType.DEVMAP, MapType.CPUMAP, MapType.XSKMAP),
+    }.get(call, (MapType.ARRAY, MapType.PERCPU_ARRAY))
     if index is None or DESCRIPTORS[index]["type"] not in types:
         return None
     at = DESCRIPTORS[index]
     place = MAP_VALUES + at["base"] + cpu * at["cpu_stride"] + key * at["stride"]
     if call in (MapCall.LOOKUP, MapCall.TAIL):
         return place if key < at["entries"] else 0
+    if call == MapCall.REDIRECT:
+        return place if key < at["entries"] else 0 if at["type"] == MapType.DEVMAP else -errno.ENOENT
     if call == MapCall.DELETE or flags & ~4 > 2:
         return -errno.EINVAL
     if key >= at["entries"]:
@@ -209,7 +217,7 @@ def test_map_engine_answers_as_the_kernel(cores):
 
     def new_call(core, thread):
         call = rng.choice(list(MapCall))
-        handle = map_handle(rng.choice([0, 0, 3, 3, 63, 5, 6, 7, 8, 64]))
+        handle = map_handle(rng.choice([0, 0, 3, 3, 63, 5, 6, 7, 7, 8, 9, 10, 11, 64]))
         if rng.random() < 0.2:
             handle ^= rng.choice([1, 8, 1 << 10, 1 << 29, 1 << 63])
         key = rng.choice([0, 4, 5, 9, 10, 65535, 65536, 1 << 31, rng.randrange(12)])
@@ -247,7 +255,7 @@ def test_map_engine_answers_as_the_kernel(cores):
                     assert answer["trap"] == (expected is None)
                     if expected is not None:
                         assert answer["value"] == expected % 2**64
-                        copies = call in (MapCall.UPDATE, MapCall.TAIL) and expected > 0
+                        copies = call in (MapCall.UPDATE, MapCall.TAIL, MapCall.REDIRECT) and expected > 0
                         assert answer["copy"] == copies
                         if copies:
                             assert answer["size"] == DESCRIPTORS[handle - MAP_HANDLES >> 4]["value_size"]
@@ -259,7 +267,9 @@ def test_map_engine_answers_as_the_kernel(cores):
     errors = {-errno.EINVAL, -errno.E2BIG, -errno.EEXIST}
     assert seen == ({(call, None) for call in MapCall} | {(MapCall.UPDATE, says) for says in errors | {1}}
                     | {(MapCall.DELETE, -errno.EINVAL)}
-                    | {(call, found) for call in (MapCall.LOOKUP, MapCall.TAIL) for found in (0, 1)})  # fmt: skip
+                    | {(MapCall.REDIRECT, -errno.ENOENT)}
+                    | {(call, found) for call in (MapCall.LOOKUP, MapCall.TAIL, MapCall.REDIRECT)
+                       for found in (0, 1)})  # fmt: skip
 
 
 def test_after_a_reset_no_handle_is_a_map():

@@ -11,7 +11,7 @@ import pytest
 
 from bpfnic.host.linux import bpf
 from bpfnic.host.linux.namespace import Namespace
-from bpfnic.host.linux.redirect import RedirectRecord
+from bpfnic.host.linux.redirect import RedirectRecord, Target
 from bpfnic.spec.assembly import assemble
 from bpfnic.spec.maps import MapFlag, MapType, UpdateFlag
 from bpfnic.spec.programs import ProgramType, XdpAction
@@ -39,7 +39,7 @@ def namespace():
 
 def xdp(closing, text, record=None):
     code = assemble(text)
-    return closing(bpf.prog_load(ProgramType.XDP, record.instrument(code) if record else code)[0])
+    return closing(bpf.prog_load(ProgramType.XDP, record.instrument(code, ()) if record else code)[0])
 
 
 def xdp_md(size, ingress=0):
@@ -206,7 +206,7 @@ def test_redirect_target_is_noted(closing, namespace, ifindex, flags, verdict, t
     program = xdp(closing, redirecting(ifindex, flags), record)
     record.clear()
     assert namespace.call(bpf.prog_test_run, program, bytes(60)).value == verdict
-    assert record.target() == target
+    assert record.target() == (None if target is None else Target(target))
     record.clear()
     assert record.target() is None
 
@@ -240,11 +240,11 @@ def test_last_good_redirect_counts_wherever_it_is_called(closing, namespace):
     for ingress, target in [(7, 9), (9, 7)]:
         record.clear()
         run = namespace.call(bpf.prog_test_run, program, bytes(60), context=xdp_md(60, ingress))
-        assert (run.value, record.target()) == (XdpAction.XDP_REDIRECT, target)
+        assert (run.value, record.target()) == (XdpAction.XDP_REDIRECT, Target(target))
 
 
 def test_program_without_redirect_is_left_as_it_is(closing):
     record = RedirectRecord()
     closing(record.fd)
     code = assemble("r1 = 0x1700000085 ll\nr0 = 4\nexit")  # a constant that holds the call's bytes
-    assert record.instrument(code) == code
+    assert record.instrument(code, ()) == code

@@ -168,11 +168,15 @@ int main() {
         store(bytes, 12, 4, 7);
         return load(bytes, at, size);
     };
+    auto is_redirect_map = [](unsigned type) {
+        return type == TYPE_DEVMAP || type == TYPE_CPUMAP || type == TYPE_XSKMAP;
+    };
     auto engine = [&](unsigned thread, unsigned call, Word handle, Word flags, Word key) {
         Answer answer{thread, 0};
         Word index = (handle - MAP_HANDLES) / 16;
         if (handle < MAP_HANDLES || handle % 16 || index >= MAPS || !descriptors[index].type ||
-            (descriptors[index].type == TYPE_PROG_ARRAY) != (call == CALL_TAIL)) {
+            (descriptors[index].type == TYPE_PROG_ARRAY) != (call == CALL_TAIL) ||
+            is_redirect_map(descriptors[index].type) != (call == CALL_REDIRECT)) {
             answer.trap = true;
             return answer;
         }
@@ -185,6 +189,10 @@ int main() {
             answer.value = -22;
         else if (call == CALL_TAIL)
             answer.value = key < d.entries ? value : 0, answer.copy = key < d.entries;
+        else if (call == CALL_REDIRECT) {
+            answer.copy = key < d.entries;
+            answer.value = answer.copy ? value : d.type == TYPE_DEVMAP ? 0 : Word(-2);
+        }
         else if (flags > 2)
             answer.value = -22;
         else if (key >= d.entries)
@@ -195,10 +203,14 @@ int main() {
             answer.value = value, answer.copy = true, answer.size = d.value_size;
         return answer;
     };
-    auto serve = [&](unsigned thread, unsigned service, Word b) {
+    auto serve = [&](unsigned thread, unsigned service, Word a, Word b) {
         Thread& t = state[thread];
         int delta = int(b);
         if (service == SERVICE_REDIRECT) return b ? Word(0) : Word(4);
+        if (service == SERVICE_REDIRECT_MAP) {
+            if (b & ~(a & 2 ? Word(3) : Word(19))) return Word(0);
+            return a & 1 ? Word(4) : b & 3;
+        }
         if (service == SERVICE_HEAD) {
             int data = int(t.data) + delta;
             if (data < 40 + int(t.data - t.meta) || data > int(t.end) - 14) return Word(-22);
@@ -341,7 +353,8 @@ int main() {
             auto& p = core->service_payload;
             unsigned thread = get(p, SERVICE_REQUEST_THREAD);
             service_answers.entries.push_back(
-                {now + delay(), {thread, serve(thread, get(p, SERVICE_REQUEST_SERVICE), get(p, SERVICE_REQUEST_B))}});
+                {now + delay(), {thread, serve(thread, get(p, SERVICE_REQUEST_SERVICE), get(p, SERVICE_REQUEST_A),
+                                             get(p, SERVICE_REQUEST_B))}});
         }
         if (m >= 0 && core->map_answer_ready) map_answers.entries.erase(map_answers.entries.begin() + m);
         if (e >= 0 && core->engine_answer_ready) engine_answers.entries.erase(engine_answers.entries.begin() + e);

@@ -40,6 +40,7 @@ from bpfnic.spec.maps import MapType
 from tests.hdl.verilator import compile_simulation
 
 IFINDEX = 7
+PORTS = 2  # of the model of the packet path, which knows no ifindex of theirs
 _LAYOUTS = {
     "START": (interfaces.Start, {"thread": "THREAD", "pc": "PC"}),
     "FINISH": (interfaces.Finish, {"thread": "THREAD", "verdict": "VERDICT", "cause": "CAUSE"}),
@@ -67,6 +68,9 @@ def layouts_header(config: NicConfig) -> str:
         "PACKET": addresses.PACKET, "MAP_VALUES": addresses.MAP_VALUES, "MAP_HANDLES": addresses.MAP_HANDLES,
         "CALL_LOOKUP": interfaces.MapCall.LOOKUP.value, "CALL_DELETE": interfaces.MapCall.DELETE.value,
         "CALL_TAIL": interfaces.MapCall.TAIL.value, "TYPE_PROG_ARRAY": MapType.PROG_ARRAY.value,
+        "CALL_REDIRECT": interfaces.MapCall.REDIRECT.value, "TYPE_DEVMAP": MapType.DEVMAP.value,
+        "TYPE_CPUMAP": MapType.CPUMAP.value, "TYPE_XSKMAP": MapType.XSKMAP.value, "PORTS": PORTS,
+        "SERVICE_REDIRECT_MAP": interfaces.Service.REDIRECT_MAP.value,
         "SERVICE_REDIRECT": interfaces.Service.REDIRECT.value, "SERVICE_HEAD": interfaces.Service.ADJUST_HEAD.value,
         **{f"OP_{operation.name}": operation.value for operation in interfaces.MapOperation},
         **{f"REGION_{region.name}": region.value for region in interfaces.Region},
@@ -228,7 +232,8 @@ class _Golden:
         samples = _Recorded(run.retired)
         self.buffer = Buffer(frame, config.buffer_bytes)
         windows = Memory(self.buffer, IFINDEX, memory)
-        helpers = Helpers(scenario.cpu_base + run.thread, self.buffer, maps, engine.HELPERS, samples)
+        helpers = Helpers(scenario.cpu_base + run.thread, self.buffer, maps, engine.HELPERS, samples,
+                          [0] * PORTS)  # fmt: skip
         self.retired: list[Retired] = []
         self.thread = Thread(code, windows, helpers.table, budget=scenario.budget, trace=self.retired.append)
         self.cause, self.verdict = Cause.NONE, None

@@ -15,7 +15,7 @@ from bpfnic.hdl.interfaces import IngressEvent
 from bpfnic.spec import addresses
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.programs import XdpAction
-from tests.hdl.packets.packet import ADJUST_HEAD, ADJUST_TAIL, CONTEXT, PACKET, REDIRECT, STACK, Packet
+from tests.hdl.packets.packet import ADJUST_HEAD, ADJUST_TAIL, CONTEXT, PACKET, REDIRECT, REDIRECT_MAP, STACK, Packet
 
 
 class Fields:
@@ -220,7 +220,8 @@ class Bench:
                 return pick.choice([0, pick.getrandbits(32) << 32, 0xFFFF_FFFF << 32])
 
             for _ in range(pick.randrange(operations + 1)):
-                kind = pick.choices(["stack", "packet", "context", "head", "tail", "redirect"], [8, 8, 2, 1, 1, 1])[0]
+                kinds = {"stack": 8, "packet": 8, "context": 2, "head": 1, "tail": 1, "redirect": 1, "entry": 1}
+                kind = pick.choices([*kinds], [*kinds.values()])[0]
                 size = pick.randrange(4)
                 value = [pick.getrandbits(64)] if pick.random() < 0.5 else []
                 if kind == "stack":
@@ -235,6 +236,10 @@ class Bench:
                 elif kind == "redirect":
                     target = pick.choice([*bench.ifindexes, *bench.ifindexes, 0, bench.ifindexes[0] | 1 << 31])
                     yield "service", REDIRECT, target | above(), pick.choice([0, 0, 0, 1, 1 << 63])
+                elif kind == "entry":
+                    entry = pick.randrange(4) | pick.choice([*range(5), 63, 64, 255]) << 8
+                    flags = pick.choice([*range(4), pick.randrange(32), 16, 1 << 63])
+                    yield "service", REDIRECT_MAP, entry | above(), flags
                 else:
                     delta = pick.choice([pick.randint(-50, 50), pick.randint(-300, 300), pick.randint(-2000, 2000)])
                     service = ADJUST_HEAD if kind == "head" else ADJUST_TAIL

@@ -7,7 +7,7 @@ from bpfnic.spec.causes import Cause
 from bpfnic.spec.programs import XdpAction
 
 STACK, CONTEXT, PACKET = (region.value for region in Region)
-REDIRECT, ADJUST_HEAD, ADJUST_TAIL = (service.value for service in Service)
+REDIRECT, ADJUST_HEAD, ADJUST_TAIL, REDIRECT_MAP = (service.value for service in Service)
 EINVAL = (1 << 64) - 22
 
 
@@ -21,7 +21,8 @@ class Packet:
         self.data_end = self.data + len(frame)
         self.bytes[self.data : self.data_end] = frame
         self.stack = bytearray(addresses.STACK_BYTES)
-        self.target: int | None = None
+        self.target: int | None = None  # the interface
+        self.queue = 0
 
     def context(self) -> bytes:
         words = [addresses.PACKET + self.data, addresses.PACKET + self.data_end, addresses.PACKET + self.data]
@@ -41,8 +42,11 @@ class Packet:
         if service == REDIRECT:
             if b:
                 return XdpAction.XDP_ABORTED
-            self.target = a & 0xFFFF_FFFF
+            ifindex, ports = a & 0xFFFF_FFFF, self.ifindexes[: self.config.ports]
+            self.target, self.queue = ports.index(ifindex) if ifindex and ifindex in ports else None, 0
             return XdpAction.XDP_REDIRECT
+        if service == REDIRECT_MAP:
+            return self._redirect_map(a & 1, a & 2, a >> 8 & 0xFF, b)
         delta = (b & 0xFFFF_FFFF) - ((b & 0x8000_0000) << 1)
         if service == ADJUST_HEAD:
             moved = self.data + delta
@@ -57,17 +61,29 @@ class Packet:
         self.data_end = moved
         return 0
 
+    def _redirect_map(self, taken: int, to_queue: int, number: int, flags: int) -> int:
+        if flags & ~(3 if to_queue else 3 | 1 << 4):  # XDP_ABORTED..XDP_TX, BPF_F_EXCLUDE_INGRESS
+            return XdpAction.XDP_ABORTED
+        self.target, self.queue = None, 0
+        if not taken:
+            return flags & 3
+        if to_queue:
+            self.target, self.queue = self.config.ports, number % 64
+        elif number < self.config.ports:
+            self.target = number
+        return XdpAction.XDP_REDIRECT
+
     def leaves(self, verdict: int, cause: int) -> tuple:
-        """(event, egress or None, bytes, action, cause)."""
-        here, ports = bytes(self.bytes[self.data : self.data_end]), self.ifindexes[: self.config.ports]
+        """(event, egress or None, bytes, action and above its four bits the queue, cause)."""
+        here = bytes(self.bytes[self.data : self.data_end])
         if cause:
             return IngressEvent.ABORTED, None, here, None, cause
         if verdict == XdpAction.XDP_PASS:
             return IngressEvent.PASSED, self.config.ports, here, verdict, 0
         if verdict == XdpAction.XDP_TX:
             return IngressEvent.TRANSMITTED, self.ingress, here, verdict, 0
-        if verdict == XdpAction.XDP_REDIRECT and self.target and self.target in ports:
-            return IngressEvent.REDIRECTED, ports.index(self.target), here, verdict, 0
+        if verdict == XdpAction.XDP_REDIRECT and self.target is not None:
+            return IngressEvent.REDIRECTED, self.target, here, verdict | self.queue << 4, 0
         if verdict == XdpAction.XDP_DROP:
             return IngressEvent.DROPPED, None, here, None, 0
         cause = {0: Cause.PROGRAM, XdpAction.XDP_REDIRECT: Cause.REDIRECT}.get(verdict, Cause.VERDICT)
