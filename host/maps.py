@@ -29,7 +29,8 @@ class MapDefinition:
     Sizes in bytes. `key_type` and `value_type` are types in `btf`, 0 where the object doesn't say. `pinned`: the
     object asks for LIBBPF_PIN_BY_NAME. `inner`: what the values of a map of maps look like. `variables`: of a section
     of global variables, whose content is to be put at key 0; such a map with MapFlag.RDONLY_PROG is frozen then.
-    `programs`: of a PROG_ARRAY, the programs of the object that are to be put into it, by name."""
+    `programs`: of a PROG_ARRAY, the programs of the object that are to be put into it, by name; `maps`: of a map of
+    maps, in the same way."""
 
     name: str
     type: MapType
@@ -44,6 +45,7 @@ class MapDefinition:
     inner: "MapDefinition | None" = None
     variables: "Globals | None" = None
     programs: dict[int, str] = field(default_factory=dict)
+    maps: dict[int, str] = field(default_factory=dict)
 
     def format_key(self, data: bytes) -> Any:
         """A key as a Python value, by its BTF type; as hex bytes ("0a 00 00 00") where the object has none."""
@@ -51,8 +53,9 @@ class MapDefinition:
 
     def format_value(self, data: bytes) -> Any:
         """A value (of one CPU) as a Python value, in the same way; of a section of variables a dict by their names, of
-        a PROG_ARRAY a program's name, and of a DEVMAP a port's where `data` is one."""
-        if self.type is PROG_ARRAY or (self.type is DEVMAP and len(data) != self.value_size):
+        a PROG_ARRAY a program's name, of a map of maps a map's, and of a DEVMAP a port's where `data` is one."""
+        names = self.type is PROG_ARRAY or self.type in OF_MAPS
+        if names or (self.type is DEVMAP and len(data) != self.value_size):
             return data.decode()
         if self.variables is not None:
             return self.variables.read(data)
@@ -240,14 +243,21 @@ class MapTable:
             names = [name for name, place in places.items() if place <= relocation.offset and name in self.definitions]
             name = max(names, key=places.__getitem__, default="?")
             values = value_places.get(name)
-            if values is None or self.definitions[name].type is not PROG_ARRAY:
+            if values is None or self.definitions[name].type not in OF_MAPS | {PROG_ARRAY}:
                 raise self._refuse(section, name, f"has initial values ({relocation.symbol.name!r} at offset "
-                                   f"{relocation.offset}), which bpfnic can set in a PROG_ARRAY alone")  # fmt: skip
+                                   f"{relocation.offset}), which bpfnic can set in a PROG_ARRAY or a map of maps "
+                                   "alone")  # fmt: skip
             index, rest = divmod(relocation.offset - places[name] - values, _POINTER_BYTES)
             if rest or index < 0:
                 raise self._refuse(section, name, f"has a value at offset {relocation.offset}, between two places")
             addend = int.from_bytes(section.data[relocation.offset :][:_POINTER_BYTES], "little")
             symbol = relocation.symbol
+            if self.definitions[name].type in OF_MAPS:
+                inner = self.map_at(symbol.section, symbol.value + addend)
+                if inner is None:
+                    raise self._refuse(section, name, f"has {symbol.name!r} at {index}, which is no map")
+                self.definitions[name].maps[index] = inner
+                continue
             self.initial.append(InitialProgram(name, index, symbol.name, symbol.section, symbol.value + addend))
 
     def _read_btf_map(self, section: Section, name: str, number: int) -> MapDefinition:

@@ -229,11 +229,13 @@ class NicMapOfMaps(NicMap):
     """A map of maps on a NIC: its inner maps by key. One may be put in, replaced and deleted while packets run: each
     look-up sees one or the other."""
 
-    def __init__(self, device: Device, device_map: MapOfMaps):
+    def __init__(self, device: Device, device_map: MapOfMaps, live: "dict[DeviceMap, NicMap | NicQueue]"):
+        """`live`: the maps on the NIC; those of `new` are added."""
         super().__init__(device_map)
         self._device = device
         self._outer = device_map
-        self._made: dict[DeviceMap, NicMap | NicQueue] = {}
+        self._live = live
+        self._made: list[NicMap | NicQueue] = []
 
     def new(self, max_entries: int | None = None) -> "NicMap | NicQueue":
         """A map of zeros as the object defines its inner maps, at no key yet. `max_entries`: where it need not be the
@@ -241,30 +243,34 @@ class NicMapOfMaps(NicMap):
         definition = self._definition.inner
         assert definition is not None
         inner = self._device.create_map(replace(definition, max_entries=max_entries or definition.max_entries))
-        self._made[inner] = NicQueue(inner) if definition.type in QUEUES else NicMap(inner)
-        return self._made[inner]
+        self._live[inner] = NicQueue(inner) if definition.type in QUEUES else NicMap(inner)
+        self._made.append(self._live[inner])
+        return self._live[inner]
 
     def free(self, inner: "NicMap | NicQueue") -> None:
         """Give a map of `new` back, once the last packet that may use it has left. Raises BpfnicError while it is at a
         key."""
+        if inner not in self._made:
+            raise BpfnicError(f"map {self._definition.name!r}: {inner!r} is no map that its new() made")
         self._device.destroy_map(inner.device_map)
-        del self._made[inner.device_map]
+        self._made.remove(inner)
+        del self._live[inner.device_map]
 
     def free_all(self) -> None:
-        """Take all inner maps out and give them back."""
+        """Take all inner maps out, and give those of `new` back."""
         self._outer.clear_maps()
-        for inner in list(self._made.values()):
+        for inner in list(self._made):
             self.free(inner)
 
     def __getitem__(self, key: Any) -> "NicMap | NicQueue":
         try:
-            return self._made[self._outer.inner(self._definition.parse_key(key))]
+            return self._live[self._outer.inner(self._definition.parse_key(key))]
         except FileNotFoundError:
             raise KeyError(key) from None
 
     def __setitem__(self, key: Any, value: "NicMap | NicQueue") -> None:
-        if getattr(value, "device_map", None) not in self._made:
-            raise BpfnicError(f"map {self._definition.name!r}: {value!r} is no map that its new() made")
+        if getattr(value, "device_map", None) not in self._live:
+            raise BpfnicError(f"map {self._definition.name!r}: {value!r} is no map on this NIC")
         self._outer.set_map(self._definition.parse_key(key), value.device_map)
 
 
@@ -340,6 +346,7 @@ class Nic:
         self.maps: dict[str, NicMap | NicProgramArray | NicQueue | NicVariables] = {}
         self.programs: dict[str, NicProgram] = {}
         self._attached: list[NicProgram | None] = [None] * (self.ports + 1)
+        self._live: dict[DeviceMap, NicMap | NicQueue] = {}  # what may be in a map of maps
         self._origin: dict[str, MapDefinition] = {}  # of each map, to share it among programs of one object
 
     def __enter__(self) -> "Nic":
@@ -366,7 +373,7 @@ class Nic:
         loaded: dict[str, LoadedProgram] = {}
         try:
             for each in self._missing(obj, source):
-                for name in each.maps:
+                for name in _maps_of(obj, each):
                     if name in self.maps and self._origin[name] is not obj.maps[name]:
                         raise BpfnicError(f"map {name}: another object's map of that name is loaded")
                     if name not in self.maps and name not in created:
@@ -374,10 +381,13 @@ class Nic:
                 shared = {name: self.maps[name].device_map for name in each.maps if name in self.maps}
                 loaded[each.name] = self.device.load(each, shared | created)
             fill(created.values(), {name: held.loaded for name, held in self.programs.items()} | loaded)
+            fill_with_maps(created.values(), {name: held.device_map for name, held in self.maps.items()} | created)
         except BaseException:
             for device_map in created.values():
                 if isinstance(device_map, ProgramArray):
                     device_map.clear_programs()
+                if isinstance(device_map, MapOfMaps):
+                    device_map.clear_maps()
             for each_loaded in loaded.values():
                 self.device.unload(each_loaded)
             for device_map in created.values():
@@ -389,13 +399,13 @@ class Nic:
             if isinstance(device_map, ProgramArray):
                 self.maps[name] = NicProgramArray(device_map, self.programs)
             elif isinstance(device_map, MapOfMaps):
-                self.maps[name] = NicMapOfMaps(self.device, device_map)
+                self.maps[name] = NicMapOfMaps(self.device, device_map, self._live)
             elif device_map.definition.type in QUEUES:
-                self.maps[name] = NicQueue(device_map)
+                self._live[device_map] = self.maps[name] = NicQueue(device_map)
             elif device_map.definition.variables is not None:
                 self.maps[name] = NicVariables(device_map)
             else:
-                self.maps[name] = NicMap(device_map)
+                self._live[device_map] = self.maps[name] = NicMap(device_map)
         return self.programs[source.name]
 
     def _missing(self, obj: Object, source: Program) -> list[Program]:
@@ -418,13 +428,14 @@ class Nic:
         map of programs."""
         self.device.unload(program.loaded)
         del self.programs[program.name]
-        still = {name for other in self.programs.values() for name in other.loaded.program.maps}
-        for name in program.loaded.program.maps:
-            if name not in still:
-                held = self.maps.pop(name)
-                if isinstance(held, NicMapOfMaps):
-                    held.free_all()
-                self.device.destroy_map(held.device_map)
+        used = [_with_inner(other.loaded.program.maps, self._origin) for other in self.programs.values()]
+        mine = _with_inner(program.loaded.program.maps, self._origin)
+        for name in [name for name in mine if not any(name in others for others in used)]:
+            held = self.maps.pop(name)
+            if isinstance(held, NicMapOfMaps):
+                held.free_all()
+            self._live.pop(held.device_map, None)
+            self.device.destroy_map(held.device_map)
 
     def attach(self, interface: int, program: NicProgram | None) -> None:
         """Run a program (None: none) for the packets of an interface (ports from 0, then the host)."""
@@ -452,6 +463,17 @@ class Nic:
         return self.device.run(arrivals, pacing, on_step, replay, retirements, observe)
 
 
+def _maps_of(obj: Object, program: Program) -> list[str]:
+    """The maps that a program needs, by name: those that the object puts into its maps of maps stand behind these."""
+    return _with_inner(program.maps, obj.maps)
+
+
+def _with_inner(names: Iterable[str], definitions: Mapping[str, MapDefinition]) -> list[str]:
+    outer = [name for name in names if definitions[name].maps]
+    inner = [name for each in outer for name in definitions[each].maps.values()]
+    return list(dict.fromkeys([*outer, *(name for name in names if name not in inner), *inner]))
+
+
 def create(device: Device, definition: MapDefinition) -> DeviceMap:
     """A map on a device; a section of global variables with its content."""
     device_map = device.create_map(definition)
@@ -471,6 +493,19 @@ def fill(maps: Iterable[DeviceMap], programs: Mapping[str, LoadedProgram]) -> No
                     device_map.set_program(index.to_bytes(definition.key_size, "little"), programs[name])
                 except OSError as error:
                     raise BpfnicError(f"map {definition.name!r}: program {name} at {index}: {error.strerror}") from None
+
+
+def fill_with_maps(outer: Iterable[DeviceMap], maps: Mapping[str, DeviceMap]) -> None:
+    """Put into the maps of maps what their object has there, from maps by name. Raises BpfnicError naming the map and
+    the index."""
+    for device_map in outer:
+        if isinstance(device_map, MapOfMaps):
+            definition = device_map.definition
+            for index, name in definition.maps.items():
+                try:
+                    device_map.set_map(index.to_bytes(definition.key_size, "little"), maps[name])
+                except OSError as error:
+                    raise BpfnicError(f"map {definition.name!r}: map {name} at {index}: {error.strerror}") from None
 
 
 def interface_name(interface: int, ports: int) -> str:

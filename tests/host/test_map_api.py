@@ -1,5 +1,7 @@
 """The Python API of maps that are no dictionaries of plain values."""
 
+import json
+
 import pytest
 
 from bpfnic.host.nic import Nic
@@ -82,7 +84,7 @@ def test_maps_are_put_into_a_map(build, backend):
         tenants[7] = second
         tenants.free(first)
         assert program.test_run(bytes(64)).action == XdpAction.XDP_PASS and second[1] == 201
-        with pytest.raises(BpfnicError, match="is no map that its new\\(\\) made"):
+        with pytest.raises(BpfnicError, match="is no map on this NIC"):
             tenants[7] = first
         del tenants[7]
         assert program.test_run(bytes(64)).action == XdpAction.XDP_DROP
@@ -108,3 +110,71 @@ def test_entries_in_batches_and_frozen(build, backend):
         with pytest.raises(PermissionError):
             limits[3] = 2
         assert limits[3] == 1 and reads.test_run(bytes(64)).retval == 1
+
+
+VALUES = HEAD + """
+struct rates { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 2); __type(key, __u32); __type(value, __u64); };
+struct rates slow SEC(".maps"), fast SEC(".maps");
+struct {
+	__uint(type, KIND);
+	__uint(max_entries, 8);
+	__type(key, __u32);
+	__array(values, struct rates);
+} tenants SEC(".maps") = { .values = { [1] = &slow, [3] = &fast } };
+SEC("xdp") int program(struct xdp_md *ctx)
+{
+	__u32 tenant = 3, first = 0;
+	void *rates = bpf_map_lookup_elem(&tenants, &tenant);
+	__u64 *count = rates ? bpf_map_lookup_elem(rates, &first) : 0;
+	if (count)
+		++*count;
+	return XDP_PASS;
+}
+"""
+
+
+@backends
+@pytest.mark.parametrize("kind", ["ARRAY_OF_MAPS", "HASH_OF_MAPS"])
+def test_what_the_object_puts_into_a_map_of_maps(build, backend, kind):
+    with Nic(backend) as nic:
+        program = nic.load(build(VALUES, define=[f"KIND=BPF_MAP_TYPE_{kind}"]))
+        tenants = nic.maps["tenants"]
+        assert tenants[1] is nic.maps["slow"] and sorted(tenants) == [1, 3]
+        program.test_run(bytes(64))
+        assert (nic.maps["slow"][0], nic.maps["fast"][0]) == (0, 1)
+        with pytest.raises(BpfnicError, match="no map that its new"):
+            tenants.free(nic.maps["fast"])
+        tenants[3] = nic.maps["slow"]
+        program.test_run(bytes(64))
+        assert (nic.maps["slow"][0], nic.maps["fast"][0]) == (1, 1)
+        program.unload()
+        assert nic.maps == {} and nic.device._maps == []
+
+
+def test_an_initial_value_that_is_no_map_of_that_kind(build):
+    hash = VALUES[VALUES.index("struct rates {") : VALUES.index("struct rates slow")].replace("ARRAY", "HASH")
+    other = VALUES.replace("struct rates slow", hash.replace("struct rates", "struct").strip(" ;\n") + " slow")
+    other = other.replace(", fast SEC", "; struct rates fast SEC")
+    with Nic("golden") as nic:
+        with pytest.raises(BpfnicError, match="map 'tenants': map slow at 1: .*: type is HASH, not ARRAY"):
+            nic.load(build(other.replace("&slow", "(void *)&slow"), define=["KIND=BPF_MAP_TYPE_ARRAY_OF_MAPS"]))
+        assert nic.maps == {} and nic.device._maps == []
+
+
+def test_the_command_line_fills_and_shows_them(build, bpfnic, samples, tmp_path):
+    program, rules = tmp_path / "program.bpf.c", tmp_path / "rules.json"
+    queue = QUEUE.split("SEC(\"xdp\")")[0].removeprefix(HEAD)
+    push = "struct job job; bpf_map_peek_elem(&jobs, &job); return XDP_PASS;"
+    program.write_text(VALUES.replace("struct rates {", queue + "struct rates {").replace("return XDP_PASS;", push))
+    rules.write_text('{"fast": {"1": 5}, "jobs": [{"key": "", "value": {"number": 3, "size": 4}}]}')
+    arguments = ["run", program, "-D", "KIND=BPF_MAP_TYPE_HASH_OF_MAPS", "--pcap", samples / "mixed.pcapng",
+                 "--backend", "golden", "--map", rules]  # fmt: skip
+    status, out, err = bpfnic(*arguments, "--json")
+    assert (status, err) == (0, "")
+    maps = json.loads(out)["maps"]
+    assert maps["tenants"]["entries"] == [{"key": 1, "value": "slow"}, {"key": 3, "value": "fast"}]
+    assert maps["jobs"]["entries"] == [{"key": "", "value": {"number": 3, "size": 4}}]
+    assert [entry["value"] for entry in maps["fast"]["entries"]][1] == 5
+    rules.write_text('{"tenants": {"1": 5}}')
+    status, _, err = bpfnic(*arguments)
+    assert status == 2 and "map 'tenants': key 1: map tenants takes maps" in err

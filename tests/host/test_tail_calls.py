@@ -304,15 +304,15 @@ def test_what_is_no_program(source, helper):
     assert str(caught.value).endswith("map 'jumps': at 1 is 'helper', which is no program")
 
 
-def test_maps_of_maps_stay_refused(source):
+def test_initial_values_of_other_maps_are_refused(source):
     text = """
         struct inner { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1);
                        __type(key, __u32); __type(value, __u32); } one SEC(".maps");
-        struct { __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, 2); __type(key, __u32);
+        struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 2); __type(key, __u32);
                  __array(values, struct inner); } outer SEC(".maps") = { .values = { [1] = &one } };
         SEC("xdp") int enter(struct xdp_md *ctx) { __u32 k = 0; return bpf_map_lookup_elem(&outer, &k) ? 1 : 2; }
     """
-    with pytest.raises(bpfnic.BpfnicError, match="map 'outer' has initial values .*PROG_ARRAY alone"):
+    with pytest.raises(bpfnic.BpfnicError, match="map 'outer' has initial values .*PROG_ARRAY or a map of maps alone"):
         bpfnic.open(source(text))
 
 
