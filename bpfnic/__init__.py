@@ -62,11 +62,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bpfnic.host.device import Arrival, DeviceOptions, Pacing
-    from bpfnic.host.nic import Nic, NicMap, NicProgram, NicProgramArray, NicVariables, TestRun, backends, open
+    from bpfnic.host.nic import Nic, NicProgram, TestRun, backends, open
+    from bpfnic.host.nicmaps import NicMap, NicMapOfMaps, NicProgramArray, NicQueue, NicVariables
     from bpfnic.spec.errors import BpfnicError
     from bpfnic.spec.programs import XdpAction
 
-_MODULES = ("bpfnic.host.device", "bpfnic.host.nic", "bpfnic.spec.errors", "bpfnic.spec.programs")
+_MODULES = (
+    "bpfnic.host.device",
+    "bpfnic.host.nic",
+    "bpfnic.host.nicmaps",
+    "bpfnic.spec.errors",
+    "bpfnic.spec.programs",
+)
 """Where the public names come from."""
 
 __all__ = [
@@ -75,8 +82,10 @@ __all__ = [
     "DeviceOptions",
     "Nic",
     "NicMap",
+    "NicMapOfMaps",
     "NicProgram",
     "NicProgramArray",
+    "NicQueue",
     "NicVariables",
     "Pacing",
     "TestRun",

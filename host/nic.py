@@ -7,9 +7,8 @@ with bpfnic.Nic("rtl", threads=8) as nic:
     print(program.test_run(packet).action, nic.maps["tallies"][0])
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from errno import ENOENT
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import TracebackType
@@ -29,12 +28,13 @@ from bpfnic.host.device import (
     Traffic,
 )
 from bpfnic.host.lockstep import Observe
-from bpfnic.host.maps import Globals, MapDefinition
+from bpfnic.host.maps import MapDefinition
 from bpfnic.host.mapsofmaps import MapOfMaps
+from bpfnic.host.nicmaps import FIRST, NicMap, NicMapOfMaps, NicProgramArray, NicQueue, NicVariables
 from bpfnic.host.object import Object, Program, open_object
 from bpfnic.host.programarray import ProgramArray
 from bpfnic.spec.errors import BpfnicError
-from bpfnic.spec.maps import QUEUES, UpdateFlag
+from bpfnic.spec.maps import QUEUES
 from bpfnic.spec.programs import XdpAction
 
 BACKENDS = "bpfnic.device"
@@ -141,195 +141,6 @@ class NicProgram:
     def unload(self) -> None:
         """Take it off the NIC, with the maps that no other program uses. Raises BpfnicError while it is attached."""
         self._nic.unload(self)
-
-
-class NicMap(MutableMapping[Any, Any]):
-    """A map on a NIC as a dictionary: keys and values by their BTF types (hex text where the object has none). The
-    value of a per-CPU map is a list, one for each CPU. Errors of the device are OSError (E2BIG, EINVAL, …)."""
-
-    def __init__(self, device_map: DeviceMap):
-        self.device_map = device_map
-        self._definition = device_map.definition
-
-    def _to_user(self, values: Sequence[bytes]) -> Any:
-        shown = [self._definition.format_value(value) for value in values]
-        return shown if len(shown) > 1 else shown[0]
-
-    def __getitem__(self, key: Any) -> Any:
-        try:
-            return self._to_user(self.device_map.lookup(self._definition.parse_key(key)))
-        except OSError as error:
-            if error.errno == ENOENT:
-                raise KeyError(key) from None
-            raise
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self.device_map.update(self._definition.parse_key(key), self._values(value))
-
-    def _values(self, value: Any) -> list[bytes]:
-        """What the device gets for a value."""
-        copies = self.device_map.copies
-        values = [value] if copies == 1 else value
-        if not isinstance(values, list | tuple) or len(values) != copies:
-            raise BpfnicError(f"map {self._definition.name!r}: takes a list of {copies} values, one for each CPU")
-        return [self._definition.parse_value(one) for one in values]
-
-    def __delitem__(self, key: Any) -> None:
-        try:
-            self.device_map.delete(self._definition.parse_key(key))
-        except OSError as error:
-            if error.errno == ENOENT:
-                raise KeyError(key) from None
-            raise
-
-    def freeze(self) -> None:
-        """No more changes by the host (PermissionError); programs go on."""
-        self.device_map.freeze()
-
-    def lookup_batch(self) -> list[tuple[Any, Any]]:
-        """All entries as keys and values (keys may be what no dictionary takes), read in bulk."""
-        found = self.device_map.dump().items()
-        return [(self._definition.format_key(key), self._to_user(values)) for key, values in found]
-
-    def update_batch(self, entries: Iterable[tuple[Any, Any]]) -> None:
-        """Set many entries, in their order. Raises OSError naming the first one that the device refuses."""
-        self.device_map.update_batch([(self._definition.parse_key(key), self._values(value)) for key, value in entries])
-
-    def delete_batch(self, keys: Iterable[Any]) -> None:
-        """Delete many entries, in the same way."""
-        self.device_map.delete_batch([self._definition.parse_key(key) for key in keys])
-
-    def __iter__(self) -> Iterator[Any]:
-        return map(self._definition.format_key, self.device_map.keys())
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self.device_map.keys())
-
-
-class NicProgramArray(NicMap):
-    """A PROG_ARRAY on a NIC: its programs by index. A program may be put in, replaced and deleted while packets run:
-    each tail call sees one or the other."""
-
-    def __init__(self, device_map: ProgramArray, programs: Mapping[str, NicProgram]):
-        super().__init__(device_map)
-        self._array = device_map
-        self._loaded = programs
-
-    def __getitem__(self, key: Any) -> NicProgram:
-        name: str = super().__getitem__(key)
-        return self._loaded[name]
-
-    def __setitem__(self, key: Any, value: NicProgram) -> None:
-        if value not in self._loaded.values():
-            raise BpfnicError(f"map {self._definition.name!r}: {value!r} is no program loaded into this NIC")
-        self._array.set_program(self._definition.parse_key(key), value.loaded)
-
-
-class NicMapOfMaps(NicMap):
-    """A map of maps on a NIC: its inner maps by key. One may be put in, replaced and deleted while packets run: each
-    look-up sees one or the other."""
-
-    def __init__(self, device: Device, device_map: MapOfMaps, live: "dict[DeviceMap, NicMap | NicQueue]"):
-        """`live`: the maps on the NIC; those of `new` are added."""
-        super().__init__(device_map)
-        self._device = device
-        self._outer = device_map
-        self._live = live
-        self._made: list[NicMap | NicQueue] = []
-
-    def new(self, max_entries: int | None = None) -> "NicMap | NicQueue":
-        """A map of zeros as the object defines its inner maps, at no key yet. `max_entries`: where it need not be the
-        object's. Raises BpfnicError where the NIC is full."""
-        definition = self._definition.inner
-        assert definition is not None
-        inner = self._device.create_map(replace(definition, max_entries=max_entries or definition.max_entries))
-        self._live[inner] = NicQueue(inner) if definition.type in QUEUES else NicMap(inner)
-        self._made.append(self._live[inner])
-        return self._live[inner]
-
-    def free(self, inner: "NicMap | NicQueue") -> None:
-        """Give a map of `new` back, once the last packet that may use it has left. Raises BpfnicError while it is at a
-        key."""
-        if inner not in self._made:
-            raise BpfnicError(f"map {self._definition.name!r}: {inner!r} is no map that its new() made")
-        self._device.destroy_map(inner.device_map)
-        self._made.remove(inner)
-        del self._live[inner.device_map]
-
-    def free_all(self) -> None:
-        """Take all inner maps out, and give those of `new` back."""
-        self._outer.clear_maps()
-        for inner in list(self._made):
-            self.free(inner)
-
-    def __getitem__(self, key: Any) -> "NicMap | NicQueue":
-        try:
-            return self._live[self._outer.inner(self._definition.parse_key(key))]
-        except FileNotFoundError:
-            raise KeyError(key) from None
-
-    def __setitem__(self, key: Any, value: "NicMap | NicQueue") -> None:
-        if getattr(value, "device_map", None) not in self._live:
-            raise BpfnicError(f"map {self._definition.name!r}: {value!r} is no map on this NIC")
-        self._outer.set_map(self._definition.parse_key(key), value.device_map)
-
-
-class NicQueue:
-    """A QUEUE or STACK on a NIC."""
-
-    def __init__(self, device_map: DeviceMap):
-        self.device_map = device_map
-        self._definition = device_map.definition
-
-    def push(self, value: Any, *, replace: bool = False) -> None:
-        """Add a value; `replace`: a full map drops its oldest one. Raises OSError E2BIG."""
-        flags = UpdateFlag.EXIST if replace else UpdateFlag.ANY
-        self.device_map.update(b"", [self._definition.parse_value(value)], flags)
-
-    def pop(self) -> Any:
-        """Take the next value out: the oldest of a QUEUE, the newest of a STACK. Raises IndexError where there is
-        none."""
-        return self._next(self.device_map.pop)
-
-    def peek(self) -> Any:
-        """The value that comes next. Raises IndexError where there is none."""
-        return self._next(self.device_map.lookup)
-
-    def _next(self, find: Callable[[bytes], list[bytes]]) -> Any:
-        try:
-            (value,) = find(b"")
-        except FileNotFoundError:
-            raise IndexError(f"map {self._definition.name!r} is empty") from None
-        return self._definition.format_value(value)
-
-
-class NicVariables(MutableMapping[str, Any]):
-    """The global variables of one section (.data, .bss, .rodata) on a NIC, by name. Setting one writes the section
-    back whole: do it while no traffic flows."""
-
-    def __init__(self, device_map: DeviceMap):
-        self.device_map = device_map
-
-    def _read(self) -> Globals:
-        assert self.device_map.definition.variables is not None
-        return self.device_map.definition.variables.at(self.device_map.lookup(_FIRST)[0])
-
-    def __getitem__(self, name: str) -> Any:
-        return self._read()[name]
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        section = self._read()
-        section[name] = value
-        self.device_map.update(_FIRST, [bytes(section.content)])
-
-    def __delitem__(self, name: str) -> None:
-        raise TypeError("a variable can't be removed")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._read())
-
-    def __len__(self) -> int:
-        return len(self._read())
 
 
 class Nic:
@@ -478,7 +289,7 @@ def create(device: Device, definition: MapDefinition) -> DeviceMap:
     """A map on a device; a section of global variables with its content."""
     device_map = device.create_map(definition)
     if definition.variables is not None and any(definition.variables.content):
-        device_map.update(_FIRST, [bytes(definition.variables.content)])
+        device_map.update(FIRST, [bytes(definition.variables.content)])
     return device_map
 
 
@@ -511,6 +322,3 @@ def fill_with_maps(outer: Iterable[DeviceMap], maps: Mapping[str, DeviceMap]) ->
 def interface_name(interface: int, ports: int) -> str:
     """port0, port1, …, host."""
     return "host" if interface == ports else f"port{interface}"
-
-
-_FIRST = bytes(4)  # the one key of a section of global variables
