@@ -62,8 +62,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bpfnic.host.device import Arrival, DeviceOptions, Pacing
-    from bpfnic.host.nic import Nic, NicProgram, TestRun, backends, open
-    from bpfnic.host.nicmaps import NicMap, NicMapOfMaps, NicProgramArray, NicQueue, NicVariables
+    from bpfnic.host.nic import Nic, NicProgram, NicProgramArray, TestRun, backends, open
+    from bpfnic.host.nicmaps import NicMap, NicMapOfMaps, NicQueue, NicVariables
     from bpfnic.spec.errors import BpfnicError
     from bpfnic.spec.programs import XdpAction
 

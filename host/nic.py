@@ -30,7 +30,7 @@ from bpfnic.host.device import (
 from bpfnic.host.lockstep import Observe
 from bpfnic.host.maps import MapDefinition
 from bpfnic.host.mapsofmaps import MapOfMaps
-from bpfnic.host.nicmaps import FIRST, NicMap, NicMapOfMaps, NicProgramArray, NicQueue, NicVariables
+from bpfnic.host.nicmaps import FIRST, NicMap, NicMapOfMaps, NicQueue, NicVariables
 from bpfnic.host.object import Object, Program, open_object
 from bpfnic.host.programarray import ProgramArray
 from bpfnic.spec.errors import BpfnicError
@@ -141,6 +141,25 @@ class NicProgram:
     def unload(self) -> None:
         """Take it off the NIC, with the maps that no other program uses. Raises BpfnicError while it is attached."""
         self._nic.unload(self)
+
+
+class NicProgramArray(NicMap):
+    """A PROG_ARRAY on a NIC: its programs by index. A program may be put in, replaced and deleted while packets run:
+    each tail call sees one or the other."""
+
+    def __init__(self, device_map: ProgramArray, programs: Mapping[str, NicProgram]):
+        super().__init__(device_map)
+        self._array = device_map
+        self._loaded = programs
+
+    def __getitem__(self, key: Any) -> NicProgram:
+        name: str = super().__getitem__(key)
+        return self._loaded[name]
+
+    def __setitem__(self, key: Any, value: NicProgram) -> None:
+        if value not in self._loaded.values():
+            raise BpfnicError(f"map {self._definition.name!r}: {value!r} is no program loaded into this NIC")
+        self._array.set_program(self._definition.parse_key(key), value.loaded)
 
 
 class Nic:

@@ -1,19 +1,15 @@
-"""The maps on a NIC as Python has them: dictionaries by BTF types, queues, maps of programs and of maps, variables."""
+"""The maps on a NIC as Python has them: dictionaries by BTF types, queues, maps of maps, variables."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import replace
 from errno import ENOENT
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bpfnic.host.device import Device, DeviceMap
 from bpfnic.host.maps import Globals
 from bpfnic.host.mapsofmaps import MapOfMaps
-from bpfnic.host.programarray import ProgramArray
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.maps import QUEUES, UpdateFlag
-
-if TYPE_CHECKING:
-    from bpfnic.host.nic import NicProgram
 
 FIRST = bytes(4)
 """The one key of a section of global variables."""
@@ -80,25 +76,6 @@ class NicMap(MutableMapping[Any, Any]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self.device_map.keys())
-
-
-class NicProgramArray(NicMap):
-    """A PROG_ARRAY on a NIC: its programs by index. A program may be put in, replaced and deleted while packets run:
-    each tail call sees one or the other."""
-
-    def __init__(self, device_map: ProgramArray, programs: "Mapping[str, NicProgram]"):
-        super().__init__(device_map)
-        self._array = device_map
-        self._loaded = programs
-
-    def __getitem__(self, key: Any) -> "NicProgram":
-        name: str = super().__getitem__(key)
-        return self._loaded[name]
-
-    def __setitem__(self, key: Any, value: "NicProgram") -> None:
-        if value not in self._loaded.values():
-            raise BpfnicError(f"map {self._definition.name!r}: {value!r} is no program loaded into this NIC")
-        self._array.set_program(self._definition.parse_key(key), value.loaded)
 
 
 class NicMapOfMaps(NicMap):
