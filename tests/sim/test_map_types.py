@@ -1,13 +1,16 @@
 """The rules of each map type, one at a time. Those that Linux makes are asked of the running kernel too."""
 
 import random
+import re
 from errno import E2BIG, EEXIST, EINVAL, ENOENT, ENOSPC, EOPNOTSUPP, EPERM
+from pathlib import Path
 
 import pytest
 
 from bpfnic.host.device import Arrival
+from bpfnic.sim.golden.device import BEYOND_THE_HARDWARE
 from bpfnic.sim.golden.memory import Buffer
-from bpfnic.spec import addresses
+from bpfnic.spec import addresses, engine
 from bpfnic.spec.assembly import assemble
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
@@ -300,6 +303,12 @@ def test_half_a_value_is_never_seen(build):
             while card.host_pop() is not None:
                 pass
         assert len(nic.maps.queues[card.table.index].free) == 3 + 1 + 1
+
+
+def test_the_document_has_every_type_that_golden_has():
+    rows = re.findall(r"^\| ([A-Z_, ]+) \| yes \|", (Path(__file__).parents[2] / "docs" / "maps.md").read_text(), re.MULTILINE)
+    named = {name for row in rows for name in row.split(", ")}
+    assert named == {kind.name for kind in engine.MAP_TYPES | BEYOND_THE_HARDWARE}
 
 
 # -- refusals
