@@ -2,7 +2,7 @@
 
 from functools import reduce
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib.wiring import Component
 
 from bpfnic.hdl.config import NicConfig
@@ -11,6 +11,7 @@ from bpfnic.hdl.interfaces import ControlPorts, MapOperation
 from bpfnic.hdl.registers import RegisterBank
 from bpfnic.spec import engine
 from bpfnic.spec.registers import (
+    BY_NAME,
     CONTROL_ENABLE,
     CONTROL_FLOWS_APART,
     ENTRY_VALID,
@@ -29,7 +30,7 @@ class Control(Component):
     """Members: interfaces.ControlPorts. One access at a time, writes first.
 
     A write has bvalid 3 clocks after both its valids; one to SNAPSHOT when the counters are taken, one to MAP_DATA when
-    map memory has answered. A read has rvalid READ_CLOCKS + 4 clocks after arvalid, one of MAP_DATA when map memory has
+    map memory has answered, one to MAP_COMMAND when the map engine has. A read has rvalid READ_CLOCKS + 4 clocks after arvalid, one of MAP_DATA when map memory has
     answered.
     SLVERR: no register at the address, a write to one that is read only, wstrb other than 0b1111.
     """
@@ -50,6 +51,7 @@ class Control(Component):
         self._clock_and_random(m, bank)
         self._programs(m, bank)
         map_written, map_was_read = self._maps(m, bank, map_read)
+        commanded = self._keyed(m, bank)
         self._interfaces(m, bank)
         snapshot = bank.command("SNAPSHOT")
         (control,) = bank.stored("CONTROL", CONTROL_ENABLE | CONTROL_FLOWS_APART)
@@ -94,6 +96,8 @@ class Control(Component):
                     m.next = "SNAPSHOT"
                 with m.If(map_written):
                     m.next = "MAP"
+                with m.If(commanded):
+                    m.next = "COMMAND"
             with m.State("READ"):
                 m.d.sync += timer.eq(timer + 1)
                 m.d.comb += bank.read.eq(allowed & (timer == 0))
@@ -120,6 +124,10 @@ class Control(Component):
                     m.next = "VALUE"
                     with m.If(writing):
                         m.next = "WRITTEN"
+            with m.State("COMMAND"):
+                m.d.comb += self.keyed.command.eq(1)
+                with m.If(self.keyed.done):
+                    m.next = "WRITTEN"
             with m.State("WRITTEN"):
                 m.d.comb += self.bvalid.eq(1)
                 with m.If(self.bready):
@@ -207,15 +215,39 @@ class Control(Component):
         ]
 
         descriptor = self.descriptor.descriptor
-        for name in ("type", "base", "entries", "stride", "value_size", "cpu_stride"):
+        for name in ("type", "base", "entries", "stride", "value_size", "cpu_stride", "key_size", "table", "buckets"):
             field = getattr(descriptor, name)
             (stored,) = bank.stored(f"MAP_{name.upper()}", (1 << len(field)) - 1)
             m.d.comb += field.eq(stored)
         m.d.comb += [
+            descriptor.seed.eq(Cat(bank.stored("MAP_SEED"))),
             self.descriptor.enable.eq(bank.command("MAP_COMMIT") & (bank.data < config.maps)),
             self.descriptor.index.eq(bank.data),
         ]
         return written, was_read
+
+    def _keyed(self, m: Module, bank: RegisterBank) -> Value:
+        """Returns the strobe of a write to MAP_COMMAND."""
+        keyed = self.keyed
+        key, status = Signal(32, reset_less=True), Signal.like(keyed.status, reset_less=True)
+        value = Signal.like(keyed.value, reset_less=True)
+        written, was_read = bank.live("MAP_KEY", [key] * BY_NAME["MAP_KEY"].count)
+        bank.shown("MAP_STATUS", [status])
+        bank.shown("MAP_VALUE", [value])
+        m.d.comb += [
+            keyed.key_word.eq((bank.address - BY_NAME["MAP_KEY"].offset)[2:]),
+            keyed.key_write.eq(Cat(written).any()),
+            keyed.key_data.eq(bank.data),
+            Cat(keyed.index, keyed.operation).eq(bank.data),
+            keyed.flags.eq(bank.data[16:]),
+        ]
+        with m.If(Cat(was_read).any()):
+            m.d.sync += key.eq(keyed.key)
+        with m.If(keyed.done):
+            m.d.sync += status.eq(keyed.status)
+            with m.If(keyed.found):
+                m.d.sync += value.eq(keyed.value)
+        return bank.command("MAP_COMMAND")
 
     def _interfaces(self, m: Module, bank: RegisterBank) -> None:
         count = self.config.interfaces

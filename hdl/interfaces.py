@@ -11,6 +11,8 @@ from amaranth.lib.wiring import In, Out, Signature
 from amaranth.utils import bits_for, exact_log2
 
 from bpfnic.hdl.config import NicConfig
+from bpfnic.spec import tables
+from bpfnic.spec.addresses import MAX_KEY_BYTES
 from bpfnic.spec import addresses
 from bpfnic.spec.maps import HOST_QUEUES, QUEUE_USER_BIT
 
@@ -153,16 +155,27 @@ class MapCall(Enum, shape=3):
     DELETE = 2
     TAIL = 3  # tail call: a look-up in a PROG_ARRAY, which the others take for no map
     REDIRECT = 4  # a look-up in a redirect map, likewise
+    INSERT = 5  # the end of an UPDATE whose answer asked for it: what was copied gets its key
+    CHECK = 6  # the key can't be read: is it a map at all?
 
 
 def EngineWord(config: NicConfig) -> data.StructLayout:
     """Core -> engine: arguments of one call, word by word; a thread has one call under way at most.
 
-    An UPDATE sends its flags first (`flags` high, data = r4), then every call its key, 8 bytes a word, right-aligned,
-    the first bytes first; `last` with the last one. handle: r1 as it is.
+    An UPDATE sends its flags first (`flags` high, data = r4), then every call its key, 8 bytes a word, the first bytes
+    first (`number` counts words; what of the last one lies behind the key may hold anything); `last` with the last
+    one. handle: r1 as it is.
     """
     return data.StructLayout(
-        {"thread": range(config.threads), "call": MapCall, "flags": 1, "last": 1, "handle": 64, "data": 64}
+        {
+            "thread": range(config.threads),
+            "call": MapCall,
+            "flags": 1,
+            "last": 1,
+            "number": range(MAX_KEY_BYTES // 8),
+            "handle": 64,
+            "data": 64,
+        }
     )
 
 
@@ -173,10 +186,11 @@ def EngineAnswer(config: NicConfig) -> data.StructLayout:
     returns (for LOOKUP the value's address or 0; an error number, sign-extended). When `copy` is high, an UPDATE goes
     on: the thread copies `size` bytes from r3 to address `value`, in 8-byte steps, then returns 0; and so does a TAIL
     or REDIRECT: the entry that it goes by is at address `value` (otherwise there is none, and `value` is what a
-    REDIRECT takes for an empty one).
+    REDIRECT takes for an empty one). `insert`, with `copy`: behind the copy the thread sends INSERT, and returns what
+    that answers.
     """
     return data.StructLayout(
-        {"thread": range(config.threads), "trap": 1, "copy": 1, "size": range(4097), "value": 64}
+        {"thread": range(config.threads), "trap": 1, "copy": 1, "insert": 1, "size": range(4097), "value": 64}
     )
 
 
@@ -197,6 +211,49 @@ def MapDescriptor(config: NicConfig) -> data.StructLayout:
             "stride": bits_for(4096 + 16),
             "value_size": range(4097),
             "cpu_stride": range(config.map_bytes),
+            "key_size": range(MAX_KEY_BYTES + 1),
+            "table": range(config.map_bytes),
+            "buckets": range(config.map_bytes // tables.LINK_BYTES),
+            "seed": 64,
+        }
+    )
+
+
+def TablePort(config: NicConfig) -> Signature:
+    """Map engine -> map memory: an access to 8 bytes, word `address`. `request` waits for `grant` (same clock). `write`:
+    the halves that are written, the lower one in bit 0; `word`: what was read, 3 clocks after the grant."""
+    return Signature(
+        {
+            "request": Out(1),
+            "address": Out(range(config.map_bytes // 8)),
+            "write": Out(2),
+            "data": Out(64),
+            "grant": In(1),
+            "word": In(64),
+        }
+    )
+
+
+def MapHostPort(config: NicConfig) -> Signature:
+    """Control -> engine: the host's side of keyed maps (spec.registers MAP_KEY to MAP_VALUE).
+
+    `key` of word `key_word` is there in the same clock; with `key_write` it becomes `key_data`. `command` stays high
+    (with its fields) up to the clock of `done`, in which `status` is valid, and if `found` also `value`.
+    """
+    return Signature(
+        {
+            "key_word": Out(range(MAX_KEY_BYTES // 4)),
+            "key_write": Out(1),
+            "key_data": Out(32),
+            "key": In(32),
+            "command": Out(1),
+            "index": Out(8),
+            "operation": Out(4),
+            "flags": Out(2),
+            "done": In(1),
+            "found": In(1),
+            "status": In(6),
+            "value": In(range(config.map_bytes)),
         }
     )
 
@@ -330,8 +387,9 @@ def ResultTrace(config: NicConfig) -> data.StructLayout:
 
 
 def SharedTrace(config: NicConfig) -> data.StructLayout:
-    """One access that a bank of map memory granted in this clock. (clock, bank) is its serial number: a total order
-    that agrees with every bank and every thread. requester: core number, or `cores` for the host.
+    """One access that a bank of map memory granted in this clock, or, behind the last bank, one call that the map engine
+    decided on a keyed map. (clock, bank) is its serial number: a total order that agrees with every bank, the tables and
+    every thread. requester: core number, or `cores` for the host.
 
     write: bytes of row `row` that the bank writes in this clock, 0 for none (an atomic does so some clocks after its
     grant, and its bank grants nothing until then); byte i of the row comes from byte i % 8 of `data`."""
@@ -396,7 +454,7 @@ def TracePort(config: NicConfig) -> Signature:
             "result": Out(per_core(ResultTrace(config), config.cores)),
             "dispatch": Out(per_core(DispatchTrace(config), config.cores)),
             "finish": Out(per_core(FinishTrace(config), config.cores)),
-            "shared": Out(data.ArrayLayout(SharedTrace(config), config.map_banks)),
+            "shared": Out(data.ArrayLayout(SharedTrace(config), config.map_banks + 1)),
             "release": Out(ReleaseTrace(config)),
             "refuse": Out(RefuseTrace(config)),
         }
@@ -465,13 +523,20 @@ def MapMemoryPorts(config: NicConfig) -> dict:
     """Members of hdl.maps.MapMemory: banks behind a crossbar. Requester number `cores` is the host."""
     return {
         "port": In(MapPort(config)).array(config.cores + 1),
+        "table": In(TablePort(config)),
         "shared_trace": Out(SharedTrace(config)).array(config.map_banks),
     }
 
 
 def MapEnginePorts(config: NicConfig) -> dict:
     """Members of hdl.maps.MapEngine."""
-    return {"port": In(EnginePort(config)).array(config.cores), "write": In(DescriptorWrite(config))}
+    return {
+        "port": In(EnginePort(config)).array(config.cores),
+        "write": In(DescriptorWrite(config)),
+        "host": In(MapHostPort(config)),
+        "table": Out(TablePort(config)),
+        "shared_trace": Out(SharedTrace(config)),
+    }
 
 
 def ProgramStorePorts(config: NicConfig) -> dict:
@@ -494,6 +559,7 @@ def ControlPorts(config: NicConfig) -> dict:
         "rvalid": Out(1), "rready": In(1), "rdata": Out(32), "rresp": Out(2),
         "map": Out(MapPort(config)),
         "descriptor": Out(DescriptorWrite(config)),
+        "keyed": Out(MapHostPort(config)),
         "program": Out(ProgramWrite(config)),
         "enable": Out(1),
         "apart": Out(1),

@@ -5,6 +5,7 @@ run the old program or hold a pointer into the old map. A region is free again w
 passed the NEXT_SEQUENCE that was read after the swap.
 """
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -32,8 +33,6 @@ from bpfnic.host.regions import Grace, Regions
 from bpfnic.host.registermaps import (
     ALIGN,
     ARRAYS,
-    INDEX_BYTES,
-    LONGEST_KEY,
     RegisterArray,
     RegisterArrayOfMaps,
     RegisterHash,
@@ -45,10 +44,11 @@ from bpfnic.host.registermaps import (
     RegisterRedirectMap,
     copy_bytes,
     stride,
+    table_bytes,
 )
 from bpfnic.host.structure import Limits
-from bpfnic.spec import engine, registers
-from bpfnic.spec.addresses import MAP_VALUES
+from bpfnic.spec import engine, registers, tables
+from bpfnic.spec.addresses import INDEX_BYTES, MAP_VALUES, MAX_KEY_BYTES
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import Instruction, encode
 from bpfnic.spec.maps import (
@@ -82,9 +82,14 @@ _KINDS: dict[MapType, type[RegisterMap]] = {
 
 
 class RegisterDevice(Device):
-    """A NIC behind a transport. Raises BpfnicError where there is none, or one with another register map."""
+    """A NIC behind a transport. Raises BpfnicError where there is none, or one with another register map.
 
-    def __init__(self, transport: Transport, budget: int | None = None):
+    random_bits: a number of so many bits that nobody who sends packets can guess, for the hash of keys."""
+
+    def __init__(
+        self, transport: Transport, budget: int | None = None, random_bits: Callable[[int], int] = secrets.randbits
+    ):
+        self._random_bits = random_bits
         self._transport = transport
         self.name = transport.name
         self.capabilities = self._read_capabilities()
@@ -162,6 +167,7 @@ class RegisterDevice(Device):
         self._check_map(definition)
         each = copy_bytes(definition, self.capabilities.cpus)
         size = each * (self.capabilities.cpus if definition.type in PER_CPU else 1)
+        size += table_bytes(definition, self.capabilities.cpus)
         name = f"map {definition.name} ({definition.type.name})"
         if size > self._values.size:
             more = size - self._values.size
@@ -180,7 +186,7 @@ class RegisterDevice(Device):
             device_map.ifindexes = self._ifindexes
         device_map.clear()
         if index is not None:
-            self._describe(index, definition, base, each)
+            self._describe(index, device_map, each)
         self._maps.append(device_map)
         return device_map
 
@@ -203,23 +209,29 @@ class RegisterDevice(Device):
         shortest = LPM_LENGTH_BYTES + 1 if definition.type is MapType.LPM_TRIE else 1
         if definition.type in QUEUES and definition.key_size:
             raise BpfnicError(f"{name}: such a map has no keys, not one of {definition.key_size} bytes")
-        if definition.type not in QUEUES and not shortest <= definition.key_size <= LONGEST_KEY:
-            raise BpfnicError(f"{name}: a key has {shortest} to {LONGEST_KEY} bytes, not {definition.key_size}")
+        if definition.type not in QUEUES and not shortest <= definition.key_size <= MAX_KEY_BYTES:
+            raise BpfnicError(f"{name}: a key has {shortest} to {MAX_KEY_BYTES} bytes, not {definition.key_size}")
         if not definition.max_entries:
             raise BpfnicError(f"{name}: max_entries is 0")
         if not 1 <= definition.value_size <= VALUE_BYTES and definition.variables is None:
             raise BpfnicError(f"{name}: a value has 1 to {VALUE_BYTES} bytes, not {definition.value_size}")
 
-    def _describe(self, index: int, definition: "MapDefinition", base: int, each: int) -> None:
+    def _describe(self, index: int, device_map: RegisterMap, each: int) -> None:
         """Write a descriptor. `each`: bytes of one CPU's copy."""
+        definition = device_map.definition
         self._write("MAP_TYPE", definition.type)
-        self._write("MAP_BASE", base)
+        self._write("MAP_BASE", device_map.base)
         self._write("MAP_ENTRIES", definition.max_entries)
         self._write("MAP_STRIDE", stride(definition))
         self._write("MAP_VALUE_SIZE", definition.value_size)
         self._write("MAP_CPU_STRIDE", each if definition.type in PER_CPU else 0)
-        if definition.type in KEYED:
-            self._write("MAP_KEY_SIZE", definition.key_size)
+        self._write("MAP_KEY_SIZE", definition.key_size)
+        if definition.type in tables.TYPES:
+            assert isinstance(device_map, RegisterHash)
+            self._write("MAP_TABLE", device_map.table)
+            self._write("MAP_BUCKETS", tables.buckets(definition.max_entries) - 1)
+            for half in range(registers.BY_NAME["MAP_SEED"].count):
+                self._write("MAP_SEED", self._random_bits(32), half)
         self._write("MAP_COMMIT", index)
 
     def destroy_map(self, device_map: DeviceMap) -> None:

@@ -15,7 +15,8 @@ from bpfnic.host.maps import MapDefinition
 from bpfnic.host.mapsofmaps import MapOfMaps
 from bpfnic.host.programarray import ProgramArray
 from bpfnic.host.redirectmap import RedirectMap
-from bpfnic.spec.addresses import map_handle
+from bpfnic.spec import tables
+from bpfnic.spec.addresses import INDEX_BYTES, map_handle
 from bpfnic.spec.maps import (
     KEYED,
     MAP_BYTES,
@@ -30,13 +31,12 @@ from bpfnic.spec.maps import (
     redirect_word,
 )
 from bpfnic.spec.registers import BY_NAME, ENTRY_VALID, MapCommand, command
+from bpfnic.spec.tables import State
 
 if TYPE_CHECKING:
     from bpfnic.host.object import Program
 
 ALIGN = 16
-INDEX_BYTES = 4  # an array's key
-LONGEST_KEY = 4 * BY_NAME["MAP_KEY"].count
 ARRAYS = REDIRECT_MAPS | {MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.PROG_ARRAY, MapType.ARRAY_OF_MAPS}
 
 _ADDRESS = BY_NAME["MAP_ADDRESS"].offset
@@ -92,8 +92,16 @@ def stride(definition: MapDefinition) -> int:
 def copy_bytes(definition: MapDefinition, cpus: int) -> int:
     """Bytes of one copy of a map's values, padding included. A map that isn't an array has a place more for each CPU
     and one for the host: a new value stands beside the old one until it is whole."""
-    places = definition.max_entries + (cpus + 1 if definition.type in KEYED | QUEUES else 0)
+    spares = definition.type in KEYED | QUEUES
+    places = tables.places(definition.max_entries, cpus) if spares else definition.max_entries
     return -(-places * stride(definition) // ALIGN) * ALIGN
+
+
+def table_bytes(definition: MapDefinition, cpus: int) -> int:
+    """Bytes of the table that says which key has which value, behind the values; 0 for a map without."""
+    if definition.type not in tables.TYPES:
+        return 0
+    return tables.table_bytes(definition.key_size, definition.max_entries, cpus)
 
 
 class RegisterMap(DeviceMap):
@@ -108,13 +116,14 @@ class RegisterMap(DeviceMap):
         self._transport = transport
         self._stride = stride(definition)
         self._copy_bytes = copy_bytes(definition, cpus)
+        self._cpus = cpus
         self._refused = definition.flags & (MapFlag.RDONLY | MapFlag.WRONLY)  # of the host
 
     @property
     def handle(self) -> int:
         """What a program passes for the map."""
         assert self.index is not None
-        return map_handle(self.index)
+        return map_handle(self.index, self.definition.key_size or INDEX_BYTES)
 
     def freeze(self) -> None:
         self._permit(writes=True)
@@ -262,6 +271,27 @@ class RegisterRedirectMap(RedirectMap, RegisterArray):
 class RegisterHash(RegisterMap):
     """A map with keys of its own: the device finds them, by commands; errors are those of the kernel's htab_map_*
     functions."""
+
+    @property
+    def table(self) -> int:
+        """Where its table is."""
+        return self.base + self.copies * self._copy_bytes
+
+    def clear(self) -> None:
+        super().clear()
+        definition = self.definition
+        if definition.type not in tables.TYPES:
+            return
+        entries = definition.max_entries
+        nodes = tables.header_bytes(self._cpus) + tables.LINK_BYTES * tables.buckets(entries)
+        self._memory.write(self.table, bytes(nodes))
+        state = {
+            State.FRESH_NODE: self.table + nodes,
+            State.FRESH_VALUE: self.base,
+            State.FRESH: tables.places(entries, self._cpus),
+        }
+        for place, number in state.items():
+            self._memory.write(self.table + place, number.to_bytes(4, "little"))
 
     def _write_key(self, key: bytes) -> None:
         for i in range(BY_NAME["MAP_KEY"].count):

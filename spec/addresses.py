@@ -8,7 +8,7 @@ a field's offset always traps.
     0x0002_0000  stack          512 bytes, natural alignment; r10 starts at 0x0002_0200
     0x0004_0000  packet buffer  buffer_bytes; only data_meta <= address < data_end may be accessed, any alignment
     0x1000_0000  map values     map_bytes, any alignment
-    0x2000_0000  map handles    what a program passes as `struct bpf_map *`; not memory
+    0x2000_0000  map handles    what a program passes as `struct bpf_map *`, with the key's size in it; not memory
     0x3000_0000  code           the program store, 8 bytes a slot: pointers to functions; not memory
 """
 
@@ -29,6 +29,9 @@ ETH_HLEN = 14  # neither helper leaves less
 
 MAP_VALUES = 0x1000_0000
 MAP_HANDLES = 0x2000_0000
+HANDLE_KEY_BIT = 16  # from here on a handle has the bytes of a key, less one
+MAX_KEY_BYTES = 64
+INDEX_BYTES = 4  # an array's key
 CODE = 0x3000_0000
 CODE_BYTES = 0x1000_0000
 CODE_SLOT_BYTES = 8
@@ -38,9 +41,15 @@ CODE_SLOT_BYTES = 8
 ROW_BYTES = 16
 
 
-def map_handle(index: int) -> int:
-    """The address that stands for map `index` in a program (`struct bpf_map *`)."""
-    return MAP_HANDLES + 16 * index
+def map_handle(index: int, key_bytes: int = INDEX_BYTES) -> int:
+    """The address that stands for map `index` in a program (`struct bpf_map *`). It says how long the map's keys are,
+    so that a core need not ask before it reads one; a handle with another size is none."""
+    return MAP_HANDLES + (key_bytes - 1 << HANDLE_KEY_BIT) + 16 * index
+
+
+def handle_key_bytes(handle: int) -> int:
+    """Bytes of the keys that a handle tells of: 1 to MAX_KEY_BYTES, of whatever number."""
+    return (handle >> HANDLE_KEY_BIT) % MAX_KEY_BYTES + 1
 
 
 def code_address(slot: int) -> int:

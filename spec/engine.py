@@ -23,7 +23,7 @@ GROUPS = frozenset(
         Group.MAY_GOTO,
     }
 )
-MAP_TYPES = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.PROG_ARRAY}) | REDIRECT_MAPS
+MAP_TYPES = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.PROG_ARRAY, MapType.HASH}) | REDIRECT_MAPS
 HELPERS = frozenset(
     BY_NAME[name].number
     for name in (

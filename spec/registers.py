@@ -9,6 +9,8 @@ the same clock, so that at every read  received = dropped + passed + transmitted
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 
+from bpfnic.spec.addresses import INDEX_BYTES
+
 MAGIC = 0x4E465042  # "BPFN", the first byte lowest
 VERSION = 0x0001_0000
 ADDRESS_BITS = 12  # byte address
@@ -89,6 +91,16 @@ REGISTERS = (
     Register("MAP_VALUE_SIZE", 0x140, _RW, "value_size in bytes"),
     Register("MAP_CPU_STRIDE", 0x144, _RW, "bytes from one CPU's copy to the next, 0 for a map that all CPUs share"),
     Register("MAP_COMMIT", 0x148, _WO, "index of the descriptor to write"),
+    Register("MAP_KEY_SIZE", 0x14C, _RW, "key_size in bytes", reset=INDEX_BYTES),
+    Register("MAP_TABLE", 0x19C, _RW, "keyed maps: byte offset of the table (spec.tables), a multiple of 16"),
+    Register("MAP_BUCKETS", 0x1A0, _RW, "keyed maps: buckets of the table, a power of two, less one"),
+    Register("MAP_SEED", 0x1A4, _RW, "keyed maps: a random number that nobody can guess; it keys the hash", count=2),
+    # Maps with keys of their own. A command is done when its write is answered. An update stands beside the old value
+    # until it is whole: RESERVE a place, write the value there through MAP_DATA, INSERT it under the key.
+    Register("MAP_KEY", 0x150, _RW, "key of a command, the first byte lowest, zero behind its end", count=16),
+    Register("MAP_COMMAND", 0x190, _WO, "bits 7..0 map, bits 11..8 MapCommand, bits 17..16 flags of an INSERT"),
+    Register("MAP_STATUS", 0x194, _RO, "error number of the last command, 0 for none"),
+    Register("MAP_VALUE", 0x198, _RO, "byte offset in map memory of the value that the last command found or reserved"),
     # Interfaces: ports, then the host.
     Register("IFINDEX", 0x200, _RW, "ifindex of the interface, 0 for none", **_INTERFACE),
     Register("ENTRY", 0x204, _RW, "attached program: bit 31 valid, bits 15..0 its first slot", **_INTERFACE),
@@ -130,18 +142,7 @@ REGISTERS = (
     Register("RETIRED", 0x648, _RO, "instructions retired: low word, high word", count=2),
 )
 
-# Of devices whose MAP_TYPES has a type with keys of its own (HASH) or with none (QUEUE); others have nothing at these
-# addresses. A command is done when its write is answered. An update stands beside the old value until it is whole:
-# RESERVE a place, write the value there through MAP_DATA, INSERT it under the key (push it).
-KEYED_REGISTERS = (
-    Register("MAP_KEY_SIZE", 0x14C, _RW, "key_size in bytes, part of the descriptor"),
-    Register("MAP_KEY", 0x150, _RW, "key of a command, the first byte lowest, zero behind its end", count=16),
-    Register("MAP_COMMAND", 0x190, _WO, "bits 7..0 map, bits 11..8 MapCommand, bits 17..16 flags of an INSERT"),
-    Register("MAP_STATUS", 0x194, _RO, "error number of the last command, 0 for none"),
-    Register("MAP_VALUE", 0x198, _RO, "byte offset in map memory of the value that the last command found or reserved"),
-)
-
-BY_NAME = {register.name: register for register in REGISTERS + KEYED_REGISTERS}
+BY_NAME = {register.name: register for register in REGISTERS}
 
 
 class MapCommand(IntEnum):

@@ -50,7 +50,7 @@ class Addend(Enum, shape=2):
     RIGHT = 0
     OFFSET = 1  # the instruction's, sign-extended
     ZERO = 2
-    PROGRESS = 3  # how far an update's copy has come
+    PROGRESS = 3  # how far a key or an update's copy has come
 
 
 class Unit(Enum, shape=2):
@@ -113,6 +113,7 @@ class Kind(Enum, shape=4):
     DIVIDE = 10
     CALLX = 11
     PACKET = 12
+    INSERT = 13
 
 
 class FieldRule(Enum, shape=2):

@@ -103,6 +103,7 @@ class Core(Component):
         begins = Staged(pipeline, 4, begins_4, "begins")
         second = staged(4, progress.at(4).skip.any(), "second")
         counts = staged(4, begins.at(4) & ~second.at(4), "counts")
+        inserts = staged(4, answers.engine_says.insert, "inserts")  # of an update's copy
         # The second half of a load brings the first one along.
         right_4 = Signal(Register)
         m.d.comb += right_4.eq(Mux(second.at(4) & (control_4.access == Access.LOAD), Register.WORD, control_4.right))
@@ -195,6 +196,13 @@ class Core(Component):
         with m.Else():
             m.d.comb += right_7.eq(narrowed(constant.at(7)))
         left, right = Staged(pipeline, 7, left_7, "left"), Staged(pipeline, 7, right_7, "right")
+        # A key's length, less one, is in its map's handle (of which the second half of a load knows nothing).
+        key_end, new_word = right_7[addresses.HANDLE_KEY_BIT :][: ceil_log2(addresses.MAX_KEY_BYTES)], Signal()
+        of_key = control.at(7).kind == Kind.KEY
+        m.d.comb += new_word.eq(of_key & ~second.at(7))
+        last_of_key = progress.at(7).words == key_end[3:]
+        last = staged(7, Mux(new_word, last_of_key, last.at(7)), "last_word")
+        piece = staged(7, Mux(new_word, Mux(last_of_key, key_end[:3] + 1, 8), piece.at(7)), "piece_of_word")
         addend = staged(7, Mux(control.at(7).addend == Addend.RIGHT, right_7, distance.at(7).as_signed()), "addend")
 
         # A second half: a load passes on what the first one found (the result of other loads is 0), a store shifts down
@@ -205,8 +213,8 @@ class Core(Component):
         unit = staged(7, unit_7, "unit", shape=Unit)
         amount_7 = Cat(right_7[:5], right_7[5] & ~control.at(7).narrow)
         amount = staged(7, Mux(second_store.at(7), progress.at(7).skip << 3, amount_7), "amount")
-        copies = Value.cast(control.at(7).kind).matches(Kind.LOAD, Kind.STORE)
-        bytes_7 = Mux(copies, piece.at(7), 1 << control.at(7).size) - progress.at(7).skip
+        in_pieces = Value.cast(control.at(7).kind).matches(Kind.KEY, Kind.LOAD, Kind.STORE)
+        bytes_7 = Mux(in_pieces, piece.at(7), 1 << control.at(7).size) - progress.at(7).skip
         length = staged(7, bytes_7[:4], "length")
 
         # ---- 8 EXECUTE
@@ -278,7 +286,9 @@ class Core(Component):
         # An access is checked in the next clock, but its thread is made ready in this one. If it has to wait, or
         # trapped, that is revoked.
         local_perhaps = access.any() & kind.matches(Kind.PLAIN, Kind.LOAD, Kind.PACKET)
-        elsewhere = access.any() | kind.matches(Kind.FLAGS, Kind.SEND, Kind.SERVICE, Kind.TAIL, Kind.DIVIDE)
+        elsewhere = access.any() | kind.matches(
+            Kind.FLAGS, Kind.SEND, Kind.SERVICE, Kind.TAIL, Kind.DIVIDE, Kind.INSERT
+        )
         goes_on = staged(9, valid.at(9) & ~cause.at(9).any() & ~leaves.at(9) & (local_perhaps | ~elsewhere), "goes_on",
                          reset=True)  # fmt: skip
 
@@ -302,16 +312,20 @@ class Core(Component):
         split = check.shared & check.crosses
         key_comes = kind.matches(Kind.KEY) & check.shared  # from map memory; otherwise it goes on at once
         calls_engine = kind.matches(Kind.SEND, Kind.KEY) & ~key_comes
-        asks = calls_engine | kind.matches(Kind.FLAGS, Kind.SERVICE, Kind.TAIL)
+        asks = calls_engine | kind.matches(Kind.FLAGS, Kind.SERVICE, Kind.TAIL, Kind.INSERT)
         divides = kind.matches(Kind.DIVIDE)
         waits = check.shared | asks | divides
         stops = staged(10, goes_on.at(10) & (traps | waits), "stops", reset=True)
         m.d.comb += revoked.eq(stops.at(11) & (thread.at(11) == thread.at(1)))
         finds = access.matches(Access.ATOMIC) & ~check.shared  # an atomic's old value, in a local window
-        stays = Kind.FLAGS, Kind.LOAD, Kind.STORE, Kind.COMPARE, Kind.TAIL, Kind.ENTRY, Kind.CALLX, Kind.PACKET
+        stays = (Kind.FLAGS, Kind.LOAD, Kind.STORE, Kind.COMPARE, Kind.TAIL, Kind.ENTRY, Kind.CALLX, Kind.PACKET,
+                 Kind.INSERT)  # fmt: skip
+        more_key = calls_engine & ~last.at(10) & ~no_key.at(10)
         computes = Value.cast(progress_10.step).matches(Step.COMPUTE, Step.PUT)
-        repeats = split | key_comes | finds | computes | kind.matches(*stays)  # at the same pc
-        copied = kind.matches(Kind.STORE) & last.at(10) & ~split
+        repeats = split | key_comes | more_key | finds | computes | kind.matches(*stays)  # at the same pc
+        word_done = kind.matches(Kind.STORE) & ~split
+        copied = word_done & last.at(10) & ~inserts.at(10)
+        ends_call = ~kind.matches(Kind.FLAGS) & ~more_key
         local = staged(10, acts & access.any() & ~check.shared & ~no_key.at(10) & ~check.missing, "local", reset=True)
         asking = staged(10, acts & asks, "asking", reset=True)
         writes = staged(10, ends.at(10) | (acts & (control_10.write | finds) & ~waits), "writes", reset=True)
@@ -321,7 +335,7 @@ class Core(Component):
         next_pc = staged(10, Mux(repeats, pc.at(10), onward.at(10)), "next_pc", shape=ProgramCounter(config))
         after, expected = Signal.like(progress_10), Signal(Expected)
         step = next_step(m, step=progress_10.step, kind=control_10.kind, no_key=no_key.at(10), shared=check.shared,
-                         split=split, last=last.at(10), finds=finds, stores=taken.at(10),
+                         split=split, last=last.at(10), inserts=inserts.at(10), finds=finds, stores=taken.at(10),
                          of_function=of_function.at(10), missing=check.missing)  # fmt: skip
         m.d.comb += [
             after.eq(progress_10),
@@ -334,17 +348,15 @@ class Core(Component):
             m.d.comb += [after.frame.eq(progress_10.frame + 1), after.pointer.eq(callee_pointer.at(10))]
         with m.Elif(returns.at(10)):
             m.d.comb += [after.frame.eq(progress_10.frame - 1), after.pointer.eq(address.at(10)[_LINK_POINTER_BIT:])]
-        with m.If(kind.matches(Kind.FLAGS)):
-            m.d.comb += after.words.eq(0)
-        with m.Elif(kind.matches(Kind.STORE) & ~split):
-            m.d.comb += after.words.eq(progress_10.words + 1)
+        with m.If(calls_engine | word_done):  # none are done when the next key or copy begins
+            m.d.comb += after.words.eq(Mux(last.at(10), 0, progress_10.words + 1))
         m.d.comb += [
             expected.write.eq(Mux(split, control_10.access == Access.LOAD, control_10.write | copied)),
             expected.entry.eq(destination.at(10)),
             expected.size.eq(control_10.size),
             expected.extend.eq(control_10.extend),
             expected.zero.eq(copied),
-            expected.final.eq((~repeats & ~no_key.at(10)) | copied),
+            expected.final.eq((~repeats & ~no_key.at(10)) | copied | kind.matches(Kind.INSERT)),
         ]
         with m.If(split):
             m.d.comb += [expected.entry.eq(WORD_ENTRY), expected.size.eq(3), expected.extend.eq(0)]
@@ -415,8 +427,10 @@ class Core(Component):
             requests.call.thread.eq(thread.at(13)),
             requests.call.serves.eq(control.at(13).kind == Kind.SERVICE),
             requests.call.service.eq(control.at(13).service),
-            requests.call.call.eq(Mux(no_key.at(13), MapCall.LOOKUP, control.at(13).call)),
+            requests.call.call.eq(Mux(no_key.at(13), MapCall.CHECK, control.at(13).call)),
             requests.call.flags.eq(control.at(13).kind == Kind.FLAGS),
+            requests.call.last.eq(staged(10, ends_call, "ends_call").at(13)),
+            requests.call.number.eq(progress.at(13).words),
             requests.call.data.eq(found),
         ]
 

@@ -8,6 +8,7 @@ from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.core.control import Access
 from bpfnic.hdl.core.queue import Queue
 from bpfnic.hdl.interfaces import EngineWord, MapCall, MapOperation, MapRequest, Service, ServiceRequest
+from bpfnic.spec.addresses import MAX_KEY_BYTES
 
 
 def SharedAccess(config: NicConfig) -> data.StructLayout:
@@ -27,7 +28,16 @@ def SharedAccess(config: NicConfig) -> data.StructLayout:
 def Call(config: NicConfig) -> data.StructLayout:
     """A word for the engine, or with `serves` a service call, without what `side` holds."""
     return data.StructLayout(
-        {"thread": range(config.threads), "serves": 1, "service": Service, "call": MapCall, "flags": 1, "data": 64}
+        {
+            "thread": range(config.threads),
+            "serves": 1,
+            "service": Service,
+            "call": MapCall,
+            "flags": 1,
+            "last": 1,
+            "number": range(MAX_KEY_BYTES // 8),
+            "data": 64,
+        }
     )
 
 
@@ -41,8 +51,8 @@ class Requests(Component):
         compares with. It must be set no later than the request is pushed.
     push_shared, shared : an access to map memory. push_call, call : the other queue.
     map, engine, service : what they lead to.
-    released, released_thread : an update's flags have gone; the thread may send its key. (So a thread has one word in
-        the queue at most.)
+    released, released_thread : a word that was not the last of its call has gone; the thread may send the next one. (So
+        a thread has one word in the queue at most.)
     """
 
     def __init__(self, config: NicConfig):
@@ -108,14 +118,15 @@ class Requests(Component):
             self.engine.payload.thread.eq(call.thread),
             self.engine.payload.call.eq(call.call),
             self.engine.payload.flags.eq(call.flags),
-            self.engine.payload.last.eq(~call.flags),
+            self.engine.payload.last.eq(call.last),
+            self.engine.payload.number.eq(call.number),
             self.engine.payload.handle.eq(first.data),
             self.engine.payload.data.eq(call.data),
             self.service.payload.thread.eq(call.thread),
             self.service.payload.service.eq(call.service),
             self.service.payload.a.eq(first.data),
             self.service.payload.b.eq(call.data),
-            self.released.eq(calls.pop.valid & sent & ~call.serves & call.flags),
+            self.released.eq(calls.pop.valid & sent & ~call.serves & ~call.last),
             self.released_thread.eq(call.thread),
         ]
         return m

@@ -45,11 +45,15 @@ class Step(Enum, shape=5):
     HELPER = 14  # a callx of a helper: the instruction at pc once more, as a call of the helper whose number was kept
     SWAP = 15  # a word of the packet gets into host order
     LEAVE = 16  # there is no such word: the function returns 0
+    INSERT = 17  # an update's value is copied: the engine puts it under its key
 
 
-KEY = {"kind": Kind.KEY, "left": Register.R2, "addend": Addend.ZERO, "access": Access.LOAD, "size": LOG2_BYTES[32],
+KEY = {"kind": Kind.KEY, "left": Register.R2, "addend": Addend.PROGRESS, "access": Access.LOAD, "size": LOG2_BYTES[64],
        "logic": Logic.RIGHT, "right": Register.R1, "side": 1, "write": 1, "to": Register.R0}  # fmt: skip
-"""Reads a helper's key, which has four bytes in every map type of spec.engine."""
+"""Reads 8 bytes of a helper's key, or what is left of it: r1, the handle, says how long it is."""
+
+_INSERT = {"kind": Kind.INSERT, "call": MapCall.INSERT, "right": Register.R1, "side": 1, "size": LOG2_BYTES[64],
+           "write": 1, "to": Register.R0}  # fmt: skip
 
 _SEND = {"kind": Kind.SEND, "left": Register.WORD, "addend": Addend.ZERO, "unit": Unit.SUM, "size": LOG2_BYTES[64],
          "right": Register.R1, "side": 1, "write": 1, "to": Register.R0}  # fmt: skip
@@ -96,7 +100,7 @@ _LEAVE = {"flow": Flow.EXIT, "left": Register.LINK, "addend": Addend.ZERO, "unit
 
 def decodes_again(step: Step):
     """Whether a thread's pass looks at what the instruction at pc decodes to, though it doesn't begin it."""
-    return Value.cast(step).matches(Step.HELPER, Step.SEND, Step.ENTRY, Step.ARRIVE)
+    return Value.cast(step).matches(Step.HELPER, Step.KEY, Step.SEND, Step.ENTRY, Step.ARRIVE)
 
 
 def this_pass(m: Module, decoded: Control, step: Step, engine_says) -> tuple[Control, Signal]:
@@ -123,7 +127,7 @@ def this_pass(m: Module, decoded: Control, step: Step, engine_says) -> tuple[Con
         with m.Case(Step.INSTRUCTION):
             m.d.comb += begins.eq(1)
         with m.Case(Step.KEY):
-            m.d.comb += word(KEY | {"call": MapCall.UPDATE})
+            m.d.comb += [word(KEY), control.call.eq(decoded.call)]
         with m.Case(Step.SEND):
             m.d.comb += [word(_SEND), control.call.eq(decoded.call)]
         with m.Case(Step.ENGINE):
@@ -137,6 +141,8 @@ def this_pass(m: Module, decoded: Control, step: Step, engine_says) -> tuple[Con
             m.d.comb += word(_LOAD)
         with m.Case(Step.STORE):
             m.d.comb += word(_STORE)
+        with m.Case(Step.INSERT):
+            m.d.comb += word(_INSERT)
         with m.Case(Step.NO_KEY):
             m.d.comb += control.cause.eq(Mux(engine_says.trap, Cause.MAP, Cause.MEMORY_ACCESS))
         with m.Case(Step.ENTRY):
@@ -186,12 +192,13 @@ def this_pass(m: Module, decoded: Control, step: Step, engine_says) -> tuple[Con
     return control, begins
 
 
-def next_step(m: Module, *, step, kind: Kind, no_key, shared, split, last, finds, stores, of_function,
+def next_step(m: Module, *, step, kind: Kind, no_key, shared, split, last, inserts, finds, stores, of_function,
               missing) -> Signal:  # fmt: skip
     """The thread's step after a pass.
 
     step : of this pass. no_key : a KEY may not read where its key is. shared : its access goes to map memory; split :
-    and only its first half. last : a STORE's was the last of the value's words. finds : it read the old value for an
+    and only its first half. last : it was the last word of the key or of the value. inserts : the engine wants to know when
+    the value is copied. finds : it read the old value for an
     atomic, in a local window; stores : a COMPUTE says that the new one is to be stored. of_function : a CALLX calls
     one. missing : a PACKET's word isn't there.
     """
@@ -200,13 +207,15 @@ def next_step(m: Module, *, step, kind: Kind, no_key, shared, split, last, finds
         with m.Case(Kind.FLAGS):
             m.d.comb += after.eq(Step.KEY)
         with m.Case(Kind.KEY):
-            m.d.comb += after.eq(Mux(no_key, Step.NO_KEY, Mux(shared, Step.SEND, Step.ENGINE)))
+            m.d.comb += after.eq(Mux(no_key, Step.NO_KEY, Mux(shared, Step.SEND, Mux(last, Step.ENGINE, Step.KEY))))
         with m.Case(Kind.SEND):
+            m.d.comb += after.eq(Mux(last, Step.ENGINE, Step.KEY))
+        with m.Case(Kind.INSERT):
             m.d.comb += after.eq(Step.ENGINE)
         with m.Case(Kind.LOAD):
             m.d.comb += after.eq(Step.STORE)
         with m.Case(Kind.STORE):
-            m.d.comb += after.eq(Mux(last, Step.INSTRUCTION, Step.LOAD))
+            m.d.comb += after.eq(Mux(last, Mux(inserts, Step.INSERT, Step.INSTRUCTION), Step.LOAD))
         with m.Case(Kind.TAIL):
             m.d.comb += after.eq(Step.ENTRY)
         with m.Case(Kind.ENTRY):

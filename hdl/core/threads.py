@@ -34,8 +34,8 @@ Progress = data.StructLayout(
 """Where a thread is in its instruction and its calls.
 
 skip: bytes done of a split access. frame: of the running function; pointer: its r10, above the stack's first byte, in
-units of FRAME_ALIGN. words, piece, last: of an update's copy, the 8-byte words done; the bytes of this one, and
-whether it is the last.
+units of FRAME_ALIGN. words, piece, last: of a key or of an update's copy, the 8-byte words done; the bytes of this one,
+and whether it is the last.
 """
 
 

@@ -1,13 +1,14 @@
 """Map memory: banks of 16-byte rows behind a crossbar."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Array, Cat, Module, Mux, Signal
 from amaranth.lib.wiring import Component
+from amaranth.utils import exact_log2
 
 from bpfnic.hdl.arbiter import RoundRobin
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import MapMemoryPorts
 from bpfnic.hdl.maps.requester import Requester
-from bpfnic.hdl.memory import SimpleRam
+from bpfnic.hdl.memory import READ_LATENCY, SimpleRam
 from bpfnic.spec.addresses import ROW_BYTES
 
 
@@ -15,7 +16,8 @@ class MapMemory(Component):
     """Row r lies in bank r mod banks. A bank takes an access each clock; from an atomic it takes the next one 5 clocks
     later, when the new value is written.
 
-    Members: interfaces.MapMemoryPorts. Each core has a way of its own to all banks, a request a clock; the host's
+    Members: interfaces.MapMemoryPorts. Each core has a way of its own to all banks, a request a clock, and so has the
+    map engine for its tables; the host's
     requests go in front of core 0's on that way, so it should have few (control has one under way at most) and take
     its answers at once. Requests of one way are granted in their order. An unhindered answer comes 5 clocks after its
     request. A grant shows on shared_trace in its clock, which is also the clock of the access: what it writes, every
@@ -58,6 +60,15 @@ class MapMemory(Component):
         with m.If(way.answer.payload.host):
             m.d.comb += way.answer.ready.eq(host.answer.ready)
 
+        # The engine's 8 bytes: in place like others', a row's half chosen here on their way back.
+        table, bank_bits = self.table, exact_log2(config.map_banks)
+        table_bank = table.address[1 : 1 + bank_bits]
+        halves = Cat(half.replicate(4) for half in table.write)
+        table_write = Mux(table.address[0], halves << 8, halves)
+        asked = [Signal(1 + bank_bits, name=f"table_place{i}", reset_less=True) for i in range(READ_LATENCY)]
+        m.d.sync += [after.eq(before) for after, before in zip(asked, [table.address, *asked], strict=False)]
+        rows = []
+
         grants = []
         for b in range(config.map_banks):
             m.submodules[f"bank{b}"] = bank = SimpleRam(
@@ -66,7 +77,7 @@ class MapMemory(Component):
                 lane=8,
                 target=config.target,
             )
-            m.submodules[f"arbiter{b}"] = arbiter = RoundRobin(config.cores)
+            m.submodules[f"arbiter{b}"] = arbiter = RoundRobin(config.cores + 1)
             grants.append(arbiter.grant)
             held = Signal(name=f"held{b}")
             for i, way in enumerate(ways):
@@ -95,7 +106,18 @@ class MapMemory(Component):
                         trace.requester.eq(Mux(way.access.tag[8], config.cores, i)),
                         trace.tag.eq(way.access.tag[:8]),
                     ]
+            m.d.comb += arbiter.requests[-1].eq(table.request & (table_bank == b) & ~held)
+            with m.If(arbiter.grant[-1]):
+                m.d.comb += [
+                    bank.read.address.eq(table.address[1 + bank_bits :]),
+                    bank.write.enable.eq(table_write),
+                    bank.write.data.eq(table.data.replicate(2)),
+                ]
             m.d.comb += bank.write.address.eq(bank.read.address)
+            rows.append(bank.read.data)
         for i, way in enumerate(ways):
             m.d.comb += way.access.grant.eq(Cat(grant[i] for grant in grants).any())
+        row = Array(rows)[asked[-1][1:]] if bank_bits else rows[0]
+        m.d.comb += table.grant.eq(Cat(grant[-1] for grant in grants).any())
+        m.d.sync += table.word.eq(row.word_select(asked[-1][0], 64))
         return m

@@ -2,13 +2,14 @@
 
 from errno import E2BIG, EEXIST, EINVAL
 
+from bpfnic.spec.addresses import INDEX_BYTES
 from bpfnic.spec.maps import UpdateFlag
 
 
 class Array:
     """Every key below `entries` exists, always. Errors are positive error numbers, 0 for none."""
 
-    key_size = 4
+    key_size = INDEX_BYTES
 
     def __init__(self, entries: int):
         self.entries = entries
@@ -29,15 +30,17 @@ class Array:
             return EEXIST
         return EINVAL if flags & UpdateFlag.LOCK else 0
 
-    def reserve(self, key: bytes) -> int:
+    def claim(self, key: bytes) -> int:
         """Where an update that isn't refused writes: the value itself."""
         place = self.find(key)
         assert place is not None
         return place
 
-    claim = reserve
+    def reserve(self, key: bytes, cpu: int) -> int:
+        """The same."""
+        return self.claim(key)
 
-    def insert(self, key: bytes, place: int, flags: int) -> int:
+    def insert(self, key: bytes, cpu: int, flags: int) -> int:
         """The end of an update."""
         return 0
 

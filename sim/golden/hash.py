@@ -22,6 +22,7 @@ class Hash:
         self.entries = entries
         self.places: dict[bytes, int] = {}
         self.free = deque(range(places))
+        self.reserved: dict[int, int] = {}  # place by CPU
 
     def find(self, key: bytes) -> int | None:
         """The place of a key."""
@@ -37,16 +38,20 @@ class Hash:
             return ENOENT
         return E2BIG if len(self.places) == self.entries else 0
 
-    def reserve(self, key: bytes) -> int:
-        """A free place, the one that has been free for the longest time."""
-        return self.free.popleft()
+    def reserve(self, key: bytes, cpu: int) -> int:
+        """A place for a CPU's new value: the one that has been free for the longest time, or one that this CPU has from an
+        update that came to nothing."""
+        if cpu not in self.reserved:
+            self.reserved[cpu] = self.free.popleft()
+        return self.reserved[cpu]
 
-    def insert(self, key: bytes, place: int, flags: int) -> int:
-        """Put a reserved place under a key. Another thread may have been faster: then it is refused, and free again."""
+    def insert(self, key: bytes, cpu: int, flags: int) -> int:
+        """Put the place that a CPU has reserved under a key. Another CPU may have been faster: then it is refused."""
+        if cpu not in self.reserved:
+            return EINVAL
         if error := self.refuses(key, flags):
-            self.free.append(place)
             return error
-        self.put(key, place)
+        self.put(key, self.reserved.pop(cpu))
         return 0
 
     def claim(self, key: bytes) -> int:
@@ -54,7 +59,7 @@ class Hash:
         zeros for the other CPUs (pcpu_init_value)."""
         place = self.places.get(key)
         if place is None:
-            place = self.reserve(key)
+            place = self.free.popleft()
             self.clear(place)
             self.put(key, place)
         return place
@@ -65,16 +70,16 @@ class Hash:
             self.free.append(old)
         self.places[key] = place
 
-    def pop(self, key: bytes) -> int | None:
-        """Remove a key; its place is to be released when its value has been read."""
-        if (place := self.find(key)) is not None:
-            self.delete(key)
-            self.free.pop()
+    def pop(self, key: bytes, cpu: int) -> int | None:
+        """Remove a key; a CPU keeps its place, to read the value and then for its next update."""
+        if (place := self.find(key)) is None:
+            return None
+        self.delete(key)
+        self.free.pop()
+        if cpu in self.reserved:
+            self.free.append(self.reserved[cpu])
+        self.reserved[cpu] = place
         return place
-
-    def release(self, place: int) -> None:
-        """A value that was popped has been read."""
-        self.free.append(place)
 
     def delete(self, key: bytes) -> int:
         """Remove a key; its place is used again last."""

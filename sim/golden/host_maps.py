@@ -3,7 +3,6 @@
 from dataclasses import fields
 from errno import E2BIG, EINVAL, ENOENT
 
-from bpfnic.sim.golden.array import Array
 from bpfnic.sim.golden.hash import Hash
 from bpfnic.sim.golden.maps import Descriptor, Maps
 from bpfnic.sim.golden.queues import Queue
@@ -17,8 +16,8 @@ class HostMaps:
     def __init__(self, maps: Maps, registers: Registers):
         self.maps = maps
         self.registers = registers
-        self.reserved: dict[int, int] = {}  # place by map
-        self.found: dict[int, int] = {}  # place of a value that is being read
+        self.reserved: dict[int, int] = {}  # place by queue
+        self.found: dict[int, int] = {}  # place of a queue's value that is being read
 
     def describe(self, index: int) -> None:
         """MAP_COMMIT: the fields become descriptor `index`."""
@@ -34,10 +33,9 @@ class HostMaps:
         status = EINVAL
         if index < len(self.maps.entries):
             entries, queue = self.maps.entries[index], self.maps.queues[index]
-            if (held := queue or entries) is not None and index in self.found:
-                assert not isinstance(held, Array)
-                held.release(self.found.pop(index))
             if queue is not None:
+                if index in self.found:
+                    queue.release(self.found.pop(index))
                 status = self._execute_on_queue(index, queue, operation, flags)
             elif isinstance(entries, Hash):
                 status = self._execute(index, entries, operation, flags)
@@ -56,18 +54,18 @@ class HostMaps:
                 return queue.refuses(flags) or queue.insert(self.reserved.pop(index), flags)
         return EINVAL
 
-    def _reserve(self, index: int, entries: Hash | Queue) -> int:
+    def _reserve(self, index: int, queue: Queue) -> int:
         if index not in self.reserved:
-            if not entries.free:
+            if not queue.free:
                 return E2BIG
-            self.reserved[index] = entries.free.popleft()
+            self.reserved[index] = queue.free.popleft()
         self.registers["MAP_VALUE"] = self.maps.value_offset(index, self.reserved[index])
         return 0
 
-    def _give_back(self, index: int, entries: Hash | Queue) -> None:
+    def _give_back(self, index: int, queue: Queue) -> None:
         """The host has one place at most."""
         if index in self.reserved:
-            entries.free.append(self.reserved.pop(index))
+            queue.free.append(self.reserved.pop(index))
 
     def _show(self, index: int, place: int | None) -> int:
         """A value that the host may read until its next command for the map."""
@@ -78,7 +76,7 @@ class HostMaps:
         return 0
 
     def _execute(self, index: int, entries: Hash, operation: int, flags: int) -> int:
-        key = self._key(entries.key_size)
+        key, host = self._key(entries.key_size), self.maps.cpus
         match operation:
             case MapCommand.LOOKUP:
                 if (place := entries.find(key)) is None:
@@ -86,16 +84,15 @@ class HostMaps:
                 self.registers["MAP_VALUE"] = self.maps.value_offset(index, place)
                 return 0
             case MapCommand.RESERVE:
-                return self._reserve(index, entries)
+                self.registers["MAP_VALUE"] = self.maps.value_offset(index, entries.reserve(key, host))
+                return 0
             case MapCommand.POP:
-                self._give_back(index, entries)
-                return self._show(index, entries.pop(key))
+                if (place := entries.pop(key, host)) is None:
+                    return ENOENT
+                self.registers["MAP_VALUE"] = self.maps.value_offset(index, place)
+                return 0
             case MapCommand.INSERT:
-                if index not in self.reserved:
-                    return EINVAL
-                if error := entries.refuses(key, flags):
-                    return error
-                return entries.insert(key, self.reserved.pop(index), flags)
+                return entries.insert(key, host, flags)
             case MapCommand.DELETE:
                 return entries.delete(key)
             case MapCommand.FIRST | MapCommand.NEXT:

@@ -42,7 +42,7 @@ class Write(NamedTuple):
 
 def write_of(nic: GoldenNic, access: SharedAccess) -> Write | None:
     """What an access that was made just now wrote to map memory."""
-    if access.operation is Operation.LDX:
+    if access.operation in (Operation.LDX, Operation.CALL_HELPER):
         return None
     start = access.address - addresses.MAP_VALUES
     value = int.from_bytes(nic.map_memory[start : start + access.size], "little")

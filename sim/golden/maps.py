@@ -5,12 +5,13 @@ from errno import ENOENT
 
 from bpfnic.sim.golden.array import Array
 from bpfnic.sim.golden.hash import Hash
-from bpfnic.sim.golden.interpreter import Suspending, TailCall, Thread, Trap
+from bpfnic.sim.golden.interpreter import SharedAccess, Suspending, TailCall, Thread, Trap
 from bpfnic.sim.golden.lpm import Lpm
 from bpfnic.sim.golden.lru import Lru
 from bpfnic.sim.golden.queues import Queue
 from bpfnic.spec import addresses
 from bpfnic.spec.causes import Cause
+from bpfnic.spec.isa import Operation
 from bpfnic.spec.maps import (
     MAP_BYTES,
     OF_MAPS,
@@ -47,7 +48,7 @@ class Descriptor:
     stride: int = 0
     value_size: int = 0
     cpu_stride: int = 0
-    key_size: int = 0  # of a map with keys of its own
+    key_size: int = addresses.INDEX_BYTES
 
 
 class Maps:
@@ -102,9 +103,11 @@ class Maps:
             place = entries.claim(key_bytes)
             yield from _copy(thread, value, self._value(descriptor, cpu, place), descriptor.value_size)
             return 0
-        place = entries.reserve(key_bytes)
+        place = entries.reserve(key_bytes, cpu)
         yield from _copy(thread, value, self._value(descriptor, cpu, place), descriptor.value_size)
-        return -entries.insert(key_bytes, place, flags)
+        if isinstance(entries, Hash):
+            yield SharedAccess(Operation.CALL_HELPER, handle, 0)
+        return -entries.insert(key_bytes, cpu, flags)
 
     def delete(self, thread: Thread, handle: int, key: int) -> Suspending:
         """bpf_map_delete_elem: 0 or a negative error number. Raises Trap."""
@@ -146,7 +149,7 @@ class Maps:
         """bpf_tail_call: the program in a PROG_ARRAY at the index's low half. Raises Trap MAP for any other map."""
         number = self._index(handle)
         descriptor = self.descriptors[number] if number is not None else Descriptor()
-        if descriptor.type != MapType.PROG_ARRAY:
+        if descriptor.type != MapType.PROG_ARRAY or addresses.handle_key_bytes(handle) != addresses.INDEX_BYTES:
             raise Trap(Cause.MAP)
         entry, place = 0, index & 0xFFFFFFFF
         if place < descriptor.entries:
@@ -179,17 +182,21 @@ class Maps:
 
     def _arguments(self, thread: Thread, handle: int, key: int) -> Suspending:
         """Descriptor, entries and key. Raises Trap MAP for what is no map, whatever the key, then MEMORY_ACCESS for a
-        key that can't be read. Where both are wrong, a key in map memory has been read all the same, as an array's:
-        the hardware finds the map with the key in its hand."""
-        index = self._index(handle)
+        key that can't be read. Where both are wrong, a key in map memory has been read all the same: the hardware finds
+        the map with the key in its hand. What comes next on a map with keys of its own is one step, as an access is."""
+        index, size = self._index(handle), addresses.handle_key_bytes(handle)
         entries = self.entries[index] if index is not None else None
+        if entries and entries.key_size != size:
+            entries = None
         try:
-            key_bytes = yield from _read(thread, key, entries.key_size if entries else Array.key_size)
+            key_bytes = yield from _read(thread, key, size)
         except Trap:
             if entries:
                 raise
         if index is None or entries is None:
             raise Trap(Cause.MAP)
+        if isinstance(entries, Hash):
+            yield SharedAccess(Operation.CALL_HELPER, handle, 0)
         return self.descriptors[index], entries, key_bytes
 
     def _queue(self, handle: int) -> tuple[Descriptor, Queue]:
@@ -202,7 +209,8 @@ class Maps:
 
     def _index(self, handle: int) -> int | None:
         """Which descriptor a handle names."""
-        index, rest = divmod(handle - addresses.MAP_HANDLES, 16)
+        key_bits = addresses.map_handle(0, addresses.handle_key_bytes(handle)) - addresses.MAP_HANDLES
+        index, rest = divmod(handle - key_bits - addresses.MAP_HANDLES, 16)
         return index if not rest and 0 <= index < len(self.descriptors) else None
 
     def _value(self, descriptor: Descriptor, cpu: int, place: int) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from bpfnic.spec.errors import BpfnicError
-from bpfnic.spec.registers import KEYED_REGISTERS, REGISTERS, Access, Register
+from bpfnic.spec.registers import REGISTERS, Access, Register
 
 Read = Callable[[int], int]
 Write = Callable[[int, int], None]
@@ -16,7 +16,7 @@ class Registers:
     def __init__(self) -> None:
         self._at: dict[int, tuple[Register, int]] = {}
         self._values: dict[tuple[str, int], int] = {}
-        for register in REGISTERS + KEYED_REGISTERS:
+        for register in REGISTERS:
             for index in range(register.count):
                 self._at[register.address(index)] = (register, index)
                 self._values[register.name, index] = register.reset

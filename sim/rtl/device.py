@@ -1,6 +1,7 @@
 """The backend `rtl`: the compiled NIC behind the driver's Transport."""
 
 import gc
+import random
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
@@ -38,7 +39,8 @@ _CLOCK_NS = registers.BY_NAME["CLOCK_NS"].address()
 def open_device(options: DeviceOptions) -> Device:
     """The NIC of these sizes, compiled now if its library is not in the cache (a minute or so). Raises BpfnicError for
     sizes that hdl/config.py forbids, and where Verilator or a C++ compiler is missing."""
-    return RegisterDevice(RtlTransport(options, options.say), options.budget)
+    same_each_time = random.Random(0).getrandbits  # a run that is simulated again takes the same clocks
+    return RegisterDevice(RtlTransport(options, options.say), options.budget, same_each_time)
 
 
 class RtlTransport:

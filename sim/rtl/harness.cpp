@@ -97,7 +97,7 @@ struct nic {
     Ingress ingress[INTERFACES];
     Egress egress[INTERFACES];
     uint32_t running[CORES * THREADS];
-    uint32_t granted[BANKS]; // the CPU that each bank granted an access last, or NONE for the host
+    uint32_t granted[BANKS + 1]; // the CPU that each bank granted an access last, or NONE for the host
     bool unfinished[CORES * THREADS] = {}; // its last instruction waits for its result
     uint32_t taken = 0; // ingresses whose beat was taken in the clock before
     uint64_t pending_frames = 0; // offered, and neither refused, dropped nor delivered yet
@@ -354,6 +354,7 @@ struct nic {
             if (shared_valid(top, bank)) sample_shared(bank);
             if (uint32_t write = keep_events ? shared_write(top, bank) : 0; write) sample_written(bank, write);
         }
+        if (shared_valid(top, BANKS)) sample_shared(BANKS); // the map engine
         for (uint32_t core = 0; core < CORES; core++) {
             if (retire_valid(top, core)) sample_retire(core);
             if (result_valid(top, core)) sample_result(core);

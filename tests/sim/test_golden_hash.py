@@ -48,7 +48,7 @@ class Map:
 
     def call(self, helper: int, key: int, value: int = 0, flags: int = 0) -> int:
         """r0 of a helper as a signed number: the frame carries the arguments, the verdict r0 & 0xff back."""
-        code = assemble(CALL.format(handle=addresses.map_handle(0), helper=helper) + "exit")
+        code = assemble(CALL.format(handle=addresses.map_handle(0, 8), helper=helper) + "exit")
         self.write("PROGRAM_ADDRESS", 0)
         for at in range(0, len(code), 4):
             self.write("PROGRAM_DATA", int.from_bytes(code[at : at + 4], "little"))

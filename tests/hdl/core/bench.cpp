@@ -173,8 +173,10 @@ int main() {
     };
     auto engine = [&](unsigned thread, unsigned call, Word handle, Word flags, Word key) {
         Answer answer{thread, 0};
+        Word key_end = handle >> HANDLE_KEY_BIT & 63;
+        handle -= key_end << HANDLE_KEY_BIT;
         Word index = (handle - MAP_HANDLES) / 16;
-        if (handle < MAP_HANDLES || handle % 16 || index >= MAPS || !descriptors[index].type ||
+        if (key_end != 3 || handle < MAP_HANDLES || handle % 16 || index >= MAPS || !descriptors[index].type ||
             (descriptors[index].type == TYPE_PROG_ARRAY) != (call == CALL_TAIL) ||
             is_redirect_map(descriptors[index].type) != (call == CALL_REDIRECT)) {
             answer.trap = true;
@@ -185,6 +187,8 @@ int main() {
         Word value = MAP_VALUES + d.base + d.stride * key + d.cpu_stride * (cpu_base + thread);
         if (call == CALL_LOOKUP)
             answer.value = key < d.entries ? value : 0;
+        else if (call == CALL_CHECK)
+            answer.value = 0;
         else if (call == CALL_DELETE)
             answer.value = -22;
         else if (call == CALL_TAIL)
@@ -344,7 +348,7 @@ int main() {
             unsigned thread = get(p, ENGINE_WORD_THREAD);
             if (get(p, ENGINE_WORD_FLAGS))
                 state[thread].flags = get(p, ENGINE_WORD_DATA);
-            else
+            else if (get(p, ENGINE_WORD_LAST))
                 engine_answers.entries.push_back(
                     {now + delay(), engine(thread, get(p, ENGINE_WORD_CALL), get(p, ENGINE_WORD_HANDLE),
                                            state[thread].flags, get(p, ENGINE_WORD_DATA))});

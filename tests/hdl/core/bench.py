@@ -66,6 +66,7 @@ def layouts_header(config: NicConfig) -> str:
         "PROGRAM_SLOTS": config.program_slots, "MAP_BYTES": config.map_bytes, "MAPS": config.maps,
         "THREADS": config.threads, "BUFFER_BYTES": config.buffer_bytes, "HEADROOM": addresses.HEADROOM,
         "PACKET": addresses.PACKET, "MAP_VALUES": addresses.MAP_VALUES, "MAP_HANDLES": addresses.MAP_HANDLES,
+        "HANDLE_KEY_BIT": addresses.HANDLE_KEY_BIT, "CALL_CHECK": interfaces.MapCall.CHECK.value,
         "CALL_LOOKUP": interfaces.MapCall.LOOKUP.value, "CALL_DELETE": interfaces.MapCall.DELETE.value,
         "CALL_TAIL": interfaces.MapCall.TAIL.value, "TYPE_PROG_ARRAY": MapType.PROG_ARRAY.value,
         "CALL_REDIRECT": interfaces.MapCall.REDIRECT.value, "TYPE_DEVMAP": MapType.DEVMAP.value,
