@@ -30,8 +30,8 @@ class Control(Component):
     """Members: interfaces.ControlPorts. One access at a time, writes first.
 
     A write has bvalid 3 clocks after both its valids; one to SNAPSHOT when the counters are taken, one to MAP_DATA when
-    map memory has answered, one to MAP_COMMAND when the map engine has. A read has rvalid READ_CLOCKS + 4 clocks after arvalid, one of MAP_DATA when map memory has
-    answered.
+    map memory has answered, one to MAP_COMMAND when the map engine has. A read has rvalid READ_CLOCKS + 4 clocks after
+    arvalid, one of MAP_DATA when map memory has answered.
     SLVERR: no register at the address, a write to one that is read only, wstrb other than 0b1111.
     """
 

@@ -11,9 +11,8 @@ from amaranth.lib.wiring import In, Out, Signature
 from amaranth.utils import bits_for, exact_log2
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.spec import tables
+from bpfnic.spec import addresses, tables
 from bpfnic.spec.addresses import MAX_KEY_BYTES
-from bpfnic.spec import addresses
 from bpfnic.spec.maps import HOST_QUEUES, QUEUE_USER_BIT
 
 # ---------------------------------------------------------------- core <-> packet path
@@ -220,8 +219,8 @@ def MapDescriptor(config: NicConfig) -> data.StructLayout:
 
 
 def TablePort(config: NicConfig) -> Signature:
-    """Map engine -> map memory: an access to 8 bytes, word `address`. `request` waits for `grant` (same clock). `write`:
-    the halves that are written, the lower one in bit 0; `word`: what was read, 3 clocks after the grant."""
+    """Map engine -> map memory: an access to 8 bytes, word `address`. `request` waits for `grant` (same clock).
+    `write`: the halves that are written, the lower one in bit 0; `word`: what was read, 3 clocks after the grant."""
     return Signature(
         {
             "request": Out(1),
@@ -387,9 +386,9 @@ def ResultTrace(config: NicConfig) -> data.StructLayout:
 
 
 def SharedTrace(config: NicConfig) -> data.StructLayout:
-    """One access that a bank of map memory granted in this clock, or, behind the last bank, one call that the map engine
-    decided on a keyed map. (clock, bank) is its serial number: a total order that agrees with every bank, the tables and
-    every thread. requester: core number, or `cores` for the host.
+    """One access that a bank of map memory granted in this clock, or, behind the last bank, one call that the map
+    engine decided on a keyed map. (clock, bank) is its serial number: a total order that agrees with every bank, the
+    tables and every thread. requester: core number, or `cores` for the host.
 
     write: bytes of row `row` that the bank writes in this clock, 0 for none (an atomic does so some clocks after its
     grant, and its bank grants nothing until then); byte i of the row comes from byte i % 8 of `data`."""

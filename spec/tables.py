@@ -5,9 +5,9 @@
     table + header_bytes(cpus)   buckets: for each a link to the first node of its chain
     behind the buckets           nodes: a link to the next one, the byte offset of its value, the key, zeros
 
-A link is the byte offset of a node in map memory, 0 for none. A node keeps its value's place for ever. Nodes that no key
-has are free: first those that never had one, in the order of their addresses, then those in a chain of free ones, the
-one that has been free for the longest time first.
+A link is the byte offset of a node in map memory, 0 for none. A node keeps its value's place for ever. Nodes that no
+key has are free: first those that never had one, in the order of their addresses, then those in a chain, the one that
+has been free for the longest time first.
 """
 
 from enum import IntEnum

@@ -197,10 +197,9 @@ def next_step(m: Module, *, step, kind: Kind, no_key, shared, split, last, inser
     """The thread's step after a pass.
 
     step : of this pass. no_key : a KEY may not read where its key is. shared : its access goes to map memory; split :
-    and only its first half. last : it was the last word of the key or of the value. inserts : the engine wants to know when
-    the value is copied. finds : it read the old value for an
-    atomic, in a local window; stores : a COMPUTE says that the new one is to be stored. of_function : a CALLX calls
-    one. missing : a PACKET's word isn't there.
+    and only its first half. last : it was the last word of the key or of the value. inserts : the engine wants to know
+    when the value is copied. finds : it read the old value for an atomic, in a local window; stores : a COMPUTE says
+    that the new one is to be stored. of_function : a CALLX calls one. missing : a PACKET's word isn't there.
     """
     after = Signal(Step)
     with m.Switch(kind):

@@ -66,7 +66,10 @@ class MapEngine(Component):
         arrived, closes = Signal(), Signal()  # a word is in the first stage; it is a call's last
         fetched = [Signal(stage, name=f"stage{i}", reset_less=True) for i in range(1, READ_LATENCY + 2)]
         valid = Signal(READ_LATENCY + _UNIT_CLOCKS)  # a call's last word is in a stage after it
-        m.d.sync += [arrived.eq(arbiter.grant.any()), valid.eq(Cat(arrived & closes, valid[0], valid[1] & ~to_table, valid[2]))]
+        m.d.sync += [
+            arrived.eq(arbiter.grant.any()),
+            valid.eq(Cat(arrived & closes, valid[0], valid[1] & ~to_table, valid[2])),
+        ]
         moves = [arbiter.grant.any(), arrived, valid[0]]
         for moved, before, after in zip(moves, [chosen, *fetched[:-1]], fetched, strict=True):
             with m.If(moved):

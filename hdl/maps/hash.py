@@ -19,8 +19,8 @@ _STATE_WORDS = tables.STATE_BYTES // 8
 
 
 class TableOperation(Enum, shape=3):
-    """What is done with a key. UPDATE: a program's, up to the place that its value is copied to, as RESERVE, but only if
-    it isn't an error; INSERT: its end. POP: a DELETE whose place is reserved, for its value is to be read."""
+    """What is done with a key. UPDATE: a program's, up to the place that its value is copied to, as RESERVE, but only
+    if it isn't an error; INSERT: its end. POP: a DELETE whose place is reserved, for its value is to be read."""
 
     LOOKUP = 0
     UPDATE = 1
@@ -55,8 +55,9 @@ class HashUnit(Component):
     host_word, host_write, host_data, host_key : the host's key, 4 bytes at a time, read in the same clock.
     start : begins `call`, on the map that `descriptor` says until it is `done` and `taken`.
     decides : the operation takes effect: of all before it sees everything, and of those after it nothing.
-    done : up to the clock in which it is `taken`; `status`, an error number or 0; if `found` then `value` is the byte offset of a value in map memory. They
-        stay until the next start. A program's look-up of a key that is not there is no error.
+    done : up to the clock in which it is `taken`; `status`, an error number or 0; if `found` then `value` is the byte
+        offset of a value in map memory. They stay until the next start. A program's look-up of a key that is not there
+        is no error.
     table : interfaces.TablePort.
     """
 

@@ -1,5 +1,5 @@
-"""The hash of a key: HalfSipHash (Aumasson and Bernstein, "SipHash: a fast short-input PRF"), one round a word and three
-at the end, without the word that holds the length, for all keys of a map have the same."""
+"""The hash of a key: HalfSipHash (Aumasson and Bernstein, "SipHash: a fast short-input PRF"), one round a word and
+three at the end, without the word that holds the length, for all keys of a map have the same."""
 
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib.wiring import Component, In, Out

@@ -39,8 +39,8 @@ class Hash:
         return E2BIG if len(self.places) == self.entries else 0
 
     def reserve(self, key: bytes, cpu: int) -> int:
-        """A place for a CPU's new value: the one that has been free for the longest time, or one that this CPU has from an
-        update that came to nothing."""
+        """A place for a CPU's new value: the one that has been free for the longest time, or one that this CPU has from
+        an update that came to nothing."""
         if cpu not in self.reserved:
             self.reserved[cpu] = self.free.popleft()
         return self.reserved[cpu]

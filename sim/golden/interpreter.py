@@ -47,8 +47,8 @@ class Trap(Exception):
 
 
 class SharedAccess(NamedTuple):
-    """What a thread is about to do to shared memory: an LDX, STX or atomic operation, address, bytes; or a call that looks
-    at or changes the keys of the map with this handle."""
+    """What a thread is about to do to shared memory: an LDX, STX or atomic operation, address, bytes; or a call that
+    looks at or changes the keys of the map with this handle."""
 
     operation: Operation
     address: int

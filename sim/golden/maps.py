@@ -147,9 +147,9 @@ class Maps:
 
     def tail_call(self, thread: Thread, handle: int, index: int) -> Suspending:
         """bpf_tail_call: the program in a PROG_ARRAY at the index's low half. Raises Trap MAP for any other map."""
-        number = self._index(handle)
+        number = self._array(handle)
         descriptor = self.descriptors[number] if number is not None else Descriptor()
-        if descriptor.type != MapType.PROG_ARRAY or addresses.handle_key_bytes(handle) != addresses.INDEX_BYTES:
+        if descriptor.type != MapType.PROG_ARRAY:
             raise Trap(Cause.MAP)
         entry, place = 0, index & 0xFFFFFFFF
         if place < descriptor.entries:
@@ -159,7 +159,7 @@ class Maps:
     def redirect(self, thread: Thread, handle: int, index: int) -> Suspending:
         """What bpf_redirect_map finds at the index's low half: an entry as spec.maps.redirect_word has it. Raises Trap
         MAP for any other map."""
-        number = self._index(handle)
+        number = self._array(handle)
         descriptor = self.descriptors[number] if number is not None else Descriptor()
         if descriptor.type not in REDIRECT_MAPS:
             raise Trap(Cause.MAP)
@@ -206,6 +206,10 @@ class Maps:
         if index is None or queue is None:
             raise Trap(Cause.HELPER)
         return self.descriptors[index], queue
+
+    def _array(self, handle: int) -> int | None:
+        """Which descriptor a handle names whose keys are indices."""
+        return self._index(handle) if addresses.handle_key_bytes(handle) == addresses.INDEX_BYTES else None
 
     def _index(self, handle: int) -> int | None:
         """Which descriptor a handle names."""

@@ -10,7 +10,6 @@ from amaranth.lib.wiring import Component, connect, flipped
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import (
-    DescriptorWrite,
     EngineAnswer,
     EngineWord,
     MapCall,
@@ -218,8 +217,7 @@ class Caller:
 
 
 class Host:
-    """The host, which walks, reserves, inserts, deletes and looks up. Each step is a clock; `seen` is what its port said
-    in the one before."""
+    """The host: any command, with few keys. Each step is a clock; `seen` is what its port said in the one before."""
 
     def __init__(self, bench: Bench, chance: random.Random, key_of):
         self.bench, self.chance, self.key_of = bench, chance, key_of
@@ -293,6 +291,7 @@ def run(bench: Bench, callers: list[Caller], host: Host | None, clocks: int, dra
     """Everybody calls; returns how many calls the engine decided."""
     dut, decided = bench.dut, 0
     for clock in range(clocks + drain):
+        senders = []
         for core in range(CONFIG.cores):
             mine = [caller for caller in callers if caller.cpu // CONFIG.threads == core]
             for caller in mine:
@@ -300,20 +299,20 @@ def run(bench: Bench, callers: list[Caller], host: Host | None, clocks: int, dra
                     caller.wait -= 1
                     if caller.wait < 0:
                         caller.begin()
-            sender = next((caller for caller in mine if caller.words), None)
+            senders.append(next((caller for caller in mine if caller.words), None))
+        for core, sender in enumerate(senders):
             dut[f"port__{core}__word__valid"] = sender is not None
             if sender:
                 fields = {"flags": 0, "last": 0, "number": 0} | sender.words[0]
                 dut[f"port__{core}__word__payload"] = packed(EngineWord(CONFIG), **fields)
-            dut.settle()
-            if sender and dut[f"port__{core}__word__ready"]:
-                sender.words.pop(0)
-                mine.remove(sender)  # its next word comes behind those of others
-                callers.remove(sender)
-                callers.append(sender)
         if host and (clock < clocks or host.busy):
             next(host.step)
         dut.settle()
+        for core, sender in enumerate(senders):
+            if sender and dut[f"port__{core}__word__ready"]:
+                sender.words.pop(0)
+                callers.remove(sender)  # its next word comes behind those of others
+                callers.append(sender)
         trace = SharedTrace(CONFIG).from_bits(dut["shared_trace"])
         if trace["valid"]:
             cpu = trace["requester"] * CONFIG.threads + trace["tag"]
