@@ -11,7 +11,7 @@ from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.control import Control
 from bpfnic.hdl.counters import COUNTERS
 from bpfnic.hdl.interfaces import IngressEvent
-from bpfnic.hdl.maps import MapMemory
+from bpfnic.hdl.maps import MapEngine, MapMemory
 from bpfnic.hdl.programs import ProgramStore
 from bpfnic.hdl.registers import RegisterBank
 from bpfnic.spec import engine, registers
@@ -35,7 +35,10 @@ class Board(Component):
         m = Module()
         m.submodules.control, m.submodules.store = self.control, self.store
         m.submodules.memory = memory = MapMemory(self.config)
+        m.submodules.engine = engine = MapEngine(self.config)
         connect(m, self.control.map, memory.port[self.config.cores])
+        connect(m, self.control.keyed, engine.host)
+        connect(m, engine.table, memory.table)
         connect(m, self.control.program, self.store.write)
         return m
 
@@ -135,7 +138,7 @@ def test_device_describes_itself():
         groups = {Group.BASE32, Group.BASE64, Group.DIVMUL32, Group.DIVMUL64, Group.ATOMIC32, Group.ATOMIC64,
                   Group.PACKET, Group.CALLX, Group.ACQUIRE_RELEASE, Group.MAY_GOTO}  # fmt: skip
         assert engine.groups_of(await bus.get("GROUPS")) == groups
-        assert await bus.get("MAP_TYPES") == 1 << 2 | 1 << 3 | 1 << 6 | 1 << 14 | 1 << 16 | 1 << 17
+        assert await bus.get("MAP_TYPES") == 1 << 1 | 1 << 2 | 1 << 3 | 1 << 6 | 1 << 14 | 1 << 16 | 1 << 17
         helpers = [await bus.get("HELPERS", i) for i in range(8)]
         named = {32 * i + bit for i, word in enumerate(helpers) for bit in range(32) if word >> bit & 1}
         assert named == {1, 2, 3, 5, 7, 8, 12, 23, 44, 51, 65}
@@ -172,7 +175,8 @@ def test_every_register_keeps_to_its_access():
 
 def test_stored_registers_reach_the_device():
     config = NicConfig(threads=8)
-    fields = {"type": 6, "base": 0x1230, "entries": 0xFFFF_FFFF, "stride": 4096, "value_size": 4095, "cpu_stride": 2048}
+    fields = {"type": 6, "base": 0x1230, "entries": 0xFFFF_FFFF, "stride": 4096, "value_size": 4095, "cpu_stride": 2048,
+              "key_size": 64, "table": 0x4560, "buckets": 0x3FF, "seed": 0x1234_5678}  # fmt: skip
     seen = []
 
     async def bench(ctx, board, bus):

@@ -355,8 +355,54 @@ def test_calls_of_all_threads_and_the_host(bench, buckets, seed):
     key_of = tables_of(bench, chance, buckets)
     callers = [Caller(bench, cpu, chance, key_of) for cpu in range(CPUS)]
     host = Host(bench, chance, key_of)
-    assert run(bench, callers, host, 40000) > 500
+    assert run(bench, callers, host, 40000) > 400
     wanted = {(command, 0) for command in MapCommand} | {
         (MapCommand.LOOKUP, errno.ENOENT), (MapCommand.DELETE, errno.ENOENT), (MapCommand.NEXT, errno.ENOENT),
         *((MapCommand.INSERT, error) for error in (errno.EINVAL, errno.EEXIST, errno.ENOENT, errno.E2BIG))}  # fmt: skip
     assert wanted <= host.outcomes
+
+
+class Clocked(Caller):
+    """A program that looks up one key, again and again."""
+
+    def begin(self) -> None:
+        words = words_of(self.key, self.chance)
+        self.index, self.flags, self.call, self.wrong = 4, 0, MapCall.LOOKUP, False
+        self.words = [
+            {"number": i, "data": word, "last": i == len(words) - 1, "thread": self.cpu % CONFIG.threads,
+             "call": self.call, "handle": map_handle(4, len(self.key))}
+            for i, word in enumerate(words)
+        ]  # fmt: skip
+        self.busy, self.expected, self.began = True, None, self.bench.clock
+
+    def answered(self, answer) -> None:
+        super().answered(answer)
+        self.took.append(self.bench.clock - self.began)
+        self.wait = 0
+
+
+@pytest.mark.parametrize("threads, each", [(1, 34), (CPUS, 31)])
+def test_clocks_of_a_look_up(bench, threads, each):
+    """A hit with a 16-byte key that is alone in its bucket: from the first word of the key to the answer for a thread
+    alone, and from answer to answer where all threads wait."""
+    chance = random.Random(1)
+    key = chance.randbytes(16)
+    bench.table(4, 16, 8, 8, 8, 1)
+    writer = Caller(bench, 0, chance, lambda index: key)
+    for call, words in ((MapCall.UPDATE, 2), (MapCall.INSERT, 0)):
+        writer.index, writer.key, writer.flags, writer.call, writer.wrong = 4, key, 0, call, False
+        parts = words_of(key, chance) if words else [0]
+        flags = [{"flags": 1, "data": 0}] if words else []
+        parts = [{"number": i, "data": word, "last": i == len(parts) - 1} for i, word in enumerate(parts)]
+        writer.words = [word | {"thread": 0, "call": call, "handle": map_handle(4, 16)} for word in flags + parts]
+        writer.busy, writer.expected, writer.wait = True, None, 0
+        run(bench, [writer], None, 0, drain=200)
+    callers = [Clocked(bench, cpu, chance, None) for cpu in range(threads)]
+    for caller in callers:
+        caller.key, caller.took = key, []
+    decided = run(bench, callers, None, 4000, drain=1000)
+    assert bench.models[4].find(key) is not None
+    if threads == 1:
+        assert set(callers[0].took) == {each}
+    else:
+        assert 4000 / decided < each + 1
