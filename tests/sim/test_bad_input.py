@@ -145,7 +145,7 @@ def test_budget(bench: Bench) -> None:
     ends(bench, assemble("r0 = 2\nexit"), Cause.BUDGET, budget=1)
     ends(bench, assemble("r0 = 2\nexit"), Cause.BUDGET, budget=0)
     ends(bench, assemble("r0 = 7\nexit"), Cause.VERDICT, budget=2)  # just enough
-    lookup = "*(u32 *)(r10 - 4) = 0\nr1 = 0x20000000 ll\nr2 = r10\nr2 += -4\ncall 1\nr0 = 7\nexit"
+    lookup = f"*(u32 *)(r10 - 4) = 0\nr1 = {ARRAY} ll\nr2 = r10\nr2 += -4\ncall 1\nr0 = 7\nexit"
     ends(bench, assemble(lookup), Cause.BUDGET, budget=4)  # a helper counts as one instruction
     ends(bench, assemble(lookup), Cause.BUDGET, budget=6)
     ends(bench, assemble(lookup), Cause.VERDICT, budget=7)
@@ -165,6 +165,7 @@ def test_calls_too_deep(bench: Bench) -> None:
 
 # -- what it may not touch --
 
+ARRAY = f"{addresses.map_handle(0):#x}"
 PACKET = addresses.PACKET + addresses.HEADROOM
 WINDOWS = {  # first address and the one behind the last, natural alignment asked for, writable
     "context": (addresses.CONTEXT, addresses.CONTEXT + addresses.CONTEXT_BYTES, True, False),
@@ -248,7 +249,8 @@ def test_what_is_no_map(bench: Bench) -> None:
     maps = bench.device.capabilities.maps
     for handle in (0, addresses.MAP_VALUES, addresses.map_handle(1), addresses.map_handle(0) + 1,
                    addresses.map_handle(0) + 8, addresses.map_handle(0) - 16, addresses.map_handle(maps),
-                   addresses.map_handle(maps - 1), 1 << 32 | addresses.map_handle(0)):  # fmt: skip
+                   addresses.map_handle(maps - 1), 1 << 32 | addresses.map_handle(0), addresses.map_handle(0, 3),
+                   addresses.map_handle(0, 5), addresses.map_handle(0, 64)):  # fmt: skip
         for helper in (1, 2, 3):
             text = f"r1 = {handle:#x} ll\n*(u32 *)(r10 - 4) = 0\nr2 = r10\nr2 += -4\nr3 = r2\nr4 = 0\ncall {helper}"
             ends(bench, assemble(text + "\nr0 = 7\nexit"), Cause.MAP)
@@ -303,14 +305,14 @@ def test_what_is_no_key_and_no_value(bench: Bench) -> None:
                            (addresses.CONTEXT + 3, Cause.VERDICT), (addresses.CONTEXT + 61, Cause.MEMORY_ACCESS),
                            (1 << 32 | addresses.STACK, Cause.MEMORY_ACCESS)):  # fmt: skip
         for helper in (1, 2, 3):
-            text = f"r1 = 0x20000000 ll\nr2 = {pointer:#x} ll\nr3 = r10\nr3 += -8\nr4 = 0\ncall {helper}"
+            text = f"r1 = {ARRAY} ll\nr2 = {pointer:#x} ll\nr3 = r10\nr3 += -8\nr4 = 0\ncall {helper}"
             ends(bench, assemble(text + "\nr0 = 7\nexit"), cause)
     for pointer, cause in ((addresses.STACK_TOP - 7, Cause.MEMORY_ACCESS), (addresses.STACK_TOP - 8, Cause.VERDICT),
                            (addresses.STACK_TOP - 13, Cause.VERDICT), (PACKET + 57, Cause.MEMORY_ACCESS),
                            (PACKET + 55, Cause.VERDICT), (0, Cause.MEMORY_ACCESS),
                            (addresses.MAP_VALUES + 9, Cause.VERDICT), (addresses.CONTEXT + 1, Cause.VERDICT),
                            (addresses.CONTEXT + 57, Cause.MEMORY_ACCESS)):  # fmt: skip
-        text = f"r1 = 0x20000000 ll\n*(u32 *)(r10 - 4) = 0\nr2 = r10\nr2 += -4\nr3 = {pointer:#x} ll\nr4 = 0\ncall 2"
+        text = f"r1 = {ARRAY} ll\n*(u32 *)(r10 - 4) = 0\nr2 = r10\nr2 += -4\nr3 = {pointer:#x} ll\nr4 = 0\ncall 2"
         ends(bench, assemble(text + "\nr0 = 7\nexit"), cause)
 
 
@@ -320,9 +322,9 @@ def test_what_is_no_key_and_no_value(bench: Bench) -> None:
         "call 9",
         "r0 = *(u8 *)(r0 + 0)",
         "r1 = 5\ncall 1",  # no map
-        "r1 = 0x20000000 ll\nr2 = 0\ncall 1",  # no key
-        "r1 = 0x20000000 ll\nr2 = 0x20000 ll\nr3 = 0\nr4 = 0\ncall 2",  # no value, found after the key was sent
-        "r1 = 0x20000000 ll\nr2 = 0x1000000d ll\nr3 = 0\nr4 = 0\ncall 2",
+        f"r1 = {ARRAY} ll\nr2 = 0\ncall 1",  # no key
+        f"r1 = {ARRAY} ll\nr2 = 0x20000 ll\nr3 = 0\nr4 = 0\ncall 2",  # no value, found after the key was sent
+        f"r1 = {ARRAY} ll\nr2 = 0x1000000d ll\nr3 = 0\nr4 = 0\ncall 2",
     ],
 )
 def test_what_traps_does_not_retire(bench: Bench, text: str) -> None:
