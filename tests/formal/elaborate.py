@@ -10,11 +10,11 @@ import json
 import sys
 from pathlib import Path
 
-from tests.formal.proof import REPOSITORY, Mutation
+from tests.formal.proof import Mutation
 
 
 class _MutatedLoader(importlib.abc.SourceLoader):
-    """Loads one of our modules from its text with the mutation."""
+    """Loads a module from its text with the mutation."""
 
     def __init__(self, loader, mutation: Mutation):
         self.loader, self.mutation = loader, mutation
@@ -35,7 +35,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 
     def __init__(self, mutation: Mutation):
         self.mutation = mutation
-        self.module = "bpfnic." + mutation.file.removesuffix(".py").replace("/", ".")
+        self.module = mutation.module
 
     def find_spec(self, name, path, target=None):
         if name != self.module:
@@ -49,7 +49,7 @@ def main() -> None:
     request = json.loads(sys.argv[1])
     if request["mutation"]:
         mutation = Mutation(**request["mutation"])
-        assert (REPOSITORY / mutation.file).exists(), mutation.file
+        assert mutation.path.exists(), mutation.file
         finder = _Finder(mutation)
         sys.meta_path.insert(0, finder)
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
+import amaranth
 from amaranth.hdl import Elaboratable
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -46,11 +47,25 @@ design.il
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
-    """In a copy of `file` (of the repository), `old`, which must stand there once, is `new`."""
+    """In a copy of `file` (of the repository, or amaranth/...), `old`, which must stand there once, is `new`."""
 
     file: str
     old: str
     new: str
+
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return (Path(amaranth.__file__).parent.parent if self._of_library else REPOSITORY) / self.file
+
+    @property
+    def module(self) -> str:
+        """What is imported from it."""
+        return ("" if self._of_library else "bpfnic.") + self.file.removesuffix(".py").replace("/", ".")
+
+    @property
+    def _of_library(self) -> bool:
+        return self.file.startswith("amaranth/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

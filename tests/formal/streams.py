@@ -1,10 +1,16 @@
 """Queues: whatever goes in comes out, once, in its order."""
 
-from amaranth import Module, Signal, unsigned
+from amaranth import Module, Mux, Signal, unsigned
 from amaranth.hdl import Assert, Assume, Elaboratable
+from amaranth.lib.fifo import SyncFIFO
 
+from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.core.queue import Queue
-from tests.formal.opened import Opened, constant
+from bpfnic.hdl.maps.engine import MapEngine
+from bpfnic.hdl.maps.requester import Requester
+from bpfnic.hdl.packets.dispatch import Dispatch
+from bpfnic.hdl.packets.transmit import Transmit
+from tests.formal.opened import Opened, constant, free
 from tests.formal.proof import Mutation, Proof
 
 DEPTH, WIDTH = 16, 8
@@ -46,6 +52,61 @@ class QueueHarness(Elaboratable):
         return m
 
 
+class FifosHarness(Elaboratable):
+    """Every SyncFIFO of Amaranth that the hardware has, of the width and depth that it has in a NIC of one core and in
+    one of three, where not every depth is a power of two. In each, a word is watched that the solver picks when it goes
+    in: it comes out behind those that were before it."""
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        sizes = set()
+        for config in (NicConfig(), NicConfig(cores=3, threads=8)):
+            for part in (Dispatch(config), Transmit(config), Requester(config), MapEngine(config)):
+                inside = [each for each, _ in part.elaborate(None)._named_submodules.values()]
+                found = {(each.width, each.depth) for each in inside if isinstance(each, SyncFIFO)}
+                assert found, part
+                sizes |= found
+        for width, depth in sorted(sizes):
+            self._watch(m, width, depth)
+        return m
+
+    def _watch(self, m: Module, width: int, depth: int) -> None:
+        of = f"{width}_{depth}"
+        fifo = SyncFIFO(width=width, depth=depth)
+        m.submodules[f"fifo_{of}"] = opened = Opened(fifo)
+        m.d.comb += [
+            fifo.w_en.eq(free(m, 1, f"w_en_{of}")),
+            fifo.w_data.eq(free(m, width, f"w_data_{of}")),
+            fifo.r_en.eq(free(m, 1, f"r_en_{of}")),
+        ]
+        goes_in, comes_out = fifo.w_en & fifo.w_rdy, fifo.r_en & fifo.r_rdy
+        inside, before = (Signal(range(depth + 1), name=f"{name}_{of}") for name in ("inside", "before"))
+        watched, word, place = Signal(name=f"watched_{of}"), Signal(width, name=f"word_{of}"), Signal(range(depth))
+        (write,), (read,) = opened.part("storage").write_ports, opened.part("storage").read_ports
+        look = opened.part("storage").read_port(domain="comb")
+        m.d.sync += inside.eq(inside + goes_in - comes_out)
+        with m.If(watched & comes_out):
+            m.d.sync += [before.eq(before - 1), watched.eq(before != 0)]
+        with m.If(~watched & goes_in & free(m, 1, f"pick_{of}")):
+            m.d.sync += [watched.eq(1), word.eq(fifo.w_data), place.eq(write.addr), before.eq(inside - comes_out)]
+        next_one = watched & (before == 0)
+        m.d.comb += [
+            look.addr.eq(place),
+            Assert(fifo.r_rdy == (inside != 0)),
+            Assert(fifo.w_rdy == (inside != depth)),
+            Assert(~next_one | (fifo.r_rdy & (fifo.r_data == word))),  # until it is taken
+            # What makes it inductive
+            Assert((inside <= depth) & (fifo.level == inside) & (write.addr < depth) & (read.addr < depth)),
+            Assert(self._ring(read.addr + inside, depth) == write.addr),
+            Assert(~watched | (before < inside)),
+            Assert(~watched | (self._ring(read.addr + before, depth) == place)),
+            Assert(~watched | (look.data == word)),
+        ]
+
+    def _ring(self, address, depth: int):
+        return Mux(address >= depth, address - depth, address)
+
+
 PROOFS = [
     Proof(
         name="queue",
@@ -58,5 +119,17 @@ PROOFS = [
             Mutation("hdl/core/queue.py", "write.addr + 1", "write.addr | 1"),
         ),
         clocks=4,
-    )
+    ),
+    Proof(
+        name="fifos",
+        of=("amaranth/lib/fifo.py",),
+        says="the library's SyncFIFO, of each width and depth that `hdl/` has: each word comes out once, unchanged, in "
+        "the order of the pushes; what it offers stays until it is taken",
+        harness=FifosHarness,
+        mutations=(
+            Mutation("amaranth/lib/fifo.py", "do_write & ~do_read", "do_write"),
+            Mutation("amaranth/lib/fifo.py", "do_read & ~do_write", "do_read | ~do_write"),
+        ),
+        clocks=3,
+    ),
 ]

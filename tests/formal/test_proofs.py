@@ -29,7 +29,7 @@ def test_every_proof_has_a_mutation_of_what_stands_there(proof):
     assert proof.mutations
     for mutation in proof.mutations:
         assert any(mutation.file.startswith(of) for of in proof.of)
-        assert (REPOSITORY / mutation.file).read_text().count(mutation.old) == 1, mutation.old
+        assert mutation.path.read_text().count(mutation.old) == 1, mutation.old
         assert mutation.new != mutation.old
 
 
