@@ -1,0 +1,172 @@
+"""The packet path's first half: what ingresses take, and the order in which what is done leaves."""
+
+from amaranth import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Assert, Assume, Elaboratable
+from amaranth.lib.data import View
+
+from bpfnic.hdl.packets.receive import COUNT_BITS, Receive
+from bpfnic.hdl.packets.records import FIRST_WORD, Place, buffer_words
+from bpfnic.spec.addresses import ETH_HLEN, HEADROOM
+from tests.formal.opened import Opened, later
+from tests.formal.packets import CONFIG
+from tests.formal.proof import Mutation, Proof
+
+
+class ReceiveHarness(Elaboratable):
+    """Whatever frames come, on both ingresses, and wherever buffers are free. A frame is followed from its first beat
+    on: how many beats it has, where it lies, and what is wrong with it."""
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        receive = Receive(CONFIG)
+        m.submodules.receive = opened = Opened(receive, inputs=True)
+        phase = Signal()
+        m.d.sync += phase.eq(~phase)
+        turn = opened.signal("turn")
+        m.d.comb += [Assume(receive.phase == phase), Assert(turn.any() & ~(turn & (turn - 1)).any())]
+        for ingress in range(CONFIG.interfaces):
+            self._frame(m, opened, ingress)
+
+        # A write is a beat or zeroes. Each buffer that is taken is the spare one.
+        for core, (write, zero) in enumerate(zip(receive.write, receive.zero, strict=True)):
+            granted = [opened.signal(f"granted{ingress}")[core] for ingress in range(CONFIG.interfaces)]
+            cleared = zero.valid & zero.ready
+            same = (write.buffer == zero.buffer) & (write.word == zero.word) & (write.mask == zero.mask)
+            m.d.comb += [
+                Assume(~(receive.spare_ready[core] & receive.empty[core])),
+                Assert(sum(granted, cleared) <= 1),
+                Assert(~cleared | (same & ~write.data.any())),
+                Assert(~write.mask.any() | Cat(granted).any() | cleared),
+                Assert(~write.mask.any() | (write.word[0] == phase)),
+                Assert(~receive.take[core] | receive.spare_ready[core]),
+            ]
+            ends = Cat(
+                arrival.ended & arrival.buffered & (arrival.place.core == core) for arrival in receive.arrival
+            )
+            wanted = Cat(
+                arrival.ended & arrival.accepted & (arrival.place.core == core) for arrival in receive.arrival
+            )
+            m.d.comb += [
+                Assert(~(ends & (ends - 1)).any()),
+                Assert(receive.frame_valid[core] == wanted.any()),
+                Assert(receive.give[core].enable == (ends & ~wanted).any()),
+            ]
+        return m
+
+    def _frame(self, m: Module, opened: Opened, ingress: int) -> None:
+        receive, of = opened.component, ingress
+        port, arrival = receive.ingress[ingress], receive.arrival[ingress]
+        beat = port.payload
+        taken = port.valid & port.ready
+        begun, refused, long = (Signal(name=f"{name}{of}") for name in ("begun", "refused", "long"))
+        beats = Signal(COUNT_BITS, name=f"beats{of}")
+        place = View(Place(CONFIG), Signal(Place(CONFIG).size, name=f"place{of}"))
+        granted, refusing = opened.signal(f"granted{of}"), opened.signal(f"refusing{of}")
+        m.d.comb += [
+            Assert((granted & (granted - 1)).any() == 0),
+            Assert(taken == (granted.any() | (port.valid & refusing))),  # a beat is taken once
+            Assert(~granted.any() | (port.valid & ~refusing)),
+        ]
+
+        may_refuse = port.valid & ~begun & receive.enable & receive.empty.all() & ~receive.waits[ingress]
+
+        # Where it lies, and each beat with it
+        now = View(Place(CONFIG), Signal(Place(CONFIG).size, name=f"now{of}"))
+        m.d.comb += now.eq(place)
+        word = Signal(COUNT_BITS, name=f"frame_word{of}")
+        m.d.comb += word.eq(FIRST_WORD + beats)
+        for core in range(CONFIG.cores):
+            write = receive.write[core]
+            with m.If(granted[core]):
+                with m.If(~begun):
+                    m.d.comb += [now.core.eq(core), now.buffer.eq(receive.spare[core])]
+                    m.d.comb += Assert(receive.take[core] & receive.enable)
+                with m.Else():
+                    m.d.comb += Assert(~receive.take[core])
+                fits = word < buffer_words(CONFIG)
+                m.d.comb += [
+                    Assert(now.core == core),
+                    Assert(write.buffer == now.buffer),
+                    Assert((write.word == word[: len(write.word)]) & (write.data == beat.data)),
+                    Assert(write.mask == Mux(fits, 0xFF, 0)),
+                ]
+        bytes_in = Signal(4, name=f"bytes_in{of}")
+        m.d.comb += bytes_in.eq(sum(beat.keep[lane] for lane in range(8)))
+        run = ((beat.keep + 1)[:9] & beat.keep) == 0
+        too_long = long | ((word >= buffer_words(CONFIG)) & beat.keep[0])
+        length, bad = Signal(COUNT_BITS, name=f"length{of}"), Signal(name=f"bad{of}")
+        m.d.comb += [
+            Assume(~port.valid | (run & (beat.last | beat.keep.all()))),
+            length.eq(8 * beats + bytes_in),
+        ]
+        wrong_port = beat.user[1:4] >= CONFIG.ports if ingress == CONFIG.ports else 0
+        m.d.comb += bad.eq(beat.user[0] | (length < ETH_HLEN) | wrong_port)
+        with m.If(taken):
+            m.d.sync += [
+                place.eq(now),
+                begun.eq(~beat.last),
+                refused.eq(refusing),
+                beats.eq(Mux(beat.last, 0, beats + 1)),
+                long.eq(too_long & ~beat.last),
+            ]
+        m.d.comb += [
+            Assume(beats < 8191),  # shorter than 64 KiB: COUNT_BITS
+            Assert(~begun | (refusing == refused)),
+            Assert(~refusing | later(m, refusing) | later(m, may_refuse)),
+            Assert(opened.signal(f"word{of}") == word),
+            Assert(opened.signal(f"overrun{of}") == long),
+            Assert(opened.signal(f"filling{of}") == (begun & ~refusing)),
+            Assert(begun | (beats == 0)),
+            Assert(long == (word > buffer_words(CONFIG))),
+            Assert(~(begun & ~refusing) | (opened.signal(f"core{of}") == 1 << place.core)),
+            Assert(~(begun & ~refusing) | (opened.signal(f"buffer{of}") == place.buffer)),
+        ]
+
+        # What becomes of it
+        ended = later(m, taken & beat.last)
+        good = later(m, ~refusing & ~too_long & ~bad)
+        had, was_long, was_bad, bytes_then = (later(m, value) for value in (~refusing, too_long, bad, length))
+        port_then = later(m, beat.user[1:4])
+        sequence = Signal(32, name=f"sequence{of}")
+        m.d.sync += sequence.eq(sequence + (arrival.ended & arrival.accepted))
+        m.d.comb += [
+            Assert(arrival.ended == ended),
+            Assert(~ended | (arrival.accepted == good)),
+            Assert(~ended | (arrival.buffered == had)),
+            Assert(~ended | (arrival.accepted + arrival.full + arrival.long + arrival.error == 1)),
+            Assert(~ended | ((arrival.long == was_long) & (arrival.error == (was_bad & ~was_long)))),
+            Assert(~ended | (arrival.bytes == bytes_then)),
+            Assert(~(ended & had) | (Value.cast(arrival.place) == Value.cast(place))),
+            Assert(receive.next_sequence[ingress] == sequence),
+        ]
+        for core in range(CONFIG.cores):
+            frame, give = receive.frame[core], receive.give[core]
+            here = ended & had & (place.core == core)
+            m.d.comb += [
+                Assert(~here | ((receive.frame_valid[core] == good) & (give.enable == ~good))),
+                Assert(~(here & ~good) | (give.buffer == place.buffer)),
+                Assert(~(here & good) | ((frame.buffer == place.buffer) & (frame.ingress == ingress))),
+                Assert(~(here & good) | (frame.data_end == HEADROOM + bytes_then)),
+                Assert(~(here & good) | (frame.port == port_then[: len(frame.port)])),
+                Assert(~(here & good) | (frame.order == sequence[: len(frame.order)])),
+            ]
+
+
+_RECEIVE = "hdl/packets/receive.py"
+PROOFS = [
+    Proof(
+        name="receive",
+        of=(_RECEIVE,),
+        says="each beat that an ingress takes is written once, into the frame's buffer, behind the one before; a frame "
+        "is handed over once, with its bounds and the next number, or it is refused, and then its buffer is given back "
+        "and no number is used",
+        harness=ReceiveHarness,
+        mutations=(
+            Mutation(_RECEIVE, "end < addresses.HEADROOM + addresses", "end <= addresses.HEADROOM + addresses"),
+            Mutation(_RECEIVE, "state.buffer, self.spare[core])", "self.spare[core], self.spare[core])"),
+            Mutation(_RECEIVE, "(state.word[0] == self.phase) & Mux", "(state.word[1] == self.phase) & Mux"),
+            Mutation(_RECEIVE, "arrival.ended & arrival.accepted):", "arrival.ended):"),
+        ),
+        clocks=6,
+    ),
+]
