@@ -79,6 +79,7 @@ class Proof:
     mutations : each must be caught, by a counterexample that begins at configuration.
     clocks : how many are looked at from configuration; and, without a bound, the length of the induction step: whatever
         `clocks` clocks hold in a row, holds in the next.
+    reach : how many clocks a mutation's counterexample may take, if that is more.
     bounded : nothing is said about later clocks.
     solver : "boolector" for data paths, "yices" for control.
     cut : cells whose outputs the solver chooses (a selection of Yosys).
@@ -91,6 +92,7 @@ class Proof:
     harness: Callable[[], Elaboratable]
     mutations: tuple[Mutation, ...]
     clocks: int
+    reach: int = 0
     bounded: bool = False
     solver: str = "yices"
     cut: str = ""
@@ -154,8 +156,9 @@ def run(proof: Proof, folder: Path, mutation: Mutation | None = None) -> Outcome
     if done.returncode:
         return Outcome("ERROR", time.monotonic() - begun, done.stdout + done.stderr)
     mode = "bmc" if proof.bounded or mutation else "prove"
+    depth = max(proof.clocks, proof.reach) if mutation else proof.clocks
     cut = f"cutpoint {proof.cut}" if proof.cut else ""
-    (folder / "proof.sby").write_text(_SCRIPT.format(mode=mode, depth=proof.clocks, solver=proof.solver, cut=cut))
+    (folder / "proof.sby").write_text(_SCRIPT.format(mode=mode, depth=depth, solver=proof.solver, cut=cut))
     done = subprocess.run([sys.executable, _executable("yowasp-sby"), "-d", "work", "proof.sby"], cwd=folder,
                           env=_environment(folder), capture_output=True, text=True, check=False)  # fmt: skip
     log = done.stdout + done.stderr

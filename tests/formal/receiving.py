@@ -4,10 +4,11 @@ from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.hdl import Assert, Assume, Elaboratable
 from amaranth.lib.data import View
 
+from bpfnic.hdl.packets.collect import Collect
 from bpfnic.hdl.packets.receive import COUNT_BITS, Receive
-from bpfnic.hdl.packets.records import FIRST_WORD, Place, buffer_words
+from bpfnic.hdl.packets.records import FIRST_WORD, Kind, Outcome, Place, buffer_words
 from bpfnic.spec.addresses import ETH_HLEN, HEADROOM
-from tests.formal.opened import Opened, later
+from tests.formal.opened import Opened, constant, later
 from tests.formal.packets import CONFIG
 from tests.formal.proof import Mutation, Proof
 
@@ -152,6 +153,118 @@ class ReceiveHarness(Elaboratable):
             ]
 
 
+class CollectHarness(Elaboratable):
+    """One buffer, whichever, and the packets that lie in it one after the other. Those around it are the solver's: what
+    arrives lies in a buffer that no packet in flight lies in, and is done once, after it has arrived."""
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        collect = Collect(CONFIG)
+        m.submodules.collect = opened = Opened(collect, inputs=True)
+        mine = View(Place(CONFIG), constant(m, Place(CONFIG).size, "mine"))
+        used, done, owner = Signal(), Signal(), Signal(range(CONFIG.interfaces))
+        number = Signal(32)
+        outcome = View(Outcome(CONFIG), Signal(Outcome(CONFIG).size, name="outcome"))
+        trace, departure = collect.trace, collect.departure
+        leaves = trace.valid & (departure.place == mine)
+        buffers = CONFIG.cores * CONFIG.packet_buffers
+
+        arrives = []
+        for ingress, (arrival, newest) in enumerate(zip(collect.arrival, collect.next_sequence, strict=True)):
+            accepted = arrival.ended & arrival.accepted
+            here = accepted & (arrival.place == mine)
+            arrives.append(here)
+            sequence, oldest = Signal(32, name=f"sequence{ingress}"), collect.oldest_sequence[ingress]
+            flying, released = Signal(32, name=f"flying{ingress}"), trace.valid & (trace.ingress == ingress)
+            m.d.sync += sequence.eq(sequence + accepted)
+            m.d.comb += [
+                flying.eq(newest - oldest),
+                Assume(newest == sequence),  # as Receive counts
+                Assume(~accepted | (flying < buffers)),
+                Assume(~here | ~used),
+                Assert(flying <= buffers),
+                Assert(~released | ((trace.sequence == oldest) & (oldest != newest))),
+                Assert(oldest == later(m, (oldest + released)[:32])),
+            ]
+            with m.If(here):
+                m.d.sync += [used.eq(1), owner.eq(ingress), number.eq(newest)]
+            # Whatever lies there in this ingress's table is this packet.
+            memory = opened.part(f"places{ingress}")
+            for row in range(buffers):
+                read = memory.read_port(domain="comb")
+                in_flight = Signal(name=f"in_flight{ingress}_{row}")
+                ahead = Signal(range(buffers), name=f"ahead{ingress}_{row}")
+                it = used & (owner == ingress) & (number == (oldest + ahead)[:32])
+                m.d.comb += [
+                    read.addr.eq(row),
+                    ahead.eq(row - oldest),
+                    in_flight.eq(ahead < flying),
+                    Assert(~in_flight | ((read.data == mine) == it)),
+                ]
+            looked = later(m, (opened.signal("look") == ingress) & (newest != oldest))
+            look = memory.read_port(domain="comb")
+            m.d.comb += [
+                look.addr.eq(oldest[: len(look.addr)]),
+                Assert(~looked | ((trace.ingress == ingress) & (opened.signal("look") != ingress))),
+                Assert(~looked | (flying.any() & (look.data == departure.place))),
+                Assert(~released | looked),
+                Assert(~(used & (owner == ingress)) | ((number - oldest)[:32] < flying)),
+            ]
+        m.d.comb += Assume(sum(arrives) <= 1)
+
+        # It is done once.
+        ends = Signal()
+        for core, (valid, completion) in enumerate(zip(collect.done_valid, collect.done, strict=True)):
+            here = valid & (mine.core == core) & (completion.buffer == mine.buffer)
+            m.d.comb += Assume(~here | (used & ~done))
+            with m.If(here):
+                m.d.comb += ends.eq(1)
+                m.d.sync += [done.eq(1), outcome.eq(completion.outcome)]
+            flag = opened.signal(f"done{core}").bit_select(mine.buffer, 1)
+            held = opened.part(f"outcomes{core}").read_port(domain="comb")
+            m.d.comb += [
+                held.addr.eq(mine.buffer),
+                Assert((mine.core != core) | (flag == done)),
+                Assert(~((mine.core == core) & done) | (held.data == outcome)),
+                Assume(~valid | (Value.cast(completion.outcome.kind) <= Kind.ABORTED.value)),
+                Assume(~valid | (completion.outcome.egress < CONFIG.interfaces)),
+            ]
+        with m.If(leaves):
+            m.d.sync += [used.eq(0), done.eq(0)]
+
+        # It leaves once, as the oldest of its ingress, to where its outcome says.
+        kind = Value.cast(outcome.kind)
+        sent = (kind != Kind.DROPPED.value) & (kind != Kind.ABORTED.value)
+        room, waits = (each.bit_select(outcome.egress, 1) for each in (collect.room, collect.waits))
+        given = Cat(
+            give.enable & (mine.core == core) & (give.buffer == mine.buffer) for core, give in enumerate(collect.give)
+        )
+        queued = collect.push.any()
+        m.d.comb += [
+            Assert(~leaves | (used & done & (trace.ingress == owner) & (trace.sequence == number))),
+            Assert(~leaves | ~sent | room | ~waits),
+            Assert(~leaves | (collect.push == Mux(sent & room, 1 << outcome.egress, 0))),
+            Assert(~leaves | (given.any() == ~(sent & room))),
+            Assert(~given.any() | leaves),
+            Assert(~queued | trace.valid),
+            Assert(~(leaves & queued) | ((departure.data == outcome.data) & (departure.length == outcome.length))),
+            Assert(~(leaves & queued) | (departure.user[:3] == owner)),
+            Assert(~(collect.push & ~collect.room).any()),
+        ]
+        # And it does leave.
+        oldest = Signal(32)
+        with m.Switch(owner):
+            for ingress, each in enumerate(collect.oldest_sequence):
+                with m.Case(ingress):
+                    m.d.comb += oldest.eq(each)
+        may = used & done & (number == oldest) & (~sent | room | ~waits)
+        since = Signal(range(8))
+        m.d.sync += since.eq(Mux(may & ~leaves, since + 1, 0))
+        m.d.comb += Assert(since <= CONFIG.interfaces)
+        return m
+
+
+_COLLECT = "hdl/packets/collect.py"
 _RECEIVE = "hdl/packets/receive.py"
 PROOFS = [
     Proof(
@@ -168,5 +281,19 @@ PROOFS = [
             Mutation(_RECEIVE, "arrival.ended & arrival.accepted):", "arrival.ended):"),
         ),
         clocks=6,
+    ),
+    Proof(
+        name="collect",
+        of=(_COLLECT,),
+        says="packets of an ingress leave in the order of their numbers, each once, when it is done and within so many "
+        "clocks as there are interfaces; into the queue of its egress if that has room, or its buffer is given back",
+        harness=CollectHarness,
+        mutations=(
+            Mutation(_COLLECT, "present.eq(newest != oldest)", "present.eq(1)"),
+            Mutation(_COLLECT, "leaves & ~fits & (place.core == core)", "leaves & (place.core == core)"),
+            Mutation(_COLLECT, "read.addr.eq(oldest[:index_bits])", "read.addr.eq(newest[:index_bits])"),
+        ),
+        clocks=8,
+        bounded=True,
     ),
 ]
