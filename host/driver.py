@@ -262,7 +262,6 @@ class RegisterDevice(Device):
             assert isinstance(device_map, RegisterMap) and device_map in self._maps
             used[name] = device_map
         admit(program, used.values())
-        refuse_broadcast(program)
         linked = self._link(program, used)
         slots = len(linked)
         entry = self._allocate(self._slots, slots, 1, f"program {program.name} takes {slots} slots of {self.name}")
@@ -281,11 +280,13 @@ class RegisterDevice(Device):
             kind = program.type.name if program.type else f"of no known type (section {program.section!r})"
             raise BpfnicError(f"program {program.name} is {kind}; {self.name} runs XDP")
         handles = {name: used.handle for name, used in maps.items() if used.index is not None}
-        check_access(program, {name: used.definition for name, used in maps.items()})
         values = {name: MAP_VALUES + used.base for name, used in maps.items()}
         has = self.capabilities
         limits = Limits(has.program_slots, lambda row: row.group in has.groups, has.helpers)
-        return device_image(program, DeviceAddresses(handles, values), limits)
+        image = device_image(program, DeviceAddresses(handles, values), limits)
+        check_access(program, {name: used.definition for name, used in maps.items()})
+        refuse_broadcast(program)
+        return image
 
     def unload(self, loaded: LoadedProgram) -> None:
         assert isinstance(loaded, RegisterProgram) and loaded in self._programs

@@ -101,12 +101,15 @@ def check(definition: "MapDefinition") -> None:
         raise BpfnicError(f"map {definition.name} ({definition.type.name}): {told}")
 
 
+_CALL_HELPER = (isa.BY_NAME["call_helper"].opcode, isa.BY_NAME["call_helper"].src)
+
+
 def refuse_broadcast(program: "Program") -> None:
     """Raises BpfnicError where a program is seen to call bpf_redirect_map with BPF_F_BROADCAST, which no NIC knows: a
     packet leaves once. (Flags that can't be seen here get XDP_ABORTED when it runs.)"""
     image = program.instructions
     for slot, instruction in enumerate(image):
-        if instruction is None or isa.find(instruction).operation is not Operation.CALL_HELPER:
+        if instruction is None or (instruction.opcode, instruction.src) != _CALL_HELPER:
             continue
         if instruction.imm == _CALL and (_constant(program, slot) or 0) & RedirectFlag.BROADCAST:
             where = f"{listing.instruction(program, slot)} {listing.source(program, slot)}".rstrip()

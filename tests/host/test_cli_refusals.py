@@ -68,7 +68,7 @@ def test_files_that_are_no_bpf_object(refused, source, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "says"),
     [
-        ("BPF_MAP_TYPE_DEVMAP", r"map kept \(DEVMAP\): golden does not have this map type; it has ARRAY"),
+        ("BPF_MAP_TYPE_CGROUP_ARRAY", r"map kept \(CGROUP_ARRAY\): golden does not have this map type; it has ARRAY"),
         ("99", "map 'kept' has unknown map type 99"),
     ],
 )
