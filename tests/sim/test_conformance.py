@@ -9,11 +9,9 @@ import pytest
 
 from bpfnic.sim.conformance.case import BUDGET, MEMORY, Case
 from bpfnic.sim.conformance.command import ENGINES
-from bpfnic.spec import addresses, engine
+from bpfnic.spec import addresses
 from bpfnic.spec.assembly import assemble
 from bpfnic.spec.errors import BpfnicError
-from bpfnic.spec.instruction import decode
-from bpfnic.spec.isa import find
 
 pytestmark = pytest.mark.timeout(900)  # a loaded machine compiles the core
 
@@ -35,10 +33,6 @@ def conformance(backend):
 
     def run(text, memory=b""):
         program = assemble(text)
-        rows = [find(instruction) for instruction in decode(program) if instruction]
-        lacks = [row.name for row in rows if row.group not in engine.GROUPS]
-        if backend == "rtl" and lacks:
-            pytest.skip(f"the hardware does not execute {', '.join(lacks)} yet")
         try:
             return machine.run(Case(program, memory))
         except BpfnicError as error:
