@@ -146,7 +146,7 @@ def MapPort(config: NicConfig) -> Signature:
 # ---------------------------------------------------------------- core <-> map engine
 
 
-class MapCall(Enum, shape=3):
+class MapCall(Enum, shape=5):
     """The helper that a word belongs to."""
 
     LOOKUP = 0
@@ -154,16 +154,31 @@ class MapCall(Enum, shape=3):
     DELETE = 2
     TAIL = 3  # tail call: a look-up in a PROG_ARRAY, which the others take for no map
     REDIRECT = 4  # a look-up in a redirect map, likewise
-    INSERT = 5  # the end of an UPDATE whose answer asked for it: what was copied gets its key
+    INSERT = 5  # the end of an UPDATE, PUSH, OUTPUT or EVENT whose answer asked for it: what was copied takes its place
     CHECK = 6  # the key can't be read: is it a map at all?
+    PUSH = 7
+    POP = 8
+    PEEK = 9
+    RELEASE = 10  # the end of a POP or PEEK: its value is copied
+    RESERVE = 11  # bpf_ringbuf_reserve
+    OUTPUT = 12  # bpf_ringbuf_output
+    SUBMIT = 13  # bpf_ringbuf_submit
+    DISCARD = 14  # bpf_ringbuf_discard
+    QUERY = 15  # bpf_ringbuf_query
+    EVENT = 16  # bpf_perf_event_output
 
 
 def EngineWord(config: NicConfig) -> data.StructLayout:
     """Core -> engine: arguments of one call, word by word; a thread has one call under way at most.
 
-    An UPDATE sends its flags first (`flags` high, data = r4), then every call its key, 8 bytes a word, the first bytes
-    first (`number` counts words; what of the last one lies behind the key may hold anything); `last` with the last
-    one. handle: r1 as it is.
+    An UPDATE sends its flags first (`flags` high, data = r4), then LOOKUP, UPDATE and DELETE send their key, 8 bytes a
+    word, the first bytes first (`number` counts words; what of the last one lies behind the key may hold anything).
+    TAIL and REDIRECT send the index (r3; r2). A PUSH sends its flags (r3), a POP and a PEEK nothing (data may be
+    anything); RESERVE and OUTPUT send flags (r3; r4), then the size in bytes (r2; r3); EVENT flags (r3), then the size
+    (r5); SUBMIT and DISCARD flags (r2); QUERY what it asks for (r2). INSERT, CHECK and RELEASE send a word whose data
+    may be anything. `last` is high with a call's last word, `flags` with flags; the word of a PUSH, SUBMIT or DISCARD
+    has both. handle: the map's as the program has it (r1; of TAIL and EVENT r2); of SUBMIT and DISCARD r1, the record's
+    address. All 64 bits of registers, as they are.
     """
     return data.StructLayout(
         {
@@ -181,12 +196,17 @@ def EngineWord(config: NicConfig) -> data.StructLayout:
 def EngineAnswer(config: NicConfig) -> data.StructLayout:
     """Engine -> core, once a call.
 
-    trap: `handle` is no map of this device: the thread ends with Cause.MAP. Otherwise `value` is what the helper
-    returns (for LOOKUP the value's address or 0; an error number, sign-extended). When `copy` is high, an UPDATE goes
-    on: the thread copies `size` bytes from r3 to address `value`, in 8-byte steps, then returns 0; and so does a TAIL
-    or REDIRECT: the entry that it goes by is at address `value` (otherwise there is none, and `value` is what a
-    REDIRECT takes for an empty one). `insert`, with `copy`: behind the copy the thread sends INSERT, and returns what
-    that answers.
+    trap: `handle` is no map (or record) of this device: the thread ends with Cause.MAP. Otherwise `value` is what the
+    helper returns (for LOOKUP and RESERVE an address or 0; an error number, sign-extended), or, when `copy` is high,
+    the call goes on with the bytes at the address `value` in map memory:
+
+    - UPDATE, PUSH, OUTPUT, EVENT: the thread copies `size` bytes there, in 8-byte steps, from r3, r2, r2 and r4; an
+      EVENT then as many bytes of the packet, from its first byte on, as bits 51..32 of its flags say, right behind.
+      Then it returns 0, or with `insert` sends INSERT, and returns what that answers.
+    - POP, PEEK: the thread copies `size` bytes from there to r2, sends RELEASE, and returns what that answers.
+    - TAIL, REDIRECT: the entry that it goes by is there (otherwise there is none, and `value` is what a REDIRECT takes
+      for an empty one).
+    - LOOKUP: the map is one of maps. What the helper returns is there, in 4 bytes: the inner map's handle, or 0.
     """
     return data.StructLayout(
         {"thread": range(config.threads), "trap": 1, "copy": 1, "insert": 1, "size": range(4097), "value": 64}

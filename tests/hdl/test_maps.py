@@ -14,7 +14,7 @@ from bpfnic.hdl.maps import MapEngine, MapMemory
 from bpfnic.spec.addresses import INDEX_BYTES, MAP_VALUES, map_handle
 from bpfnic.spec.maps import MapType
 
-CALLS = [call for call in MapCall if call not in (MapCall.INSERT, MapCall.CHECK)]  # test_hash.py has these
+CALLS = [MapCall.LOOKUP, MapCall.UPDATE, MapCall.DELETE, MapCall.TAIL, MapCall.REDIRECT]  # what array-like maps serve
 ATOMICS = [op for op in MapOperation if op not in (MapOperation.LOAD, MapOperation.STORE)]
 
 
