@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from os import strerror
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -272,6 +273,11 @@ class DeviceMap(ABC):
             with suppress(FileNotFoundError):
                 entries[key] = self.lookup(key)
         return entries
+
+
+def error(number: int) -> OSError:
+    """An error of the kernel."""
+    return OSError(number, strerror(number))
 
 
 @contextmanager

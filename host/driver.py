@@ -22,6 +22,7 @@ from bpfnic.host.device import (
     Transport,
 )
 from bpfnic.host.image import at_slot, device_image
+from bpfnic.host.keyedmaps import RegisterHash, RegisterHashOfMaps, RegisterQueue, RegisterRedirectHash
 from bpfnic.host.lockstep import Follower, Observe
 from bpfnic.host.mapaccess import check_access
 from bpfnic.host.mapsofmaps import check_inner, refuse_if_inner
@@ -35,12 +36,9 @@ from bpfnic.host.registermaps import (
     ARRAYS,
     RegisterArray,
     RegisterArrayOfMaps,
-    RegisterHash,
-    RegisterHashOfMaps,
     RegisterMap,
     RegisterProgram,
     RegisterProgramArray,
-    RegisterQueue,
     RegisterRedirectMap,
     copy_bytes,
     stride,
@@ -78,6 +76,7 @@ _KINDS: dict[MapType, type[RegisterMap]] = {
     MapType.ARRAY_OF_MAPS: RegisterArrayOfMaps,
     MapType.HASH_OF_MAPS: RegisterHashOfMaps,
     **dict.fromkeys(REDIRECT_MAPS, RegisterRedirectMap),
+    MapType.DEVMAP_HASH: RegisterRedirectHash,
 }  # others: RegisterArray
 
 

@@ -11,9 +11,9 @@ from typing import Any
 from bpfnic.host.btf import VOID, Btf, Kind
 from bpfnic.host.elf import Elf, Section
 from bpfnic.spec.errors import BpfnicError
-from bpfnic.spec.maps import OF_MAPS, REDIRECT_MAPS, MapFlag, MapType
+from bpfnic.spec.maps import DEVMAPS, OF_MAPS, REDIRECT_MAPS, MapFlag, MapType
 
-PROG_ARRAY, DEVMAP = MapType.PROG_ARRAY, MapType.DEVMAP
+PROG_ARRAY = MapType.PROG_ARRAY
 INDEXED = REDIRECT_MAPS | {PROG_ARRAY}
 MAPS_SECTION = ".maps"
 LEGACY_SECTION = "maps"
@@ -55,7 +55,7 @@ class MapDefinition:
         """A value (of one CPU) as a Python value, in the same way; of a section of variables a dict by their names, of
         a PROG_ARRAY a program's name, of a map of maps a map's, and of a DEVMAP a port's where `data` is one."""
         names = self.type is PROG_ARRAY or self.type in OF_MAPS
-        if names or (self.type is DEVMAP and len(data) != self.value_size):
+        if names or (self.type in DEVMAPS and len(data) != self.value_size):
             return data.decode()
         if self.variables is not None:
             return self.variables.read(data)
@@ -72,7 +72,7 @@ class MapDefinition:
         as in the object."""
         if self.variables is not None and isinstance(value, Mapping):
             return self.variables.written(value)
-        if self.type is DEVMAP and isinstance(value, str) and value.startswith("port"):
+        if self.type in DEVMAPS and isinstance(value, str) and value.startswith("port"):
             return value.encode()
         if self.type is PROG_ARRAY:
             if not isinstance(value, str):

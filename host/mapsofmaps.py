@@ -7,10 +7,9 @@ way may still use what was there before, so `Device.destroy_map` gives its memor
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from errno import EINVAL, ENOENT, EOPNOTSUPP
-from os import strerror
 from typing import Any
 
-from bpfnic.host.device import DeviceMap
+from bpfnic.host.device import DeviceMap, error
 from bpfnic.host.maps import MapDefinition
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.maps import INNER, OF_MAPS, MapFlag, MapType, UpdateFlag
@@ -34,7 +33,7 @@ class MapOfMaps(DeviceMap):
     def inner(self, key: bytes) -> DeviceMap:
         """The map at `key`. Raises OSError ENOENT."""
         if key not in self._inner:
-            raise OSError(ENOENT, strerror(ENOENT))
+            raise error(ENOENT)
         return self._inner[key]
 
     def set_map(self, key: bytes, inner: DeviceMap, flags: int = UpdateFlag.ANY) -> None:
@@ -62,13 +61,13 @@ class MapOfMaps(DeviceMap):
         raise OSError(EINVAL, f"map {self.definition.name} takes maps")
 
     def pop(self, key: bytes) -> list[bytes]:
-        raise OSError(EOPNOTSUPP, strerror(EOPNOTSUPP))
+        raise error(EOPNOTSUPP)
 
     def next_key(self, key: bytes | None) -> bytes:
         keys = list(self._inner)
         at = keys.index(key) + 1 if key in self._inner else 0
         if at == len(keys):
-            raise OSError(ENOENT, strerror(ENOENT))
+            raise error(ENOENT)
         return keys[at]
 
     def dump(self) -> dict[bytes, list[bytes]]:

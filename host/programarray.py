@@ -5,10 +5,9 @@ may still run what was there before, as after a new attach: `Device.unload` wait
 
 from abc import abstractmethod
 from errno import E2BIG, EINVAL, ENOENT
-from os import strerror
 from typing import TYPE_CHECKING, Any
 
-from bpfnic.host.device import DeviceMap, LoadedProgram
+from bpfnic.host.device import DeviceMap, LoadedProgram, error
 from bpfnic.spec.errors import BpfnicError
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ class ProgramArray(DeviceMap):
         """The program at `key`. Raises OSError ENOENT."""
         self._index(key)
         if key not in self._programs:
-            raise _error(ENOENT)
+            raise error(ENOENT)
         return self._programs[key]
 
     def set_program(self, key: bytes, loaded: LoadedProgram) -> None:
@@ -55,7 +54,7 @@ class ProgramArray(DeviceMap):
         for a program that `refusal` says something of."""
         index = self._index(key)
         if index >= self.definition.max_entries:
-            raise _error(E2BIG)
+            raise error(E2BIG)
         if why := self.refusal(loaded.program):
             raise OSError(EINVAL, why)
         self._write(index, loaded)
@@ -70,9 +69,9 @@ class ProgramArray(DeviceMap):
     def delete(self, key: bytes) -> None:
         index = self._index(key)
         if index >= self.definition.max_entries:
-            raise _error(E2BIG)
+            raise error(E2BIG)
         if key not in self._programs:
-            raise _error(ENOENT)
+            raise error(ENOENT)
         self._write(index, None)
         del self._programs[key]
 
@@ -87,7 +86,7 @@ class ProgramArray(DeviceMap):
         indexes = sorted(self._index(held) for held in self._programs)
         following = [index for index in indexes if index > at] if key is None or key in self._programs else indexes
         if not following:
-            raise _error(ENOENT)
+            raise error(ENOENT)
         return following[0].to_bytes(self.definition.key_size, "little")
 
     def key_of(self, loaded: LoadedProgram) -> bytes | None:
@@ -128,7 +127,3 @@ def _kind(program: "Program") -> tuple[Any, ...]:
     besides an interface."""
     attach = program.attach if program.attach in ("devmap", "cpumap") else ""
     return program.type, program.frags, attach
-
-
-def _error(number: int) -> OSError:
-    return OSError(number, strerror(number))

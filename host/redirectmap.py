@@ -1,23 +1,24 @@
-"""DEVMAP, CPUMAP and XSKMAP: where bpf_redirect_map sends packets. The host alone writes them.
+"""DEVMAP, DEVMAP_HASH, CPUMAP and XSKMAP: where bpf_redirect_map sends packets. The host alone writes them.
 
-A DEVMAP's value is the ifindex of a port (4 bytes, or `struct bpf_devmap_val`). A CPUMAP's is the length of a queue (4
-bytes, or `struct bpf_cpumap_val`), an XSKMAP's a socket, for which on a NIC the number of its queue stands: both lead
-to the host, to the queue that the index says. Programs that run once more for an entry are refused.
+A DEVMAP's value is the ifindex of a port (4 bytes, or `struct bpf_devmap_val`), and so is a DEVMAP_HASH's, whose index
+is any number. A CPUMAP's is the length of a queue (4 bytes, or `struct bpf_cpumap_val`), an XSKMAP's a socket, for
+which on a NIC the number of its queue stands: both lead to the host, to the queue that the index says. Programs that
+run once more for an entry are refused.
 """
 
 import re
 import struct
 from collections.abc import Sequence
 from errno import E2BIG, EEXIST, EINVAL, ENODEV, ENOENT, EOVERFLOW
-from os import strerror
 from typing import TYPE_CHECKING
 
 from bpfnic.host import listing
-from bpfnic.host.device import DeviceMap
+from bpfnic.host.device import DeviceMap, error
 from bpfnic.spec import helpers, isa
+from bpfnic.spec.addresses import INDEX_BYTES
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.isa import Legal, Operation
-from bpfnic.spec.maps import HOST_QUEUES, MapType, RedirectFlag, UpdateFlag
+from bpfnic.spec.maps import DEVMAPS, HOST_QUEUES, MapType, RedirectFlag, UpdateFlag
 
 if TYPE_CHECKING:
     from bpfnic.host.maps import MapDefinition
@@ -31,8 +32,8 @@ _PORT = re.compile(rb"port(\d+)")
 
 
 class RedirectMap(DeviceMap):
-    """Entries by index. A value that isn't as long as the map's is the name of a port, "port1": `update` takes it, and
-    `dump`, which has the entries that are there alone, gives it.
+    """Entries by index, a u32. A value that isn't as long as the map's is the name of a port, "port1": `update` takes
+    it, and `dump`, which has the entries that are there alone, gives it.
 
     `ifindexes`: of the device's ports, as they are now."""
 
@@ -44,7 +45,7 @@ class RedirectMap(DeviceMap):
         size = self.definition.value_size
         if len(value) == size:
             return value
-        named = _PORT.fullmatch(value) if self.definition.type is MapType.DEVMAP else None
+        named = _PORT.fullmatch(value) if self.definition.type in DEVMAPS else None
         if not named:
             raise OSError(EINVAL, f"{self.definition.name}: a value has {size} bytes, not {len(value)}")
         if int(named[1]) >= len(self.ifindexes):
@@ -53,13 +54,17 @@ class RedirectMap(DeviceMap):
 
     def target(self, index: int, value: bytes, flags: int, taken: bool) -> int | None:
         """The number of the port or queue that an update of entry `index` leads to, None where it empties it. `taken`:
-        it has one. Raises OSError as the kernel's update, and EINVAL for what no NIC does."""
+        it has one; whether a DEVMAP_HASH is full, the device knows. Raises OSError as the kernel's update, and EINVAL
+        for what no NIC does."""
         name, kind = self.definition.name, self.definition.type
         if flags > UpdateFlag.EXIST:
             raise error(EINVAL)
-        if index >= self.definition.max_entries:
-            raise error(E2BIG)
         first, program = struct.unpack("<Ii", value.ljust(8, b"\0"))
+        if kind is MapType.DEVMAP_HASH:
+            if not first:
+                raise error(EINVAL)
+        elif index >= self.definition.max_entries:
+            raise error(E2BIG)
         if kind is MapType.XSKMAP:
             if index >= HOST_QUEUES:
                 raise error(ENODEV)
@@ -70,19 +75,19 @@ class RedirectMap(DeviceMap):
             if not taken and flags == UpdateFlag.EXIST:
                 raise error(ENOENT)
             return index
-        if flags == UpdateFlag.NOEXIST:
+        if flags == UpdateFlag.NOEXIST and (taken or kind is not MapType.DEVMAP_HASH):
             raise error(EEXIST)
         if kind is MapType.CPUMAP and first > _LONGEST_QUEUE:
             raise error(EOVERFLOW)
         if kind is MapType.CPUMAP and index >= HOST_QUEUES:
             raise error(ENODEV)
-        if kind is MapType.DEVMAP and first and first not in self.ifindexes:
+        if kind in DEVMAPS and first and first not in self.ifindexes:
             raise OSError(EINVAL, f"{name}: no port has ifindex {first}")
         if program > 0:
             raise OSError(EINVAL, f"{name}: per-entry programs are not supported")
         if not first:
             return None
-        return self.ifindexes.index(first) if kind is MapType.DEVMAP else index
+        return self.ifindexes.index(first) if kind in DEVMAPS else index
 
     def of_port(self, port: int) -> bytes:
         """A DEVMAP's value for a port."""
@@ -90,15 +95,18 @@ class RedirectMap(DeviceMap):
 
     def shown(self, number: int, value: bytes) -> bytes:
         """A value as `dump` has it, for the port or queue that it leads to."""
-        return b"port%d" % number if self.definition.type is MapType.DEVMAP else value
+        return b"port%d" % number if self.definition.type in DEVMAPS else value
 
 
 def check(definition: "MapDefinition") -> None:
-    """Raises BpfnicError for a redirect map whose values have a size that the kernel doesn't know."""
+    """Raises BpfnicError for a redirect map whose keys or values have a size that the kernel doesn't know."""
+    name = f"map {definition.name} ({definition.type.name})"
+    if definition.key_size != INDEX_BYTES:
+        raise BpfnicError(f"{name}: a key has {INDEX_BYTES} bytes, not {definition.key_size}")
     sizes = (4,) if definition.type is MapType.XSKMAP else (4, 8)
     if definition.value_size not in sizes:
         told = f"a value has {' or '.join(map(str, sizes))} bytes, not {definition.value_size}"
-        raise BpfnicError(f"map {definition.name} ({definition.type.name}): {told}")
+        raise BpfnicError(f"{name}: {told}")
 
 
 _CALL_HELPER = (isa.BY_NAME["call_helper"].opcode, isa.BY_NAME["call_helper"].src)
@@ -129,8 +137,3 @@ def _constant(program: "Program", slot: int) -> int | None:
         if writes or row.operation in _LEAVES_THE_LINE:
             return None
     return None
-
-
-def error(number: int) -> OSError:
-    """An error of the kernel."""
-    return OSError(number, strerror(number))

@@ -5,12 +5,12 @@ otherwise rounded up to a multiple of 8. A map's base is a multiple of 16, and s
 two CPUs. The host writes exactly the bytes of a value, so what programs store beside it meanwhile stays.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from errno import E2BIG, EEXIST, EINVAL, ENOENT, EOPNOTSUPP, EPERM
-from os import strerror
 from typing import TYPE_CHECKING, Any
 
-from bpfnic.host.device import DeviceMap, LoadedProgram, Transport
+from bpfnic.host.device import DeviceMap, LoadedProgram, Transport, error
 from bpfnic.host.maps import MapDefinition
 from bpfnic.host.mapsofmaps import MapOfMaps
 from bpfnic.host.programarray import ProgramArray
@@ -18,6 +18,7 @@ from bpfnic.host.redirectmap import RedirectMap
 from bpfnic.spec import tables
 from bpfnic.spec.addresses import INDEX_BYTES, map_handle
 from bpfnic.spec.maps import (
+    DEVMAPS,
     KEYED,
     MAP_BYTES,
     PER_CPU,
@@ -30,14 +31,13 @@ from bpfnic.spec.maps import (
     UpdateFlag,
     redirect_word,
 )
-from bpfnic.spec.registers import BY_NAME, ENTRY_VALID, MapCommand, command
-from bpfnic.spec.tables import State
+from bpfnic.spec.registers import BY_NAME, ENTRY_VALID
 
 if TYPE_CHECKING:
     from bpfnic.host.object import Program
 
 ALIGN = 16
-ARRAYS = REDIRECT_MAPS | {MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.PROG_ARRAY, MapType.ARRAY_OF_MAPS}
+ARRAYS = REDIRECT_MAPS - KEYED | {MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.PROG_ARRAY, MapType.ARRAY_OF_MAPS}
 
 _ADDRESS = BY_NAME["MAP_ADDRESS"].offset
 _DATA = BY_NAME["MAP_DATA"].offset
@@ -132,11 +132,11 @@ class RegisterMap(DeviceMap):
     def _permit(self, reads: bool = False, writes: bool = False) -> None:
         """Raises OSError EPERM for what the map's flags don't let the host do, before anything else is said."""
         if reads and self._refused & MapFlag.WRONLY or writes and self._refused & MapFlag.RDONLY:
-            raise _error(EPERM)
+            raise error(EPERM)
 
     def pop(self, key: bytes) -> list[bytes]:
         self._permit(reads=True, writes=True)
-        raise _error(EOPNOTSUPP)
+        raise error(EOPNOTSUPP)
 
     def clear(self) -> None:
         """All zeros, padding included."""
@@ -168,7 +168,7 @@ class RegisterArray(RegisterMap):
         self._permit(reads=True)
         index, size = self._index(key), self.definition.value_size
         if index >= self.definition.max_entries:
-            raise _error(ENOENT)
+            raise error(ENOENT)
         return [self._memory.read(self._address(index, copy), size) for copy in range(self.copies)]
 
     def update(self, key: bytes, values: Sequence[bytes], flags: int = UpdateFlag.ANY) -> None:
@@ -176,24 +176,24 @@ class RegisterArray(RegisterMap):
         self._check(key, values)
         index = self._index(key)
         if flags > UpdateFlag.EXIST:
-            raise _error(EINVAL)
+            raise error(EINVAL)
         if index >= self.definition.max_entries:
-            raise _error(E2BIG)
+            raise error(E2BIG)
         if flags == UpdateFlag.NOEXIST:
-            raise _error(EEXIST)
+            raise error(EEXIST)
         for copy, value in enumerate(values):
             self._memory.write(self._address(index, copy), value)
 
     def delete(self, key: bytes) -> None:
         self._permit(writes=True)
-        raise _error(EINVAL)
+        raise error(EINVAL)
 
     def next_key(self, key: bytes | None) -> bytes:
         self._permit(reads=True)
         index = -1 if key is None else self._index(key)
         following = 0 if index >= self.definition.max_entries else index + 1
         if following == self.definition.max_entries:
-            raise _error(ENOENT)
+            raise error(ENOENT)
         return following.to_bytes(INDEX_BYTES, "little")
 
     def dump(self) -> dict[bytes, list[bytes]]:
@@ -216,13 +216,46 @@ class RegisterProgramArray(ProgramArray, RegisterMap):
         self._memory.write(self.base + index * self._stride, entry.to_bytes(PROGRAM_BYTES, "little"))
 
 
-class RegisterRedirectMap(RedirectMap, RegisterArray):
-    """A DEVMAP, CPUMAP or XSKMAP: at each index a redirect_word, which the host writes in one access. The values that
-    they come from are kept here. Other errors are those of dev_map_*, cpu_map_* and xsk_map_*."""
+class HeldRedirects(RedirectMap, RegisterMap):
+    """A redirect map: in map memory each entry is a redirect_word. The values that they come from are kept here."""
 
     def __init__(self, *arguments: Any):
         super().__init__(*arguments)
-        self._held: dict[int, tuple[int, bytes]] = {}  # port or queue, and value, by index
+        self._held: dict[bytes, tuple[int, bytes]] = {}  # port or queue, and value, by key
+
+    def lookup(self, key: bytes) -> list[bytes]:
+        self._permit(reads=True)
+        self._check(key)
+        if self.definition.type is MapType.XSKMAP:
+            raise error(EOPNOTSUPP)
+        if key not in self._held:
+            raise error(ENOENT)
+        number, value = self._held[key]
+        return [self.of_port(number) if self.definition.type in DEVMAPS else value]
+
+    def update(self, key: bytes, values: Sequence[bytes], flags: int = UpdateFlag.ANY) -> None:
+        self._permit(writes=True)
+        self._check(key)
+        value = self.kernels(values)
+        number = self.target(int.from_bytes(key, "little"), value, flags, key in self._held)
+        self._put(key, redirect_word(self.definition.type, number).to_bytes(REDIRECT_BYTES, "little"))
+        if number is None:
+            self._held.pop(key, None)
+        else:
+            self._held[key] = number, value
+
+    @abstractmethod
+    def _put(self, key: bytes, word: bytes) -> None:
+        """Write an entry, in one step."""
+
+    def dump(self) -> dict[bytes, list[bytes]]:
+        self._permit(reads=True)
+        entries = sorted(self._held.items(), key=lambda entry: int.from_bytes(entry[0], "little"))
+        return {key: [self.shown(number, value)] for key, (number, value) in entries}
+
+
+class RegisterRedirectMap(HeldRedirects, RegisterArray):
+    """A DEVMAP, CPUMAP or XSKMAP; errors are those of dev_map_*, cpu_map_* and xsk_map_*."""
 
     def clear(self) -> None:
         super().clear()
@@ -230,138 +263,15 @@ class RegisterRedirectMap(RedirectMap, RegisterArray):
             words = empty.to_bytes(REDIRECT_BYTES, "little") * self.definition.max_entries
             self._memory.write(self.base, words)
 
-    def lookup(self, key: bytes) -> list[bytes]:
-        self._permit(reads=True)
-        index = self._index(key)
-        if self.definition.type is MapType.XSKMAP:
-            raise _error(EOPNOTSUPP)
-        if index not in self._held:
-            raise _error(ENOENT)
-        number, value = self._held[index]
-        return [self.of_port(number) if self.definition.type is MapType.DEVMAP else value]
-
-    def update(self, key: bytes, values: Sequence[bytes], flags: int = UpdateFlag.ANY) -> None:
-        self._permit(writes=True)
-        index, value = self._index(key), self.kernels(values)
-        self._set(index, self.target(index, value, flags, index in self._held), value)
+    def _put(self, key: bytes, word: bytes) -> None:
+        self._memory.write(self._address(self._index(key), 0), word)
 
     def delete(self, key: bytes) -> None:
         self._permit(writes=True)
-        index = self._index(key)
-        if index >= self.definition.max_entries:
-            raise _error(EINVAL)
-        self._set(index, None)
-
-    def dump(self) -> dict[bytes, list[bytes]]:
-        self._permit(reads=True)
-        return {
-            index.to_bytes(INDEX_BYTES, "little"): [self.shown(number, value)]
-            for index, (number, value) in sorted(self._held.items())
-        }
-
-    def _set(self, index: int, number: int | None, value: bytes = b"") -> None:
-        word = redirect_word(self.definition.type, number).to_bytes(REDIRECT_BYTES, "little")
-        self._memory.write(self._address(index, 0), word)
-        if number is None:
-            self._held.pop(index, None)
-        else:
-            self._held[index] = number, value
-
-
-class RegisterHash(RegisterMap):
-    """A map with keys of its own: the device finds them, by commands; errors are those of the kernel's htab_map_*
-    functions."""
-
-    @property
-    def table(self) -> int:
-        """Where its table is."""
-        return self.base + self.copies * self._copy_bytes
-
-    def clear(self) -> None:
-        super().clear()
-        definition = self.definition
-        if definition.type not in tables.TYPES:
-            return
-        entries = definition.max_entries
-        nodes = tables.header_bytes(self._cpus) + tables.LINK_BYTES * tables.buckets(entries)
-        self._memory.write(self.table, bytes(nodes))
-        state = {
-            State.FRESH_NODE: self.table + nodes,
-            State.FRESH_VALUE: self.base,
-            State.FRESH: tables.places(entries, self._cpus),
-        }
-        for place, number in state.items():
-            self._memory.write(self.table + place, number.to_bytes(4, "little"))
-
-    def _write_key(self, key: bytes) -> None:
-        for i in range(BY_NAME["MAP_KEY"].count):
-            self._transport.write(BY_NAME["MAP_KEY"].address(i), int.from_bytes(key[4 * i : 4 * i + 4], "little"))
-
-    def _command(self, operation: MapCommand, flags: int = 0) -> int:
-        """Does it; returns where the value is. Raises OSError."""
-        assert self.index is not None
-        self._transport.write(BY_NAME["MAP_COMMAND"].offset, command(self.index, operation, flags))
-        if status := self._transport.read(BY_NAME["MAP_STATUS"].offset):
-            raise _error(status)
-        return self._transport.read(BY_NAME["MAP_VALUE"].offset)
-
-    def lookup(self, key: bytes) -> list[bytes]:
-        self._permit(reads=True)
-        self._check(key)
-        self._write_key(key)
-        return self._read(self._command(MapCommand.LOOKUP))
-
-    def _read(self, offset: int) -> list[bytes]:
-        return [self._memory.read(self._copy(offset, copy), self.definition.value_size) for copy in range(self.copies)]
-
-    def pop(self, key: bytes) -> list[bytes]:
-        self._permit(reads=True, writes=True)
-        if self.definition.type is MapType.LPM_TRIE:
-            raise _error(EOPNOTSUPP)
-        self._check(key)
-        self._write_key(key)
-        return self._read(self._command(MapCommand.POP))
-
-    def update(self, key: bytes, values: Sequence[bytes], flags: int = UpdateFlag.ANY) -> None:
-        self._permit(writes=True)
-        self._check(key, values)
-        if flags > UpdateFlag.EXIST:
-            raise _error(EINVAL)
-        self._write_key(key)
-        offset = self._command(MapCommand.RESERVE)
-        for copy, value in enumerate(values):
-            self._memory.write(self._copy(offset, copy), value)
-        self._command(MapCommand.INSERT, flags)
-
-    def delete(self, key: bytes) -> None:
-        self._permit(writes=True)
-        self._check(key)
-        self._write_key(key)
-        self._command(MapCommand.DELETE)
-
-    def next_key(self, key: bytes | None) -> bytes:
-        self._permit(reads=True)
-        if key is not None:
-            self._check(key)
-            self._write_key(key)
-        self._command(MapCommand.FIRST if key is None else MapCommand.NEXT)
-        words = [self._transport.read(BY_NAME["MAP_KEY"].address(i)) for i in range(BY_NAME["MAP_KEY"].count)]
-        return b"".join(word.to_bytes(4, "little") for word in words)[: self.definition.key_size]
-
-
-class RegisterQueue(RegisterHash):
-    """A QUEUE or STACK; errors are those of the kernel's queue_stack_map_* functions."""
-
-    def _write_key(self, key: bytes) -> None:
-        """It has none."""
-
-    def delete(self, key: bytes) -> None:
-        self._permit(writes=True)
-        raise _error(EINVAL)
-
-    def next_key(self, key: bytes | None) -> bytes:
-        self._permit(reads=True)
-        raise _error(EINVAL)
+        if self._index(key) >= self.definition.max_entries:
+            raise error(EINVAL)
+        self._put(key, redirect_word(self.definition.type, None).to_bytes(REDIRECT_BYTES, "little"))
+        self._held.pop(key, None)
 
 
 class RegisterArrayOfMaps(MapOfMaps, RegisterArray):
@@ -372,7 +282,7 @@ class RegisterArrayOfMaps(MapOfMaps, RegisterArray):
         self._permit(writes=True)
         assert isinstance(inner, RegisterMap)
         if flags != UpdateFlag.ANY:
-            raise _error(EINVAL)
+            raise error(EINVAL)
         self._write_handle(key, inner.handle)
 
     def _remove(self, key: bytes) -> None:
@@ -382,22 +292,7 @@ class RegisterArrayOfMaps(MapOfMaps, RegisterArray):
     def _write_handle(self, key: bytes, handle: int) -> None:
         index = self._index(key)
         if index >= self.definition.max_entries:
-            raise _error(E2BIG)
+            raise error(E2BIG)
         if not handle and key not in self._inner:
-            raise _error(ENOENT)
+            raise error(ENOENT)
         self._memory.write(self._address(index, 0), handle.to_bytes(MAP_BYTES, "little"))
-
-
-class RegisterHashOfMaps(MapOfMaps, RegisterHash):
-    """A HASH_OF_MAPS: a HASH of handles."""
-
-    def _put(self, key: bytes, inner: DeviceMap, flags: int) -> None:
-        assert isinstance(inner, RegisterMap)
-        RegisterHash.update(self, key, [inner.handle.to_bytes(MAP_BYTES, "little")], flags)
-
-    def _remove(self, key: bytes) -> None:
-        RegisterHash.delete(self, key)
-
-
-def _error(number: int) -> OSError:
-    return OSError(number, strerror(number))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from bpfnic.spec.helpers import BY_NAME
 from bpfnic.spec.isa import Group
-from bpfnic.spec.maps import REDIRECT_MAPS, MapType
+from bpfnic.spec.maps import KEYED, REDIRECT_MAPS, MapType
 
 GROUPS = frozenset(
     {
@@ -23,7 +23,9 @@ GROUPS = frozenset(
         Group.MAY_GOTO,
     }
 )
-MAP_TYPES = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.PROG_ARRAY, MapType.HASH}) | REDIRECT_MAPS
+MAP_TYPES = frozenset(
+    {MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.PROG_ARRAY, MapType.HASH} | REDIRECT_MAPS - KEYED
+)
 HELPERS = frozenset(
     BY_NAME[name].number
     for name in (

@@ -53,10 +53,12 @@ LRU = frozenset({MapType.LRU_HASH, MapType.LRU_PERCPU_HASH})
 QUEUES = frozenset({MapType.QUEUE, MapType.STACK})
 """Types of values without keys."""
 
-KEYED = frozenset({MapType.HASH, MapType.PERCPU_HASH, MapType.LPM_TRIE, MapType.HASH_OF_MAPS}) | LRU
+KEYED = frozenset(
+    {MapType.HASH, MapType.PERCPU_HASH, MapType.LPM_TRIE, MapType.HASH_OF_MAPS, MapType.DEVMAP_HASH} | LRU
+)
 """Types with keys of their own, to which the host comes by commands (registers.MapCommand)."""
 
-INNER = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY}) | KEYED - OF_MAPS | QUEUES
+INNER = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY}) | KEYED - OF_MAPS - {MapType.DEVMAP_HASH} | QUEUES
 """Types that a map of maps may hold."""
 
 MAP_BYTES = 4
@@ -163,7 +165,10 @@ LPM_LENGTH_BYTES = 4
 PROGRAM_BYTES = 4
 """Bytes of a PROG_ARRAY's value: a program's file descriptor in Linux, on a NIC its entry, as in the register ENTRY."""
 
-REDIRECT_MAPS = frozenset({MapType.DEVMAP, MapType.CPUMAP, MapType.XSKMAP})
+DEVMAPS = frozenset({MapType.DEVMAP, MapType.DEVMAP_HASH})
+"""Types whose entries are ports."""
+
+REDIRECT_MAPS = DEVMAPS | {MapType.CPUMAP, MapType.XSKMAP}
 """Types whose entries say where bpf_redirect_map sends a packet: to a port, or to a queue of the host."""
 
 # On a NIC an entry of these is a 32-bit word, which the host writes in one access. A map of queues has REDIRECT_QUEUE
@@ -180,7 +185,7 @@ QUEUE_USER_BIT = 7
 
 def redirect_word(map_type: MapType, number: int | None) -> int:
     """The entry of a redirect map that leads to a port or queue; None: the empty one."""
-    word = 0 if map_type is MapType.DEVMAP else REDIRECT_QUEUE
+    word = 0 if map_type in DEVMAPS else REDIRECT_QUEUE
     return word if number is None else word | REDIRECT_TAKEN | number << REDIRECT_SHIFT
 
 

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import Component, In, Out
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import MapCall, MapDescriptor
-from bpfnic.spec.maps import REDIRECT_MAPS, Errno, MapType, UpdateFlag
+from bpfnic.spec.maps import DEVMAPS, REDIRECT_MAPS, Errno, MapType, UpdateFlag
 
 TYPES = (MapType.ARRAY, MapType.PERCPU_ARRAY)
 
@@ -55,7 +55,7 @@ class ArrayUnit(Component):
             missing.eq(outside),
             error.eq(0),
         ]
-        queues = Cat(descriptor.type == each for each in sorted(REDIRECT_MAPS - {MapType.DEVMAP})).any()
+        queues = Cat(descriptor.type == each for each in sorted(REDIRECT_MAPS - DEVMAPS)).any()
         with m.If((call.call == MapCall.REDIRECT) & outside & queues):
             m.d.sync += error.eq(Errno.ENOENT)  # what spec.maps says of an entry that isn't there
         with m.If(call.call == MapCall.DELETE):

@@ -13,7 +13,7 @@ from bpfnic.hdl.maps.array import TYPES, ArrayUnit, UnitResult
 from bpfnic.hdl.maps.tablecalls import TableCalls
 from bpfnic.hdl.memory import READ_LATENCY, SimpleRam
 from bpfnic.spec.addresses import HANDLE_KEY_BIT, MAP_HANDLES, MAP_VALUES, MAX_KEY_BYTES
-from bpfnic.spec.maps import REDIRECT_MAPS, MapType, UpdateFlag
+from bpfnic.spec.maps import KEYED, REDIRECT_MAPS, MapType, UpdateFlag
 
 _UNIT_CLOCKS = 2  # every unit so far has this latency
 
@@ -131,7 +131,8 @@ class MapEngine(Component):
         with m.If(tail):
             m.d.comb += served.eq(descriptor.type == MapType.PROG_ARRAY)
         with m.Else():
-            types = (Cat(descriptor.type == each for each in sorted(some)).any() for some in (REDIRECT_MAPS, TYPES))
+            some = (REDIRECT_MAPS - KEYED, TYPES)
+            types = (Cat(descriptor.type == each for each in sorted(served_by)).any() for served_by in some)
             m.d.comb += served.eq(Mux(redirect, *types))
         hashed = (descriptor.type == MapType.HASH) & ~tail & ~redirect
         right_size = descriptor.key_size == last.key_end + 1

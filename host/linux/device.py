@@ -55,7 +55,7 @@ from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import decode, encode
 from bpfnic.spec.isa import Group, Operation, find
-from bpfnic.spec.maps import MapFlag, MapType
+from bpfnic.spec.maps import DEVMAPS, MapFlag, MapType
 from bpfnic.spec.programs import ProgramType, XdpAction
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class LinuxDevice(Device):
             maps=1 << 16,
             buffer_bytes=_PAGE,
             groups=frozenset(Group) - {Group.CALLX},
-            map_types=frozenset(MapType) - {MapType.DEVMAP_HASH},
+            map_types=frozenset(MapType),
             helpers=frozenset(h.number for h in helpers.HELPERS if ProgramType.XDP in h.programs),
         )
         self._ifindexes = [*range(1, ports + 1), 0]
@@ -119,8 +119,6 @@ class LinuxDevice(Device):
 
     def create_map(self, definition: MapDefinition) -> LinuxMap:
         name = f"map {definition.name} ({definition.type.name})"
-        if definition.type not in self.capabilities.map_types:
-            raise BpfnicError(f"{name}: BPF_PROG_TEST_RUN doesn't tell where such a map sends a packet")
         sizes = definition.key_size, definition.value_size, definition.max_entries
         check_inner(definition)
         example = self.create_map(definition.inner) if definition.inner else None
@@ -300,7 +298,7 @@ class LinuxDevice(Device):
         ifindex = target.number
         if target.map is not None:
             (used,) = (each for each in self._maps if each.fd == target.map)
-            if used.definition.type is not MapType.DEVMAP:
+            if used.definition.type not in DEVMAPS:
                 return self.capabilities.ports, target.number
             (value,) = used.lookup(target.number.to_bytes(used.definition.key_size, "little"))
             ifindex = int.from_bytes(value[:4], "little")

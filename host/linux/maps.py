@@ -14,7 +14,7 @@ from bpfnic.host.linux.namespace import Namespace
 from bpfnic.host.mapsofmaps import MapOfMaps
 from bpfnic.host.programarray import ProgramArray
 from bpfnic.host.redirectmap import RedirectMap
-from bpfnic.spec.maps import MAP_BYTES, OF_MAPS, PER_CPU, PROGRAM_BYTES, REDIRECT_MAPS, MapType
+from bpfnic.spec.maps import DEVMAPS, MAP_BYTES, OF_MAPS, PER_CPU, PROGRAM_BYTES, REDIRECT_MAPS, MapType
 
 if TYPE_CHECKING:
     from bpfnic.host.object import MapDefinition, Program
@@ -102,7 +102,7 @@ class LinuxRedirectMap(RedirectMap, LinuxMap):
             self._open_socket(key, index, value, flags)
             return
         self.inside().call(bpf.map_update, self.fd, key, value, flags)
-        if kind is not MapType.DEVMAP:
+        if kind not in DEVMAPS:
             return
         self._ports.pop(key, None)
         if ifindex in self.ifindexes:

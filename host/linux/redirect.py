@@ -19,7 +19,7 @@ from bpfnic.host.linux import bpf
 from bpfnic.spec import helpers
 from bpfnic.spec.assembly import assemble
 from bpfnic.spec.instruction import SLOT_BYTES
-from bpfnic.spec.maps import REDIRECT_ACTION, MapType, RedirectFlag
+from bpfnic.spec.maps import DEVMAPS, REDIRECT_ACTION, MapType, RedirectFlag
 from bpfnic.spec.programs import XdpAction
 
 _REDIRECT = helpers.BY_NAME["redirect"].number
@@ -99,7 +99,7 @@ class RedirectRecord:
             r5 = map_by_fd({fd}) ll
             if r1 != r5 goto not_{fd}
             r8 = {_ENTRY + fd * _MAP}
-            r9 = {~(REDIRECT_ACTION | (sum(RedirectFlag) if kind is MapType.DEVMAP else 0))}
+            r9 = {~(REDIRECT_ACTION | (sum(RedirectFlag) if kind in DEVMAPS else 0))}
             not_{fd}:"""
             for kind, fd in maps
         )

@@ -35,6 +35,7 @@ _KEYED: dict[int, type[Hash]] = {
     MapType.LRU_PERCPU_HASH: Lru,
     MapType.LPM_TRIE: Lpm,
     MapType.HASH_OF_MAPS: Hash,
+    MapType.DEVMAP_HASH: Hash,
 }
 
 
@@ -161,10 +162,15 @@ class Maps:
         MAP for any other map."""
         number = self._array(handle)
         descriptor = self.descriptors[number] if number is not None else Descriptor()
-        if descriptor.type not in REDIRECT_MAPS:
+        if number is None or descriptor.type not in REDIRECT_MAPS:
             raise Trap(Cause.MAP)
-        place = index & 0xFFFFFFFF
-        if place >= descriptor.entries:
+        entries, key = self.entries[number], index & 0xFFFFFFFF
+        if entries:
+            yield SharedAccess(Operation.CALL_HELPER, handle, 0)
+            place = entries.find(key.to_bytes(entries.key_size, "little"))
+        else:
+            place = key if key < descriptor.entries else None
+        if place is None:
             return redirect_word(MapType(descriptor.type), None)
         return (yield from thread.load(self._value(descriptor, 0, place), REDIRECT_BYTES))
 
@@ -186,6 +192,8 @@ class Maps:
         the map with the key in its hand. What comes next on a map with keys of its own is one step, as an access is."""
         index, size = self._index(handle), addresses.handle_key_bytes(handle)
         entries = self.entries[index] if index is not None else None
+        if index is not None and self.descriptors[index].type in REDIRECT_MAPS:
+            entries = None
         if entries and entries.key_size != size:
             entries = None
         try:
