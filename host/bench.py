@@ -8,6 +8,7 @@ from bpfnic.host import check, listing, lockstep, rules
 from bpfnic.host.check import Difference, Evidence
 from bpfnic.host.device import Arrival, DeviceOptions, OnStep, Pacing, Traffic
 from bpfnic.host.nic import Nic, interface_name
+from bpfnic.host.nicmaps import NicEvents
 from bpfnic.host.object import Object, Program
 from bpfnic.host.registermaps import RegisterProgram
 from bpfnic.spec import addresses, helpers
@@ -174,4 +175,5 @@ class Bench:
 
 def _evidence(card: Nic, traffic: Traffic) -> Evidence:
     contents = {name: held.device_map.dump() for name, held in card.maps.items()}
-    return Evidence(card.device.name, card.device.capabilities, traffic, card.device.counters(), contents)
+    lost = {name: held.lost for name, held in card.maps.items() if isinstance(held, NicEvents)}
+    return Evidence(card.device.name, card.device.capabilities, traffic, card.device.counters(), contents, lost)

@@ -6,7 +6,7 @@ compared with the golden model on one CPU, in what both have: the verdict, what 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 from bpfnic.host.device import Arrival, Capabilities, Pacing, PacketResult, Recording, Traffic
@@ -18,13 +18,15 @@ MapContents = dict[str, dict[bytes, list[bytes]]]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one device did: its name, what it has, the run, counters that began at 0, and all maps afterwards."""
+    """What one device did: its name, what it has, the run, counters that began at 0, and all maps afterwards. `lost`:
+    for each map of records how many were lost."""
 
     device: str
     capabilities: Capabilities
     traffic: Traffic
     counters: dict[str, int | list[int]]
     maps: MapContents
+    lost: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def part_of(recording: Recording, numbers: Sequence[int]) -> Recording:
     renumbered = {number: new for new, number in enumerate(numbers)}
     return Recording(
         executions=[recording.executions[number] for number in numbers],
-        shared=[renumbered[number] for number in recording.shared],
+        shared=[renumbered[number] if number >= 0 else number for number in recording.shared],
     )
 
 
@@ -78,6 +80,7 @@ def compare(
         _order_difference(actual.traffic, arrivals)
         or _counter_difference(actual.counters, counters)
         or _map_difference(actual.maps, expected.maps)
+        or _lost_difference(actual.lost, expected.lost)
     )
 
 
@@ -158,6 +161,13 @@ def _map_difference(actual: MapContents, expected: MapContents) -> Difference | 
                 if left != right:
                     where = f", CPU {cpu}" if len(ours) > 1 else ""
                     return Difference(f"map {name}, key {_hex(key)}{where}", _hex(left), _hex(right))
+    return None
+
+
+def _lost_difference(actual: dict[str, int], expected: dict[str, int]) -> Difference | None:
+    for name, count in actual.items():
+        if count != expected[name]:
+            return Difference(f"records lost by map {name}", str(count), str(expected[name]))
     return None
 
 

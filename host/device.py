@@ -149,7 +149,8 @@ class Recording:
     """What the golden model needs to do what the device did.
 
     executions: one for each arrival, None where no program ran. shared: for each shared access (map values), in the
-    order of their serial numbers, the arrival whose program made it.
+    order of their serial numbers, the arrival whose program made it; and among them, for each record that left a ring
+    (spec.rings) or was passed over there, ~n for that of map n.
     """
 
     executions: list[Execution | None] = field(default_factory=list)
@@ -195,6 +196,10 @@ OnStep = Callable[[Progress], None]
 traffic flows."""
 
 
+Deliver = Callable[[bytes], None]
+"""Gets each record that leaves a NIC, as the frame that it is on the host's stream (spec.rings)."""
+
+
 class DeviceMap(ABC):
     """A map on a device. Keys and values are bytes of exactly the map's sizes; values are lists, one element for each
     CPU of a per-CPU map, one in all for others. Errors are OSError with the kernel's errno.
@@ -235,13 +240,13 @@ class DeviceMap(ABC):
         """Set the values of many keys, in their order. Raises OSError as `update`, naming the first entry that is
         refused; those before it are set."""
         for number, (key, values) in enumerate(entries):
-            with named(f"entry {number}"):
+            with _named(f"entry {number}"):
                 self.update(key, values, flags)
 
     def delete_batch(self, keys: Iterable[bytes]) -> None:
         """Remove many keys, in the same way."""
         for number, key in enumerate(keys):
-            with named(f"entry {number}"):
+            with _named(f"entry {number}"):
                 self.delete(key)
 
     def keys(self) -> Iterator[bytes]:
@@ -281,7 +286,7 @@ def error(number: int) -> OSError:
 
 
 @contextmanager
-def named(what: str) -> Iterator[None]:
+def _named(what: str) -> Iterator[None]:
     """Says in an OSError what it is about."""
     try:
         yield
@@ -356,9 +361,12 @@ class Device(ABC):
 
 
 class Transport(Protocol):
-    """A NIC as seen through its control registers and its streams, and through nothing else."""
+    """A NIC as seen through its control registers and its streams, and through nothing else.
+
+    deliver: called with each record that leaves, while `run` runs or right behind it."""
 
     name: str
+    deliver: Deliver
 
     def read(self, address: int) -> int:
         """The 32-bit register at a byte address. Raises BpfnicError if there is none."""

@@ -21,8 +21,10 @@ from bpfnic.host.device import (
     Traffic,
     Transport,
 )
+from bpfnic.host.eventmaps import check as check_event_map
+from bpfnic.host.eventmaps import ring_bytes, sized
 from bpfnic.host.image import at_slot, device_image
-from bpfnic.host.keyedmaps import KeyedMap, RegisterHash, RegisterHashOfMaps, RegisterQueue, RegisterRedirectHash
+from bpfnic.host.keyedmaps import RegisterHash, RegisterHashOfMaps, RegisterQueue, RegisterRedirectHash
 from bpfnic.host.lockstep import Follower, Observe
 from bpfnic.host.mapaccess import check_access
 from bpfnic.host.mapsofmaps import check_inner, refuse_if_inner
@@ -36,6 +38,7 @@ from bpfnic.host.registermaps import (
     ARRAYS,
     RegisterArray,
     RegisterArrayOfMaps,
+    RegisterEventMap,
     RegisterMap,
     RegisterProgram,
     RegisterProgramArray,
@@ -45,11 +48,12 @@ from bpfnic.host.registermaps import (
     table_bytes,
 )
 from bpfnic.host.structure import Limits
-from bpfnic.spec import engine, registers, tables
+from bpfnic.spec import engine, registers, rings, tables
 from bpfnic.spec.addresses import INDEX_BYTES, MAP_VALUES, MAX_KEY_BYTES
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import Instruction, encode
 from bpfnic.spec.maps import (
+    EVENTS,
     KEYED,
     LPM_LENGTH_BYTES,
     MAP_BYTES,
@@ -77,6 +81,7 @@ _KINDS: dict[MapType, type[RegisterMap]] = {
     MapType.HASH_OF_MAPS: RegisterHashOfMaps,
     **dict.fromkeys(REDIRECT_MAPS, RegisterRedirectMap),
     MapType.DEVMAP_HASH: RegisterRedirectHash,
+    **dict.fromkeys(EVENTS, RegisterEventMap),
 }  # others: RegisterArray
 
 
@@ -90,6 +95,7 @@ class RegisterDevice(Device):
     ):
         self._random_bits = random_bits
         self._transport = transport
+        transport.deliver = self._deliver
         self.name = transport.name
         self.capabilities = self._read_capabilities()
         self.interfaces = self.capabilities.ports + 1
@@ -163,10 +169,13 @@ class RegisterDevice(Device):
     # -- maps ---------------------------------------------------------------------------------------------------
 
     def create_map(self, definition: "MapDefinition") -> RegisterMap:
+        definition = sized(definition, self.capabilities.cpus)
         self._check_map(definition)
         each = copy_bytes(definition, self.capabilities.cpus)
         size = each * (self.capabilities.cpus if definition.type in PER_CPU else 1)
         size += table_bytes(definition, self.capabilities.cpus)
+        if definition.type in EVENTS:
+            size = rings.memory_bytes(ring_bytes(definition, self.capabilities.map_bytes))
         name = f"map {definition.name} ({definition.type.name})"
         if size > self._values.size:
             more = size - self._values.size
@@ -183,6 +192,8 @@ class RegisterDevice(Device):
         device_map = kind(definition, self._transport, index, base, self.capabilities.cpus)
         if isinstance(device_map, RedirectMap):
             device_map.ifindexes = self._ifindexes
+        if isinstance(device_map, RegisterEventMap):
+            device_map.ring = ring_bytes(definition, self.capabilities.map_bytes)
         device_map.clear()
         if index is not None:
             self._describe(index, device_map, each)
@@ -191,11 +202,14 @@ class RegisterDevice(Device):
 
     def _check_map(self, definition: "MapDefinition") -> None:
         name = f"map {definition.name} ({definition.type.name})"
-        if definition.type not in self.capabilities.map_types & (ARRAYS | KEYED | QUEUES):
+        if definition.type not in self.capabilities.map_types & (ARRAYS | KEYED | QUEUES | EVENTS):
             has = ", ".join(sorted(kind.name for kind in self.capabilities.map_types))
             raise BpfnicError(f"{name}: {self.name} does not have this map type; it has {has}")
         if why := flags_refused(definition.type, definition.flags):
             raise BpfnicError(f"{name}: {why}")
+        if definition.type in EVENTS:
+            check_event_map(definition)
+            return
         if definition.type in ARRAYS and definition.key_size != INDEX_BYTES:
             raise BpfnicError(f"{name}: an array's key has {INDEX_BYTES} bytes, not {definition.key_size}")
         if definition.type in OF_MAPS and definition.value_size != MAP_BYTES:
@@ -226,12 +240,21 @@ class RegisterDevice(Device):
         self._write("MAP_CPU_STRIDE", each if definition.type in PER_CPU else 0)
         self._write("MAP_KEY_SIZE", definition.key_size)
         if definition.type in tables.TYPES:
-            assert isinstance(device_map, KeyedMap)
+            assert isinstance(device_map, RegisterHash)
             self._write("MAP_TABLE", device_map.table)
             self._write("MAP_BUCKETS", tables.buckets(definition.max_entries) - 1)
             for half in range(registers.BY_NAME["MAP_SEED"].count):
                 self._write("MAP_SEED", self._random_bits(32), half)
+        if isinstance(device_map, RegisterEventMap):
+            self._write("MAP_TABLE", device_map.ring - 1)
         self._write("MAP_COMMIT", index)
+
+    def _deliver(self, frame: bytes) -> None:
+        """A record left the NIC. What a map sent that is gone since nobody can want."""
+        index = rings.unpack_header(frame).map
+        for device_map in self._maps:
+            if isinstance(device_map, RegisterEventMap) and device_map.index == index:
+                device_map.receive(frame)
 
     def destroy_map(self, device_map: DeviceMap) -> None:
         assert isinstance(device_map, RegisterMap) and device_map in self._maps

@@ -39,11 +39,12 @@ class Happening(IntEnum):
     BEGAN = 4  # a program, at slot `pc`
     ENDED = 5  # a program: `value` is the low half of r0, or `cause` (spec.causes) is why it was ended
     WRITTEN = 6  # the last SHARED access of this CPU wrote `value` at `address` of map memory
+    EMITTED = 7  # the oldest record of map `value` left its ring (spec.rings), or was passed over: no packet's doing
 
 
 class Event(NamedTuple):
     """One thing that a device did for arrival `packet` on `cpu`. Events of a CPU are in the order of their clocks, and
-    those of kind SHARED in that of their serial numbers. Batches may hold plain tuples of the same fields.
+    those of kind SHARED and EMITTED in that of their serial numbers. Batches may hold plain tuples of the same fields.
 
     register: the one that the instruction wrote (0 to 9) with `value`, or NO_REGISTER. A store shows what it stored as
     its `value`; where it crosses a row of map memory, the second part. address: of its memory access, or NO_ADDRESS.

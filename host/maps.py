@@ -11,7 +11,7 @@ from typing import Any
 from bpfnic.host.btf import VOID, Btf, Kind
 from bpfnic.host.elf import Elf, Section
 from bpfnic.spec.errors import BpfnicError
-from bpfnic.spec.maps import DEVMAPS, OF_MAPS, REDIRECT_MAPS, MapFlag, MapType
+from bpfnic.spec.maps import DEVMAPS, EVENTS, OF_MAPS, REDIRECT_MAPS, MapFlag, MapType
 
 PROG_ARRAY = MapType.PROG_ARRAY
 INDEXED = REDIRECT_MAPS | {PROG_ARRAY}
@@ -48,18 +48,20 @@ class MapDefinition:
     maps: dict[int, str] = field(default_factory=dict)
 
     def format_key(self, data: bytes) -> Any:
-        """A key as a Python value, by its BTF type; as hex bytes ("0a 00 00 00") where the object has none."""
-        return int.from_bytes(data, "little") if self.type in INDEXED else self._format(self.key_type, data)
+        """A key as a Python value, by its BTF type; as hex bytes ("0a 00 00 00") where the object has none; a record's
+        number."""
+        return int.from_bytes(data, "little") if self.type in INDEXED | EVENTS else self._format(self.key_type, data)
 
     def format_value(self, data: bytes) -> Any:
-        """A value (of one CPU) as a Python value, in the same way; of a section of variables a dict by their names, of
-        a PROG_ARRAY a program's name, of a map of maps a map's, and of a DEVMAP a port's where `data` is one."""
+        """A value (of one CPU) as a Python value, in the same way; a record as hex bytes; of a section of variables a
+        dict by their names, of a PROG_ARRAY a program's name, of a map of maps a map's, and of a DEVMAP a port's where
+        `data` is one."""
         names = self.type is PROG_ARRAY or self.type in OF_MAPS
         if names or (self.type in DEVMAPS and len(data) != self.value_size):
             return data.decode()
         if self.variables is not None:
             return self.variables.read(data)
-        return self._format(self.value_type, data)
+        return data.hex(" ") if self.type in EVENTS else self._format(self.value_type, data)
 
     def parse_key(self, value: Any) -> bytes:
         """`key_size` bytes from what Btf.parse takes; without BTF from a number or hex bytes. Raises BpfnicError."""

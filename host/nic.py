@@ -27,10 +27,11 @@ from bpfnic.host.device import (
     Recording,
     Traffic,
 )
+from bpfnic.host.eventmaps import EventMap
 from bpfnic.host.lockstep import Observe
 from bpfnic.host.maps import MapDefinition
 from bpfnic.host.mapsofmaps import MapOfMaps
-from bpfnic.host.nicmaps import FIRST, NicMap, NicMapOfMaps, NicQueue, NicVariables
+from bpfnic.host.nicmaps import FIRST, NicEvents, NicMap, NicMapOfMaps, NicQueue, NicVariables
 from bpfnic.host.object import Object, Program, open_object
 from bpfnic.host.programarray import ProgramArray
 from bpfnic.spec.errors import BpfnicError
@@ -166,14 +167,14 @@ class Nic:
     """A NIC with what was loaded into it.
 
     backend: "rtl", "golden", "linux" (see backends()). options, and `sizes` by name over them: fields of DeviceOptions
-    (threads, cores, map_bytes, …). `maps` by name: NicMap, NicProgramArray, NicMapOfMaps, NicQueue, or NicVariables
-    for a section of variables; `programs` by name. Raises BpfnicError where the backend can't be used, or not in that
-    size."""
+    (threads, cores, map_bytes, …). `maps` by name: NicMap, NicProgramArray, NicMapOfMaps, NicQueue, NicEvents, or
+    NicVariables for a section of variables; `programs` by name. Raises BpfnicError where the backend can't be used, or
+    not in that size."""
 
     def __init__(self, backend: str = "rtl", options: DeviceOptions = DeviceOptions(), **sizes: Any):
         self.device = open_device(backend, replace(options, **sizes))
         self.ports = self.device.capabilities.ports
-        self.maps: dict[str, NicMap | NicProgramArray | NicQueue | NicVariables] = {}
+        self.maps: dict[str, NicMap | NicProgramArray | NicQueue | NicEvents | NicVariables] = {}
         self.programs: dict[str, NicProgram] = {}
         self._attached: list[NicProgram | None] = [None] * (self.ports + 1)
         self._live: dict[DeviceMap, NicMap | NicQueue] = {}  # what may be in a map of maps
@@ -230,6 +231,8 @@ class Nic:
                 self.maps[name] = NicProgramArray(device_map, self.programs)
             elif isinstance(device_map, MapOfMaps):
                 self.maps[name] = NicMapOfMaps(self.device, device_map, self._live)
+            elif isinstance(device_map, EventMap):
+                self.maps[name] = NicEvents(device_map)
             elif device_map.definition.type in QUEUES:
                 self._live[device_map] = self.maps[name] = NicQueue(device_map)
             elif device_map.definition.variables is not None:

@@ -5,7 +5,9 @@ from dataclasses import replace
 from errno import ENOENT
 from typing import Any
 
+from bpfnic.host.btf import Kind
 from bpfnic.host.device import Device, DeviceMap
+from bpfnic.host.eventmaps import EventMap, Record
 from bpfnic.host.maps import Globals
 from bpfnic.host.mapsofmaps import MapOfMaps
 from bpfnic.spec.errors import BpfnicError
@@ -154,6 +156,43 @@ class NicQueue:
         except FileNotFoundError:
             raise IndexError(f"map {self._definition.name!r} is empty") from None
         return self._definition.format_value(value)
+
+
+class NicEvents:
+    """The records of a RINGBUF or PERF_EVENT_ARRAY on a NIC, as its programs sent them. Iterating takes them out, the
+    oldest first, and ends where no more have come: `for record in nic.maps["events"]` behind each run, or in its
+    `on_step`."""
+
+    def __init__(self, device_map: EventMap):
+        self.device_map = device_map
+        self._definition = device_map.definition
+
+    def __iter__(self) -> Iterator[Record]:
+        """Each record's bytes, with `cpu`, which says who sent it."""
+        while self.device_map.records:
+            yield self.device_map.records.popleft()
+
+    def of(self, structure: str) -> Iterator[Any]:
+        """The same as values of a structure of the program, by its name: what lies behind its end (bytes of the packet,
+        padding) is left out. Raises BpfnicError: there is no such structure, or a record is shorter."""
+        btf = self._definition.btf
+        kind = btf.find(Kind.STRUCT, structure) if btf else None
+        if btf is None or kind is None:
+            raise BpfnicError(f"map {self._definition.name!r}: the program has no structure {structure!r}")
+        size = btf.size(kind.number)
+        for record in self:
+            if len(record) < size:
+                raise BpfnicError(f"map {self._definition.name!r}: {len(record)} bytes are no {structure} of {size}")
+            yield btf.format(kind.number, record[:size])
+
+    def __len__(self) -> int:
+        """Records that have come and that nobody has taken."""
+        return len(self.device_map.records)
+
+    @property
+    def lost(self) -> int:
+        """Records of a PERF_EVENT_ARRAY that found no room."""
+        return self.device_map.lost
 
 
 class NicVariables(MutableMapping[str, Any]):

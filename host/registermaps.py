@@ -11,11 +11,12 @@ from errno import E2BIG, EEXIST, EINVAL, ENOENT, EOPNOTSUPP, EPERM
 from typing import TYPE_CHECKING, Any
 
 from bpfnic.host.device import DeviceMap, LoadedProgram, Transport, error
+from bpfnic.host.eventmaps import EventMap, Record
 from bpfnic.host.maps import MapDefinition
 from bpfnic.host.mapsofmaps import MapOfMaps
 from bpfnic.host.programarray import ProgramArray
 from bpfnic.host.redirectmap import RedirectMap
-from bpfnic.spec import tables
+from bpfnic.spec import rings, tables
 from bpfnic.spec.addresses import INDEX_BYTES, map_handle
 from bpfnic.spec.maps import (
     DEVMAPS,
@@ -32,6 +33,7 @@ from bpfnic.spec.maps import (
     redirect_word,
 )
 from bpfnic.spec.registers import BY_NAME, ENTRY_VALID
+from bpfnic.spec.rings import RingState
 
 if TYPE_CHECKING:
     from bpfnic.host.object import Program
@@ -76,23 +78,11 @@ class MapMemory:
         odd = (address | len(data)) & 3
         width = 0 if odd & 1 else 1 if odd else 2
         step = 1 << width
-        if odd:
-            self._transport.write(_WIDTH, width)
+        self._transport.write(_WIDTH, width)
         self._transport.write(_ADDRESS, address)
         for i in range(0, len(data), step):
             self._transport.write(_DATA, int.from_bytes(data[i : i + step], "little"))
-        if odd:
-            self._transport.write(_WIDTH, BY_NAME["MAP_WIDTH"].reset)
-
-    def read_here(self, size: int) -> bytes:
-        """`size` bytes from MAP_ADDRESS, a multiple of four, on."""
-        words = [self._transport.read(_DATA) for _ in range(0, size, 4)]
-        return b"".join(word.to_bytes(4, "little") for word in words)[:size]
-
-    def write_here(self, data: bytes) -> None:
-        """Write `data` at MAP_ADDRESS, a multiple of four, and zeros behind it up to the next."""
-        for i in range(0, len(data), 4):
-            self._transport.write(_DATA, int.from_bytes(data[i : i + 4], "little"))
+        self._transport.write(_WIDTH, BY_NAME["MAP_WIDTH"].reset)
 
 
 def stride(definition: MapDefinition) -> int:
@@ -308,3 +298,24 @@ class RegisterArrayOfMaps(MapOfMaps, RegisterArray):
         if not handle and key not in self._inner:
             raise error(ENOENT)
         self._memory.write(self._address(index, 0), handle.to_bytes(MAP_BYTES, "little"))
+
+
+class RegisterEventMap(EventMap, RegisterMap):
+    """A RINGBUF or PERF_EVENT_ARRAY. `ring`: bytes of its ring, to be set before it is cleared."""
+
+    ring: int
+
+    @property
+    def lost(self) -> int:
+        return int.from_bytes(self._memory.read(self.base + RingState.LOST, 8), "little")
+
+    def clear(self) -> None:
+        self._memory.write(self.base, bytes(rings.memory_bytes(self.ring)))
+
+    def receive(self, frame: bytes) -> None:
+        """A record has come (spec.rings)."""
+        header = rings.unpack_header(frame)
+        data = frame[rings.HEADER_BYTES :]
+        if self.definition.type is MapType.PERF_EVENT_ARRAY:
+            data += bytes(-(len(data) + 4) % 8)
+        self.records.append(Record(data, header.cpu))

@@ -9,7 +9,7 @@ from bpfnic.host.device import Arrival, Capabilities, Pacing, Traffic
 from bpfnic.host.maps import MapDefinition
 from bpfnic.host.nic import interface_name
 from bpfnic.spec.causes import Cause
-from bpfnic.spec.maps import REDIRECT_MAPS
+from bpfnic.spec.maps import EVENTS, REDIRECT_MAPS
 from bpfnic.spec.programs import XdpAction
 
 if TYPE_CHECKING:
@@ -88,15 +88,21 @@ def describe_clocks(traffic: Traffic, pacing: Pacing) -> dict[str, Any] | None:
     return result
 
 
-def describe_maps(definitions: Mapping[str, MapDefinition], contents: MapContents) -> dict[str, dict[str, Any]]:
-    """Entries that aren't all zeros, by BTF type: `value`, or `values` by CPU where a per-CPU map has any."""
-    return {name: _describe_map(definitions[name], entries) for name, entries in contents.items()}
+def describe_maps(
+    definitions: Mapping[str, MapDefinition], contents: MapContents, lost: Mapping[str, int]
+) -> dict[str, dict[str, Any]]:
+    """Entries that aren't all zeros, by BTF type: `value`, or `values` by CPU where a per-CPU map has any. Of a map of
+    records all that came, by their numbers, and how many were `lost`."""
+    return {
+        name: _describe_map(definitions[name], entries) | ({"lost": lost[name]} if name in lost else {})
+        for name, entries in contents.items()
+    }
 
 
 def _describe_map(definition: MapDefinition, entries: Mapping[bytes, Sequence[bytes]]) -> dict[str, Any]:
     shown = []
     for key, values in entries.items():
-        if definition.type not in REDIRECT_MAPS and not any(map(any, values)):
+        if definition.type not in REDIRECT_MAPS | EVENTS and not any(map(any, values)):
             continue
         if definition.variables is not None:
             variables = definition.variables.at(values[0])
@@ -188,16 +194,19 @@ def _print_clocks(clocks: Mapping[str, Any], console: "Console") -> None:
 def _print_map(name: str, content: Mapping[str, Any], console: "Console") -> None:
     entries = content["entries"]
     title = f"Map {name} ({content['type']}, {content['max_entries']:,} entries)"
+    if "lost" in content:
+        title = f"Map {name} ({content['type']}): {len(entries):,} records, {content['lost']:,} lost"
     if not entries:
-        console.print(f"[bold]{title}[/]: all zeros\n", highlight=False)
+        console.print(f"[bold]{title}[/]{'' if 'lost' in content else ': all zeros'}\n", highlight=False)
         return
-    table = _table(console, title, "key", "value")
+    table = _table(console, title, *(("record", "bytes") if "lost" in content else ("key", "value")))
     table.columns[1].justify = "left"
     for entry in entries[:SHOWN_ENTRIES]:
         value = _text(entry["value"]) if "value" in entry else _by_cpu(entry["values"])
         table.add_row(_text(entry["key"], separator=""), value)
     if len(entries) > SHOWN_ENTRIES:
-        table.add_row("…", f"and {len(entries) - SHOWN_ENTRIES:,} more that aren't zero")
+        others = "more" if "lost" in content else "more that aren't zero"
+        table.add_row("…", f"and {len(entries) - SHOWN_ENTRIES:,} {others}")
     _finish(console, table)
 
 

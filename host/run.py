@@ -78,7 +78,7 @@ def run(job: Job, on_step: OnStep | None = None) -> dict[str, Any]:
             "packets": report.describe_packets(arrivals, traffic, counters),
             "interfaces": report.describe_interfaces(counters, [bench.ifindex(i) for i in range(ports + 1)], ports),
             "clocks": report.describe_clocks(traffic, pacing),
-            "maps": report.describe_maps(obj.maps, evidence.maps),
+            "maps": report.describe_maps(obj.maps, evidence.maps, evidence.lost),
         }
         if job.check and not job.lockstep:
             result["check"] = bench.check(evidence)

@@ -53,6 +53,9 @@ LRU = frozenset({MapType.LRU_HASH, MapType.LRU_PERCPU_HASH})
 QUEUES = frozenset({MapType.QUEUE, MapType.STACK})
 """Types of values without keys."""
 
+EVENTS = frozenset({MapType.RINGBUF, MapType.PERF_EVENT_ARRAY})
+"""Types of records that programs send to the host (spec.rings)."""
+
 KEYED = frozenset(
     {MapType.HASH, MapType.PERCPU_HASH, MapType.LPM_TRIE, MapType.HASH_OF_MAPS, MapType.DEVMAP_HASH} | LRU
 )
@@ -105,6 +108,8 @@ FLAGS = {
     MapType.LPM_TRIE: MapFlag.NO_PREALLOC | MapFlag.NUMA_NODE | _ACCESS,
     MapType.ARRAY_OF_MAPS: MapFlag.NUMA_NODE | MapFlag.RDONLY | MapFlag.WRONLY,
     MapType.HASH_OF_MAPS: _HASH,
+    MapType.RINGBUF: MapFlag.NUMA_NODE,
+    MapType.PERF_EVENT_ARRAY: _FILES | MapFlag.PRESERVE_ELEMS,
     MapType.QUEUE: MapFlag.NUMA_NODE | _ACCESS,
     MapType.STACK: MapFlag.NUMA_NODE | _ACCESS,
     MapType.DEVMAP: _FILES,

@@ -12,12 +12,15 @@ import ctypes
 import errno
 import os
 import platform
+import struct
 from dataclasses import dataclass
 from functools import cache
 
 from bpfnic.host.linux.functions import RECORD_BYTES
 
 _SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}  # asm/unistd.h of each
+
+_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241, "riscv64": 241, "ppc64le": 319, "s390x": 331}
 
 # enum bpf_cmd
 _MAP_CREATE = 0
@@ -138,6 +141,28 @@ def _bpf(command: int, attribute: ctypes.Structure) -> int:
         if number != errno.EAGAIN:  # the verifier gives up when a signal is pending: bpf_check
             raise OSError(number, os.strerror(number))
     return result
+
+
+# -- perf events --------------------------------------------------------------------------------------------------
+
+_PERF_ATTR_BYTES = 64  # PERF_ATTR_SIZE_VER0: type, size, config, sample_period, sample_type, read_format, …
+_TYPE_SOFTWARE, _SW_BPF_OUTPUT, _SAMPLE_RAW, _FORMAT_LOST = 1, 10, 1 << 10, 1 << 4
+
+
+def perf_event_open(cpu: int) -> int:
+    """File descriptor of an event to which programs on a CPU write records (PERF_COUNT_SW_BPF_OUTPUT). Reading it gives
+    two 64-bit numbers, the second of which is how many were lost."""
+    number = _PERF_EVENT_OPEN.get(platform.machine())
+    if platform.system() != "Linux" or number is None:
+        raise OSError(errno.ENOSYS, f"no perf_event_open(2) known on {platform.system()} {platform.machine()}")
+    fields = _TYPE_SOFTWARE, _PERF_ATTR_BYTES, _SW_BPF_OUTPUT, 1, _SAMPLE_RAW, _FORMAT_LOST
+    attribute = ctypes.create_string_buffer(struct.pack("=IIQQQQ24x", *fields), _PERF_ATTR_BYTES)
+    everybody, no_group, no_flags = -1, -1, 0
+    fd = _libc().syscall(ctypes.c_long(number), attribute, everybody, cpu, no_group, ctypes.c_ulong(no_flags))
+    if fd < 0:
+        found = ctypes.get_errno()
+        raise OSError(found, os.strerror(found))
+    return int(fd)
 
 
 # -- maps ---------------------------------------------------------------------------------------------------------

@@ -39,7 +39,9 @@ from bpfnic.host.device import (
     Recording,
     Traffic,
 )
+from bpfnic.host.eventmaps import sized
 from bpfnic.host.linux import bpf, functions
+from bpfnic.host.linux.events import LinuxEventMap, LinuxPerfEvents, LinuxRingBuffer
 from bpfnic.host.linux.maps import KINDS, LinuxMap, LinuxProgram, LinuxRedirectMap
 from bpfnic.host.linux.namespace import SPARE, Namespace
 from bpfnic.host.linux.permission import unavailable
@@ -66,6 +68,11 @@ _LONGEST = addresses.data_hard_end(_PAGE) - addresses.HEADROOM  # bpf_prog_test_
 _STEP_FRAMES = 64  # between two reports of progress
 _TAIL_CALL = helpers.BY_NAME["tail_call"].number
 
+
+_EVENTS: dict[MapType, type[LinuxMap]] = {
+    MapType.RINGBUF: LinuxRingBuffer,
+    MapType.PERF_EVENT_ARRAY: LinuxPerfEvents,
+}
 
 _COUNTER_OF = {
     XdpAction.XDP_ABORTED: "ABORTED",
@@ -118,6 +125,7 @@ class LinuxDevice(Device):
     # -- maps and programs --------------------------------------------------------------------------------------
 
     def create_map(self, definition: MapDefinition) -> LinuxMap:
+        definition = sized(definition, bpf.possible_cpus())
         name = f"map {definition.name} ({definition.type.name})"
         sizes = definition.key_size, definition.value_size, definition.max_entries
         check_inner(definition)
@@ -132,7 +140,7 @@ class LinuxDevice(Device):
         finally:
             if example:
                 self.destroy_map(example)
-        device_map = KINDS.get(definition.type, LinuxMap)(definition, fd, self._cpu)
+        device_map = (KINDS | _EVENTS).get(definition.type, LinuxMap)(definition, fd, self._cpu)
         if isinstance(device_map, LinuxRedirectMap):
             device_map.ifindexes, device_map.inside = self._ifindexes[:-1], self._inside
         self._maps.append(device_map)
@@ -225,6 +233,9 @@ class LinuxDevice(Device):
         for number, arrival in enumerate(arrivals):
             result = self._receive(arrival)
             traffic.packets.append(result)
+            for device_map in self._maps:
+                if isinstance(device_map, LinuxEventMap):
+                    device_map.drain()
             if result.egress is not None and result.data is not None:
                 left = Departure(result.egress, result.data, number, time_ns=arrival.time_ns, queue=result.queue)
                 traffic.departures.append(left)

@@ -6,6 +6,7 @@ from collections.abc import Generator, Sequence
 
 from bpfnic.host.device import (
     Arrival,
+    Deliver,
     Departure,
     Device,
     DeviceOptions,
@@ -30,13 +31,26 @@ from bpfnic.spec import engine
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.helpers import BY_NAME
-from bpfnic.spec.maps import KEYED, OF_MAPS, QUEUES
+from bpfnic.spec.maps import EVENTS, KEYED, OF_MAPS, QUEUES
 
 STEP_FRAMES = 64  # between two reports of progress
 
-BEYOND_THE_HARDWARE = KEYED | QUEUES | OF_MAPS
+BEYOND_THE_HARDWARE = KEYED | QUEUES | OF_MAPS | EVENTS
 """Map types that the golden model has already, and the helpers of these alone."""
-HELPERS_BEYOND = frozenset(BY_NAME[name].number for name in ("map_push_elem", "map_pop_elem", "map_peek_elem"))
+HELPERS_BEYOND = frozenset(
+    BY_NAME[name].number
+    for name in (
+        "map_push_elem",
+        "map_pop_elem",
+        "map_peek_elem",
+        "perf_event_output",
+        "ringbuf_output",
+        "ringbuf_reserve",
+        "ringbuf_submit",
+        "ringbuf_discard",
+        "ringbuf_query",
+    )
+)
 
 
 def open_device(options: DeviceOptions) -> Device:
@@ -68,6 +82,8 @@ class GoldenTransport:
             )
         )
         self.cpus = options.cores * options.threads
+        self.deliver: Deliver = lambda frame: None
+        self.nic.deliver = lambda frame: self.deliver(frame)
         self.read = self.nic.registers.read
         self.write = self.nic.registers.write
 
@@ -128,8 +144,19 @@ class GoldenTransport:
             accepted += run.result.accepted
             traffic.recording.executions.append(execution)
             run.leave()
+            for index in range(self.nic.size.maps):
+                while self.nic.ready(index):
+                    self._emit(index, observe)
+                    traffic.recording.shared.append(~index)
             if on_step and (number + 1) % STEP_FRAMES == 0:
                 on_step(Progress(number + 1, len(arrivals), 0))
+
+    def _emit(self, index: int, observe: Observe | None) -> None:
+        self.nic.emit(index)
+        if observe:
+            event = Event(clock=0, packet=0, kind=Happening.EMITTED, cpu=0, value=index, address=NO_ADDRESS, pc=0,
+                          next_pc=0, register=NO_REGISTER, cause=0)  # fmt: skip
+            observe([event])
 
     # ------------------------------------------------------------ replay
 
@@ -148,7 +175,10 @@ class GoldenTransport:
             if run.result.accepted and execution is not None:
                 run.begin(execution.entry, execution.cpu, RecordedSamples(execution.samples))
         for done, number in enumerate(replay.shared):
-            runs[number].share()
+            if number >= 0:
+                runs[number].share()
+            elif self.nic.ready(~number):  # what doesn't leave here is missing then
+                self._emit(~number, observe)
             if on_step and done % (1024 * STEP_FRAMES) == 0:
                 on_step(Progress(done * len(arrivals) // len(replay.shared), len(arrivals), 0))
         for run in runs:

@@ -60,6 +60,12 @@ class Helpers:
             "map_push_elem": self.map_push_elem,
             "map_pop_elem": self.map_pop_elem,
             "map_peek_elem": self.map_peek_elem,
+            "perf_event_output": self.perf_event_output,
+            "ringbuf_output": self.ringbuf_output,
+            "ringbuf_reserve": self.ringbuf_reserve,
+            "ringbuf_submit": self.ringbuf_submit,
+            "ringbuf_discard": self.ringbuf_discard,
+            "ringbuf_query": self.ringbuf_query,
             "tail_call": self.tail_call,
             "ktime_get_ns": _at_once(lambda: self.samples.clock()),
             "get_prandom_u32": _at_once(lambda: self.samples.random()),
@@ -89,6 +95,25 @@ class Helpers:
 
     def map_peek_elem(self, thread: Thread) -> Suspending:
         return self.maps.take(False, thread, *thread.registers[1:3])
+
+    def perf_event_output(self, thread: Thread) -> Suspending:
+        packet = addresses.PACKET + self.buffer.data, self.buffer.data_end - self.buffer.data
+        return self.maps.perf_event(thread, self.cpu, packet, *thread.registers[2:6])
+
+    def ringbuf_output(self, thread: Thread) -> Suspending:
+        return self.maps.ring_output(thread, self.cpu, *thread.registers[1:5])
+
+    def ringbuf_reserve(self, thread: Thread) -> Suspending:
+        return self.maps.ring_reserve(thread, self.cpu, *thread.registers[1:4])
+
+    def ringbuf_submit(self, thread: Thread) -> Suspending:
+        return self.maps.ring_commit(False, thread, thread.registers[1])
+
+    def ringbuf_discard(self, thread: Thread) -> Suspending:
+        return self.maps.ring_commit(True, thread, thread.registers[1])
+
+    def ringbuf_query(self, thread: Thread) -> Suspending:
+        return self.maps.ring_query(thread, *thread.registers[1:3])
 
     def tail_call(self, thread: Thread) -> Suspending:
         return self.maps.tail_call(thread, *thread.registers[2:4])

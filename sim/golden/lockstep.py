@@ -11,7 +11,7 @@ from bpfnic.sim.golden.interpreter import Memory, Retired, SharedAccess, Trap
 from bpfnic.sim.golden.memory import Buffer
 from bpfnic.sim.golden.nic import GoldenNic
 from bpfnic.sim.golden.outcome import Outcome
-from bpfnic.spec import addresses
+from bpfnic.spec import addresses, isa
 from bpfnic.spec.assembly import disassemble
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.instruction import Instruction
@@ -20,7 +20,7 @@ from bpfnic.spec.isa import Operation
 Found = SharedAccess | Retired | Outcome
 """Where a thread stands: before an access, behind an instruction, or behind its end."""
 
-RETIRED, PENDING, RESULT, SHARED, BEGAN, ENDED, WRITTEN = (int(kind) for kind in Happening)
+RETIRED, PENDING, RESULT, SHARED, BEGAN, ENDED, WRITTEN, EMITTED = (int(kind) for kind in Happening)
 
 
 class Ended(NamedTuple):
@@ -75,8 +75,36 @@ class Lockstep:
                 running[cpu].wrote(event)
             elif kind == BEGAN:
                 running[cpu] = _Program(self.nic, self.arrivals[event[3]], event)
+            elif kind == EMITTED:
+                self._emit(event)
             else:
                 self.ended[event[3]] = running.pop(cpu).end(event)
+
+
+    def _emit(self, event: tuple) -> None:
+        """The device let a record leave: so does the reference."""
+        clock, index = event[0], event[1]
+        if self.nic.ready(index):
+            self.nic.emit(index)
+            return
+        nowhere = State((0,) * isa.REGISTERS, None, 0)
+        raise Parted(
+            Difference(
+                what=f"record of map {index}",
+                actual="leaves",
+                expected="there is none that is whole",
+                packet=0,
+                cpu=0,
+                clock=clock,
+                number=0,
+                entry=0,
+                pc=0,
+                instruction=None,
+                actual_state=nowhere,
+                expected_state=nowhere,
+                past=(),
+            )
+        )
 
 
 class _Program:

@@ -1,7 +1,7 @@
 """The device's maps, as the driver's descriptors lay them out in map memory, with the kernel's semantics."""
 
 from dataclasses import dataclass
-from errno import ENOENT
+from errno import E2BIG, EAGAIN, EFAULT, EINVAL, ENOENT, ENOSPC, EOPNOTSUPP
 
 from bpfnic.sim.golden.array import Array
 from bpfnic.sim.golden.hash import Hash
@@ -9,10 +9,12 @@ from bpfnic.sim.golden.interpreter import SharedAccess, Suspending, TailCall, Th
 from bpfnic.sim.golden.lpm import Lpm
 from bpfnic.sim.golden.lru import Lru
 from bpfnic.sim.golden.queues import Queue
+from bpfnic.sim.golden.ring import Ring
 from bpfnic.spec import addresses
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.isa import Operation
 from bpfnic.spec.maps import (
+    EVENTS,
     MAP_BYTES,
     OF_MAPS,
     PROGRAM_BYTES,
@@ -23,6 +25,14 @@ from bpfnic.spec.maps import (
     redirect_word,
 )
 from bpfnic.spec.registers import ENTRY_VALID
+from bpfnic.spec.rings import (
+    CURRENT_CPU,
+    INDEX_MASK,
+    LONGEST_COPY,
+    PACKET_BYTES_BITS,
+    PACKET_BYTES_SHIFT,
+    RingFlag,
+)
 
 COPY_BYTES = 8
 """Keys and values are read and written in steps of this many bytes, the lower addresses first; on map values each is
@@ -50,6 +60,7 @@ class Descriptor:
     value_size: int = 0
     cpu_stride: int = 0
     key_size: int = addresses.INDEX_BYTES
+    table: int = 0
 
 
 class Maps:
@@ -64,6 +75,7 @@ class Maps:
         self.descriptors = [Descriptor()] * count
         self.entries: list[Array | Hash | None] = [None] * count
         self.queues: list[Queue | None] = [None] * count
+        self.rings: list[Ring | None] = [None] * count
 
     def describe(self, index: int, descriptor: Descriptor) -> None:
         """Replaces a map, by an empty one."""
@@ -72,6 +84,8 @@ class Maps:
         self.entries[index] = self._empty(index, descriptor, places)
         stack = descriptor.type == MapType.STACK
         self.queues[index] = Queue(descriptor.entries, places, stack) if descriptor.type in QUEUES else None
+        ring = descriptor.type in EVENTS
+        self.rings[index] = Ring(self.memory, index, descriptor.base, descriptor.table + 1) if ring else None
 
     def _empty(self, index: int, descriptor: Descriptor, places: int) -> Array | Hash | None:
         if descriptor.type in (MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.ARRAY_OF_MAPS):
@@ -146,6 +160,83 @@ class Maps:
             queue.release(place)
         return 0
 
+    def ring_reserve(self, thread: Thread, cpu: int, handle: int, size: int, flags: int) -> Suspending:
+        """bpf_ringbuf_reserve: the address of a record, or 0. Raises Trap."""
+        _, ring = self._ring(handle, MapType.RINGBUF)
+        yield SharedAccess(Operation.CALL_HELPER, handle, 0)
+        offset = None if flags else ring.reserve(thread, cpu, size)
+        return 0 if offset is None else addresses.MAP_VALUES + offset
+
+    def ring_commit(self, discard: bool, thread: Thread, record: int) -> Suspending:
+        """bpf_ringbuf_submit and bpf_ringbuf_discard: 0. Raises Trap MAP for what is no reserved record of this run."""
+        yield SharedAccess(Operation.CALL_HELPER, record, 0)
+        offset = record - addresses.MAP_VALUES
+        if not any(ring and ring.commit(thread, offset, discard) for ring in self.rings):
+            raise Trap(Cause.MAP)
+        return 0
+
+    def ring_output(self, thread: Thread, cpu: int, handle: int, source: int, size: int, flags: int) -> Suspending:
+        """bpf_ringbuf_output: 0 or a negative error number. Raises Trap."""
+        _, ring = self._ring(handle, MapType.RINGBUF)
+        yield SharedAccess(Operation.CALL_HELPER, handle, 0)
+        if flags & ~sum(RingFlag):
+            return -EINVAL
+        offset = ring.reserve(thread, cpu, size) if size <= LONGEST_COPY else None
+        if offset is None:
+            return -EAGAIN
+        yield from self._fill(thread, handle, ring, offset, (source, size))
+        return 0
+
+    def ring_query(self, thread: Thread, handle: int, what: int) -> Suspending:
+        """bpf_ringbuf_query: bytes, or a position. Raises Trap."""
+        _, ring = self._ring(handle, MapType.RINGBUF)
+        yield SharedAccess(Operation.CALL_HELPER, handle, 0)
+        return ring.query(what)
+
+    def perf_event(
+        self, thread: Thread, cpu: int, packet: tuple[int, int], handle: int, flags: int, source: int, size: int
+    ) -> Suspending:
+        """bpf_perf_event_output (bpf_xdp_event_output): 0 or a negative error number. Every CPU has its entry, where
+        the map has one. `packet`: its address and length. Raises Trap."""
+        descriptor, ring = self._ring(handle, MapType.PERF_EVENT_ARRAY)
+        yield SharedAccess(Operation.CALL_HELPER, handle, 0)
+        index, of_packet = flags & INDEX_MASK, flags >> PACKET_BYTES_SHIFT
+        if of_packet >= 1 << PACKET_BYTES_BITS:
+            return -EINVAL
+        if of_packet > packet[1]:
+            return -EFAULT
+        if index == CURRENT_CPU:
+            index = cpu
+        if index >= descriptor.entries:
+            return -E2BIG
+        if index >= self.cpus:
+            return -ENOENT
+        if index != cpu:
+            return -EOPNOTSUPP
+        offset = ring.reserve(thread, cpu, size + of_packet) if size <= LONGEST_COPY else None
+        if offset is None:
+            ring.lose()
+            return -ENOSPC
+        yield from self._fill(thread, handle, ring, offset, (source, size), (packet[0], of_packet))
+        return 0
+
+    def _fill(self, thread: Thread, handle: int, ring: Ring, offset: int, *parts: tuple[int, int]) -> Suspending:
+        """Copies a record's parts (address and length), one behind the other, and it is whole. Raises Trap
+        MEMORY_ACCESS."""
+        done = 0
+        for source, size in parts:
+            yield from _copy(thread, source, addresses.MAP_VALUES + offset + done, size)
+            done += size
+        if done:  # otherwise the record is whole at once
+            yield SharedAccess(Operation.CALL_HELPER, handle, 0)
+        ring.commit(thread, offset, False)
+
+    def end(self, thread: Thread) -> None:
+        """A program has ended."""
+        for ring in self.rings:
+            if ring:
+                ring.end(thread)
+
     def tail_call(self, thread: Thread, handle: int, index: int) -> Suspending:
         """bpf_tail_call: the program in a PROG_ARRAY at the index's low half. Raises Trap MAP for any other map."""
         number = self._array(handle)
@@ -214,6 +305,14 @@ class Maps:
         if index is None or queue is None:
             raise Trap(Cause.HELPER)
         return self.descriptors[index], queue
+
+    def _ring(self, handle: int, map_type: MapType) -> tuple[Descriptor, Ring]:
+        """Raises Trap MAP for what is no ring of that type."""
+        index = self._index(handle)
+        ring = self.rings[index] if index is not None else None
+        if index is None or ring is None or self.descriptors[index].type != map_type:
+            raise Trap(Cause.MAP)
+        return self.descriptors[index], ring
 
     def _array(self, handle: int) -> int | None:
         """Which descriptor a handle names whose keys are indices."""

@@ -4,7 +4,7 @@ It has the hardware's registers, addresses and map layout, and neither its clock
 (sim/golden/device.py) decides on which CPU a frame's program runs, and when each shared access happens.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, fields
 
 from bpfnic.sim.golden import outcome
@@ -48,7 +48,11 @@ class Size:
 
 
 class GoldenNic:
-    """One NIC. Counts into its registers' counters; they show at a SNAPSHOT."""
+    """One NIC. Counts into its registers' counters; they show at a SNAPSHOT.
+
+    deliver: gets each record that leaves, as a frame (spec.rings)."""
+
+    deliver: Callable[[bytes], None] = staticmethod(lambda frame: None)
 
     def __init__(self, size: Size):
         self.size = size
@@ -119,6 +123,7 @@ class GoldenNic:
             decided = outcome.aborted(trap.cause)
         else:
             decided = outcome.decide(verdict, helpers.target, ingress, self.size.ports)
+        self.maps.end(thread)
         self.retired += thread.retired
         return decided
 
@@ -132,6 +137,18 @@ class GoldenNic:
         if decided.egress is not None:
             self._count("SENT", decided.egress)
             self._count("SENT_BYTES", decided.egress, len(frame))
+
+    def ready(self, index: int) -> bool:
+        """Whether a record of map `index` may leave."""
+        ring = self.maps.rings[index] if index < len(self.maps.rings) else None
+        return ring is not None and ring.ready()
+
+    def emit(self, index: int) -> None:
+        """The oldest record of map `index`, which is ready, leaves, or is passed over."""
+        ring = self.maps.rings[index]
+        assert ring
+        if frame := ring.take():
+            self.deliver(frame)
 
     def enabled(self) -> bool:
         """Whether the ingresses accept frames."""
@@ -155,8 +172,6 @@ class GoldenNic:
         on_write["MAP_DATA"] = lambda _, value: self._write_map(value)
         on_write["MAP_COMMIT"] = lambda _, index: self.host_maps.describe(index)
         on_write["MAP_COMMAND"] = lambda _, command: self.host_maps.command(command)
-        on_read["MAP_STATUS"] = lambda _: self.host_maps.read_status()
-        on_write["MAP_ADDRESS"] = lambda _, __: self.host_maps.aim()
         on_write["SNAPSHOT"] = lambda _, __: self._snapshot()
         on_read["NEXT_SEQUENCE"] = lambda index: self.accepted[index] & 0xFFFFFFFF
         on_read["OLDEST_SEQUENCE"] = lambda index: self.released[index] & 0xFFFFFFFF
@@ -174,14 +189,10 @@ class GoldenNic:
             self.code.write(half // 2, (self.lower_half | value << 32).to_bytes(8, "little"))
 
     def _read_map(self) -> int:
-        if self.host_maps.astray:
-            return 0
         place = self._map_access()
         return int.from_bytes(self.map_memory[place], "little")
 
     def _write_map(self, value: int) -> None:
-        if self.host_maps.astray:
-            return
         place = self._map_access()
         self.map_memory[place] = value.to_bytes(4, "little")[: place.stop - place.start]
 

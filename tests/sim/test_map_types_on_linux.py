@@ -32,6 +32,7 @@ SIZES = {
     MapType.LPM_TRIE: (8, 4, 8, MapFlag.NO_PREALLOC),
     MapType.QUEUE: (0, 4, 8, MapFlag(0)),
     MapType.STACK: (0, 4, 8, MapFlag(0)),
+    MapType.RINGBUF: (0, 0, 4096, MapFlag(0)),
 }
 """Key and value bytes, entries and flags of types that ask for special ones."""
 
