@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from bench import report, resources, speed
+from bench import accesses, report, resources, speed
 from bpfnic.hdl.config import NicConfig
 
 RESULTS = Path("docs/results.md")
@@ -26,7 +26,7 @@ def main() -> None:
         "NIC, 8 threads, 32 KiB of maps": resources.nic(small, say),
     }
     units = resources.core_units(NicConfig(target="ecp5"), say)
-    text = report.results(runs, pairs, building, parts, units)
+    text = report.results(runs, pairs, building, parts, units, accesses.measure())
     RESULTS.write_text(text)
     print(text)
 

@@ -41,9 +41,11 @@ def results(
     building: Mapping[str, float],
     parts: Mapping[str, Resources],
     units: Mapping[str, Resources],
+    accesses: Mapping[str, float],
 ) -> str:
     """The whole document. pairs: clocks a second of the native loop and of cocotb with packets into so many interfaces;
-    building: seconds of each step; parts: what each part of the NIC takes; units: what each unit of the core adds."""
+    building: seconds of each step; parts: what each part of the NIC takes; units: what each unit of the core adds;
+    accesses: of registers, for an entry of a map."""
     counter = next(run for run in runs if run.program == "counter")
     lines = [HEAD]
     lines += [f"## The barrel: {THREADS} threads, one core, 64-byte packets back to back into port 0", ""]
@@ -78,8 +80,22 @@ def results(
             ["seconds: all that a first run builds (on two cores in parallel)", f"{sum(building.values()):.0f}", "–"],
         ],
     )
-    lines += [SIMULATION, *_resources(parts, units)]
+    lines += [SIMULATION, *_accesses(accesses), *_resources(parts, units)]
     return "\n".join(lines)
+
+
+def _accesses(accesses: Mapping[str, float]) -> list[str]:
+    return [
+        "## The host and maps",
+        "",
+        *_table(
+            ["operation on a HASH, keys of 4 bytes, values of 8", "register accesses an entry"],
+            [[name, f"{count:.2f}"] for name, count in accesses.items()],
+        ),
+        "",
+        "Asked for: batch forms that cost a few accesses an entry.",
+        "",
+    ]
 
 
 def _resources(parts: Mapping[str, Resources], units: Mapping[str, Resources]) -> list[str]:

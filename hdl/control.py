@@ -2,7 +2,7 @@
 
 from functools import reduce
 
-from amaranth import Cat, Module, Mux, Signal, Value
+from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib.wiring import Component
 
 from bpfnic.hdl.config import NicConfig
@@ -18,6 +18,7 @@ from bpfnic.spec.registers import (
     MAGIC,
     MODE_EGRESS_WAITS,
     MODE_INGRESS_WAITS,
+    STATUS_DONE_BIT,
     VERSION,
 )
 
@@ -30,8 +31,9 @@ class Control(Component):
     """Members: interfaces.ControlPorts. One access at a time, writes first.
 
     A write has bvalid 3 clocks after both its valids; one to SNAPSHOT when the counters are taken, one to MAP_DATA when
-    map memory has answered, one to MAP_COMMAND when the map engine has. A read has rvalid READ_CLOCKS + 4 clocks after
-    arvalid, one of MAP_DATA when map memory has answered.
+    map memory has answered, one to MAP_COMMAND when the map engine has (MAP_DATA and MAP_COMMAND that do nothing, as
+    spec.registers says, are like any other). A read has rvalid READ_CLOCKS + 4 clocks after arvalid, one of MAP_DATA
+    when map memory has answered.
     SLVERR: no register at the address, a write to one that is read only, wstrb other than 0b1111.
     """
 
@@ -46,12 +48,13 @@ class Control(Component):
         strobes = Signal(4, reset_less=True)
         m.submodules.counters = counters = self.counters
         map_read = Signal(32, reset_less=True)
+        astray = Signal()  # a command failed, and MAP_ADDRESS was not set since
 
         self._describe(bank)
         self._clock_and_random(m, bank)
         self._programs(m, bank)
-        map_written, map_was_read = self._maps(m, bank, map_read)
-        commanded = self._keyed(m, bank)
+        map_written, map_was_read, offset = self._maps(m, bank, map_read, astray)
+        commanded = self._keyed(m, bank, astray, offset)
         self._interfaces(m, bank)
         snapshot = bank.command("SNAPSHOT")
         (control,) = bank.stored("CONTROL", CONTROL_ENABLE | CONTROL_FLOWS_APART)
@@ -200,11 +203,13 @@ class Control(Component):
             self.program.data.eq(Cat(lower, bank.data)),
         ]
 
-    def _maps(self, m: Module, bank: RegisterBank, map_read: Signal):
-        """Returns the strobes of a write and a read of MAP_DATA."""
+    def _maps(self, m: Module, bank: RegisterBank, map_read: Signal, astray: Signal):
+        """Returns the strobes of a write and a read of MAP_DATA that go to map memory, and MAP_ADDRESS."""
         config = self.config
         (offset,), (width,) = bank.stored("MAP_ADDRESS", config.map_bytes - 1), bank.stored("MAP_WIDTH", 0b11)
-        (written,), (was_read,) = bank.live("MAP_DATA", [map_read])
+        with m.If(bank.write_of("MAP_ADDRESS")):
+            m.d.sync += astray.eq(0)
+        (written,), (was_read,) = bank.live("MAP_DATA", [Mux(astray, 0, map_read)])
         size = Signal(3)
         m.d.comb += size.eq(Mux(width[1], 4, Mux(width[0], 2, 1)))
         with m.If(self.map.answer.valid & self.map.answer.ready):
@@ -224,16 +229,18 @@ class Control(Component):
             self.descriptor.enable.eq(bank.command("MAP_COMMIT") & (bank.data < config.maps)),
             self.descriptor.index.eq(bank.data),
         ]
-        return written, was_read
+        return written & ~astray, was_read & ~astray, offset
 
-    def _keyed(self, m: Module, bank: RegisterBank) -> Value:
-        """Returns the strobe of a write to MAP_COMMAND."""
+    def _keyed(self, m: Module, bank: RegisterBank, astray: Signal, offset: Signal) -> Value:
+        """Returns the strobe of a write to MAP_COMMAND that is to be done."""
         keyed = self.keyed
-        key, status = Signal(32, reset_less=True), Signal.like(keyed.status, reset_less=True)
-        value = Signal.like(keyed.value, reset_less=True)
+        key = Signal(32, reset_less=True)
         written, was_read = bank.live("MAP_KEY", [key] * BY_NAME["MAP_KEY"].count)
-        bank.shown("MAP_STATUS", [status])
-        bank.shown("MAP_VALUE", [value])
+        status, done = Signal.like(keyed.status), Signal(32 - STATUS_DONE_BIT)
+        shown = Signal(32, reset_less=True)
+        bank.shown("MAP_STATUS", [shown])
+        with m.If(bank.read_of("MAP_STATUS")):
+            m.d.sync += [shown.eq(Cat(status, Const(0, STATUS_DONE_BIT - len(status)), done)), status.eq(0), done.eq(0)]
         m.d.comb += [
             keyed.key_word.eq((bank.address - BY_NAME["MAP_KEY"].offset)[2:]),
             keyed.key_write.eq(Cat(written).any()),
@@ -244,10 +251,12 @@ class Control(Component):
         with m.If(Cat(was_read).any()):
             m.d.sync += key.eq(keyed.key)
         with m.If(keyed.done):
-            m.d.sync += status.eq(keyed.status)
-            with m.If(keyed.found):
-                m.d.sync += value.eq(keyed.value)
-        return bank.command("MAP_COMMAND")
+            m.d.sync += [status.eq(keyed.status), done.eq(done + (keyed.status == 0))]
+            with m.If(keyed.status.any()):
+                m.d.sync += astray.eq(1)
+            with m.Elif(keyed.found):
+                m.d.sync += [offset.eq(keyed.value), astray.eq(0)]
+        return bank.command("MAP_COMMAND") & (status == 0)
 
     def _interfaces(self, m: Module, bank: RegisterBank) -> None:
         count = self.config.interfaces

@@ -254,10 +254,11 @@ def TablePort(config: NicConfig) -> Signature:
 
 
 def MapHostPort(config: NicConfig) -> Signature:
-    """Control -> engine: the host's side of keyed maps (spec.registers MAP_KEY to MAP_VALUE).
+    """Control -> engine: the host's side of keyed maps (spec.registers MAP_KEY to MAP_STATUS).
 
     `key` of word `key_word` is there in the same clock; with `key_write` it becomes `key_data`. `command` stays high
-    (with its fields) up to the clock of `done`, in which `status` is valid, and if `found` also `value`.
+    (with its fields) up to the clock of `done`, in which `status` is valid, and if `found` also `value`. The bytes
+    behind a key's end may be anything; FIRST and NEXT leave zeros there, and find the key's value.
     """
     return Signature(
         {

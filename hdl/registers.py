@@ -64,6 +64,14 @@ class RegisterBank:
         """Read only; shows a signal for each index. Further ones read as 0."""
         self._bind(name, Access.RO, values)
 
+    def read_of(self, name: str) -> Value:
+        """The strobe of a read of a register that is shown."""
+        return self._strobe(self.read, BY_NAME[name], 0)
+
+    def write_of(self, name: str) -> Value:
+        """The strobe of a write to a register that is stored."""
+        return self._strobe(self.write, BY_NAME[name], 0)
+
     def stored(self, name: str, mask: int = 0xFFFF_FFFF, count: int | None = None) -> list[Signal]:
         """Read and write; keeps the bits of `mask`, of the first `count` of an array. Returns what is stored."""
         register = BY_NAME[name]

@@ -240,13 +240,13 @@ class DeviceMap(ABC):
         """Set the values of many keys, in their order. Raises OSError as `update`, naming the first entry that is
         refused; those before it are set."""
         for number, (key, values) in enumerate(entries):
-            with _named(f"entry {number}"):
+            with named(f"entry {number}"):
                 self.update(key, values, flags)
 
     def delete_batch(self, keys: Iterable[bytes]) -> None:
         """Remove many keys, in the same way."""
         for number, key in enumerate(keys):
-            with _named(f"entry {number}"):
+            with named(f"entry {number}"):
                 self.delete(key)
 
     def keys(self) -> Iterator[bytes]:
@@ -286,7 +286,7 @@ def error(number: int) -> OSError:
 
 
 @contextmanager
-def _named(what: str) -> Iterator[None]:
+def named(what: str) -> Iterator[None]:
     """Says in an OSError what it is about."""
     try:
         yield

@@ -24,7 +24,7 @@ from bpfnic.host.device import (
 from bpfnic.host.eventmaps import check as check_event_map
 from bpfnic.host.eventmaps import ring_bytes, sized
 from bpfnic.host.image import at_slot, device_image
-from bpfnic.host.keyedmaps import RegisterHash, RegisterHashOfMaps, RegisterQueue, RegisterRedirectHash
+from bpfnic.host.keyedmaps import KeyedMap, RegisterHash, RegisterHashOfMaps, RegisterQueue, RegisterRedirectHash
 from bpfnic.host.lockstep import Follower, Observe
 from bpfnic.host.mapaccess import check_access
 from bpfnic.host.mapsofmaps import check_inner, refuse_if_inner
@@ -240,7 +240,7 @@ class RegisterDevice(Device):
         self._write("MAP_CPU_STRIDE", each if definition.type in PER_CPU else 0)
         self._write("MAP_KEY_SIZE", definition.key_size)
         if definition.type in tables.TYPES:
-            assert isinstance(device_map, RegisterHash)
+            assert isinstance(device_map, KeyedMap)
             self._write("MAP_TABLE", device_map.table)
             self._write("MAP_BUCKETS", tables.buckets(definition.max_entries) - 1)
             for half in range(registers.BY_NAME["MAP_SEED"].count):

@@ -78,11 +78,23 @@ class MapMemory:
         odd = (address | len(data)) & 3
         width = 0 if odd & 1 else 1 if odd else 2
         step = 1 << width
-        self._transport.write(_WIDTH, width)
+        if odd:
+            self._transport.write(_WIDTH, width)
         self._transport.write(_ADDRESS, address)
         for i in range(0, len(data), step):
             self._transport.write(_DATA, int.from_bytes(data[i : i + step], "little"))
-        self._transport.write(_WIDTH, BY_NAME["MAP_WIDTH"].reset)
+        if odd:
+            self._transport.write(_WIDTH, BY_NAME["MAP_WIDTH"].reset)
+
+    def read_here(self, size: int) -> bytes:
+        """`size` bytes from MAP_ADDRESS, a multiple of four, on."""
+        words = [self._transport.read(_DATA) for _ in range(0, size, 4)]
+        return b"".join(word.to_bytes(4, "little") for word in words)[:size]
+
+    def write_here(self, data: bytes) -> None:
+        """Write `data` at MAP_ADDRESS, a multiple of four, and zeros behind it up to the next."""
+        for i in range(0, len(data), 4):
+            self._transport.write(_DATA, int.from_bytes(data[i : i + 4], "little"))
 
 
 def stride(definition: MapDefinition) -> int:

@@ -100,12 +100,21 @@ REGISTERS = (
     ),
     Register("MAP_BUCKETS", 0x1A0, _RW, "keyed maps: buckets of the table, a power of two, less one"),
     Register("MAP_SEED", 0x1A4, _RW, "keyed maps: a random number that nobody can guess; it keys the hash", count=2),
-    # Maps with keys of their own. A command is done when its write is answered. An update stands beside the old value
-    # until it is whole: RESERVE a place, write the value there through MAP_DATA, INSERT it under the key.
-    Register("MAP_KEY", 0x150, _RW, "key of a command, the first byte lowest, zero behind its end", count=16),
+    # Maps with keys of their own. A command is done when its write is answered, and puts MAP_ADDRESS at the value that
+    # it found or reserved. An update stands beside the old value until it is whole: RESERVE a place, write the value
+    # there, INSERT it under the key. Many commands may follow each other before MAP_STATUS is read: behind one that
+    # fails none is done until then, and MAP_DATA does nothing (reads 0) until MAP_ADDRESS is written or a command
+    # finds a value.
+    Register("MAP_KEY", 0x150, _RW, "key of a command, the first byte lowest; what lies behind its end doesn't count",
+             count=16),  # fmt: skip
     Register("MAP_COMMAND", 0x190, _WO, "bits 7..0 map, bits 11..8 MapCommand, bits 17..16 flags of an INSERT"),
-    Register("MAP_STATUS", 0x194, _RO, "error number of the last command, 0 for none"),
-    Register("MAP_VALUE", 0x198, _RO, "byte offset in map memory of the value that the last command found or reserved"),
+    Register(
+        "MAP_STATUS",
+        0x194,
+        _RO,
+        "of the commands since it was read last: bits 7..0 the error number of the one that failed, 0 for none; bits "
+        "31..8 how many were done, modulo 2**24",
+    ),
     # Interfaces: ports, then the host.
     Register("IFINDEX", 0x200, _RW, "ifindex of the interface, 0 for none", **_INTERFACE),
     Register("ENTRY", 0x204, _RW, "attached program: bit 31 valid, bits 15..0 its first slot", **_INTERFACE),
@@ -157,8 +166,8 @@ class MapCommand(IntEnum):
     RESERVE = 2  # a place for a new value, kept until it is inserted: E2BIG
     INSERT = 3  # the reserved place under the key: E2BIG, EEXIST, ENOENT; then it stays reserved
     DELETE = 4  # removes the key: ENOENT
-    FIRST = 5  # puts the first key into MAP_KEY: ENOENT
-    NEXT = 6  # puts the key behind MAP_KEY there, the first if it is unknown: ENOENT behind the last
+    FIRST = 5  # puts the first key into MAP_KEY, zeros behind its end, and finds its value: ENOENT
+    NEXT = 6  # the same with the key behind MAP_KEY, the first if it is unknown: ENOENT behind the last
     POP = 7  # finds the value and removes it: ENOENT. Gives a reserved place back
     # The value that POP found, or LOOKUP in a QUEUE or STACK, is kept until the next command for the same map.
 
@@ -166,6 +175,10 @@ class MapCommand(IntEnum):
 def command(index: int, operation: MapCommand, flags: int = 0) -> int:
     """A MAP_COMMAND word for map `index`."""
     return index | operation << 8 | flags << 16
+
+
+STATUS_DONE_BIT = 8
+"""Where in MAP_STATUS the number of commands begins."""
 
 CONTROL_ENABLE = 1 << 0
 CONTROL_FLOWS_APART = 1 << 1

@@ -186,7 +186,8 @@ class HashUnit(Component):
         arrives, at = sent[-1], halves[-1]
         m.d.sync += sent.eq(Cat(sends, sent))
         m.d.sync += [after.eq(before) for after, before in zip(halves, [half, *halves], strict=False)]
-        key_half = Mux(call.host, host_read.data, keys.read.data.word_select(at[0], 32))
+        behind = Cat((Cat(Const(byte, 2), at) >= descriptor.key_size).replicate(8) for byte in range(4))
+        key_half = Mux(call.host, host_read.data & ~behind, keys.read.data.word_select(at[0], 32))
         m.d.comb += [
             keys.read.address.eq(Cat(half[1:4], call.cpu)),
             host_read.addr.eq(at),
@@ -302,7 +303,7 @@ class HashUnit(Component):
                     with m.Default():  # NEXT
                         m.d.sync += [node.eq(next_node), bucket.eq(Mux(here, bucket + 1, 0))]
                         with m.If(here & next_node.any()):
-                            burst(next_node + 8, "READ_KEY")
+                            burst(next_node, "READ_KEY")
                         with m.Elif(here & (bucket == descriptor.buckets)):
                             finish(status=Errno.ENOENT)
                         with m.Else():
@@ -411,12 +412,19 @@ class HashUnit(Component):
                     with m.Elif(bucket == descriptor.buckets):
                         finish(status=Errno.ENOENT)
             with m.State("KEY_FOUND"):
-                burst(node + 8, "READ_KEY")
+                burst(node, "READ_KEY")
             with m.State("READ_KEY"):
                 m.d.sync += half.eq(0)
-                read(last_word + 1)
-                m.d.comb += [key_write.en.eq(Mux(came, 0b11, 0)), key_write.addr.eq(got), key_write.data.eq(word)]
-                with m.If(came & (got == last_word)):
+                read(last_word + 2)
+                key_came = came & (got != 0)
+                m.d.comb += [
+                    key_write.en.eq(key_came.replicate(2)),
+                    key_write.addr.eq(got - 1),
+                    key_write.data.eq(word),
+                ]
+                with m.If(came & (got == 0)):
+                    m.d.sync += value.eq(word[32:])
+                with m.If(came & (got == last_word + 1)):
                     m.next = "SHOW_KEY"
             with m.State("SHOW_KEY"):
                 shown = key_read.data.word_select(half[0], 32)
@@ -428,7 +436,7 @@ class HashUnit(Component):
                     host_write.data.eq(Mux(half <= last_half, shown, 0)),
                 ]
                 with m.If(half == 2 * _WORDS - 1):
-                    finish()
+                    finish(found=1)
 
             with m.State("DONE"):
                 m.d.comb += self.done.eq(1)

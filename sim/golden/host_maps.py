@@ -7,17 +7,21 @@ from bpfnic.sim.golden.hash import Hash
 from bpfnic.sim.golden.maps import Descriptor, Maps
 from bpfnic.sim.golden.queues import Queue
 from bpfnic.sim.golden.registers import Registers
-from bpfnic.spec.registers import BY_NAME, MapCommand
+from bpfnic.spec.registers import BY_NAME, STATUS_DONE_BIT, MapCommand
 
 
 class HostMaps:
-    """Executes what is written to MAP_COMMIT and MAP_COMMAND."""
+    """Executes what is written to MAP_COMMIT and MAP_COMMAND.
+
+    astray: a command failed, and MAP_ADDRESS was not set since: MAP_DATA does nothing."""
 
     def __init__(self, maps: Maps, registers: Registers):
         self.maps = maps
         self.registers = registers
         self.reserved: dict[int, int] = {}  # place by queue
         self.found: dict[int, int] = {}  # place of a queue's value that is being read
+        self.astray = False
+        self.error = self.done = 0  # of the commands since MAP_STATUS was read
 
     def describe(self, index: int) -> None:
         """MAP_COMMIT: the fields become descriptor `index`."""
@@ -28,7 +32,9 @@ class HostMaps:
             self.found.pop(index, None)
 
     def command(self, word: int) -> None:
-        """MAP_COMMAND: MAP_STATUS says how it went."""
+        """MAP_COMMAND, which does nothing behind one that failed."""
+        if self.error:
+            return
         index, operation, flags = word & 0xFF, word >> 8 & 0xF, word >> 16 & 3
         status = EINVAL
         if index < len(self.maps.entries):
@@ -39,7 +45,26 @@ class HostMaps:
                 status = self._execute_on_queue(index, queue, operation, flags)
             elif isinstance(entries, Hash):
                 status = self._execute(index, entries, operation, flags)
-        self.registers["MAP_STATUS"] = status
+        self.error = status
+        if status:
+            self.astray = True
+        else:
+            self.done += 1
+
+    def read_status(self) -> int:
+        """MAP_STATUS, which begins anew."""
+        word = self.error | self.done << STATUS_DONE_BIT
+        self.error = self.done = 0
+        return word & 0xFFFFFFFF
+
+    def aim(self) -> None:
+        """MAP_ADDRESS has been written."""
+        self.astray = False
+
+    def _point(self, index: int, place: int) -> None:
+        """MAP_ADDRESS is at the value of a place."""
+        self.registers["MAP_ADDRESS"] = self.maps.value_offset(index, place)
+        self.astray = False
 
     def _execute_on_queue(self, index: int, queue: Queue, operation: int, flags: int) -> int:
         match operation:
@@ -59,7 +84,7 @@ class HostMaps:
             if not queue.free:
                 return E2BIG
             self.reserved[index] = queue.free.popleft()
-        self.registers["MAP_VALUE"] = self.maps.value_offset(index, self.reserved[index])
+        self._point(index, self.reserved[index])
         return 0
 
     def _give_back(self, index: int, queue: Queue) -> None:
@@ -72,25 +97,18 @@ class HostMaps:
         if place is None:
             return ENOENT
         self.found[index] = place
-        self.registers["MAP_VALUE"] = self.maps.value_offset(index, place)
+        self._point(index, place)
         return 0
 
     def _execute(self, index: int, entries: Hash, operation: int, flags: int) -> int:
         key, host = self._key(entries.key_size), self.maps.cpus
         match operation:
             case MapCommand.LOOKUP:
-                if (place := entries.find(key)) is None:
-                    return ENOENT
-                self.registers["MAP_VALUE"] = self.maps.value_offset(index, place)
-                return 0
+                return self._find(index, entries.find(key))
             case MapCommand.RESERVE:
-                self.registers["MAP_VALUE"] = self.maps.value_offset(index, entries.reserve(key, host))
-                return 0
+                return self._find(index, entries.reserve(key, host))
             case MapCommand.POP:
-                if (place := entries.pop(key, host)) is None:
-                    return ENOENT
-                self.registers["MAP_VALUE"] = self.maps.value_offset(index, place)
-                return 0
+                return self._find(index, entries.pop(key, host))
             case MapCommand.INSERT:
                 return entries.insert(key, host, flags)
             case MapCommand.DELETE:
@@ -100,8 +118,14 @@ class HostMaps:
                 if found is None:
                     return ENOENT
                 self._set_key(found)
-                return 0
+                return self._find(index, entries.find(found))
         return EINVAL
+
+    def _find(self, index: int, place: int | None) -> int:
+        if place is None:
+            return ENOENT
+        self._point(index, place)
+        return 0
 
     def _key(self, size: int) -> bytes:
         words = [self.registers.get("MAP_KEY", index) for index in range(BY_NAME["MAP_KEY"].count)]

@@ -172,6 +172,8 @@ class GoldenNic:
         on_write["MAP_DATA"] = lambda _, value: self._write_map(value)
         on_write["MAP_COMMIT"] = lambda _, index: self.host_maps.describe(index)
         on_write["MAP_COMMAND"] = lambda _, command: self.host_maps.command(command)
+        on_read["MAP_STATUS"] = lambda _: self.host_maps.read_status()
+        on_write["MAP_ADDRESS"] = lambda _, __: self.host_maps.aim()
         on_write["SNAPSHOT"] = lambda _, __: self._snapshot()
         on_read["NEXT_SEQUENCE"] = lambda index: self.accepted[index] & 0xFFFFFFFF
         on_read["OLDEST_SEQUENCE"] = lambda index: self.released[index] & 0xFFFFFFFF
@@ -189,10 +191,14 @@ class GoldenNic:
             self.code.write(half // 2, (self.lower_half | value << 32).to_bytes(8, "little"))
 
     def _read_map(self) -> int:
+        if self.host_maps.astray:
+            return 0
         place = self._map_access()
         return int.from_bytes(self.map_memory[place], "little")
 
     def _write_map(self, value: int) -> None:
+        if self.host_maps.astray:
+            return
         place = self._map_access()
         self.map_memory[place] = value.to_bytes(4, "little")[: place.stop - place.start]
 

@@ -222,7 +222,7 @@ class Host:
     def __init__(self, bench: Bench, chance: random.Random, key_of):
         self.bench, self.chance, self.key_of = bench, chance, key_of
         self.busy = False
-        self.seen = {"done": 0, "status": 0, "value": 0, "key": 0}
+        self.seen = {"done": 0, "found": 0, "status": 0, "value": 0, "key": 0}
         self.outcomes: set[tuple[MapCommand, int]] = set()
         self.step = self._live()
 
@@ -248,7 +248,7 @@ class Host:
             self.busy = False
 
     def _set_key(self, key: bytes):
-        dut = self.bench.dut
+        dut, key = self.bench.dut, key.ljust(64, b"\xa5")  # what lies behind it doesn't count
         dut["host__key_write"] = 1
         for i in range(16):
             dut["host__key_word"] = i
@@ -276,7 +276,8 @@ class Host:
                 last = operation == MapCommand.NEXT and key in keys
                 status = self.seen["status"] if last else 0 if keys else errno.ENOENT
         assert self.seen["status"] == status, (operation, key)
-        assert value is None or self.seen["value"] == value
+        at = self.seen["value"] if self.seen["found"] else None
+        assert keys is not None or at == value
         self.outcomes.add((operation, status))
         if keys is not None and not status:
             shown = b""
@@ -285,6 +286,7 @@ class Host:
                 yield
                 shown += self.seen["key"].to_bytes(4, "little")
             assert shown[: len(key)] in keys and shown[len(key) :] == bytes(64 - len(key))
+            assert at == self.bench.value(index, model.places[shown[: len(key)]])
 
 
 def run(bench: Bench, callers: list[Caller], host: Host | None, clocks: int, drain: int = 3000) -> int:

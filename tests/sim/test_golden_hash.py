@@ -72,22 +72,25 @@ class Map:
     def command(self, operation: MapCommand, key: int = 0, flags: int = 0) -> int:
         self.set_key(key)
         self.write("MAP_COMMAND", command(0, operation, flags))
-        return self.read("MAP_STATUS")
+        return self.read("MAP_STATUS") & 0xFF
 
     def value(self, offset: int) -> int:
         self.write("MAP_ADDRESS", offset)
+        return self.next_value()
+
+    def next_value(self) -> int:
+        """The value at MAP_ADDRESS."""
         return self.read("MAP_DATA") | self.read("MAP_DATA") << 32
 
     def host_update(self, key: int, value: int, flags: int = 0) -> int:
         if error := self.command(MapCommand.RESERVE):
             return error
-        self.write("MAP_ADDRESS", self.read("MAP_VALUE"))
         self.write("MAP_DATA", value & 0xFFFFFFFF)
         self.write("MAP_DATA", value >> 32)
         return self.command(MapCommand.INSERT, key, flags)
 
     def host_lookup(self, key: int) -> int | None:
-        return None if self.command(MapCommand.LOOKUP, key) else self.value(self.read("MAP_VALUE"))
+        return None if self.command(MapCommand.LOOKUP, key) else self.next_value()
 
 
 def test_program_and_host_see_the_same_entries() -> None:
