@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from bench import accesses, report, resources, speed
+from bench import accesses, maps, report, resources, speed
 from bpfnic.hdl.config import NicConfig
 
 RESULTS = Path("docs/results.md")
@@ -16,6 +16,7 @@ def say(text: str) -> None:
 
 def main() -> None:
     runs = [speed.run(name, say) for name in ("drop", "l2swap", "forward", "counter", "portfilter")]
+    lookups = maps.lookups(say)
     pairs = {count: speed.with_and_without_cocotb(say, count) for count in (speed.INTERFACES, 1)}
     building = speed.build_seconds(say)
     small = NicConfig(threads=8, program_slots=2048, map_bytes=32 * 1024, target="ecp5")
@@ -26,7 +27,7 @@ def main() -> None:
         "NIC, 8 threads, 32 KiB of maps": resources.nic(small, say),
     }
     units = resources.core_units(NicConfig(target="ecp5"), say)
-    text = report.results(runs, pairs, building, parts, units, accesses.measure())
+    text = report.results(runs, lookups, pairs, building, parts, units, accesses.measure())
     RESULTS.write_text(text)
     print(text)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from bench.maps import Lookup
 from bench.resources import Resources
 from bench.speed import THREADS, Run
 
@@ -37,15 +38,16 @@ at the start alone is compiled without optimization, and everything is cached by
 
 def results(
     runs: Sequence[Run],
+    lookups: Sequence[Lookup],
     pairs: Mapping[int, tuple[float, float]],
     building: Mapping[str, float],
     parts: Mapping[str, Resources],
     units: Mapping[str, Resources],
     accesses: Mapping[str, float],
 ) -> str:
-    """The whole document. pairs: clocks a second of the native loop and of cocotb with packets into so many interfaces;
-    building: seconds of each step; parts: what each part of the NIC takes; units: what each unit of the core adds;
-    accesses: of registers, for an entry of a map."""
+    """The whole document. lookups: what bench.maps found; pairs: clocks a second of the native loop and of cocotb with
+    packets into so many interfaces; building: seconds of each step; parts: what each part of the NIC takes; units: what
+    each unit of the core adds; accesses: of registers, for an entry of a map."""
     counter = next(run for run in runs if run.program == "counter")
     lines = [HEAD]
     lines += [f"## The barrel: {THREADS} threads, one core, 64-byte packets back to back into port 0", ""]
@@ -62,6 +64,21 @@ def results(
         "Asked for: 0.9 instructions a clock on `counter` and `l2swap`. `drop` is as fast as its port: 8 clocks bring",
         "64 bytes. The last column is the median from a program's start to its end, with all threads busy: a barrel is",
         "built for throughput.",
+        "",
+        f"## Look-ups in maps: {THREADS} threads, one core",
+        "",
+        *_table(
+            ["map", "clocks a call adds to a thread alone", "asked for", "clocks from one look-up to the next, all "
+             "threads at it", "instructions in them"],
+            [
+                [each.case.name, f"{each.adds:.1f}", f"≤ {each.case.asked}", f"{each.busy:.1f}",
+                 f"{each.instructions:.1f}"]
+                for each in lookups
+            ],
+        ),
+        "",
+        "A call adds what it takes beyond the 10 clocks of any instruction; there is one key, which is there",
+        "(`bench/lookup.bpf.c`). A key of more than 8 bytes takes an issue slot for each 8.",
         "",
         "## The simulation",
         "",

@@ -24,9 +24,11 @@ class Answers(Component):
     -------
     map, engine, service, divider : the answers.
     expect, expecting, expected : in this clock, thread `expecting` learns what to do with its next answer.
-    free : the register file can be written in this clock.
-    done : an answer was dealt with: `thread` may go on, and if `write` its register is written in this clock: `entry`,
+    free : the register file can be written in this clock. free_soon : and two clocks later.
+    done : an answer was dealt with, of `thread`, and if `write` its register is written in this clock: `entry`,
         `value`, with `size` and `extend`. final, register : see Expected.
+    wakes, woken : thread `woken` may go on: an answer comes that will be done two clocks later, before its next pass
+        reads registers. wakes_late : `thread` may go on, whose answer is done and that was not woken before.
     engine_done : it is an engine's answer that ends its instruction.
     asking, copying : threads; `engine_says` of the last answer to `asking`, and the `copy_bytes` of the one to
         `copying`, in the same clock.
@@ -45,6 +47,10 @@ class Answers(Component):
                 "expecting": In(thread),
                 "expected": In(Expected),
                 "free": In(1),
+                "free_soon": In(1),
+                "wakes": Out(1),
+                "woken": Out(thread),
+                "wakes_late": Out(1),
                 "done": Out(1),
                 "thread": Out(thread),
                 "write": Out(1),
@@ -68,8 +74,11 @@ class Answers(Component):
 
         # An answer that has come. Few come from services, engine and divider, and each of their threads has to issue
         # before its next one, so that a fixed order starves nobody.
-        came, as_expected, from_engine = Signal(), Signal(), Signal()
-        thread, value = Signal(range(threads)), Signal(64)
+        comes, coming_thread, coming_value = Signal(), Signal(range(threads)), Signal(64)
+        came, woken, as_expected, from_engine = (
+            Signal(name=name) for name in ("came", "came_woken", "as_expected", "from_engine")
+        )
+        thread, value = Signal(range(threads), name="came_thread"), Signal(64)
         says, copy_bytes = Signal(EngineSays), Signal(range(4097))
         free, moves = Signal(), Signal()
         m.d.comb += [
@@ -78,10 +87,14 @@ class Answers(Component):
             self.engine.ready.eq(self.service.ready & ~self.service.valid),
             self.divider.ready.eq(self.engine.ready & ~self.engine.valid),
             self.map.ready.eq(self.divider.ready & ~self.divider.valid),
+            comes.eq(self.service.valid | self.engine.valid | self.divider.valid | self.map.valid),
         ]
         with m.If(self.service.ready):
             m.d.sync += [
-                came.eq(self.service.valid | self.engine.valid | self.divider.valid | self.map.valid),
+                came.eq(comes),
+                woken.eq(self.wakes),
+                thread.eq(coming_thread),
+                value.eq(coming_value),
                 from_engine.eq(~self.service.valid & self.engine.valid),
                 as_expected.eq(~self.service.valid & ~self.engine.valid),
                 says.trap.eq(self.engine.payload.trap),
@@ -89,17 +102,19 @@ class Answers(Component):
                 says.insert.eq(self.engine.payload.insert),
                 copy_bytes.eq(self.engine.payload.size),
             ]
-            # Which one, in two bits: a multiplexer of four 64-bit words should not look at their order.
-            early = self.service.valid | self.engine.valid
-            with m.Switch(Cat(Mux(early, self.service.valid, self.divider.valid), early)):
-                with m.Case(0b11):
-                    m.d.sync += [thread.eq(self.service.payload.thread), value.eq(self.service.payload.value)]
-                with m.Case(0b10):
-                    m.d.sync += [thread.eq(self.engine.payload.thread), value.eq(self.engine.payload.value)]
-                with m.Case(0b01):
-                    m.d.sync += [thread.eq(self.divider.payload.thread), value.eq(self.divider.payload.value)]
-                with m.Case(0b00):
-                    m.d.sync += [thread.eq(self.map.payload.tag), value.eq(self.map.payload.data)]
+        # Which one, in two bits: a multiplexer of four 64-bit words should not look at their order.
+        early = self.service.valid | self.engine.valid
+        with m.Switch(Cat(Mux(early, self.service.valid, self.divider.valid), early)):
+            for number, (answer, of, word) in enumerate(
+                (
+                    (self.map, "tag", "data"),
+                    (self.divider, "thread", "value"),
+                    (self.engine, "thread", "value"),
+                    (self.service, "thread", "value"),
+                )
+            ):
+                with m.Case(number):
+                    m.d.comb += [coming_thread.eq(answer.payload[of]), coming_value.eq(answer.payload[word])]
 
         m.submodules.expectations = expectations = memory.Memory(shape=Expected, depth=threads, init=[])
         write, read = expectations.write_port(), expectations.read_port(domain="comb")
@@ -124,13 +139,14 @@ class Answers(Component):
             ]
 
         # A clock later: what is to be done with it.
-        held, writes, counts = Signal(), Signal(), Signal()
+        held, held_woken, writes, counts = (Signal(name=name) for name in ("held", "held_woken", "writes", "counts"))
         expected = read.data
         goes_on = from_engine & (says.copy | says.trap)
         m.d.comb += free.eq(~held | self.done)
         with m.If(free):
             m.d.sync += [
                 held.eq(came),
+                held_woken.eq(woken),
                 self.thread.eq(thread),
                 writes.eq(Mux(as_expected, expected.write, ~(from_engine & says.trap))),
                 self.entry.eq(Mux(from_engine & says.copy, TARGET_ENTRY, expected.entry)),
@@ -145,5 +161,9 @@ class Answers(Component):
             self.write.eq(held & writes),
             self.done.eq(held & (self.free | ~writes)),
             self.engine_done.eq(self.done & counts),
+            # Nothing is in front of an answer that comes: it is held in two clocks, in which the register file is free.
+            self.wakes.eq(comes & ~came & ~held & self.free_soon),
+            self.woken.eq(coming_thread),
+            self.wakes_late.eq(self.done & ~held_woken),
         ]
         return m

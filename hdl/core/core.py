@@ -289,8 +289,11 @@ class Core(Component):
         elsewhere = access.any() | kind.matches(
             Kind.FLAGS, Kind.SEND, Kind.SERVICE, Kind.TAIL, Kind.DIVIDE, Kind.INSERT
         )
-        goes_on = staged(9, valid.at(9) & ~cause.at(9).any() & ~leaves.at(9) & (local_perhaps | ~elsewhere), "goes_on",
-                         reset=True)  # fmt: skip
+        # A word for the engine needn't leave before the thread makes the next one.
+        more_words = kind.matches(Kind.FLAGS) | (kind.matches(Kind.KEY, Kind.SEND) & ~last.at(9))
+        goes_on = staged(9, valid.at(9) & ~cause.at(9).any() & ~leaves.at(9)
+                         & (local_perhaps | more_words | ~elsewhere), "goes_on", reset=True)  # fmt: skip
+        more_words = staged(9, more_words, "more_words")
 
         # ---- 10 MEMORY: does it trap, does it wait? The local access, or a request; what the pass leaves behind
         control_10, progress_10 = control.at(10), progress.at(10)
@@ -314,21 +317,22 @@ class Core(Component):
         calls_engine = kind.matches(Kind.SEND, Kind.KEY) & ~key_comes
         asks = calls_engine | kind.matches(Kind.FLAGS, Kind.SERVICE, Kind.TAIL, Kind.INSERT)
         divides = kind.matches(Kind.DIVIDE)
-        waits = check.shared | asks | divides
+        holds = staged(10, more_words.at(10) & ~no_key.at(10) & requests.crowded, "holds")
+        waits = check.shared | divides | (asks & (~more_words.at(10) | no_key.at(10) | requests.crowded))
         stops = staged(10, goes_on.at(10) & (traps | waits), "stops", reset=True)
         m.d.comb += revoked.eq(stops.at(11) & (thread.at(11) == thread.at(1)))
         finds = access.matches(Access.ATOMIC) & ~check.shared  # an atomic's old value, in a local window
         stays = (Kind.FLAGS, Kind.LOAD, Kind.STORE, Kind.COMPARE, Kind.TAIL, Kind.ENTRY, Kind.CALLX, Kind.PACKET,
                  Kind.INSERT)  # fmt: skip
-        more_key = calls_engine & ~last.at(10) & ~no_key.at(10)
+        more_key = calls_engine & more_words.at(10) & ~no_key.at(10)
         computes = Value.cast(progress_10.step).matches(Step.COMPUTE, Step.PUT)
         repeats = split | key_comes | more_key | finds | computes | kind.matches(*stays)  # at the same pc
         word_done = kind.matches(Kind.STORE) & ~split
         copied = word_done & last.at(10) & ~inserts.at(10)
-        ends_call = ~kind.matches(Kind.FLAGS) & ~more_key
+        ends_call = ~more_words.at(10) | no_key.at(10)
         local = staged(10, acts & access.any() & ~check.shared & ~no_key.at(10) & ~check.missing, "local", reset=True)
         asking = staged(10, acts & asks, "asking", reset=True)
-        writes = staged(10, ends.at(10) | (acts & (control_10.write | finds) & ~waits), "writes", reset=True)
+        writes = staged(10, ends.at(10) | (acts & (control_10.write | finds) & ~waits & ~asks), "writes", reset=True)
         own_entry = Mux(finds, WORD_ENTRY, destination.at(10))
         entry = staged(10, Mux(ends.at(10), generation.at(10), own_entry)[: len(destination.at(10))], "entry")
 
@@ -399,7 +403,7 @@ class Core(Component):
 
         # ---- 11, 12: block RAM and multiplier; 13 WRITE: this pass's register, or an answer's
         joined = staged(12, result.at(12) | Mux(control.at(12).multiply, multiplier.product, 0), "joined")
-        m.d.comb += answers.free.eq(~writes.at(13))
+        m.d.comb += [answers.free.eq(~writes.at(13)), answers.free_soon.eq(~writes.at(11))]
         own = {"size": control.at(13).size, "extend": control.at(13).extend, "cut": control.at(13).cut}
         theirs = {"size": answers.size, "extend": answers.extend, "cut": 0}
         answered = answers.write & answers.free
@@ -432,6 +436,7 @@ class Core(Component):
             requests.call.last.eq(staged(10, ends_call, "ends_call").at(13)),
             requests.call.number.eq(progress.at(13).words),
             requests.call.data.eq(found),
+            requests.call.holds.eq(holds.at(13)),
         ]
 
         # ---- Threads begin, go on, end
@@ -447,7 +452,8 @@ class Core(Component):
             scheduler.wake.eq(
                 one(self.start.valid, self.start.payload.thread)
                 | one(goes_on.at(9), thread.at(9))
-                | one(answers.done, answers.thread)
+                | one(answers.wakes, answers.woken)
+                | one(answers.wakes_late, answers.thread)
                 | one(requests.released, requests.released_thread)
             ),
             scheduler.revoke.eq(one(stops.at(10), thread.at(10))),

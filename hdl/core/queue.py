@@ -1,37 +1,38 @@
-"""A queue in distributed memory, with a place for every thread."""
+"""A queue in distributed memory."""
 
-from amaranth import Module, Signal
+from amaranth import Module
 from amaranth.lib import memory, stream
 from amaranth.lib.wiring import Component, In, Out
-from amaranth.utils import bits_for
 
 
 class Queue(Component):
-    """Whoever pushes knows that there is room: a thread has one entry at most.
+    """Whoever pushes knows that there is room, for a thread has so many entries at most.
 
     Members
     -------
-    push, entry : takes `entry` in this clock. pop : the oldest entry, from the clock after its push on.
+    push, entry : takes `entry` in this clock. pop : the oldest entry, from the clock after its push on. level : entries
+        that are there.
     """
 
     def __init__(self, shape, depth: int):
         self.depth = depth
-        super().__init__({"push": In(1), "entry": In(shape), "pop": Out(stream.Signature(shape))})
+        super().__init__(
+            {"push": In(1), "entry": In(shape), "pop": Out(stream.Signature(shape)), "level": Out(range(depth + 1))}
+        )
         self.shape = shape
 
     def elaborate(self, platform) -> Module:
         m = Module()
         m.submodules.memory = array = memory.Memory(shape=self.shape, depth=self.depth, init=[])
         write, read = array.write_port(), array.read_port(domain="comb")
-        level = Signal(bits_for(self.depth))
         popped = self.pop.valid & self.pop.ready
         m.d.comb += [
             write.en.eq(self.push),
             write.data.eq(self.entry),
-            self.pop.valid.eq(level.any()),
+            self.pop.valid.eq(self.level.any()),
             self.pop.payload.eq(read.data),
         ]
-        m.d.sync += level.eq(level + self.push - popped)
+        m.d.sync += self.level.eq(self.level + self.push - popped)
         with m.If(self.push):
             m.d.sync += write.addr.eq(write.addr + 1)
         with m.If(popped):

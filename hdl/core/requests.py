@@ -26,7 +26,8 @@ def SharedAccess(config: NicConfig) -> data.StructLayout:
 
 
 def Call(config: NicConfig) -> data.StructLayout:
-    """A word for the engine, or with `serves` a service call, without what `side` holds."""
+    """A word for the engine, or with `serves` a service call, without what `side` holds. holds: more words follow, and
+    the thread waits until this one has gone."""
     return data.StructLayout(
         {
             "thread": range(config.threads),
@@ -37,8 +38,13 @@ def Call(config: NicConfig) -> data.StructLayout:
             "last": 1,
             "number": range(MAX_KEY_BYTES // 8),
             "data": 64,
+            "holds": 1,
         }
     )
+
+
+PUSHED_BEHIND = 4
+"""A pass sees in stage 10 whether the queue of calls is crowded, and pushes its word in stage 13."""
 
 
 class Requests(Component):
@@ -51,8 +57,10 @@ class Requests(Component):
         compares with. It must be set no later than the request is pushed.
     push_shared, shared : an access to map memory. push_call, call : the other queue.
     map, engine, service : what they lead to.
-    released, released_thread : a word that was not the last of its call has gone; the thread may send the next one. (So
-        a thread has one word in the queue at most.)
+    crowded : so many calls are there that who pushes one has to wait for it, for its answer or because it `holds`. So
+        there is always room: each thread has one word in the queue for which it waits, at most, and those for which
+        nobody waits are no more than were there or on their way when it was not crowded.
+    released, released_thread : a word that `holds` has gone; the thread may send the next one.
     """
 
     def __init__(self, config: NicConfig):
@@ -70,6 +78,7 @@ class Requests(Component):
                 "map": Out(stream.Signature(MapRequest(config))),
                 "engine": Out(stream.Signature(EngineWord(config))),
                 "service": Out(stream.Signature(ServiceRequest(config))),
+                "crowded": Out(1),
                 "released": Out(1),
                 "released_thread": Out(thread),
             }
@@ -79,7 +88,7 @@ class Requests(Component):
         m = Module()
         config = self.config
         m.submodules.accesses = accesses = Queue(SharedAccess(config), config.threads)
-        m.submodules.calls = calls = Queue(Call(config), config.threads)
+        m.submodules.calls = calls = Queue(Call(config), 2 * config.threads)
         m.submodules.side = side = memory.Memory(shape=64, depth=config.threads, init=[])
         write = side.write_port()
         compare, first = side.read_port(domain="comb"), side.read_port(domain="comb")
@@ -91,6 +100,7 @@ class Requests(Component):
             accesses.entry.eq(self.shared),
             calls.push.eq(self.push_call),
             calls.entry.eq(self.call),
+            self.crowded.eq(calls.level > config.threads - PUSHED_BEHIND),
         ]
 
         access = accesses.pop.payload
@@ -126,7 +136,7 @@ class Requests(Component):
             self.service.payload.service.eq(call.service),
             self.service.payload.a.eq(first.data),
             self.service.payload.b.eq(call.data),
-            self.released.eq(calls.pop.valid & sent & ~call.serves & ~call.last),
+            self.released.eq(calls.pop.valid & sent & call.holds),
             self.released_thread.eq(call.thread),
         ]
         return m

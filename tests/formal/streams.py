@@ -44,7 +44,7 @@ class QueueHarness(Elaboratable):
             Assert(~(pops & (popped == chosen)) | (queue.pop.payload == word)),
             # What makes it inductive
             Assert(inside <= DEPTH),
-            Assert(opened.signal("level") == inside),
+            Assert(queue.level == inside),
             Assert(write.addr == pushed[: len(held.addr)]),
             Assert(read.addr == popped[: len(held.addr)]),
             Assert(~waits | (held.data == word)),
@@ -115,7 +115,7 @@ PROOFS = [
         "there is one",
         harness=QueueHarness,
         mutations=(
-            Mutation("hdl/core/queue.py", "level + self.push - popped", "(level | self.push) - popped"),
+            Mutation("hdl/core/queue.py", "self.level + self.push - popped", "(self.level | self.push) - popped"),
             Mutation("hdl/core/queue.py", "write.addr + 1", "write.addr | 1"),
         ),
         clocks=4,

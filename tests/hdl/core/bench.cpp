@@ -76,6 +76,7 @@ struct Thread {
     Bytes stack, buffer;
     unsigned meta = 0, data = 0, end = 0;
     Word flags = 0;
+    unsigned words = 0;
 };
 
 // A queue whose entries ripen after a random delay. Without `shuffle` they leave in order.
@@ -346,6 +347,11 @@ int main() {
         if (core->engine_word_valid && core->engine_word_ready) {
             auto& p = core->engine_word_payload;
             unsigned thread = get(p, ENGINE_WORD_THREAD);
+            if (!get(p, ENGINE_WORD_FLAGS) && get(p, ENGINE_WORD_CALL) != CALL_CHECK) {
+                if (get(p, ENGINE_WORD_NUMBER) != state[thread].words) std::printf("X\n");
+                state[thread].words = get(p, ENGINE_WORD_LAST) ? 0 : state[thread].words + 1;
+            }
+            if (get(p, ENGINE_WORD_CALL) == CALL_CHECK) state[thread].words = 0;
             if (get(p, ENGINE_WORD_FLAGS))
                 state[thread].flags = get(p, ENGINE_WORD_DATA);
             else if (get(p, ENGINE_WORD_LAST))

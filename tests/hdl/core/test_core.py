@@ -1,6 +1,7 @@
 """The core alone, with models around it, against the golden interpreter."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -182,6 +183,28 @@ def test_flags_and_wrong_handles(core, flags):
         exit
     """)
     result = core.check(Scenario({0: code}, [(0, FRAME)] * 20, descriptors={3: map_descriptor(4, 4)}))
+    assert {run.cause for run in result.runs} == {Cause.MAP}
+
+
+def keys_of(size: int, from_map: bool = False) -> Scenario:
+    """A program with one look-up, by a key of `size` bytes that no map here has: it traps behind the last word."""
+    start = "r2 = 0x10000003 ll" if from_map else "r2 = r10\nr2 += -64"
+    handle = addresses.map_handle(3, size)
+    return Scenario({0: assemble(f"{start}\nr1 = {handle} ll\ncall 1\nexit")}, [(0, FRAME)], threads=1, stall=0,
+                    latency=(1, 1), descriptors={3: map_descriptor(4, 4)})  # fmt: skip
+
+
+def test_words_of_a_key_follow_each_other(core):
+    clocks = [core.check(keys_of(size)).clocks for size in (8, 9, 64)]
+    assert [after - clocks[0] for after in clocks] == [0, 10, 70]
+
+
+@pytest.mark.parametrize("from_map", [False, True])
+def test_words_of_keys_wait_for_the_engine(core, from_map):
+    """All threads send long keys, and the engine takes a word in ten clocks: none is lost, and each thread's stay in
+    their order (bench.cpp)."""
+    scenario = keys_of(64, from_map)
+    result = core.check(replace(scenario, packets=scenario.packets * 60, threads=16, stall=90))
     assert {run.cause for run in result.runs} == {Cause.MAP}
 
 
