@@ -4,7 +4,6 @@ Layout: Documentation/bpf/btf.rst of the kernel, and `struct btf_type` in linux/
 split BTF). A type is named by its number; 0 is void.
 """
 
-import ipaddress
 import math
 import re
 import struct
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
+from bpfnic.host import netaddress
 from bpfnic.spec.errors import BpfnicError
 
 MAGIC = 0xEB9F
@@ -46,6 +46,10 @@ class Kind(IntEnum):
 
 MODIFIERS = frozenset({Kind.TYPEDEF, Kind.VOLATILE, Kind.CONST, Kind.RESTRICT, Kind.TYPE_TAG})
 """Kinds that only rename or qualify their target."""
+NETWORK_ORDER = frozenset({"__be16", "__be32", "__be64"})
+"""Typedefs of numbers whose first byte is the highest; a __be32 is an IPv4 address."""
+ADDRESSES = frozenset({"in_addr", "in6_addr"})
+"""Structures that are an IPv4 or IPv6 address."""
 _SIZED = frozenset({Kind.INT, Kind.STRUCT, Kind.UNION, Kind.ENUM, Kind.ENUM64, Kind.DATASEC, Kind.FLOAT})
 
 
@@ -248,8 +252,9 @@ class Btf:
 
     def format(self, number: int, data: bytes) -> Any:
         """The bytes as a Python value: int, bool or float; an enumerator's name (its number where it has none); text
-        for a `char` array that holds text; else a list for an array; a dict by member name for a structure or union,
-        with the members of anonymous ones among the rest."""
+        for a `char` array that holds text and for addresses (`__be32`, `struct in_addr`, `struct in6_addr`, four
+        `__be32`, six unsigned bytes); else a list for an array; a dict by member name for a structure or union, with
+        the members of anonymous ones among the rest."""
         return self._format(number, data, _DEEPEST)
 
     def _format(self, number: int, data: bytes, depth: int) -> Any:
@@ -258,7 +263,11 @@ class Btf:
         if len(data) < size:
             raise BpfnicError(f"{self.describe(number)} has {size} bytes, not {len(data)}")
         data = data[:size]
+        if self._is_address(number, type, size):
+            return netaddress.format(data)
         match type.kind:
+            case Kind.INT if self._names(number) & NETWORK_ORDER:
+                return int.from_bytes(data, "big")
             case Kind.INT | Kind.ENUM | Kind.ENUM64:
                 return self._name(type, int.from_bytes(data, "little", signed=type.signed))
             case Kind.FLOAT if size in _FLOATS:
@@ -301,6 +310,20 @@ class Btf:
             return bool(value)
         return next((part.name for part in type.parts if part.value == value), value)
 
+    def _is_address(self, number: int, type: Type, size: int) -> bool:
+        """Whether a value is read as an address."""
+        match type.kind:
+            case Kind.INT:
+                return size == 4 and "__be32" in self._names(number)
+            case Kind.STRUCT:
+                return type.name in ADDRESSES and size in (4, 16)
+            case Kind.ARRAY if size == 6:
+                byte = self.resolve(type.target)
+                return byte.kind is Kind.INT and byte.size == 1 and not (byte.signed or byte.boolean)
+            case Kind.ARRAY:
+                return size == 16 and "__be32" in self._names(type.target)
+        return False
+
     def _is_char(self, number: int) -> bool:
         type = self.resolve(number)
         return type.kind is Kind.INT and type.size == 1 and type.name == "char"
@@ -309,8 +332,9 @@ class Btf:
 
     def parse(self, number: int, value: Any, name: str = "value") -> bytes:
         """The bytes of a value given as JSON gives it: what `format` returns, and besides numbers as text ("0x10"), an
-        IPv4 address as text for a `__be32` or 4 bytes, an IPv6 address for 16 bytes, a MAC address for 6. Members that
-        a dict does not name are 0. Raises BpfnicError that says which part (`name`) does not fit."""
+        IPv4 address as text for any 4 bytes, an IPv6 address for 16 bytes, a MAC address for 6. A number for a
+        `__be16`, `__be32` or `__be64` is stored in network order. Members that a dict does not name are 0. Raises
+        BpfnicError that says which part (`name`) does not fit."""
         return self._parse(number, value, name, _DEEPEST)
 
     def _parse(self, number: int, value: Any, name: str, depth: int) -> bytes:
@@ -318,9 +342,11 @@ class Btf:
         size = self._size(number, depth)
         match type.kind:
             case Kind.INT | Kind.ENUM | Kind.ENUM64 | Kind.PTR:
-                if isinstance(value, str) and (address := _address(value, size)) and "__be32" in self._names(number):
+                names = self._names(number)
+                if isinstance(value, str) and "__be32" in names and (address := netaddress.parse(value, size)):
                     return address
-                return _integer(self._number(type, value, name), size, type.signed, name)
+                data = _integer(self._number(type, value, name), size, type.signed, name)
+                return data[::-1] if names & NETWORK_ORDER else data
             case Kind.FLOAT if size in _FLOATS:
                 if not isinstance(value, int | float):
                     raise BpfnicError(f"{name}: {value!r} is no number")
@@ -356,8 +382,10 @@ class Btf:
 
     def _parse_array(self, type: Type, size: int, value: Any, name: str, depth: int) -> bytes:
         each = self._size(type.target, depth)
+        if isinstance(value, str) and "__be32" in self._names(type.target) and (data := netaddress.parse(value, size)):
+            return data  # an IPv6 address
         if isinstance(value, str) and each == 1:
-            address = None if self._is_char(type.target) else _address(value, size)
+            address = None if self._is_char(type.target) else netaddress.parse(value, size)
             data = address or value.encode()
             if address is None and not self._is_char(type.target):
                 raise BpfnicError(f"{name}: {value!r} is no address of {size} bytes; give a list")
@@ -374,7 +402,7 @@ class Btf:
         return data.ljust(size, b"\0")
 
     def _parse_structure(self, type: Type, size: int, value: Any, name: str, depth: int) -> bytes:
-        if isinstance(value, str) and (address := _address(value, size)):
+        if isinstance(value, str) and (address := netaddress.parse(value, size)):
             return address  # struct in_addr, struct in6_addr
         if not isinstance(value, Mapping):
             raise BpfnicError(f"{name}: {value!r} is no object with members of {self.describe(type.number)}")
@@ -437,19 +465,6 @@ def _text(data: bytes) -> str | None:
     """The text in a char array: printable ASCII, then zeros; None for anything else."""
     text = data.rstrip(b"\0")
     return text.decode() if re.fullmatch(rb"[\t\n\r -~]*", text) else None
-
-
-def _address(text: str, size: int) -> bytes | None:
-    """The bytes of an IPv4, IPv6 or MAC address, where it has `size` bytes."""
-    if size == 6 and re.fullmatch(r"[0-9a-fA-F]{1,2}([:-][0-9a-fA-F]{1,2}){5}", text):
-        return bytes(int(part, 16) for part in re.split("[:-]", text))
-    if size in (4, 16) and ("." in text or ":" in text):
-        try:
-            packed = ipaddress.ip_address(text).packed
-        except ValueError:
-            return None
-        return packed if len(packed) == size else None
-    return None
 
 
 def _fits(number: int, bits: int, signed: bool, name: str) -> None:

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from bpfnic.host import netaddress
 from bpfnic.host.btf import VOID, Btf, Kind
 from bpfnic.host.elf import Elf, Section
 from bpfnic.spec.errors import BpfnicError
-from bpfnic.spec.maps import DEVMAPS, EVENTS, OF_MAPS, REDIRECT_MAPS, MapFlag, MapType
+from bpfnic.spec.maps import DEVMAPS, EVENTS, LPM_LENGTH_BYTES, OF_MAPS, REDIRECT_MAPS, MapFlag, MapType
 
 PROG_ARRAY = MapType.PROG_ARRAY
 INDEXED = REDIRECT_MAPS | {PROG_ARRAY}
@@ -49,7 +50,10 @@ class MapDefinition:
 
     def format_key(self, data: bytes) -> Any:
         """A key as a Python value, by its BTF type; as hex bytes ("0a 00 00 00") where the object has none; a record's
-        number."""
+        number; of an LPM_TRIE of IPv4 or IPv6 addresses a prefix ("10.0.0.0/8")."""
+        if self._has_prefixes:
+            length = int.from_bytes(data[:LPM_LENGTH_BYTES], "little")
+            return netaddress.format_prefix(length, data[LPM_LENGTH_BYTES:])
         return int.from_bytes(data, "little") if self.type in INDEXED | EVENTS else self._format(self.key_type, data)
 
     def format_value(self, data: bytes) -> Any:
@@ -64,10 +68,24 @@ class MapDefinition:
         return data.hex(" ") if self.type in EVENTS else self._format(self.value_type, data)
 
     def parse_key(self, value: Any) -> bytes:
-        """`key_size` bytes from what Btf.parse takes; without BTF from a number or hex bytes. Raises BpfnicError."""
+        """`key_size` bytes from what Btf.parse takes, or a prefix; without BTF from a number or hex bytes. Raises
+        BpfnicError."""
+        if self._has_prefixes and isinstance(value, str) and ("." in value or ":" in value):
+            prefix = netaddress.parse_prefix(value, self.key_size - LPM_LENGTH_BYTES)
+            if prefix is None:
+                example = "10.0.0.0/8" if self.key_size == LPM_LENGTH_BYTES + 4 else "2001:db8::/32"
+                raise BpfnicError(f"map {self.name!r}: key: {value!r} is no prefix such as {example}")
+            return prefix[0].to_bytes(LPM_LENGTH_BYTES, "little") + prefix[1]
         if self.type in INDEXED and isinstance(value, str) and value.isdecimal():
             value = int(value)  # whether its type is known or not
         return self._parse(self.key_type, value, self.key_size, f"map {self.name!r}: key")
+
+    @property
+    def _has_prefixes(self) -> bool:
+        """Keys are a length and one member of the size of an IPv4 or IPv6 address."""
+        if self.type is not MapType.LPM_TRIE or self.key_size - LPM_LENGTH_BYTES not in (4, 16):
+            return False
+        return not self.btf or self.key_type == VOID or len(self.btf.resolve(self.key_type).parts) == 2
 
     def parse_value(self, value: Any) -> bytes:
         """`value_size` bytes, in the same way, or for a DEVMAP a port's name; what a dict of variables doesn't name is
