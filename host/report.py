@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from statistics import median_low
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bpfnic.host.check import MapContents
 from bpfnic.host.device import Arrival, Capabilities, Pacing, Traffic
@@ -91,8 +91,9 @@ def describe_clocks(traffic: Traffic, pacing: Pacing) -> dict[str, Any] | None:
 def describe_maps(
     definitions: Mapping[str, MapDefinition], contents: MapContents, lost: Mapping[str, int]
 ) -> dict[str, dict[str, Any]]:
-    """Entries that aren't all zeros, by BTF type: `value`, or `values` by CPU where a per-CPU map has any. Of a map of
-    records all that came, by their numbers, and how many were `lost`."""
+    """Entries that aren't all zeros, by BTF type, in the order of their keys (a walk's is random): `value`, or `values`
+    by CPU where a per-CPU map has any. Of a map of records all that came, by their numbers, and how many were
+    `lost`."""
     return {
         name: _describe_map(definitions[name], entries) | ({"lost": lost[name]} if name in lost else {})
         for name, entries in contents.items()
@@ -101,7 +102,7 @@ def describe_maps(
 
 def _describe_map(definition: MapDefinition, entries: Mapping[bytes, Sequence[bytes]]) -> dict[str, Any]:
     shown = []
-    for key, values in entries.items():
+    for key, values in sorted(entries.items(), key=lambda entry: _rank(definition.format_key(entry[0]), entry[0])):
         if definition.type not in REDIRECT_MAPS | EVENTS and not any(map(any, values)):
             continue
         if definition.variables is not None:
@@ -113,6 +114,11 @@ def _describe_map(definition: MapDefinition, entries: Mapping[bytes, Sequence[by
             by_cpu = {str(cpu): definition.format_value(value) for cpu, value in enumerate(values) if any(value)}
             shown.append({"key": definition.format_key(key), "values": by_cpu})
     return {"type": definition.type.name, "max_entries": definition.max_entries, "entries": shown}
+
+
+def _rank(key: Any, data: bytes) -> tuple[int, bytes]:
+    """Where a key stands among others: numbers by their value, anything else by its bytes."""
+    return (key, b"") if isinstance(key, int) else (0, data)
 
 
 # -- tables ---------------------------------------------------------------------------------------------------------
@@ -142,7 +148,7 @@ def _table(console: "Console", title: str, *columns: str) -> "Table":
     from rich.table import Table
 
     console.print(f"[bold]{title}[/]", highlight=False)
-    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 1))
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 1), caption_justify="left")
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left")
     return table
@@ -199,25 +205,60 @@ def _print_map(name: str, content: Mapping[str, Any], console: "Console") -> Non
     if not entries:
         console.print(f"[bold]{title}[/]{'' if 'lost' in content else ': all zeros'}\n", highlight=False)
         return
-    table = _table(console, title, *(("record", "bytes") if "lost" in content else ("key", "value")))
-    table.columns[1].justify = "left"
-    for entry in entries[:SHOWN_ENTRIES]:
-        value = _text(entry["value"]) if "value" in entry else _by_cpu(entry["values"])
-        table.add_row(_text(entry["key"], separator=""), value)
+    rows = [_row(entry) for entry in entries[:SHOWN_ENTRIES]]
+    if any([cell.column for cell in row] != [cell.column for cell in rows[0]] for row in rows):
+        rows = [_plain_row(entry) for entry in entries[:SHOWN_ENTRIES]]
+    table = _table(console, title, *(("record", "bytes") if "lost" in content else (cell.column for cell in rows[0])))
+    for column, cell in zip(table.columns, rows[0], strict=True):
+        column.justify, column.overflow = "right" if cell.number else "left", "fold"
+    for row in rows:
+        table.add_row(*(cell.text for cell in row))
     if len(entries) > SHOWN_ENTRIES:
         others = "more" if "lost" in content else "more that aren't zero"
-        table.add_row("…", f"and {len(entries) - SHOWN_ENTRIES:,} {others}")
+        table.caption = f"… and {len(entries) - SHOWN_ENTRIES:,} {others}"
     _finish(console, table)
 
 
-def _by_cpu(values: Mapping[str, Any]) -> str:
-    """One line for the values of several CPUs: their sum where they are made of numbers."""
+class _Cell(NamedTuple):
+    """What a map's table shows of an entry under a column's name."""
+
+    column: str
+    text: str
+    number: bool = False
+
+
+def _row(entry: Mapping[str, Any]) -> list[_Cell]:
+    """An entry: each member of a structure in a column of its own."""
+    value, note = _value(entry)
+    if isinstance(value, dict):
+        return [*_cells("key", entry["key"], ""), *_cells("value", value, ","), *([_Cell("", note)] if note else [])]
+    return [*_cells("key", entry["key"], ""), *_plain_row(entry)[1:]]
+
+
+def _plain_row(entry: Mapping[str, Any]) -> list[_Cell]:
+    """An entry as one key and one value."""
+    value, note = _value(entry)
+    return [_Cell("key", _text(entry["key"], "")), _Cell("value", f"{_text(value)} {note}".rstrip())]
+
+
+def _cells(column: str, value: Any, separator: str) -> list[_Cell]:
+    if isinstance(value, dict):
+        return [_Cell(name, _text(part, separator), isinstance(part, int)) for name, part in value.items()]
+    return [_Cell(column, _text(value, separator))]
+
+
+def _value(entry: Mapping[str, Any]) -> tuple[Any, str]:
+    """An entry's value, and what there is to say of it: those of several CPUs are one where they are made of numbers,
+    their sum."""
+    if "value" in entry:
+        return entry["value"], ""
+    values = entry["values"]
     total = None
     for value in values.values():
         total = value if total is None else _sum(total, value)
     if total is not None:
-        return f"{_text(total)} ({f'sum of {len(values)} CPUs' if len(values) > 1 else f'CPU {next(iter(values))}'})"
-    return "; ".join(f"CPU {cpu}: {_text(value)}" for cpu, value in values.items())
+        return total, f"(sum of {len(values)} CPUs)" if len(values) > 1 else f"(CPU {next(iter(values))})"
+    return "; ".join(f"CPU {cpu}: {_text(value)}" for cpu, value in values.items()), ""
 
 
 def _sum(left: Any, right: Any) -> Any:
