@@ -18,8 +18,8 @@ SAMPLES := firmware/samples
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
-	$(BIN)/bpfnic run $(PROGRAMS)/portfilter.bpf.c --pcap $(SAMPLES)/mixed.pcapng \
-	  --map $(SAMPLES)/portfilter.json --global redirect_ifindex=2 --backend rtl --check
+	$(BIN)/bpfnic run $(PROGRAMS)/firewall.bpf.c --pcap $(SAMPLES)/mixed.pcapng \
+	  --map $(SAMPLES)/firewall.json --backend rtl --check
 
 # The last line is the tests' own: how many cases ran in the running kernel, and how many were skipped.
 test: lint

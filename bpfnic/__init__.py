@@ -29,13 +29,23 @@ Maps are dictionaries, with keys and values by their BTF types; that of a per-CP
 
 A map of programs holds programs, for tail calls; those that the object puts there are loaded along:
 
-    >>> tails = bpfnic.open(resources.files("bpfnic.firmware") / "programs" / "tailcall.bpf.c")
+    >>> chain = bpfnic.open(resources.files("bpfnic.firmware") / "programs" / "tailchain.bpf.c")
     >>> with bpfnic.Nic("golden") as other:
-    ...     dispatch = other.load(tails, "dispatch")
-    ...     before = dispatch.test_run(ping).action
-    ...     other.maps["by_protocol"][1] = other.programs["udp"]
-    ...     before.name, dispatch.test_run(ping).action.name
-    ('XDP_DROP', 'XDP_TX')
+    ...     ethernet = other.load(chain, "ethernet")
+    ...     other.maps["policy"][5] = "XDP_TX"  # what becomes of echoes
+    ...     before = ethernet.test_run(ping).action
+    ...     other.maps["stages"][5] = other.programs["udp"]  # reads ICMP as UDP
+    ...     before.name, ethernet.test_run(ping).action.name
+    ('XDP_TX', 'XDP_PASS')
+
+Addresses and prefixes are text, in keys and in values:
+
+    >>> acl = bpfnic.open(resources.files("bpfnic.firmware") / "programs" / "acl.bpf.c")
+    >>> with bpfnic.Nic("golden") as other:
+    ...     filter = other.load(acl)
+    ...     other.maps["sources"]["10.0.0.0/8"] = {"rule": 1, "action": "XDP_DROP"}
+    ...     filter.test_run(ping).action.name, list(other.maps["sources"])
+    ('XDP_DROP', ['10.0.0.0/8'])
 
 Traffic, with the program attached to every port:
 

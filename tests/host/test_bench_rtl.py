@@ -6,14 +6,12 @@ from importlib import resources
 
 import pytest
 
-from bpfnic.host import nic, pcap, rules
+from bpfnic.host import nic, pcap
 from bpfnic.host.bench import Bench
 from bpfnic.host.device import Arrival, Pacing
+from tests.firmware.shipped import PROGRAMS, entries, opened, skip_without_map_types
 
 FIRMWARE = resources.files("bpfnic.firmware")
-PROGRAMS = {name: name for name in ("drop", "counter", "l2swap", "portfilter", "forward")} | {"tailcall": "dispatch"}
-"""The program to attach, by file."""
-
 PACES = {
     "back to back": Pacing(),
     "idle": Pacing(ingress_idle=60),
@@ -33,12 +31,10 @@ def sample():
 
 
 def bench_of(sample, program, pace):
-    obj = nic.open(str(FIRMWARE / "programs" / f"{program}.bpf.c"))
-    entries = []
-    if program == "portfilter":
-        obj.rodata["redirect_ifindex"] = 2
-        entries = [rules.read(str(FIRMWARE / "samples" / "portfilter.json"), obj.maps)]
-    return Bench("rtl", obj, sample, PACES[pace], name=PROGRAMS[program], entries=entries)
+    obj = opened(program)
+    with nic.Nic("rtl") as card:
+        skip_without_map_types(card, obj)
+    return Bench("rtl", obj, sample, PACES[pace], name=PROGRAMS[program], entries=entries(program, obj))
 
 
 @pytest.mark.parametrize("pace", PACES)

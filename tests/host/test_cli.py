@@ -4,7 +4,6 @@ import json
 import os
 import pty
 import re
-import struct
 import subprocess
 import sys
 
@@ -146,11 +145,46 @@ SEC("xdp") int use(struct xdp_md *ctx)
     }), "rules.json")  # fmt: skip
     status, out, _ = run(program, "--map", rules, "--threads", "8", "--json")
     maps = json.loads(out)["maps"]
-    address = struct.unpack("<I", bytes([10, 1, 2, 3]))[0]
-    assert maps["table"]["entries"] == [{"key": {"address": address, "port": 80}, "value": 5}]
+    assert maps["table"]["entries"] == [{"key": {"address": "10.1.2.3", "port": 80}, "value": 5}]
     assert maps["each"]["entries"] == [
         {"key": 0, "values": {str(cpu): 9 for cpu in range(8)}},
         {"key": 1, "values": {str(cpu): cpu + 1 for cpu in range(8)}},
+    ]
+
+
+COUNTED = """
+struct who { __be32 address; __be16 port; __u16 zero; };
+struct traffic { __u64 packets, bytes; };
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 9); __type(key, struct who);
+         __type(value, struct traffic); } by_who SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 3); __type(key, __u32);
+         __type(value, struct traffic); } by_number SEC(".maps");
+SEC("xdp") int use(struct xdp_md *ctx)
+{
+    struct who who = {};
+    __u32 key = 0;
+    return bpf_map_lookup_elem(&by_who, &who) || bpf_map_lookup_elem(&by_number, &key) ? XDP_PASS : XDP_DROP;
+}"""
+
+
+def test_tables_have_a_column_for_each_member(run, source):
+    """In the order of keys, whatever a walk's is; the values of several CPUs as one."""
+    ports = [9, 443, 7000, 80, 256, 1]
+    rules = source(json.dumps({
+        "by_who": [{"key": {"address": "10.1.2.3", "port": port}, "value": {"packets": port}} for port in ports],
+        "by_number": [{"key": 0, "value": {"packets": 9, "bytes": 1000}},
+                      {"key": 1, "values": [{"packets": cpu == 5} for cpu in range(8)]}],
+    }), "rules.json")  # fmt: skip
+    status, out, _ = run(source(COUNTED), "--map", rules, "--threads", "8")
+    tables = {name: [line.split() for line in body.splitlines() if line.strip("─")]
+              for name, body in re.findall(r"^Map (\w+) .*\n((?:.+\n)+)", out, re.MULTILINE)}  # fmt: skip
+    assert tables["by_who"] == [["address", "port", "zero", "packets", "bytes"]] + [
+        ["10.1.2.3", str(port), "0", f"{port:,}", "0"] for port in sorted(ports)
+    ]
+    assert tables["by_number"] == [
+        ["key", "packets", "bytes"],
+        ["0", "72", "8,000", "(sum", "of", "8", "CPUs)"],
+        ["1", "1", "0", "(CPU", "5)"],
     ]
 
 

@@ -8,16 +8,16 @@ import pytest
 from bpfnic.host.device import Arrival, DeviceOptions
 from bpfnic.host.image import device_image
 from bpfnic.host.linux.device import open_device
-from bpfnic.host.nic import Nic
 from bpfnic.host.object import DeviceAddresses
 from bpfnic.host.structure import Limits
 from bpfnic.spec import engine
 from bpfnic.spec.addresses import MAP_VALUES, map_handle
 from bpfnic.spec.maps import MapType
 from bpfnic.spec.programs import ProgramType, XdpAction
+from tests.firmware.shipped import PROGRAMS
 
-NAMES = {name: {name} for name in ("drop", "counter", "l2swap", "portfilter", "forward")}
-NAMES["tailcall"] = {"dispatch", "ipv6", "icmp", "tcp", "udp"}
+NAMES = {name: {PROGRAMS[name]} for name in PROGRAMS}
+NAMES["tailchain"] |= {"vlan", "ipv4", "ipv6", "tcp", "udp", "icmp", "account", "verdict"}
 """The programs of each file."""
 LIMITS = Limits(2048, lambda row: row.group in engine.GROUPS, engine.HELPERS)
 
@@ -31,7 +31,32 @@ MAPS = {
         ".rodata": (MapType.ARRAY, 4, 4, 1),
     },
     "forward": {"next_hops": (MapType.ARRAY, 4, 16, 16)},
-    "tailcall": {"by_protocol": (MapType.PROG_ARRAY, 4, 4, 256), "packets": (MapType.ARRAY, 4, 8, 256)},
+    "firewall": {
+        "rules": (MapType.HASH, 16, 24, 1024),
+        "rules6": (MapType.HASH, 40, 24, 128),
+        "verdicts": (MapType.PERCPU_ARRAY, 4, 8, 5),
+        ".rodata": (MapType.ARRAY, 4, 4, 1),
+    },
+    "acl": {
+        "sources": (MapType.LPM_TRIE, 8, 8, 256),
+        "destinations": (MapType.LPM_TRIE, 8, 8, 256),
+        "sources6": (MapType.LPM_TRIE, 20, 8, 256),
+        "destinations6": (MapType.LPM_TRIE, 20, 8, 256),
+        "traffic": (MapType.PERCPU_ARRAY, 4, 16, 64),
+    },
+    "flows": {"flows": (MapType.LRU_HASH, 40, 32, 512)},
+    "tailchain": {
+        "stages": (MapType.PROG_ARRAY, 4, 4, 8),
+        "current": (MapType.PERCPU_ARRAY, 4, 8, 1),
+        "traffic": (MapType.PERCPU_ARRAY, 4, 16, 7),
+        "policy": (MapType.ARRAY, 4, 4, 7),
+    },
+    "vlanmap": {
+        "vlans": (MapType.HASH_OF_MAPS, 4, 4, 64),
+        "untagged": (MapType.HASH, 6, 8, 64),
+        "vlan42": (MapType.HASH, 6, 8, 64),
+        "vlan100": (MapType.HASH, 6, 8, 64),
+    },
 }
 
 
@@ -142,25 +167,6 @@ def test_l2swap(nic, firmware):
     assert packet.data == SOURCE + DESTINATION + frame[12:]
 
 
-@pytest.mark.linux
-def test_tailcall(firmware):
-    with Nic("linux") as nic:
-        nic.load(firmware("tailcall"), "dispatch").attach()
-        ends = {
-            XdpAction.XDP_DROP: [ethernet(IPV4, ipv4(ICMP, b"")), ethernet(IPV6, ipv6(ICMP, b""))],
-            XdpAction.XDP_TX: [ethernet(IPV4, ipv4(UDP, b"")), ethernet(IPV6, ipv6(UDP, bytes(9)))],
-            XdpAction.XDP_PASS: [
-                ethernet(IPV4, ipv4(TCP, b"")), ethernet(IPV4, ipv4(SCTP, b"")), ethernet(ARP, bytes(28)),
-                ethernet(IPV6, ipv6(41, b"")), ethernet(IPV6, ipv6(SCTP, b"")), ethernet(IPV6, ipv6(TCP, b"")),
-                ethernet(IPV6, b"")[:20],
-            ],
-        }  # fmt: skip
-        for action, frames in ends.items():
-            assert [packet.action for packet in run(nic.device, *frames)] == [action] * len(frames)
-        packets = nic.maps["packets"]
-        assert {key: packets[key] for key in packets if packets[key]} == {ICMP: 2, UDP: 2, TCP: 2, 41: 2, 255: 3}
-
-
 PASSED, DROPPED, REDIRECTED, NO_PORT = range(4)
 EXTENSION = {
     "hop-by-hop": (HOP, struct.pack(">BB6x", OPTIONS, 0)),
@@ -228,10 +234,7 @@ def test_forward(nic, firmware):
     maps = start(nic, object)
     hops = object.maps["next_hops"]
     maps["next_hops"].update(hops.parse_key(7), [hops.parse_value(HOP_7)])
-    assert value(maps["next_hops"], 7) == HOP_7 | {
-        "destination": [2, 0, 0, 0, 0, 7],
-        "source": [2, 0, 0, 0, 1, 0],
-    }
+    assert value(maps["next_hops"], 7) == HOP_7
 
     # Checksums all over, and each one near the end of 16 bits, where the carry and the second zero are.
     every = [ethernet(IPV4, ipv4(UDP, transport(9), identification=n)) for n in range(65536)]

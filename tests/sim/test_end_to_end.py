@@ -8,8 +8,8 @@ from bpfnic.host.check import Evidence
 from bpfnic.host.device import Arrival, Pacing, Traffic
 from bpfnic.host.nic import Nic
 from bpfnic.spec.addresses import HEADROOM
+from tests.firmware.shipped import PROGRAMS, entries, opened, settled, start
 from tests.sim.bench import ONE_CORE, TWO_CORES
-from tests.sim.test_firmware_on_linux import CONTENT, PROGRAMS, VARIABLES
 
 pytestmark = pytest.mark.timeout(900)  # the first one compiles the NIC
 
@@ -17,14 +17,15 @@ PACINGS = [Pacing(ingress_idle=idle, egress_stall=stall) for idle in (0, 30) for
 PACINGS.append(Pacing(back_to_back=False))
 
 
-def ready(backend: str, name: str, firmware, size: dict[str, int]) -> Nic:
+def ready(backend: str, name: str, size: dict[str, int]) -> Nic:
     """A NIC with one of the shipped programs on every port, and what it needs in its maps."""
     nic = Nic(backend, **size)
-    object = firmware(name)
-    object.rodata.update(VARIABLES.get(name, {}))
-    nic.load(object, PROGRAMS[name]).attach()
-    for map_name, entries in CONTENT.get(name, {}).items():
-        nic.maps[map_name].update(entries)
+    object = opened(name)
+    try:
+        start(nic, name, object, entries(name, object))
+    except BaseException:
+        nic.close()
+        raise
     return nic
 
 
@@ -49,12 +50,12 @@ def device(request) -> tuple[str, dict[str, int]]:
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_the_reference_agrees_at_every_backpressure(device, name, firmware, arrivals) -> None:
-    """Packets, verdicts, order, counters and maps, which go on from setting to setting on both. None of the programs
-    looks at the clock: what leaves is the same at every setting."""
+def test_the_reference_agrees_at_every_backpressure(device, name, arrivals) -> None:
+    """Packets, verdicts, order, counters and maps, which go on from setting to setting on both. Nothing that
+    leaves depends on the clock: it is the same at every setting."""
     backend, size = device
     left = []
-    with ready(backend, name, firmware, size) as nic, ready("golden", name, firmware, size) as reference:
+    with ready(backend, name, size) as nic, ready("golden", name, size) as reference:
         for pacing in PACINGS:
             traffic = nic.run(arrivals, pacing)
             assert all(packet.accepted for packet in traffic.packets)
@@ -77,18 +78,19 @@ def summed(contents: dict[bytes, list[bytes]], word: int = 8) -> dict[bytes, lis
 
 @pytest.mark.linux
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_the_kernel_agrees(device, name, firmware, arrivals) -> None:
+def test_the_kernel_agrees(device, name, arrivals) -> None:
     """With all threads at once: verdicts, frames and egresses depend on order in none of the programs, nor do sums over
-    CPUs and what atomics add up."""
+    CPUs and what atomics add up, apart from what varies."""
     backend, size = device
-    with ready(backend, name, firmware, size) as nic, ready("linux", name, firmware, {"ports": 2}) as linux:
-        ours, theirs = evidence(nic, nic.run(arrivals)), linux.run(arrivals)
-        for number, (packet, wanted) in enumerate(zip(ours.traffic.packets, theirs.packets, strict=True)):
+    with ready(backend, name, size) as nic, ready("linux", name, {"ports": 2}) as linux:
+        ours, packets = evidence(nic, nic.run(arrivals)), linux.run(arrivals).packets
+        for number, (packet, wanted) in enumerate(zip(ours.traffic.packets, packets, strict=True)):
             assert (packet.verdict, packet.action, packet.egress, packet.data) == (
                 wanted.verdict, wanted.action, wanted.egress, wanted.data
             ), f"packet {number}"  # fmt: skip
-        for map_name, held in linux.maps.items():
-            assert summed(ours.maps[map_name]) == summed(held.device_map.dump()), map_name
+        theirs = settled(name, {map_name: held.device_map.dump() for map_name, held in linux.maps.items()})
+        for map_name, contents in settled(name, ours.maps).items():
+            assert summed(contents) == summed(theirs[map_name]), map_name
 
 
 # -- overload --

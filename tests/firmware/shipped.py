@@ -1,0 +1,71 @@
+"""The programs that ship with the card, as tests run them on the sample capture."""
+
+import pytest
+
+from bpfnic.host import rules
+from bpfnic.host.check import MapContents
+from bpfnic.host.nic import Nic
+from bpfnic.host.nic import open as open_program
+from bpfnic.host.object import Object
+from tests.conftest import REPOSITORY
+
+FIRMWARE = REPOSITORY / "firmware"
+
+PROGRAMS = {
+    "drop": "drop",
+    "counter": "counter",
+    "l2swap": "l2swap",
+    "portfilter": "portfilter",
+    "forward": "forward",
+    "firewall": "firewall",
+    "acl": "acl",
+    "flows": "account",
+    "tailchain": "ethernet",
+    "vlanmap": "vlanmap",
+}
+"""The program to attach, by file."""
+
+VARIABLES = {"portfilter": {"redirect_ifindex": 2}}
+
+VARYING = {("flows", "flows"): slice(16, 32), ("tailchain", "current"): slice(0, 8)}
+"""Bytes of values that another run may leave otherwise, by file and map: times, and what a CPU noted of its last
+packet."""
+
+
+def opened(name: str) -> Object:
+    """A program's object, with its variables as the capture needs them."""
+    object = open_program(FIRMWARE / "programs" / f"{name}.bpf.c")
+    object.rodata.update(VARIABLES.get(name, {}))
+    return object
+
+
+def entries(name: str, object: Object) -> list[rules.Rules]:
+    """What its maps hold for the capture: those of firmware/samples/NAME.json, where there is one."""
+    path = FIRMWARE / "samples" / f"{name}.json"
+    return [rules.read(path, object.maps)] if path.exists() else []
+
+
+def start(nic: Nic, name: str, object: Object, content: list[rules.Rules]) -> None:
+    """Its program on every port, with content in its maps. Skips the test where the NIC has not all map types."""
+    skip_without_map_types(nic, object)
+    nic.load(object, PROGRAMS[name]).attach()
+    for each in content:
+        rules.apply(each, {map_name: held.device_map for map_name, held in nic.maps.items()},
+                    lambda program: nic.programs[program].loaded)  # fmt: skip
+
+
+def skip_without_map_types(nic: Nic, object: Object) -> None:
+    """Skips the test where the NIC has not all map types of the object, by its own account."""
+    missing = {definition.type for definition in object.maps.values()} - nic.device.capabilities.map_types
+    if missing:
+        pytest.skip(f"{nic.device.name} has no map of type {', '.join(sorted(each.name for each in missing))}")
+
+
+def settled(name: str, maps: MapContents) -> dict[str, dict[bytes, list[bytes]]]:
+    """Contents of maps, with zeros for what varies from run to run."""
+    def value(map_name: str, data: bytes) -> bytes:
+        varying = VARYING.get((name, map_name), slice(0, 0))
+        return data[: varying.start] + bytes(varying.stop - varying.start) + data[varying.stop :]
+
+    return {map_name: {key: [value(map_name, data) for data in values] for key, values in contents.items()}
+            for map_name, contents in maps.items()}  # fmt: skip
