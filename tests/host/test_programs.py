@@ -14,7 +14,7 @@ from bpfnic.spec import engine
 from bpfnic.spec.addresses import MAP_VALUES, map_handle
 from bpfnic.spec.maps import MapType
 from bpfnic.spec.programs import ProgramType, XdpAction
-from tests.firmware.shipped import PROGRAMS
+from tests.firmware.shipped import PROGRAMS, skip_beyond
 
 NAMES = {name: {PROGRAMS[name]} for name in PROGRAMS}
 NAMES["tailchain"] |= {"vlan", "ipv4", "ipv6", "tcp", "udp", "icmp", "account", "verdict"}
@@ -45,6 +45,11 @@ MAPS = {
         "traffic": (MapType.PERCPU_ARRAY, 4, 16, 64),
     },
     "flows": {"flows": (MapType.LRU_HASH, 40, 32, 512)},
+    "sampler": {
+        "samples": (MapType.RINGBUF, 0, 0, 16384),
+        ".rodata": (MapType.ARRAY, 4, 4, 1),
+        ".bss": (MapType.ARRAY, 4, 8, 1),
+    },
     "tailchain": {
         "stages": (MapType.PROG_ARRAY, 4, 4, 8),
         "current": (MapType.PERCPU_ARRAY, 4, 8, 1),
@@ -63,6 +68,7 @@ MAPS = {
 @pytest.mark.parametrize("name", NAMES)
 def test_it_fits_the_smallest_device(firmware, name):
     object = firmware(name)
+    skip_beyond(engine.MAP_TYPES, object, "the engine")
     addresses = DeviceAddresses(
         {map: map_handle(i) for i, map in enumerate(object.maps)}, {map: MAP_VALUES for map in object.maps}
     )
