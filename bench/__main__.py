@@ -15,7 +15,7 @@ def say(text: str) -> None:
 
 
 def main() -> None:
-    runs = [speed.run(name, say) for name in ("drop", "l2swap", "forward", "counter", "portfilter")]
+    runs = speed.programs(say)
     lookups = maps.lookups(say)
     pairs = {count: speed.with_and_without_cocotb(say, count) for count in (speed.INTERFACES, 1)}
     building = speed.build_seconds(say)

@@ -6,18 +6,36 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.host.device import Arrival, DeviceOptions, Pacing
+from bpfnic.host.device import Arrival, DeviceOptions
 from bpfnic.host.driver import RegisterDevice
-from bpfnic.host.nic import create, open
+from bpfnic.host.nic import Nic, open
 from bpfnic.sim.cocotb import runner
 from bpfnic.sim.rtl import build
 from bpfnic.sim.rtl.device import RtlTransport
+from bpfnic.spec import engine
 
 PROGRAMS = Path("firmware/programs")
-UDP = "020000000002 020000000001 0800 4500003200004000401100000a0000010a000002 04d20035001e0000"
-FRAME = bytes.fromhex(UDP).ljust(64, b"\0")
+ETHERNET, IPV4 = "020000000002 020000000001 0800", "4500003200004000401100000a0000010a000002"
+SOURCE_PORTS = range(1234, 1234 + 256)
+FRAMES = [bytes.fromhex(f"{ETHERNET} {IPV4} {port:04x}0035001e0000").ljust(64, b"\0") for port in SOURCE_PORTS]
+"""DNS from 10.0.0.1 to 10.0.0.2, a flow each."""
+FRAME = FRAMES[0]
+
+ATTACHED = {"flows": "account", "tailchain": "ethernet"}
+"""The program to attach, by file, where there are several or it is named otherwise."""
+CONTENT: dict[str, dict[str, list[tuple[Any, Any]]]] = {
+    "firewall": {"rules": [({"saddr": "10.0.0.1", "daddr": "10.0.0.2", "sport": port, "dport": 53, "protocol": "UDP"},
+                            {"action": "XDP_REDIRECT", "ifindex": 2}) for port in SOURCE_PORTS]},
+    "forward": {"next_hops": [(2, {"destination": "02:00:00:00:00:03", "source": "02:00:00:00:00:04", "ifindex": 2})]},
+    "acl": {"sources": [("0.0.0.0/0", {"rule": 9, "action": "XDP_DROP"}),
+                        ("10.0.0.0/8", {"rule": 2, "action": "XDP_TX"})],
+            "destinations": [("10.0.0.0/24", {"rule": 3, "action": "XDP_DROP"})]},
+    "vlanmap": {"untagged": [("02:00:00:00:00:02", {"ifindex": 2})]},
+}  # fmt: skip
+"""What stands in their maps, so that packets find it."""
 PACKETS = 4000
 THREADS = 16
 TRIES = 5
@@ -75,28 +93,34 @@ def run(name: str, say: build.Say, packets: int = PACKETS, interfaces: int = 1) 
     """Run a firmware program on packets into the first interfaces in turn. Of several tries the quickest counts: others
     use the machine too."""
     obj = open(PROGRAMS / f"{name}.bpf.c")
-    program = obj.program()
     say(f"running {name}")
     transport = RecordingTransport(DeviceOptions(threads=THREADS), say)
-    device = RegisterDevice(transport)
-    maps = {map_name: create(device, obj.maps[map_name]) for map_name in program.maps}
-    loaded = device.load(program, maps)
-    for port in range(min(interfaces, device.capabilities.ports)):
-        device.attach(port, loaded)
-    arrivals = [Arrival(number % interfaces, FRAME) for number in range(packets)]
-    loop_seconds, run_seconds, writes = [], [], []
-    for _ in range(TRIES):
-        began = time.process_time()
-        traffic = device.run(arrivals, Pacing())
-        run_seconds.append(time.process_time() - began)
-        loop_seconds.append(transport.loop_seconds)
-        writes = writes or list(transport.writes)
-    device.close()
+    with Nic(RegisterDevice(transport)) as nic:
+        program = nic.load(obj, ATTACHED.get(name))
+        for map_name, entries in CONTENT.get(name, {}).items():
+            nic.maps[map_name].update_batch(entries)
+        for port in range(min(interfaces, nic.ports)):
+            program.attach(port)
+        arrivals = [Arrival(number % interfaces, FRAMES[number % len(FRAMES)]) for number in range(packets)]
+        loop_seconds, run_seconds, writes = [], [], []
+        for _ in range(TRIES):
+            began = time.process_time()
+            traffic = nic.run(arrivals)
+            run_seconds.append(time.process_time() - began)
+            loop_seconds.append(transport.loop_seconds)
+            writes = writes or list(transport.writes)
     taken = sorted(packet.finished - packet.started for packet in traffic.packets if packet.cpu is not None)
     return Run(
         name, packets, traffic.clocks, traffic.instructions, taken[len(taken) // 2], min(loop_seconds),
         min(run_seconds), writes,
     )  # fmt: skip
+
+
+def programs(say: build.Say) -> list[Run]:
+    """Every firmware program whose map types the hardware has."""
+    objects = {path.name.removesuffix(".bpf.c"): open(path) for path in sorted(PROGRAMS.glob("*.bpf.c"))}
+    types = {name: {definition.type for definition in obj.maps.values()} for name, obj in objects.items()}
+    return [run(name, say) for name in objects if types[name] <= engine.MAP_TYPES]
 
 
 def with_and_without_cocotb(say: build.Say, interfaces: int, packets: int = 300) -> tuple[float, float]:

@@ -166,13 +166,13 @@ class NicProgramArray(NicMap):
 class Nic:
     """A NIC with what was loaded into it.
 
-    backend: "rtl", "golden", "linux" (see backends()). options, and `sizes` by name over them: fields of DeviceOptions
-    (threads, cores, map_bytes, …). `maps` by name: NicMap, NicProgramArray, NicMapOfMaps, NicQueue, NicEvents, or
-    NicVariables for a section of variables; `programs` by name. Raises BpfnicError where the backend can't be used, or
-    not in that size."""
+    backend: "rtl", "golden", "linux" (see backends()); or a device, which is the NIC's own from then on. options, and
+    `sizes` by name over them: fields of DeviceOptions (threads, cores, map_bytes, …). `maps` by name: NicMap,
+    NicProgramArray, NicMapOfMaps, NicQueue, NicEvents, or NicVariables for a section of variables; `programs` by name.
+    Raises BpfnicError where the backend can't be used, or not in that size."""
 
-    def __init__(self, backend: str = "rtl", options: DeviceOptions = DeviceOptions(), **sizes: Any):
-        self.device = open_device(backend, replace(options, **sizes))
+    def __init__(self, backend: str | Device = "rtl", options: DeviceOptions = DeviceOptions(), **sizes: Any):
+        self.device = open_device(backend, replace(options, **sizes)) if isinstance(backend, str) else backend
         self.ports = self.device.capabilities.ports
         self.maps: dict[str, NicMap | NicProgramArray | NicQueue | NicEvents | NicVariables] = {}
         self.programs: dict[str, NicProgram] = {}

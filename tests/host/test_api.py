@@ -71,6 +71,13 @@ def test_the_documented_examples_are_true():
     assert doctest.testmod(bpfnic).failed == 0
 
 
+def test_a_nic_of_a_device_that_is_open(obj):
+    device = nic.open_device("golden", bpfnic.DeviceOptions(threads=8, ports=3))
+    with bpfnic.Nic(device) as card:
+        assert card.device is device and card.ports == 3
+        assert card.load(obj, "bounce").test_run(FRAME, port=2).egress == "port2"
+
+
 def test_importing_the_package_imports_nothing_else():
     code = "import sys, json, bpfnic; print(json.dumps([name for name in sys.modules if name.startswith('bpfnic.')]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
