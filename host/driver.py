@@ -171,11 +171,7 @@ class RegisterDevice(Device):
     def create_map(self, definition: "MapDefinition") -> RegisterMap:
         definition = sized(definition, self.capabilities.cpus)
         self._check_map(definition)
-        each = copy_bytes(definition, self.capabilities.cpus)
-        size = each * (self.capabilities.cpus if definition.type in PER_CPU else 1)
-        size += table_bytes(definition, self.capabilities.cpus)
-        if definition.type in EVENTS:
-            size = rings.memory_bytes(ring_bytes(definition, self.capabilities.map_bytes))
+        size = self.map_bytes(definition)
         name = f"map {definition.name} ({definition.type.name})"
         if size > self._values.size:
             more = size - self._values.size
@@ -188,6 +184,21 @@ class RegisterDevice(Device):
             except BpfnicError:
                 self._values.free(base)
                 raise
+        device_map = self.map_at(definition, index, base)
+        self._maps.append(device_map)
+        return device_map
+
+    def map_bytes(self, definition: "MapDefinition") -> int:
+        """Map memory that a map takes, in multiples of 16."""
+        if definition.type in EVENTS:
+            return rings.memory_bytes(ring_bytes(definition, self.capabilities.map_bytes))
+        cpus = self.capabilities.cpus
+        copies = cpus if definition.type in PER_CPU else 1
+        return copies * copy_bytes(definition, cpus) + table_bytes(definition, cpus)
+
+    def map_at(self, definition: "MapDefinition", index: int | None, base: int) -> RegisterMap:
+        """Make a map of zeros as descriptor `index` (None: without), from byte `base` of map memory on. Whose both are
+        is the caller's business."""
         kind = _KINDS.get(definition.type, RegisterArray)
         device_map = kind(definition, self._transport, index, base, self.capabilities.cpus)
         if isinstance(device_map, RedirectMap):
@@ -196,8 +207,7 @@ class RegisterDevice(Device):
             device_map.ring = ring_bytes(definition, self.capabilities.map_bytes)
         device_map.clear()
         if index is not None:
-            self._describe(index, device_map, each)
-        self._maps.append(device_map)
+            self._describe(index, device_map)
         return device_map
 
     def _check_map(self, definition: "MapDefinition") -> None:
@@ -229,9 +239,9 @@ class RegisterDevice(Device):
         if not 1 <= definition.value_size <= VALUE_BYTES and definition.variables is None:
             raise BpfnicError(f"{name}: a value has 1 to {VALUE_BYTES} bytes, not {definition.value_size}")
 
-    def _describe(self, index: int, device_map: RegisterMap, each: int) -> None:
-        """Write a descriptor. `each`: bytes of one CPU's copy."""
+    def _describe(self, index: int, device_map: RegisterMap) -> None:
         definition = device_map.definition
+        each = copy_bytes(definition, self.capabilities.cpus)
         self._write("MAP_TYPE", definition.type)
         self._write("MAP_BASE", device_map.base)
         self._write("MAP_ENTRIES", definition.max_entries)

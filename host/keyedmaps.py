@@ -126,14 +126,15 @@ class KeyedMap(RegisterMap):
     def update(self, key: bytes, values: Sequence[bytes], flags: int = UpdateFlag.ANY) -> None:
         self._permit(writes=True)
         self._check_update(key, values, flags)
-        self._store(key, values, flags)
+        self.store(key, values, flags)
 
     def _check_update(self, key: bytes, values: Sequence[bytes], flags: int) -> None:
         self._check(key, values)
         if flags > UpdateFlag.EXIST:
             raise error(EINVAL)
 
-    def _store(self, key: bytes, values: Sequence[bytes], flags: int) -> None:
+    def store(self, key: bytes, values: Sequence[bytes], flags: int = UpdateFlag.ANY) -> None:
+        """Put what lies in map memory for a value, one for each copy, under a key. Raises OSError as `update`."""
         with self._whole_values():
             self._issue_update(key, values, flags)
         self._finish()
@@ -156,6 +157,25 @@ class KeyedMap(RegisterMap):
         self._command(MapCommand.FIRST if key is None else MapCommand.NEXT)
         self._finish()
         return self._read_key()
+
+    def walk(self) -> dict[bytes, list[bytes]]:
+        """Every key, with what lies in map memory for its values."""
+        entries: dict[bytes, list[bytes]] = {}
+        operation, failed = MapCommand.FIRST, 0
+        accesses = 1 + -(-self.definition.key_size // 4) + self.copies * -(-self.definition.value_size // 4)
+        with self._whole_values():
+            self._status()
+            while not failed:
+                walked = []
+                for _ in range(max(1, _WALK // accesses)):
+                    self._command(operation)
+                    walked.append((self._read_key(), self._read_here()))
+                    operation = MapCommand.NEXT
+                failed, done = self._status()
+                entries.update(walked[:done])
+        if failed != ENOENT:
+            raise error(failed)
+        return entries
 
 
 class RegisterHash(KeyedMap):
@@ -204,22 +224,7 @@ class RegisterHash(KeyedMap):
 
     def dump(self) -> dict[bytes, list[bytes]]:
         self._permit(reads=True)
-        entries: dict[bytes, list[bytes]] = {}
-        operation, failed = MapCommand.FIRST, 0
-        accesses = 1 + -(-self.definition.key_size // 4) + self.copies * -(-self.definition.value_size // 4)
-        with self._whole_values():
-            self._status()
-            while not failed:
-                walked = []
-                for _ in range(max(1, _WALK // accesses)):
-                    self._command(operation)
-                    walked.append((self._read_key(), self._read_here()))
-                    operation = MapCommand.NEXT
-                failed, done = self._status()
-                entries.update(walked[:done])
-        if failed != ENOENT:
-            raise error(failed)
-        return entries
+        return self.walk()
 
 
 class RegisterQueue(KeyedMap):
@@ -252,7 +257,7 @@ class RegisterRedirectHash(HeldRedirects, KeyedMap):
     """A DEVMAP_HASH: a HASH of redirect_words; errors are those of dev_map_hash_*."""
 
     def _put(self, key: bytes, word: bytes) -> None:
-        self._store(key, [word], UpdateFlag.ANY)
+        self.store(key, [word])
 
     def delete(self, key: bytes) -> None:
         KeyedMap.delete(self, key)

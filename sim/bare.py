@@ -1,6 +1,7 @@
 """A NIC at its registers, for what no loader would let through: programs are put into the store as they are, and map
 memory is read and written as bytes."""
 
+import random
 from collections.abc import Sequence
 from typing import Self
 
@@ -16,7 +17,8 @@ class BareNic:
 
     def __init__(self, transport: Transport):
         self.transport = transport
-        self.device = RegisterDevice(transport)
+        same_each_time = random.Random(0).getrandbits  # what comes of a seed comes of it again
+        self.device = RegisterDevice(transport, random_bits=same_each_time)
         self.room = self.device.capabilities.buffer_bytes - HEADROOM
 
     def __enter__(self) -> Self:

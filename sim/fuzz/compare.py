@@ -2,7 +2,7 @@
 instruction, every frame and every byte of map memory come out alike?"""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -12,14 +12,16 @@ from bpfnic.host.check import Evidence
 from bpfnic.host.device import Arrival, Capabilities, DeviceOptions, Pacing, Traffic, Transport
 from bpfnic.sim.bare import BareNic
 from bpfnic.sim.fuzz import world
-from bpfnic.sim.fuzz.coverage import Observed
+from bpfnic.sim.fuzz.coverage import MapMemory, Observed
 from bpfnic.sim.fuzz.program import Program, listing
+from bpfnic.sim.fuzz.tables import Tables
 from bpfnic.sim.golden.device import GoldenTransport
 from bpfnic.sim.rtl import build
 from bpfnic.sim.rtl.device import RtlTransport
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import SLOT_BYTES
+from bpfnic.spec.maps import MapType
 
 OPTIONS = DeviceOptions()
 WATCHDOG = 1 << 17
@@ -57,11 +59,14 @@ class Parting:
 
 @dataclass
 class Result:
-    """Of one run: the difference, if there is one; instructions compared, and what the packets' ends were."""
+    """Of one run: the difference, if there is one; instructions compared, and what the packets' ends were. `strayed`: a
+    program read or wrote a table, by an address that came out of nowhere: then nothing is said, and the pair is spent.
+    """
 
     parting: Parting | None = None
     instructions: int = 0
     causes: Counter[Cause] = field(default_factory=Counter)
+    strayed: bool = False
 
 
 class Pair:
@@ -72,10 +77,11 @@ class Pair:
         self.tested = BareNic(tested)
         golden = GoldenTransport(options)
         size = golden.nic.size
-        self.code = golden.nic.code = Observed(size.program_slots, golden.nic.code.executes, size.map_bytes)
+        self.map_memory = MapMemory(size.map_bytes)
+        self.code = golden.nic.code = Observed(size.program_slots, golden.nic.code.executes, self.map_memory)
         self.golden = BareNic(golden)
-        for nic in self.both:
-            describe_maps(nic)
+        self.tables = [describe_maps(nic, self.has.map_types) for nic in self.both]
+        self.map_memory.tables = self.tables[0].private()
 
     @property
     def both(self) -> tuple[BareNic, BareNic]:
@@ -97,8 +103,12 @@ class Pair:
     def run(self, case: Case) -> Result:
         """Runs a case on both, instruction by instruction, and compares. After a difference close the pair: the two
         stopped in the middle of their work."""
-        for nic in self.both:
-            prepare(nic, case)
+        for nic, tables in zip(self.both, self.tables, strict=True):
+            prepare(nic, tables, case)
+        result = self._run(case)
+        return Result(strayed=True) if self.map_memory.strayed else result
+
+    def _run(self, case: Case) -> Result:
         try:
             outcome = lockstep.run(self.tested.device, self.golden.device, case.frames, case.pacing)
         except (BpfnicError, AssertionError, LookupError) as error:
@@ -140,6 +150,10 @@ class Pair:
         for place, (left, right) in enumerate(zip(ours, theirs, strict=True)):
             if left != right:
                 return Parting(f"byte {place} of map memory: {name} 0x{left:02x}, golden 0x{right:02x}")
+        for index in named(self.tables[0], case):
+            left, right = (tables.take(index) for tables in self.tables)
+            if left != right:
+                return Parting(f"{world.TYPES[world.handle(index)].name} {index}: {name} {left}, golden {right}")
         return None
 
     def counters_differ(self) -> str | None:
@@ -159,15 +173,24 @@ def rtl_pair(library: Path, options: DeviceOptions = OPTIONS) -> Pair:
     return Pair(transport, options)
 
 
-def describe_maps(nic: BareNic) -> None:
-    """The maps that programs know, as far as the NIC has their types."""
+def describe_maps(nic: BareNic, map_types: Collection[MapType] | None = None) -> Tables:
+    """The maps that programs know, as far as the NIC has their types, or of other types."""
+    types = nic.device.capabilities.map_types if map_types is None else map_types
     for index, each in enumerate(world.MAPS):
-        if each.type in nic.device.capabilities.map_types:
+        if each.type in types:
             nic.describe(index, *each)
+    return Tables(nic, types)
 
 
-def prepare(nic: BareNic, case: Case) -> None:
-    """Programs, memory and budget of a case."""
+def named(tables: Tables, case: Case) -> list[int]:
+    """The tables that a case's programs name."""
+    return tables.named(one for program in case.programs for one in program.instructions())
+
+
+def prepare(nic: BareNic, tables: Tables, case: Case) -> None:
+    """Programs, memory, tables and budget of a case."""
+    for index in named(tables, case):
+        tables.renew(index)
     illegal = bytes(SLOT_BYTES)
     for interface, (entry, program) in enumerate(zip(case.entries(), case.programs, strict=True)):
         nic.load(program.code(entry) + illegal, entry)

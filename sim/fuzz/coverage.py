@@ -19,16 +19,19 @@ that it had then. As every retired instruction was compared, the count is the RT
     local calls, callx          depth, frame             of the caller's frame
     callx                       helper                   –
     helpers                     its name                 r0: zero, negative, positive
+      that take a map           its name, map type       the same
     exit                        of                       the program, a function
     packet loads                inside, outside          the lane
     any other                   any                      –
 """
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from bpfnic.sim.fuzz import values
+from bpfnic.sim.fuzz.world import TABLES_AT, TYPES
 from bpfnic.sim.golden.interpreter import Code, Step, Thread, Trap
 from bpfnic.spec import addresses, isa
 from bpfnic.spec.addresses import CONTEXT, MAP_VALUES, PACKET, ROW_BYTES, STACK
@@ -36,6 +39,7 @@ from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.helpers import BY_NAME as HELPERS
 from bpfnic.spec.instruction import Instruction
 from bpfnic.spec.isa import Class, Legal, Operation, Row
+from bpfnic.spec.maps import KEYED, OF_MAPS, QUEUES, REDIRECT_MAPS, MapType
 
 Item = tuple[str, str, str]
 """Name of a row, form, class."""
@@ -52,23 +56,46 @@ _PACKET_LOADS = (Operation.LD_ABS, Operation.LD_IND)
 _NEVER = (Operation.LDDW_REFERENCE, Operation.CALL_BTF)
 
 _RESULTS = {  # what the helpers return for the arguments that the generator gives
-    "map_lookup_elem": ("zero", "positive"),
-    "map_update_elem": ("zero", "negative"),
-    "map_delete_elem": ("negative",),
     "redirect": ("zero", "positive"),
     "xdp_adjust_head": ("zero", "negative"),
     "xdp_adjust_tail": ("zero", "negative"),
     "tail_call": ("jumps", "falls through"),
 }
+_ARRAYS = {MapType.ARRAY, MapType.PERCPU_ARRAY}
+_HASHES = KEYED - OF_MAPS - REDIRECT_MAPS
+_MAP_RESULTS: dict[str, dict[MapType, tuple[str, ...]]] = {  # by the types of map that they take
+    "map_lookup_elem": dict.fromkeys(_ARRAYS | _HASHES | OF_MAPS, ("zero", "positive")),
+    "map_update_elem": dict.fromkeys(_ARRAYS | _HASHES, ("zero", "negative")),
+    "map_delete_elem": dict.fromkeys(_ARRAYS, ("negative",)) | dict.fromkeys(_HASHES, ("zero", "negative")),
+    "map_push_elem": dict.fromkeys(QUEUES, ("zero", "negative")),
+    "map_pop_elem": dict.fromkeys(QUEUES, ("zero", "negative")),
+    "map_peek_elem": dict.fromkeys(QUEUES, ("zero", "negative")),
+    "redirect_map": dict.fromkeys(REDIRECT_MAPS, ("zero", "positive")),
+}
+
+
+@dataclass
+class MapMemory:
+    """What there is to know of map memory: its bytes, and those that are tables, which a program of the loader's never
+    reaches. `strayed`: one has."""
+
+    size: int
+    tables: tuple[range, ...] = ()
+    strayed: bool = False
+
+    def look(self, offset: int, size: int) -> None:
+        """A program's access."""
+        if offset >= TABLES_AT and any(offset < each.stop and each.start < offset + size for each in self.tables):
+            self.strayed = True
 
 
 class Observed(Code):
-    """A program store that counts into `hits` what is executed from it. `map_bytes` of map memory, for its end."""
+    """A program store that counts into `hits` what is executed from it."""
 
-    def __init__(self, slots: int, executes: Callable[[Row], bool], map_bytes: int):
+    def __init__(self, slots: int, executes: Callable[[Row], bool], map_memory: MapMemory):
         super().__init__(slots, executes)
         self.hits: Counter[Item] = Counter()
-        self._map_bytes = map_bytes
+        self.map_memory = map_memory
         self._seen: dict[int, Step] = {}
 
     def write(self, slot: int, code: bytes) -> None:
@@ -89,7 +116,7 @@ class Observed(Code):
         kind = _kind(row)
         if kind is not _other and step.suspends != (kind in (_accessed, _atomic, _helped, _called_through)):
             return step  # illegal fields, or a row that the device doesn't execute: what stands here traps
-        execute = kind(row, step.instruction, step.execute, self.hits, self._map_bytes)
+        execute = kind(row, step.instruction, step.execute, self.hits, self.map_memory)
         return step._replace(execute=execute)
 
 
@@ -109,7 +136,7 @@ Execute = Callable[[Thread], Any]
 Hits = Counter[Item]
 
 
-def _computed(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _: int) -> Execute:
+def _computed(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _: MapMemory) -> Execute:
     """Arithmetic and conditions."""
     name, width, dst, src = row.name, row.width, instruction.dst, instruction.src
     mask, sign = (1 << width) - 1, width - 1
@@ -151,14 +178,14 @@ def _window(address: int) -> str:
     return next(name for first, behind, name in _WINDOWS if first <= address < behind)
 
 
-def _accessed(row: Row, instruction: Instruction, execute: Execute, hits: Hits, map_bytes: int) -> Execute:
+def _accessed(row: Row, instruction: Instruction, execute: Execute, hits: Hits, maps: MapMemory) -> Execute:
     """Loads and stores."""
     name, width, size = row.name, row.width, row.width // 8
     loads = row.operation in _LOADS
     written = loads or row.register_operand
     base, offset = (instruction.src if loads else instruction.dst), instruction.offset
     source = instruction.dst if loads else instruction.src
-    behind_maps = MAP_VALUES + map_bytes
+    behind_maps = MAP_VALUES + maps.size
 
     def counted(thread: Thread) -> Generator[Any, None, int]:
         registers = thread.registers
@@ -171,6 +198,7 @@ def _accessed(row: Row, instruction: Instruction, execute: Execute, hits: Hits, 
             first, behind = PACKET + thread.memory.buffer.data, PACKET + thread.memory.buffer.data_end
         elif window == "map":
             first, behind = -1, behind_maps
+            maps.look(address - MAP_VALUES, size)
             crossing = ROW_BYTES - address % ROW_BYTES
             if crossing < size:
                 hits[name, "crossing", str(crossing)] += 1
@@ -189,7 +217,7 @@ def _accessed(row: Row, instruction: Instruction, execute: Execute, hits: Hits, 
     return counted
 
 
-def _atomic(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _: int) -> Execute:
+def _atomic(row: Row, instruction: Instruction, execute: Execute, hits: Hits, maps: MapMemory) -> Execute:
     """What memory holds is looked at right before the access, when the order of shared accesses lets it in."""
     name, width, size = row.name, row.width, row.width // 8
     mask = (1 << width) - 1
@@ -213,6 +241,7 @@ def _atomic(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _:
                 break
             yield access
         hits[name, _window(address), str(address % 8)] += 1
+        maps.look(address - MAP_VALUES, size)
         second = ("equal" if old == expected else "different") if compares else values.edge(operand, width)
         hits[name, "operands", f"{values.edge(old, width)}, {second}"] += 1
         return next_pc
@@ -220,26 +249,30 @@ def _atomic(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _:
     return counted
 
 
-def _helped(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _: int) -> Execute:
+def _helped(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _: MapMemory) -> Execute:
     name = next((name for name, helper in HELPERS.items() if helper.number == instruction.imm), str(instruction.imm))
 
     def counted(thread: Thread) -> Generator[Any, None, int]:
-        pc = thread.pc
+        pc, handle = thread.pc, thread.registers[1]
         next_pc = yield from execute(thread)
-        result = thread.registers[0]
+        result, form = thread.registers[0], name
         if name == "tail_call":
             key = "falls through" if next_pc == pc + 1 else "jumps"
-        elif name in _RESULTS:
+        elif name in _RESULTS or name in _MAP_RESULTS:
             key = "negative" if result >> 63 else "positive" if result else "zero"
         else:
             key = "–"
-        hits[row.name, name, key] += 1
+        if name in _MAP_RESULTS:
+            if handle not in TYPES:  # a queue's, with the bytes of keys that it hasn't
+                return next_pc
+            form = f"{name}, {TYPES[handle].name}"
+        hits[row.name, form, key] += 1
         return next_pc
 
     return counted
 
 
-def _jumped(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _: int) -> Execute:
+def _jumped(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _: MapMemory) -> Execute:
     def counted(thread: Thread) -> int:
         next_pc = execute(thread)
         hits[row.name, "distance", "forward" if next_pc > thread.pc else "back"] += 1
@@ -248,7 +281,7 @@ def _jumped(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _:
     return counted
 
 
-def _went_on(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _: int) -> Execute:
+def _went_on(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _: MapMemory) -> Execute:
     def counted(thread: Thread) -> int:
         next_pc = execute(thread)
         hits[row.name, "taken", "no" if next_pc == thread.pc + 1 else "yes"] += 1
@@ -257,7 +290,7 @@ def _went_on(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _
     return counted
 
 
-def _called(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _: int) -> Execute:
+def _called(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _: MapMemory) -> Execute:
     size = instruction.offset
 
     def counted(thread: Thread) -> int:
@@ -269,7 +302,7 @@ def _called(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _:
     return counted
 
 
-def _called_through(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _: int) -> Execute:
+def _called_through(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _: MapMemory) -> Execute:
     """callx, of a function or of a helper."""
     size = instruction.offset
 
@@ -286,7 +319,7 @@ def _called_through(row: Row, instruction: Instruction, execute: Execute, hits: 
     return counted
 
 
-def _left(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _: int) -> Execute:
+def _left(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _: MapMemory) -> Execute:
     def counted(thread: Thread) -> int | None:
         next_pc = execute(thread)
         hits[row.name, "of", "the program" if next_pc is None else "a function"] += 1
@@ -295,7 +328,7 @@ def _left(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _: i
     return counted
 
 
-def _constant(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _: int) -> Execute:
+def _constant(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _: MapMemory) -> Execute:
     item = row.name, "constant", values.edge(instruction.imm64, 64)
 
     def counted(thread: Thread) -> int:
@@ -305,7 +338,7 @@ def _constant(row: Row, instruction: Instruction, execute: Execute, hits: Hits, 
     return counted
 
 
-def _packet_loaded(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _: int) -> Execute:
+def _packet_loaded(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _: MapMemory) -> Execute:
     def counted(thread: Thread) -> int | None:
         pc, index = thread.pc, thread.registers[instruction.src]
         next_pc = execute(thread)
@@ -317,7 +350,7 @@ def _packet_loaded(row: Row, instruction: Instruction, execute: Execute, hits: H
     return counted
 
 
-def _other(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _: int) -> Execute:
+def _other(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _: MapMemory) -> Execute:
     """A row that nothing here says more of."""
     item = row.name, "any", "–"
 
@@ -350,15 +383,16 @@ _others = {
 # ---------------------------------------------------------------- what there is to cover
 
 
-def wanted(row: Row, helpers: Iterable[str]) -> set[Item]:
-    """What a row has to be seen with, on a device with these helpers; empty for a row that always traps."""
+def wanted(row: Row, helpers: Iterable[str], map_types: Collection[MapType]) -> set[Item]:
+    """What a row has to be seen with, on a device with these helpers and map types; empty for a row that always
+    traps."""
     if row.operation in _NEVER:
         return set()
-    found = _of_kind(row, helpers)
+    found = _of_kind(row, helpers, map_types)
     return {(row.name, form, key) for form, key in found}
 
 
-def _of_kind(row: Row, helpers: Iterable[str]) -> set[tuple[str, str]]:
+def _of_kind(row: Row, helpers: Iterable[str], map_types: Collection[MapType]) -> set[tuple[str, str]]:
     width, operation = row.width, row.operation
     numbers = values.classes(width)
     kind = _kind(row)
@@ -372,7 +406,13 @@ def _of_kind(row: Row, helpers: Iterable[str]) -> set[tuple[str, str]]:
         found = {(window, str(lane)) for window in ("map", "stack", "packet") for lane in lanes}
         return found | {("operands", f"{old}, {second}") for old in numbers for second in seconds}
     if kind is _helped:
-        return {(name, result) for name in helpers for result in _RESULTS.get(name, ("–",))}
+        return {
+            (name if kind is None else f"{name}, {kind.name}", result)
+            for name in helpers
+            for kind, results in _MAP_RESULTS.get(name, {None: _RESULTS.get(name, ("–",))}).items()
+            if kind is None or kind in map_types
+            for result in results
+        }
     if kind is _jumped:
         return {("distance", "forward"), ("distance", "back")}
     if kind is _went_on:
@@ -432,7 +472,7 @@ class Report:
         self.unsupported = [row.name for row in isa.ROWS if row not in executed]
         self.trapping = [row.name for row in executed if row.operation in _NEVER]
         self.wanted = {
-            row.name: wanted(row, helpers) for row in executed if row.operation not in _NEVER
+            row.name: wanted(row, helpers, has.map_types) for row in executed if row.operation not in _NEVER
         }
         hit = set(hits)
         self.missing = {name: sorted(items - hit) for name, items in self.wanted.items() if items - hit}

@@ -7,10 +7,11 @@ which differ with each packet, from map values, on which the threads race, and f
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bpfnic.host.device import Capabilities
 from bpfnic.sim.fuzz import values, world
+from bpfnic.sim.fuzz.mapcalls import Known, MapCalls
 from bpfnic.sim.fuzz.program import Program, make
 from bpfnic.sim.fuzz.text import Label, Text
 from bpfnic.spec import addresses, isa
@@ -38,8 +39,8 @@ class Device:
         self.rows = [row for row in isa.ROWS if row.group in has.groups]
         self.lacking = [row for row in isa.ROWS if row not in self.rows or row.operation in _EXACT]
         self.helpers = [name for name in sorted(HELPERS) if HELPERS[name].number in has.helpers]
-        self.maps = [index for index, each in enumerate(world.MAPS)
-                     if each.type in has.map_types and index != world.PROGRAMS]  # fmt: skip
+        self.maps = Known(has)
+        self.tables = self.maps.hashes + self.maps.queues
         kinds = {row: row.operation.name for row in self.rows}
         self.arithmetic = [row for row in self.rows if row.instruction_class in (Class.ALU, Class.ALU64)]
         self.conditions = [row for row in self.rows if row.operation in _CONDITIONS]
@@ -49,26 +50,34 @@ class Device:
         self.atomics = [row for row in self.rows if kinds[row].startswith("ATOMIC")]
         self.packet_loads = [row for row in self.rows if row.operation in (Operation.LD_ABS, Operation.LD_IND)]
         self.may_goto = [row for row in self.rows if row.operation is Operation.MAY_GOTO]
+        self.ordered = ORDERED
         self.calls_registers = any(row.operation is Operation.CALLX for row in self.rows)
 
 
 class Generator:
-    """Programs for a device. `slips`: how often a piece leaves the rules, 0 to 1."""
+    """Programs for a device. `slips`: how often a piece leaves the rules, 0 to 1. `focus`: the tables that they use, of
+    Device.tables; None for some of them."""
 
-    def __init__(self, device: Device, chance: random.Random, slips: float = 0.02):
+    def __init__(
+        self, device: Device, chance: random.Random, slips: float = 0.02, focus: Sequence[int] | None = None
+    ):
         self.device, self.chance, self.slips = device, chance, slips
         self.text = Text([])
+        self.maps = MapCalls(self, device.maps, focus_of(device, chance) if focus is None else focus)
         self.functions: list[Label] = []
         self.frames: tuple[int, ...] = (0,)
         self.function = 0
         pieces: list[tuple[float, Callable[[], None]]] = [
             (34, self.arithmetic), (14, self.condition), (2, self.jump), (20, self.access), (2, self.edge_access),
-            (8, self.atomic), (2, self.constant), (6, self.map_helper), (3, self.helper), (3, self.call),
+            (8, self.atomic), (2, self.constant), (5, self.maps.array), (3, self.helper), (3, self.call),
             (2, self.copy), (4, self.loop), (2, self.packet_load), (1, self.long_loop),
-            (0.5, self.tail_call),
+            (0.5, self.tail_call), (12, self.maps.hash), (3, self.maps.queue), (2, self.maps.redirect),
+            (2, self.maps.inner),
         ]  # fmt: skip
         lacking = {self.atomic: not device.atomics, self.packet_load: not device.packet_loads,
-                   self.map_helper: not device.maps, self.long_loop: not device.may_goto,
+                   self.maps.array: not device.maps.arrays, self.maps.hash: not device.maps.hashes,
+                   self.maps.queue: not device.maps.queues, self.maps.redirect: not device.maps.redirects,
+                   self.maps.inner: not device.maps.outer, self.long_loop: not device.may_goto,
                    self.tail_call: "tail_call" not in device.helpers}  # fmt: skip
         pieces = [(weight, piece) for weight, piece in pieces if not lacking.get(piece)]
         self.weights, self.pieces = zip(*pieces, strict=True)
@@ -108,6 +117,8 @@ class Generator:
             self.text.add("mov64_imm", dst=1, imm=self.chance.choice((1, 1, 2, 2, 9)))
             self.text.add("mov64_imm", dst=2, imm=self.chance.choice((0, 0, 0, 1)))
             self.helper_call("redirect")
+        elif chance < 0.4 and self.device.maps.redirects:
+            self.maps.redirect()
         elif chance < 0.95:
             self.text.add("mov32_imm", dst=0, imm=self.chance.choice((1, 2, 2, 2, 3, 3)))
         self.text.add("exit")  # else with whatever r0 is
@@ -377,55 +388,8 @@ class Generator:
         if name in ("xdp_adjust_head", "xdp_adjust_tail"):
             self.text.add("ldxw", dst=PACKET, src=CONTEXT, offset=0)
 
-    def map_helper(self) -> None:
-        """A call with a key, and then the value itself."""
-        names = [name for name in _MAP_HELPERS if name in self.device.helpers]
-        if not names:
-            return
-        name, index = self.chance.choice(names), self.chance.choice(self.device.maps)
-        key = self.chance.choice((self.chance.randrange(world.ENTRIES), 0, world.ENTRIES, -1))
-        base = self.chance.choice((FRAME, FRAME, PACKET, MAP, CONTEXT))
-        at = {FRAME: self.chance.randrange(-60, -7), PACKET: self.chance.randrange(4), MAP: self.chance.randrange(20),
-              CONTEXT: self.chance.randrange(60)}[base]  # fmt: skip
-        if base == FRAME and self.chance.random() < 0.8:
-            at &= -4
-        if base != CONTEXT:
-            self.text.add("stw", dst=base, offset=at & -4 if base == FRAME else at, imm=key)
-        self.text.add("lddw", dst=1, imm=world.handle(index))
-        self.pointer(2, base, at)
-        if name == "map_update_elem":
-            source = self.chance.choice((FRAME, PACKET, MAP))
-            self.pointer(3, source, {FRAME: self.chance.randrange(-64, -40), PACKET: self.chance.randrange(90),
-                                     MAP: self.chance.randrange(-40, 30)}[source])  # fmt: skip
-            self.text.add("mov64_imm", dst=4, imm=self.chance.choice((0, 0, 0, 2, 1, 3, 4)))
-        self.helper_call(name)
-        if name == "map_lookup_elem":
-            none = Label()
-            self.text.add("jeq64_imm", none, dst=0, imm=0)
-            row = self.chance.choice(self.device.loads + self.device.stores + self.device.atomics)
-            size, room = row.width // 8, world.MAPS[index].size
-            if row in self.device.atomics:
-                if room >= size and world.MAPS[index].stride % size == 0:
-                    self.text.add(row, dst=0, src=self.chance.choice((1, 2, 3)), offset=0)
-            elif room >= size:
-                at = self.chance.randrange(room - size + 1)
-                self.at(row, 0, 0 if row.operation in ORDERED else at)
-            self.text.place(none)
-
     def tail_call(self) -> None:
-        """Of a program of this run, or of none."""
-
-        def call() -> None:
-            self.text.add("mov64_reg", dst=1, src=CONTEXT)
-            self.text.add("lddw", dst=2, imm=world.handle(world.PROGRAMS))
-            self.text.add("mov64_imm", dst=3, imm=self.chance.choice((0, 1, 2, 3, 4, -1)))
-            self.helper_call("tail_call")
-
-        self.guarded(call)
-
-    def pointer(self, register: int, base: int, offset: int) -> None:
-        self.text.add("mov64_reg", dst=register, src=base)
-        self.text.add("add64_imm", dst=register, imm=offset)
+        self.guarded(self.maps.tail_call)
 
     # -- slips --
 
@@ -480,5 +444,9 @@ class Generator:
                               **{"offset": chance.choice((-1, 1, 100, -32768))} if chance.random() < 0.9 else {}))
 
 
-_MAP_HELPERS = ("map_lookup_elem", "map_lookup_elem", "map_update_elem", "map_delete_elem")
+def focus_of(device: Device, chance: random.Random) -> list[int]:
+    """A few tables."""
+    return chance.sample(device.tables, min(3, len(device.tables)))
+
+
 _PLAIN = ("ktime_get_ns", "get_prandom_u32", "get_smp_processor_id", "redirect", "xdp_adjust_head", "xdp_adjust_tail")

@@ -3,7 +3,7 @@ number alone. So a campaign does the same rounds whatever the number of processe
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from bpfnic.host.device import DeviceOptions, Pacing, Retirement, Traffic
@@ -12,10 +12,11 @@ from bpfnic.sim.fuzz import raw, vector, world
 from bpfnic.sim.fuzz.compare import OPTIONS, Case, Pair, Parting, describe_maps, prepare
 from bpfnic.sim.fuzz.coverage import Item
 from bpfnic.sim.fuzz.friendly import Friendly
-from bpfnic.sim.fuzz.generate import Device, Generator
+from bpfnic.sim.fuzz.generate import Device, Generator, focus_of
 from bpfnic.sim.fuzz.program import Line, Program, listing, make
 from bpfnic.sim.fuzz.shrink import Shrinker
 from bpfnic.sim.golden.device import GoldenTransport
+from bpfnic.spec.maps import MapType
 from bpfnic.spec.programs import XdpAction
 
 OpenPair = Callable[[], Pair]
@@ -99,7 +100,10 @@ def batch(chance: random.Random, device: Device, mode: str, slots: int) -> Case:
         programs = tuple(raw.program(chance, device) for _ in range(PROGRAMS))
         budget = raw.BUDGET
     else:
-        programs = tuple(Generator(device, chance).program(chance.randrange(8, 50)) for _ in range(PROGRAMS))
+        focus = focus_of(device, chance)
+        programs = tuple(
+            Generator(device, chance, focus=focus).program(chance.randrange(8, 50)) for _ in range(PROGRAMS)
+        )
         budget = 40 if chance.random() < 0.1 else 600
     frames = tuple(world.frames(chance, PROGRAMS * PACKETS, PROGRAMS))
     pacing = Pacing(ingress_idle=chance.choice((0, 0, 20)), egress_stall=chance.choice((0, 0, 30)),
@@ -126,6 +130,11 @@ def run_round(open_pair: OpenPair, seed: int, mode: str, number: int) -> Tally:
             chance = chance_of(seed, mode, number, index)
             case = batch(chance, device, mode, pair.has.program_slots)
             result = pair.run(case)
+            if result.strayed:
+                tally.hits.update(pair.hits)
+                pair.close()
+                pair = open_pair()
+                continue
             tally.programs += len(case.programs)
             tally.packets += len(case.frames)
             tally.instructions += result.instructions
@@ -220,12 +229,14 @@ class Judge:
         self._open = open_pair
         self._pair: Pair | None = None
         self._options = OPTIONS
+        self._map_types: Collection[MapType] | None = None
 
     def fails(self, case: Case) -> Parting | None:
         self._pair = self._pair or self._open()
-        self._options = self._pair.options
-        parting = self._pair.run(case).parting
-        if parting is not None:
+        self._options, self._map_types = self._pair.options, self._pair.has.map_types
+        result = self._pair.run(case)
+        parting = result.parting
+        if parting is not None or result.strayed:
             self.close()  # what it left behind shall make no other case fail
         return parting
 
@@ -248,8 +259,7 @@ class Judge:
 
     def _run(self, case: Case) -> tuple[Traffic, bytes]:
         with BareNic(GoldenTransport(self._options)) as nic:
-            describe_maps(nic)
-            prepare(nic, case)
+            prepare(nic, describe_maps(nic, self._map_types), case)
             traffic = nic.run(case.frames, case.pacing, retirements=True)
             return traffic, world.linked(nic.memory(0, world.MEMORY_BYTES), ())
 

@@ -19,13 +19,14 @@ from bpfnic.sim.fuzz.compare import Case, Pair
 from bpfnic.sim.fuzz.generate import Device, Generator
 from bpfnic.sim.fuzz.program import Line, Program, make, of_bytes
 from bpfnic.sim.golden.device import GoldenTransport
+from bpfnic.sim.golden.hash import Hash
 from bpfnic.sim.golden.interpreter import Code, Step
-from bpfnic.spec import isa
+from bpfnic.spec import addresses, isa
 from bpfnic.spec.assembly import assemble
 from bpfnic.spec.helpers import BY_NAME as HELPERS
 from bpfnic.spec.instruction import WIDE_OPCODE, Instruction, decode
 from bpfnic.spec.isa import Group, Legal, Operation
-from bpfnic.spec.maps import MapType
+from bpfnic.spec.maps import MapType, UpdateFlag
 from tests import vectors
 from tests.sim.bench import ONE_CORE, TWO_CORES
 from tests.sim.defects import defective_library
@@ -34,7 +35,8 @@ pytestmark = pytest.mark.timeout(900)  # the first one compiles the NIC
 
 SEED = 2026
 KNOWN = ("map_lookup_elem", "map_update_elem", "map_delete_elem", "ktime_get_ns", "get_prandom_u32", "redirect",
-         "get_smp_processor_id", "xdp_adjust_head", "xdp_adjust_tail", "tail_call")  # fmt: skip
+         "get_smp_processor_id", "xdp_adjust_head", "xdp_adjust_tail", "tail_call", "map_push_elem", "map_pop_elem",
+         "map_peek_elem", "redirect_map")  # fmt: skip
 EVERYTHING = Capabilities("barrel", 16, 2, 4096, 1 << 17, 64, 2048, frozenset(Group), frozenset(MapType),
                           frozenset(HELPERS[name].number for name in KNOWN))  # fmt: skip
 
@@ -152,7 +154,7 @@ def test_does_not_count_what_trapped():
 
 def test_every_row_has_something_to_cover():
     for row in isa.ROWS:
-        wanted = coverage.wanted(row, KNOWN)
+        wanted = coverage.wanted(row, KNOWN, EVERYTHING.map_types)
         assert bool(wanted) == (row.operation not in (Operation.LDDW_REFERENCE, Operation.CALL_BTF)), row.name
 
 
@@ -167,6 +169,27 @@ def test_little_is_counted_that_nobody_wants():
     odd = {item for item in pair.hits if item not in report.wanted.get(item[0], ())}
     assert not odd
     assert 0.05 * report.all < report.covered < report.all
+
+
+def test_every_map_helper_is_seen_on_every_type():
+    """Each result that coverage asks for, on all that the reference has: maps fill up, and programs meet in them."""
+    seen = Counter()
+    for number in range(6):
+        pair = Pair(GoldenTransport(DeviceOptions()))
+        seen += rounds.run_round(lambda pair=pair: pair, SEED, "programs", number).hits
+    of_maps = {item for item in coverage.Report(pair.has, ()).wanted["call_helper"] if ", " in item[1]}
+    assert len(of_maps) > 50
+    assert len(of_maps - set(seen)) <= 0.05 * len(of_maps), of_maps - set(seen)
+
+
+def test_a_program_in_a_table_says_nothing():
+    """No loader lets one there: what it reads is not the reference's."""
+    place = addresses.MAP_VALUES + Pair(GoldenTransport(DeviceOptions())).tables[0].private()[0].start
+    for text, strayed in ((f"r1 = {place} ll\nr0 = *(u64 *)(r1 + 8)", True), (f"r1 = {place} ll\n*(u8 *)(r1 - 1) = 0",
+                          False), (f"r1 = {place} ll\n*(u16 *)(r1 - 1) = 0", True)):  # fmt: skip
+        case = Case((of_bytes(assemble(f"{text}\nexit")),), (Arrival(0, bytes(64)),), bytes(world.MEMORY_BYTES), 1000)
+        result = Pair(GoldenTransport(DeviceOptions())).run(case)
+        assert result.strayed == strayed and result.parting is None
 
 
 # ---------------------------------------------------------------- golden, rtl, loader, kernel
@@ -257,6 +280,33 @@ def test_mistakes_are_found_and_made_small(row, other, tmp_path):
     (vector,) = vectors.read(tmp_path / "found.vec")
     assert row in {found.name for found in vector.rows}
     assert open_pair().run(case_of(vector)).parting
+    assert not Pair(GoldenTransport(DeviceOptions())).run(case_of(vector)).parting
+
+
+def wrong_tables() -> Pair:
+    """A NIC whose maps take EXIST for ANY."""
+    transport = GoldenTransport(DeviceOptions())
+    maps = transport.nic.maps
+    sound = maps._empty
+
+    def unsound(*arguments):
+        entries = sound(*arguments)
+        if isinstance(entries, Hash):
+            refuses = entries.refuses
+            entries.refuses = lambda key, flags: refuses(key, UpdateFlag.ANY if flags == UpdateFlag.EXIST else flags)
+        return entries
+
+    maps._empty = unsound
+    return Pair(transport)
+
+
+def test_a_mistake_in_a_table_is_found_and_made_small(tmp_path):
+    tallies = (rounds.run_round(wrong_tables, SEED, "programs", number) for number in range(20))
+    failure = next(failure for tally in tallies for failure in tally.failures if failure.vector)
+    assert len(failure.listing) <= 6, failure
+    (tmp_path / "found.vec").write_text(failure.vector)
+    (vector,) = vectors.read(tmp_path / "found.vec")
+    assert wrong_tables().run(case_of(vector)).parting
     assert not Pair(GoldenTransport(DeviceOptions())).run(case_of(vector)).parting
 
 

@@ -5,6 +5,8 @@ import pytest
 
 from bpfnic.host.device import Arrival, Retirement
 from bpfnic.sim.fuzz.compare import describe_maps
+from bpfnic.sim.fuzz.program import of_bytes
+from bpfnic.sim.fuzz.tables import Tables
 from bpfnic.spec import addresses, engine, isa
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.instruction import SLOT_BYTES, Instruction, decode
@@ -35,8 +37,7 @@ VECTORS = [vector for vector in ALL if not lacking(vector)]
 @pytest.fixture(scope="module", params=["golden", "rtl"])
 def bench(request):
     with Bench(request.param, **ONE_CORE) as bench:
-        describe_maps(bench)
-        yield bench
+        yield bench, describe_maps(bench)
 
 
 class Registers:
@@ -76,18 +77,20 @@ class Registers:
 
 
 @pytest.mark.parametrize("test", TESTS)
-def test_vectors(bench: Bench, test: str) -> None:
+def test_vectors(bench: tuple[Bench, Tables], test: str) -> None:
     executed = [vector for vector in TESTS[test] if not lacking(vector)]
     if not executed:
         pytest.skip(f"the NIC has no {lacking(TESTS[test][0])}")
     for vector in executed:
         with vectors.named(vector):
-            judge(bench, vector)
+            judge(*bench, vector)
 
 
-def judge(bench: Bench, vector: vectors.Vector) -> None:
+def judge(bench: Bench, tables: Tables, vector: vectors.Vector) -> None:
     map_bytes = bench.device.capabilities.map_bytes
     code = vector.code(addresses.MAP_VALUES, 0, map_bytes, passes=vector.packet_after is not None)
+    for index in tables.named(of_bytes(code).instructions()):
+        tables.renew(index)
     bench.load(code + bytes(SLOT_BYTES))  # an illegal instruction behind it, whatever stood there
     bench.attach(0)
     bench.set_memory(0, vector.map)

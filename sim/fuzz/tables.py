@@ -1,0 +1,73 @@
+"""The tables of world.py on a NIC: made, made anew before a case that names them, and read behind it."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from bpfnic.host.keyedmaps import KeyedMap
+from bpfnic.host.maps import MapDefinition
+from bpfnic.host.registermaps import table_bytes
+from bpfnic.sim.bare import BareNic
+from bpfnic.sim.fuzz import world
+from bpfnic.spec.instruction import Instruction
+from bpfnic.spec.maps import QUEUES, MapType
+
+_MARGIN = 64  # bytes at the end of map memory that programs go to on purpose
+
+
+@dataclass(frozen=True)
+class _Place:
+    definition: MapDefinition
+    base: int
+
+
+class Tables:
+    """On one NIC, as many as fit, of the types of `map_types`; every NIC of a size has them at the same places."""
+
+    def __init__(self, nic: BareNic, map_types: Collection[MapType]):
+        self._device = nic.device
+        self._places: dict[int, _Place] = {}
+        self._made: dict[int, KeyedMap] = {}
+        has, base = nic.device.capabilities, world.TABLES_AT
+        for index, each in enumerate(world.TABLES, len(world.MAPS)):
+            name = f"{each.type.name.lower()}{index}"
+            definition = MapDefinition(name, each.type, each.key, each.value, each.entries, each.flags)
+            end = base + nic.device.map_bytes(definition)
+            if end + _MARGIN > has.map_bytes:
+                continue
+            if each.type in map_types:
+                self._places[index] = _Place(definition, base)
+                self.renew(index)
+            base = end
+
+    def renew(self, index: int) -> None:
+        """Make one, with what world.py puts into it."""
+        place = self._places[index]
+        made = self._device.map_at(place.definition, index, place.base)
+        assert isinstance(made, KeyedMap)
+        for key, word in world.content(world.TABLES[index - len(world.MAPS)]).items():
+            made.store(key, [word])
+        self._made[index] = made
+
+    def named(self, instructions: Iterable[Instruction]) -> list[int]:
+        """Those whose handle is a constant in a program."""
+        handles = {world.handle(index): index for index in self._places}
+        constants = {one.imm64 for one in instructions if one.slots == 2}
+        return [handles[constant] for constant in sorted(constants & handles.keys())]
+
+    def private(self) -> tuple[range, ...]:
+        """Bytes of map memory that only the map engine reads and writes."""
+        return tuple(
+            range(end - table_bytes(place.definition, self._device.capabilities.cpus), end)
+            for place in self._places.values()
+            for end in [place.base + self._device.map_bytes(place.definition)]
+        )
+
+    def take(self, index: int) -> list[tuple[bytes, list[bytes]]]:
+        """Keys and values, in no order; of a queue the values in theirs, which are gone then."""
+        made = self._made[index]
+        if made.definition.type not in QUEUES:
+            return sorted(made.walk().items())
+        taken = []
+        while made.holds_value():
+            taken.append((b"", made.pop(b"")))
+        return taken
