@@ -63,44 +63,47 @@ struct {
 	__type(value, __u64);
 } verdicts SEC(".maps");
 
-static __always_inline struct rule *rule_of_ipv4(struct iphdr *ip, void *data_end)
+static __always_inline struct rule *rule_of_ipv4(struct iphdr *ip, struct ports *ports, __u8 protocol)
 {
-	struct flow flow = {};
-	struct ports *ports;
-	__u8 protocol;
-	void *transport = behind_ipv4(ip, data_end, &protocol);
+	struct flow flow = {
+		.saddr = ip->saddr,
+		.daddr = ip->daddr,
+		.sport = ports ? ports->source : 0,
+		.dport = ports ? ports->destination : 0,
+		.protocol = protocol,
+	};
 
-	if (!transport)
-		return NULL;
-	flow.saddr = ip->saddr;
-	flow.daddr = ip->daddr;
-	flow.protocol = protocol;
-	ports = ports_of(transport, data_end, protocol);
-	if (ports) {
-		flow.sport = ports->source;
-		flow.dport = ports->destination;
-	}
 	return bpf_map_lookup_elem(&rules, &flow);
 }
 
-static __always_inline struct rule *rule_of_ipv6(struct ipv6hdr *ip, void *data_end)
+static __always_inline struct rule *rule_of_ipv6(struct ipv6hdr *ip, struct ports *ports, __u8 protocol)
 {
-	struct flow6 flow = {};
-	struct ports *ports;
-	__u8 protocol;
-	void *transport = behind_ipv6(ip, data_end, &protocol);
+	struct flow6 flow = {
+		.saddr = ip->saddr,
+		.daddr = ip->daddr,
+		.sport = ports ? ports->source : 0,
+		.dport = ports ? ports->destination : 0,
+		.protocol = protocol,
+	};
 
+	return bpf_map_lookup_elem(&rules6, &flow);
+}
+
+static __always_inline struct rule *rule_of(void *data, void *data_end)
+{
+	struct ports *ports;
+	void *ip, *transport;
+	__be16 ethertype;
+	__u8 protocol;
+
+	ip = behind_ethernet(data, data_end, &ethertype);
+	if (!ip)
+		return NULL;
+	transport = behind_network(ip, data_end, ethertype, &protocol);
 	if (!transport)
 		return NULL;
-	flow.saddr = ip->saddr;
-	flow.daddr = ip->daddr;
-	flow.protocol = protocol;
-	ports = ports_of(transport, data_end, protocol);
-	if (ports) {
-		flow.sport = ports->source;
-		flow.dport = ports->destination;
-	}
-	return bpf_map_lookup_elem(&rules6, &flow);
+	ports = find_ports(transport, data_end, protocol);
+	return ethertype == bpf_htons(ETH_P_IP) ? rule_of_ipv4(ip, ports, protocol) : rule_of_ipv6(ip, ports, protocol);
 }
 
 SEC("xdp")
@@ -108,16 +111,9 @@ int firewall(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data;
 	void *data_end = (void *)(long)ctx->data_end;
-	__be16 ethertype;
-	void *ip = behind_ethernet(data, data_end, &ethertype);
-	struct rule *rule = NULL;
+	struct rule *rule = rule_of(data, data_end);
 	__u32 action = otherwise;
 	__u64 *count;
-
-	if (ip && ethertype == bpf_htons(ETH_P_IP))
-		rule = rule_of_ipv4(ip, data_end);
-	else if (ip && ethertype == bpf_htons(ETH_P_IPV6))
-		rule = rule_of_ipv6(ip, data_end);
 
 	if (rule) {
 		__atomic_fetch_add(&rule->packets, 1, __ATOMIC_RELAXED);

@@ -41,30 +41,27 @@ static __always_inline struct in6_addr mapped(__be32 address)
 // The 5-tuple of a frame; 0 if it has none.
 static __always_inline int flow_of(void *data, void *data_end, struct flow *flow)
 {
+	struct ports *ports;
+	void *ip, *transport;
 	__be16 ethertype;
 	__u8 protocol;
-	struct ports *ports;
-	void *ip = behind_ethernet(data, data_end, &ethertype);
-	void *transport = NULL;
 
-	if (ip && ethertype == bpf_htons(ETH_P_IP)) {
-		transport = behind_ipv4(ip, data_end, &protocol);
-		if (transport) {
-			flow->saddr = mapped(((struct iphdr *)ip)->saddr);
-			flow->daddr = mapped(((struct iphdr *)ip)->daddr);
-		}
-	} else if (ip && ethertype == bpf_htons(ETH_P_IPV6)) {
-		transport = behind_ipv6(ip, data_end, &protocol);
-		if (transport) {
-			flow->saddr = ((struct ipv6hdr *)ip)->saddr;
-			flow->daddr = ((struct ipv6hdr *)ip)->daddr;
-		}
-	}
+	ip = behind_ethernet(data, data_end, &ethertype);
+	if (!ip)
+		return 0;
+	transport = behind_network(ip, data_end, ethertype, &protocol);
 	if (!transport)
 		return 0;
 
+	if (ethertype == bpf_htons(ETH_P_IP)) {
+		flow->saddr = mapped(((struct iphdr *)ip)->saddr);
+		flow->daddr = mapped(((struct iphdr *)ip)->daddr);
+	} else {
+		flow->saddr = ((struct ipv6hdr *)ip)->saddr;
+		flow->daddr = ((struct ipv6hdr *)ip)->daddr;
+	}
 	flow->protocol = protocol;
-	ports = ports_of(transport, data_end, protocol);
+	ports = find_ports(transport, data_end, protocol);
 	if (ports) {
 		flow->sport = ports->source;
 		flow->dport = ports->destination;

@@ -90,8 +90,18 @@ static __always_inline void *behind_ipv6(struct ipv6hdr *ip, void *data_end, __u
 	return at;
 }
 
-// The ports of a transport header, NULL if its protocol has none, or if they are cut off.
-static __always_inline struct ports *ports_of(void *transport, void *data_end, __u8 protocol)
+// The same behind a header of that ethertype; NULL too for any other than those of IPv4 and IPv6.
+static __always_inline void *behind_network(void *at, void *data_end, __be16 ethertype, __u8 *protocol)
+{
+	if (ethertype == bpf_htons(ETH_P_IP))
+		return behind_ipv4(at, data_end, protocol);
+	if (ethertype == bpf_htons(ETH_P_IPV6))
+		return behind_ipv6(at, data_end, protocol);
+	return NULL;
+}
+
+// Where the ports of a transport header are, NULL if its protocol has none, or if they are cut off.
+static __always_inline struct ports *find_ports(void *transport, void *data_end, __u8 protocol)
 {
 	struct ports *ports = transport;
 

@@ -47,15 +47,9 @@ static __always_inline int destination_port(void *data, void *data_end)
 	struct ports *ports;
 	void *at = behind_ethernet(data, data_end, &ethertype);
 
-	if (!at)
-		return -1;
-	if (ethertype == bpf_htons(ETH_P_IP))
-		at = behind_ipv4(at, data_end, &protocol);
-	else if (ethertype == bpf_htons(ETH_P_IPV6))
-		at = behind_ipv6(at, data_end, &protocol);
-	else
-		return -1;
-	ports = at ? ports_of(at, data_end, protocol) : NULL;
+	if (at)
+		at = behind_network(at, data_end, ethertype, &protocol);
+	ports = at ? find_ports(at, data_end, protocol) : NULL;
 	return ports ? bpf_ntohs(ports->destination) : -1;
 }
 
