@@ -175,7 +175,7 @@ def EngineWord(config: NicConfig) -> data.StructLayout:
     word, the first bytes first (`number` counts words; what of the last one lies behind the key may hold anything).
     TAIL and REDIRECT send the index (r3; r2). A PUSH sends its flags (r3), a POP and a PEEK nothing (data may be
     anything); RESERVE and OUTPUT send flags (r3; r4), then the size in bytes (r2; r3); EVENT flags (r3), then the size
-    (r5); SUBMIT and DISCARD flags (r2); QUERY what it asks for (r2). INSERT, CHECK and RELEASE send a word whose data
+    (r5), then the packet's data and data_end (in the lower and the upper half); SUBMIT and DISCARD flags (r2); QUERY what it asks for (r2). INSERT, CHECK and RELEASE send a word whose data
     may be anything. `last` is high with a call's last word, `flags` with flags; the word of a PUSH, SUBMIT or DISCARD
     has both. handle: the map's as the program has it (r1; of TAIL and EVENT r2); of SUBMIT and DISCARD r1, the record's
     address. All 64 bits of registers, as they are.

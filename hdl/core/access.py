@@ -18,11 +18,13 @@ class AccessCheck(Component):
     -------
     bounds : of the thread's packet. bytes : 1 to 8, that the access is long.
     address : 64 bits. access, size, aligned, natural : of the Control; natural alignment is that of `size`.
+    in_pieces : a local access of so many `bytes` is done in naturally aligned pieces, of which this pass does one.
     in_packet : `address` counts from the packet's first byte, in 32 bits with sign. Then nothing traps, but the bytes
         may be `missing`.
     cause : why it traps, or NONE (also where `access` is NONE).
     shared : it goes to map memory. region : otherwise, where it goes, and `offset` in it.
-    crosses : it is shared and crosses a row; `first_bytes` of it, 1 to 7, lie in the first one.
+    split : it is shared and crosses a row, in the first of which lie `first_bytes` of it, 1 to 7; or it is done in
+        pieces, and the first one, of as many bytes, is not all. piece : the logarithm of that piece's bytes.
     """
 
     def __init__(self, config: NicConfig):
@@ -36,14 +38,16 @@ class AccessCheck(Component):
                 "access": In(Access),
                 "aligned": In(1),
                 "natural": In(1),
+                "in_pieces": In(1),
                 "in_packet": In(1),
                 "missing": Out(1),
                 "cause": Out(4),
                 "shared": Out(1),
                 "region": Out(Region),
                 "offset": Out(range(config.buffer_bytes)),
-                "crosses": Out(1),
+                "split": Out(1),
                 "first_bytes": Out(3),
+                "piece": Out(2),
             }
         )
 
@@ -93,7 +97,13 @@ class AccessCheck(Component):
         offset_in_packet = register((start + position)[: len(in_buffer)], "offset_in_packet_10")
         misaligned = register(misaligned, "misaligned_10")
         crosses = register(address[:in_row] + length > addresses.ROW_BYTES, "crosses_10")
-        first_bytes = register((-address[:3])[:3], "first_bytes_10")
+        in_first_row = register((-address[:3])[:3], "in_first_row_10")
+        largest = Signal(2)  # aligned piece of it
+        for log2 in range(1, 4):
+            with m.If(~address[:log2].any() & (length >= 1 << log2)):
+                m.d.comb += largest.eq(log2)
+        piece = register(largest, "piece_10")
+        more = register(length != 1 << largest, "more_10")
 
         # Stage 10: may it?
         accesses = (self.access != Access.NONE) & ~self.in_packet
@@ -108,8 +118,9 @@ class AccessCheck(Component):
             self.missing.eq(self.in_packet & missing),
             self.region.eq(Region.PACKET),
             self.offset.eq(Mux(self.in_packet, offset_in_packet, offset)),
-            self.crosses.eq(crosses),
-            self.first_bytes.eq(first_bytes),
+            self.split.eq(Mux(self.shared, crosses, self.in_pieces & more)),
+            self.first_bytes.eq(Mux(self.shared, in_first_row, 1 << piece)),
+            self.piece.eq(piece),
         ]
         with m.If((stack | context) & ~self.in_packet):
             m.d.comb += self.region.eq(Mux(stack, Region.STACK, Region.CONTEXT))

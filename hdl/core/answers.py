@@ -14,7 +14,8 @@ Expected = data.StructLayout(
 """What a thread does with its answer: write `entry` with it, cut (and with `extend` sign-extended) to 1 << size bytes,
 or with `zero` with 0. final: it ends its instruction, which writes `register` (for the trace)."""
 
-EngineSays = data.StructLayout({"trap": 1, "copy": 1, "insert": 1})
+EngineSays = data.StructLayout({"trap": 1, "copy": 1, "insert": 1, "empty": 1})
+"""What the core keeps of an EngineAnswer. empty: `size` is 0."""
 
 
 class Answers(Component):
@@ -100,6 +101,7 @@ class Answers(Component):
                 says.trap.eq(self.engine.payload.trap),
                 says.copy.eq(self.engine.payload.copy),
                 says.insert.eq(self.engine.payload.insert),
+                says.empty.eq(self.engine.payload.size == 0),
                 copy_bytes.eq(self.engine.payload.size),
             ]
         # Which one, in two bits: a multiplexer of four 64-bit words should not look at their order.

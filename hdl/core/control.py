@@ -21,10 +21,11 @@ class Register(Enum, shape=4):
     R2 = 2
     R3 = 3
     R4 = 4
+    R5 = 5
     DST = 8
     SRC = 9
-    TARGET = 10  # hidden: the address that an update copies to, what a local atomic stores
-    WORD = 11  # hidden: half of a split load, a key from map memory, 8 bytes of a value, what a local atomic found
+    TARGET = 10  # hidden: the address in map memory of what is copied, what a local atomic stores
+    WORD = 11  # hidden: half of a split load, a key from map memory, 8 bytes of a copy, what a local atomic found
     LINK = 12  # what a call leaves for its callee's exit: return pc and frame pointer; reads as r0 in the first frame
 
 
@@ -44,13 +45,14 @@ class Immediate(Enum, shape=4):
     CONTEXT = 11  # its address
 
 
-class Addend(Enum, shape=2):
+class Addend(Enum, shape=3):
     """What the adder adds to the left operand (besides the bytes that a split access has done)."""
 
     RIGHT = 0
     OFFSET = 1  # the instruction's, sign-extended
     ZERO = 2
-    PROGRESS = 3  # how far a key or an update's copy has come
+    PROGRESS = 3  # how far a key or a copy has come
+    SIZE = 4  # of what was copied
 
 
 class Unit(Enum, shape=2):
@@ -98,22 +100,46 @@ class Access(Enum, shape=2):
 
 
 class Kind(Enum, shape=4):
-    """Which pass of its instruction this is; all but PLAIN are named in docs/hardware.md, "Micro steps"."""
+    """What is particular about a pass; docs/hardware.md, "Micro steps"."""
 
     PLAIN = 0
-    FLAGS = 1
-    KEY = 2
-    SEND = 3
+    WORD = 1  # its result goes to the engine, as a call's last word where `then` waits for the answer
+    KEY = 2  # 8 bytes of a key, or what is left of it, go to the engine
+    LOAD = 3  # the same of a copy
+    STORE = 4
+    ADVANCE = 5  # where a copy's second part goes, if there is one
+    RESULT = 6  # a call's answer says where its result is
+    SERVICE = 7
+    DIVIDE = 8
+    CALLX = 9
+
+
+class Step(Enum, shape=5):
+    """What a thread's next pass is."""
+
+    INSTRUCTION = 0  # the instruction at pc, from its beginning
+    KEY = 1
+    SEND = 2
+    ENGINE = 3  # what the engine's answer says: INSTRUCTION, or LOAD, or a trap
     LOAD = 4
     STORE = 5
-    COMPARE = 6
-    SERVICE = 7
-    TAIL = 8
-    ENTRY = 9
-    DIVIDE = 10
-    CALLX = 11
-    PACKET = 12
-    INSERT = 13
+    EXCHANGE = 6
+    NO_KEY = 7  # the key can't be read: MAP if the engine says that there is no such map, otherwise MEMORY_ACCESS
+    ENTRY = 8  # what the engine's answer says of a tail call or redirect: where its entry is, that it has none, a trap
+    ARRIVE = 9  # jump to a tail call's entry, or tell the packet path of a redirect map's
+    COMPUTE = 10  # of an atomic that found its old value in a local window; then PUT and FETCH
+    PUT = 11
+    FETCH = 12
+    CALL = 13  # a callx of a function
+    HELPER = 14  # a callx of a helper: the instruction at pc once more, as a call of the helper whose number was kept
+    SWAP = 15  # a word of the packet gets into host order
+    LEAVE = 16  # there is no such word: the function returns 0
+    INSERT = 17  # a value is copied: the engine is told
+    SIZE = 18  # of a record, to the engine
+    BOUNDS = 19  # of the packet, to the engine
+    ADVANCE = 20  # behind an event's own bytes come the packet's
+    LOAD_PACKET = 21
+    STORE_PACKET = 22
 
 
 class FieldRule(Enum, shape=2):
@@ -152,7 +178,9 @@ class Control(data.Struct):
     result; extend: the result is sign-extended from them; cut: then its upper half is zeroed. sampled: no program can
     compute it. far: jump by `imm` instead of `offset`. wide: it takes two slots. aligned: stack and context ask for
     natural alignment; natural: so does every window. side: the right operand is kept for the request (a map's handle,
-    the value to compare with, the divisor). modulo: of a division, its remainder.
+    the value to compare with, the divisor). modulo: of a division, its remainder. flags: the word is a call's flags.
+    in_packet: the address counts from the packet's first byte. then: the thread's next step, where steps.next_step
+    knows no better.
     """
 
     cause: 4
@@ -195,5 +223,8 @@ class Control(data.Struct):
     modulo: 1
 
     kind: Kind
+    then: Step
+    flags: 1
+    in_packet: 1
     call: MapCall
     service: Service

@@ -9,7 +9,7 @@ from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.core.access import AccessCheck
 from bpfnic.hdl.core.alu import Alu, Multiplier, extended
 from bpfnic.hdl.core.answers import Answers, Expected
-from bpfnic.hdl.core.control import Access, Addend, Flow, Immediate, Kind, Register, Unit
+from bpfnic.hdl.core.control import Access, Addend, Flow, Immediate, Kind, Register, Step, Unit
 from bpfnic.hdl.core.decode import Decoder, Instruction, illegal
 from bpfnic.hdl.core.divider import Divider
 from bpfnic.hdl.core.immediates import immediate
@@ -19,13 +19,14 @@ from bpfnic.hdl.core.requests import Requests, operation_of
 from bpfnic.hdl.core.retirement import Retirement
 from bpfnic.hdl.core.scheduler import Scheduler
 from bpfnic.hdl.core.staged import Staged
-from bpfnic.hdl.core.steps import Step, decodes_again, next_step, this_pass
+from bpfnic.hdl.core.steps import next_step, this_pass
 from bpfnic.hdl.core.threads import HelperNumber, ProgramCounter, Threads
 from bpfnic.hdl.interfaces import CorePorts, Finish, MapCall
 from bpfnic.spec import addresses, isa
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.maps import MAX_TAIL_CALLS
 from bpfnic.spec.registers import ENTRY_VALID
+from bpfnic.spec.rings import PACKET_BYTES_SHIFT
 
 _DEFAULT_FRAME_UNITS = isa.DEFAULT_FRAME_BYTES // addresses.FRAME_ALIGN
 _LINK_POINTER_BIT = 20  # a link's pc lies below
@@ -96,9 +97,10 @@ class Core(Component):
             answers.asking.eq(thread.at(4)),
         ]
         progress = Staged(pipeline, 4, threads.progress, "progress")
-        m.d.comb += decoder.again.eq(decodes_again(progress.at(4).step))
+        m.d.comb += decoder.again.eq(progress.at(4).step == Step.HELPER)
         rules = Staged(pipeline, 4, decoder.rules, "rules")
-        control_4, begins_4 = this_pass(m, decoder.control, progress.at(4).step, answers.engine_says)
+        step, call = progress.at(4).step, progress.at(4).call
+        control_4, begins_4 = this_pass(m, decoder.control, step, call, answers.engine_says)
         control = Staged(pipeline, 4, control_4, "control")
         begins = Staged(pipeline, 4, begins_4, "begins")
         second = staged(4, progress.at(4).skip.any(), "second")
@@ -135,11 +137,15 @@ class Core(Component):
                                link=link, time=self.time, random=self.random, cpu=self.cpu_base + thread.at(5))
         constant = staged(5, constant_5, "constant")
         distance = Signal(17)
+        m.d.comb += answers.copying.eq(thread.at(5))
         with m.Switch(control.at(5).addend):
             with m.Case(Addend.OFFSET):
                 m.d.comb += distance.eq(instruction.at(5).offset.as_signed())
             with m.Case(Addend.PROGRESS):
                 m.d.comb += distance.eq(progress.at(5).words << 3)
+            with m.Case(Addend.SIZE):
+                m.d.comb += distance.eq(answers.copy_bytes)
+        rest = staged(5, (answers.copy_bytes - (progress.at(5).words << 3))[:13], "rest")  # bytes that a copy has left
         distance = staged(5, (distance + progress.at(5).skip)[:17], "distance")
 
         cause_5 = Signal(4)
@@ -160,12 +166,9 @@ class Core(Component):
         with m.Else():
             m.d.comb += jump.eq(instruction.at(6).offset.as_signed())
         target = staged(6, self._pc(pc_after.at(6), jump), "target", shape=ProgramCounter(config))
-        m.d.comb += answers.copying.eq(thread.at(6))
-        rest = Signal(13)  # bytes that an update's copy has left
-        m.d.comb += rest.eq(answers.copy_bytes - (progress.at(6).words << 3))
         new_piece = (control.at(6).kind == Kind.LOAD) & ~second.at(6)
-        piece = staged(6, Mux(new_piece, Mux(rest[3:].any(), 8, rest[:3]), progress.at(6).piece), "piece")
-        last = staged(6, Mux(new_piece, rest <= 8, progress.at(6).last), "last")
+        piece = staged(6, Mux(new_piece, Mux(rest.at(6)[3:].any(), 8, rest.at(6)[:3]), progress.at(6).piece), "piece")
+        last = staged(6, Mux(new_piece, rest.at(6) <= 8, progress.at(6).last), "last")
 
         # ---- 7 OPERANDS
         m.d.comb += generations.reader.eq(thread.at(7))
@@ -196,13 +199,20 @@ class Core(Component):
         with m.Else():
             m.d.comb += right_7.eq(narrowed(constant.at(7)))
         left, right = Staged(pipeline, 7, left_7, "left"), Staged(pipeline, 7, right_7, "right")
-        # A key's length, less one, is in its map's handle (of which the second half of a load knows nothing).
-        key_end, new_word = right_7[addresses.HANDLE_KEY_BIT :][: ceil_log2(addresses.MAX_KEY_BYTES)], Signal()
-        of_key = control.at(7).kind == Kind.KEY
-        m.d.comb += new_word.eq(of_key & ~second.at(7))
-        last_of_key = progress.at(7).words == key_end[3:]
-        last = staged(7, Mux(new_word, last_of_key, last.at(7)), "last_word")
-        piece = staged(7, Mux(new_word, Mux(last_of_key, key_end[:3] + 1, 8), piece.at(7)), "piece_of_word")
+        # A key's length, less one, is in its map's handle (of which the second half of a load knows nothing), the bytes
+        # of the packet's part of an event are in its flags.
+        key_end = right_7[addresses.HANDLE_KEY_BIT :][: ceil_log2(addresses.MAX_KEY_BYTES)]
+        of_packet = right_7[PACKET_BYTES_SHIFT:][: len(self.bounds.bounds.data_end)]
+        no_packet = staged(7, ~of_packet.any(), "no_packet")
+        last_7, piece_7, end = Signal(), Signal(4), Signal(3)
+        m.d.comb += [last_7.eq(last.at(7)), piece_7.eq(piece.at(7))]
+        with m.If((control.at(7).kind == Kind.KEY) & ~second.at(7)):
+            m.d.comb += [last_7.eq(progress.at(7).words == key_end[3:]), end.eq(key_end)]
+            m.d.comb += piece_7.eq(Mux(last_7, end + 1, 8))
+        with m.If((control.at(7).kind == Kind.LOAD) & control.at(7).in_packet):
+            m.d.comb += [last_7.eq(progress.at(7).words == (of_packet - 1)[3:]), end.eq(of_packet - 1)]
+            m.d.comb += piece_7.eq(Mux(last_7, end + 1, 8))
+        last, piece = staged(7, last_7, "last_word"), staged(7, piece_7, "piece_of_word")
         addend = staged(7, Mux(control.at(7).addend == Addend.RIGHT, right_7, distance.at(7).as_signed()), "addend")
 
         # A second half: a load passes on what the first one found (the result of other loads is 0), a store shifts down
@@ -260,7 +270,7 @@ class Core(Component):
 
         # ---- 9 BRANCH: where the thread goes on if nothing is in the way
         control_9 = control.at(9)
-        kind, access = Value.cast(control_9.kind), Value.cast(control_9.access)
+        kind = Value.cast(control_9.kind)
         m.d.comb += [check.address.eq(alu.sum), check.size.eq(control_9.size)]
         result = Staged(pipeline, 9, alu.result, "result")
         address = Staged(pipeline, 9, alu.sum[:32], "address")
@@ -285,15 +295,12 @@ class Core(Component):
         onward = Staged(pipeline, 9, onward_9, "onward")
         # An access is checked in the next clock, but its thread is made ready in this one. If it has to wait, or
         # trapped, that is revoked.
-        local_perhaps = access.any() & kind.matches(Kind.PLAIN, Kind.LOAD, Kind.PACKET)
-        elsewhere = access.any() | kind.matches(
-            Kind.FLAGS, Kind.SEND, Kind.SERVICE, Kind.TAIL, Kind.DIVIDE, Kind.INSERT
-        )
         # A word for the engine needn't leave before the thread makes the next one.
-        more_words = kind.matches(Kind.FLAGS) | (kind.matches(Kind.KEY, Kind.SEND) & ~last.at(9))
-        goes_on = staged(9, valid.at(9) & ~cause.at(9).any() & ~leaves.at(9)
-                         & (local_perhaps | more_words | ~elsewhere), "goes_on", reset=True)  # fmt: skip
-        more_words = staged(9, more_words, "more_words")
+        waits_for_word = Value.cast(control_9.then).matches(Step.ENGINE, Step.ENTRY)
+        more_words = staged(9, Mux(kind.matches(Kind.KEY), ~last.at(9), kind.matches(Kind.WORD) & ~waits_for_word),
+                            "more_words")  # fmt: skip
+        elsewhere = kind.matches(Kind.KEY, Kind.WORD, Kind.SERVICE, Kind.DIVIDE) & ~more_words.at(9)
+        goes_on = staged(9, valid.at(9) & ~cause.at(9).any() & ~leaves.at(9) & ~elsewhere, "goes_on", reset=True)
 
         # ---- 10 MEMORY: does it trap, does it wait? The local access, or a request; what the pass leaves behind
         control_10, progress_10 = control.at(10), progress.at(10)
@@ -302,7 +309,8 @@ class Core(Component):
             check.access.eq(control_10.access),
             check.aligned.eq(control_10.aligned),
             check.natural.eq(control_10.natural),
-            check.in_packet.eq(kind.matches(Kind.PACKET)),
+            check.in_pieces.eq(kind.matches(Kind.STORE)),
+            check.in_packet.eq(control_10.in_packet),
         ]
         # A key that can't be read: a look-up still asks whether there is such a map at all, for a wrong handle is the
         # first thing that a helper finds.
@@ -312,23 +320,24 @@ class Core(Component):
         traps = cause.at(10).any()
         acts = valid.at(10) & ~traps
         ends = staged(10, valid.at(10) & (traps | leaves.at(10)), "ends", reset=True)
-        split = check.shared & check.crosses
         key_comes = kind.matches(Kind.KEY) & check.shared  # from map memory; otherwise it goes on at once
-        calls_engine = kind.matches(Kind.SEND, Kind.KEY) & ~key_comes
-        asks = calls_engine | kind.matches(Kind.FLAGS, Kind.SERVICE, Kind.TAIL, Kind.INSERT)
+        sends_key = kind.matches(Kind.KEY) & ~key_comes
+        asks = sends_key | kind.matches(Kind.WORD, Kind.SERVICE)
         divides = kind.matches(Kind.DIVIDE)
         holds = staged(10, more_words.at(10) & ~no_key.at(10) & requests.crowded, "holds")
         waits = check.shared | divides | (asks & (~more_words.at(10) | no_key.at(10) | requests.crowded))
         stops = staged(10, goes_on.at(10) & (traps | waits), "stops", reset=True)
         m.d.comb += revoked.eq(stops.at(11) & (thread.at(11) == thread.at(1)))
         finds = access.matches(Access.ATOMIC) & ~check.shared  # an atomic's old value, in a local window
-        stays = (Kind.FLAGS, Kind.LOAD, Kind.STORE, Kind.COMPARE, Kind.TAIL, Kind.ENTRY, Kind.CALLX, Kind.PACKET,
-                 Kind.INSERT)  # fmt: skip
-        more_key = calls_engine & more_words.at(10) & ~no_key.at(10)
-        computes = Value.cast(progress_10.step).matches(Step.COMPUTE, Step.PUT)
-        repeats = split | key_comes | more_key | finds | computes | kind.matches(*stays)  # at the same pc
-        word_done = kind.matches(Kind.STORE) & ~split
-        copied = word_done & last.at(10) & ~inserts.at(10)
+        # An instruction's call of the engine has been made; what its answer asks for is no instruction any more.
+        ends_of_call = Value.cast(control_10.call).matches(MapCall.INSERT, MapCall.RELEASE)
+        calls = Mux(kind.matches(Kind.KEY), sends_key & (~more_words.at(10) | no_key.at(10)),
+                    kind.matches(Kind.WORD) & (control_10.then == Step.ENGINE) & ~ends_of_call)  # fmt: skip
+        stays = (control_10.then != Step.INSTRUCTION) | kind.matches(Kind.RESULT)
+        repeats = check.split | finds | (stays & ~calls)  # at the same pc
+        word_done = kind.matches(Kind.STORE) & ~check.split
+        copied = word_done & last.at(10) & (control_10.call == MapCall.UPDATE) & ~inserts.at(10)
+        finds_result = kind.matches(Kind.RESULT) & ~check.split
         ends_call = ~more_words.at(10) | no_key.at(10)
         local = staged(10, acts & access.any() & ~check.shared & ~no_key.at(10) & ~check.missing, "local", reset=True)
         asking = staged(10, acts & asks, "asking", reset=True)
@@ -338,13 +347,15 @@ class Core(Component):
 
         next_pc = staged(10, Mux(repeats, pc.at(10), onward.at(10)), "next_pc", shape=ProgramCounter(config))
         after, expected = Signal.like(progress_10), Signal(Expected)
-        step = next_step(m, step=progress_10.step, kind=control_10.kind, no_key=no_key.at(10), shared=check.shared,
-                         split=split, last=last.at(10), inserts=inserts.at(10), finds=finds, stores=taken.at(10),
-                         of_function=of_function.at(10), missing=check.missing)  # fmt: skip
+        step = next_step(m, control_10, step=progress_10.step, no_key=no_key.at(10), shared=check.shared,
+                         split=check.split, last=last.at(10), copied=copied, finds=finds, stores=taken.at(10),
+                         of_function=of_function.at(10), missing=check.missing,
+                         no_packet=no_packet.at(10))  # fmt: skip
         m.d.comb += [
             after.eq(progress_10),
             after.step.eq(step),
-            after.skip.eq(Mux(split, check.first_bytes, 0)),
+            after.call.eq(control_10.call),
+            after.skip.eq(Mux(check.split, progress_10.skip + check.first_bytes, 0)),
             after.piece.eq(piece.at(10)),
             after.last.eq(last.at(10)),
         ]
@@ -352,17 +363,17 @@ class Core(Component):
             m.d.comb += [after.frame.eq(progress_10.frame + 1), after.pointer.eq(callee_pointer.at(10))]
         with m.Elif(returns.at(10)):
             m.d.comb += [after.frame.eq(progress_10.frame - 1), after.pointer.eq(address.at(10)[_LINK_POINTER_BIT:])]
-        with m.If(calls_engine | word_done):  # none are done when the next key or copy begins
+        with m.If(sends_key | word_done):  # none are done when the next key or copy begins
             m.d.comb += after.words.eq(Mux(last.at(10), 0, progress_10.words + 1))
         m.d.comb += [
-            expected.write.eq(Mux(split, control_10.access == Access.LOAD, control_10.write | copied)),
+            expected.write.eq(Mux(check.split, control_10.access == Access.LOAD, control_10.write | copied)),
             expected.entry.eq(destination.at(10)),
             expected.size.eq(control_10.size),
             expected.extend.eq(control_10.extend),
             expected.zero.eq(copied),
-            expected.final.eq((~repeats & ~no_key.at(10)) | copied | kind.matches(Kind.INSERT)),
+            expected.final.eq((~repeats & ~no_key.at(10)) | copied | finds_result | ends_of_call),
         ]
-        with m.If(split):
+        with m.If(check.split):
             m.d.comb += [expected.entry.eq(WORD_ENTRY), expected.size.eq(3), expected.extend.eq(0)]
         with m.Elif(key_comes):
             m.d.comb += expected.entry.eq(WORD_ENTRY)
@@ -373,13 +384,13 @@ class Core(Component):
             self.local.thread.eq(thread.at(10)),
             self.local.buffer.eq(buffer.at(10)),
             self.local.offset.eq(check.offset),
-            self.local.size.eq(control_10.size),
+            self.local.size.eq(Mux(check.in_pieces, check.piece, control_10.size)),
             self.local.write_data.eq(result.at(10)),
             requests.push_shared.eq(acts & check.shared),
             requests.shared.thread.eq(thread.at(10)),
             requests.shared.operation.eq(operation_of(m, control_10)),
             requests.shared.address.eq(address.at(10)),
-            requests.shared.bytes.eq(Mux(split, check.first_bytes, length.at(10))),
+            requests.shared.bytes.eq(Mux(check.split, check.first_bytes, length.at(10))),
             requests.shared.shift.eq(progress_10.skip),
             requests.shared.data.eq(result.at(10)),
             divider.push.eq(acts & divides),
@@ -432,7 +443,7 @@ class Core(Component):
             requests.call.serves.eq(control.at(13).kind == Kind.SERVICE),
             requests.call.service.eq(control.at(13).service),
             requests.call.call.eq(Mux(no_key.at(13), MapCall.CHECK, control.at(13).call)),
-            requests.call.flags.eq(control.at(13).kind == Kind.FLAGS),
+            requests.call.flags.eq(control.at(13).flags),
             requests.call.last.eq(staged(10, ends_call, "ends_call").at(13)),
             requests.call.number.eq(progress.at(13).words),
             requests.call.data.eq(found),
@@ -469,7 +480,7 @@ class Core(Component):
 
         # ---- What is seen of it outside
         passes = acts & ~repeats
-        retires = staged(10, (passes & ~calls_engine) | (acts & copied), "retires", reset=True)
+        retires = staged(10, (passes & ~calls) | (acts & (copied | finds_result)), "retires", reset=True)
         m.d.comb += [
             retirement.passes.eq(retires.at(11)),
             retirement.answers.eq(answers.engine_done),

@@ -20,6 +20,7 @@ from bpfnic.hdl.core.control import (
     Register,
     RegisterRule,
     Rules,
+    Step,
     Unit,
 )
 from bpfnic.hdl.core.threads import HelperNumber
@@ -88,9 +89,14 @@ def _service(service: Service) -> dict:
             "right": Register.R1, "side": 1, "service": service, "write": 1, "to": Register.R0}  # fmt: skip
 
 
-def _entry(call: MapCall, handle: Register, index: Register) -> dict:
-    return {"kind": Kind.TAIL, "call": call, "left": index, "addend": Addend.ZERO, "unit": Unit.SUM, "size": 3,
-            "right": handle, "side": 1, "write": 1, "to": Register.WORD}  # fmt: skip
+def _word(call: MapCall, word: Register, handle: Register = Register.R1, **more) -> dict:
+    """The first word that a call sends, and with it its map's handle; it may be the last."""
+    return {"kind": Kind.WORD, "call": call, "left": word, "addend": Addend.ZERO, "unit": Unit.SUM, "size": 3,
+            "right": handle, "side": 1, "write": 1, "to": Register.R0, "then": Step.ENGINE} | more  # fmt: skip
+
+
+def _entry(call: MapCall, index: Register, handle: Register) -> dict:
+    return _word(call, index, handle, to=Register.WORD, then=Step.ENTRY)
 
 
 def _sample(immediate: Immediate, **more) -> dict:
@@ -101,10 +107,18 @@ def _sample(immediate: Immediate, **more) -> dict:
 _HELPERS = {
     "map_lookup_elem": steps.KEY | {"call": MapCall.LOOKUP},
     "map_delete_elem": steps.KEY | {"call": MapCall.DELETE},
-    "map_update_elem": {"kind": Kind.FLAGS, "call": MapCall.UPDATE, "left": Register.R4, "addend": Addend.ZERO,
-                        "unit": Unit.SUM, "size": 3, "right": Register.R1, "side": 1},
-    "tail_call": _entry(MapCall.TAIL, Register.R2, Register.R3),
-    "redirect_map": _entry(MapCall.REDIRECT, Register.R1, Register.R2),
+    "map_update_elem": _word(MapCall.UPDATE, Register.R4, flags=1, then=Step.KEY),
+    "map_push_elem": _word(MapCall.PUSH, Register.R3, flags=1),
+    "map_pop_elem": _word(MapCall.POP, Register.R1),
+    "map_peek_elem": _word(MapCall.PEEK, Register.R1),
+    "ringbuf_reserve": _word(MapCall.RESERVE, Register.R3, flags=1, then=Step.SIZE),
+    "ringbuf_output": _word(MapCall.OUTPUT, Register.R4, flags=1, then=Step.SIZE),
+    "ringbuf_submit": _word(MapCall.SUBMIT, Register.R2, flags=1),
+    "ringbuf_discard": _word(MapCall.DISCARD, Register.R2, flags=1),
+    "ringbuf_query": _word(MapCall.QUERY, Register.R2),
+    "perf_event_output": _word(MapCall.EVENT, Register.R3, Register.R2, flags=1, then=Step.SIZE),
+    "tail_call": _entry(MapCall.TAIL, Register.R3, Register.R2),
+    "redirect_map": _entry(MapCall.REDIRECT, Register.R2, Register.R1),
     "ktime_get_ns": _sample(Immediate.TIME),
     "get_prandom_u32": _sample(Immediate.RANDOM),
     "get_smp_processor_id": _sample(Immediate.CPU, sampled=0),  # the recording has the CPU anyway
@@ -171,7 +185,7 @@ def _work(row: Row) -> dict:
     if operation is Operation.MAY_GOTO:
         return {"flow": Flow.JUMP, "condition": Condition.LOW}
     if operation is Operation.CALLX:
-        return {"kind": Kind.CALLX, "left": Register.DST, "addend": Addend.ZERO}
+        return {"kind": Kind.CALLX, "left": Register.DST, "addend": Addend.ZERO, "then": Step.HELPER}
     if operation is Operation.CALL_LOCAL:
         return {"flow": Flow.CALL, "far": 1, "immediate": Immediate.LINK, "unit": Unit.LOGIC, "logic": Logic.RIGHT,
                 "write": 1, "to": Register.LINK, "size": 3}  # fmt: skip
@@ -185,8 +199,9 @@ def _work(row: Row) -> dict:
         return result | access | {"access": Access.LOAD, "left": Register.SRC,
                                   "extend": int(operation is Operation.LDXS)}  # fmt: skip
     if operation in (Operation.LD_ABS, Operation.LD_IND):
-        return {"kind": Kind.PACKET, "access": Access.LOAD, "left": Register.SRC, "immediate": Immediate.IMM,
-                "blank": int(operation is Operation.LD_ABS), "size": log2, "write": 1, "to": Register.WORD}  # fmt: skip
+        return {"in_packet": 1, "access": Access.LOAD, "left": Register.SRC, "immediate": Immediate.IMM,
+                "blank": int(operation is Operation.LD_ABS), "size": log2, "write": 1, "to": Register.WORD,
+                "then": Step.SWAP}  # fmt: skip
     moved = {"left": Register.DST, "right": Register.SRC, "unit": Unit.LOGIC}
     if operation in (Operation.ST, Operation.STX, Operation.STORE_RELEASE):
         immediate = Immediate.IMM if operation is Operation.ST else Immediate.NONE
@@ -196,7 +211,7 @@ def _work(row: Row) -> dict:
     if row.src is Legal.WRITTEN:
         fetch = {"write": 1, "to": Register.SRC}
     if operation is Operation.ATOMIC_CMPXCHG:  # the first of its two passes; steps.py has the other
-        return {"kind": Kind.COMPARE, "right": Register.R0, "side": 1, "size": log2, "operation": _ATOMIC[operation]}
+        return {"right": Register.R0, "side": 1, "size": log2, "operation": _ATOMIC[operation], "then": Step.EXCHANGE}
     return access | moved | fetch | {"access": Access.ATOMIC, "operation": _ATOMIC[operation]}
 
 

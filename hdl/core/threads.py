@@ -5,7 +5,8 @@ from amaranth.lib import data, memory
 from amaranth.lib.wiring import Component, In, Out
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.core.steps import Step
+from bpfnic.hdl.core.control import Step
+from bpfnic.hdl.interfaces import MapCall
 from bpfnic.spec import addresses
 from bpfnic.spec.maps import MAX_TAIL_CALLS
 
@@ -23,6 +24,7 @@ HelperNumber = data.StructLayout({"low": 8, "above": 1})
 Progress = data.StructLayout(
     {
         "step": Step,
+        "call": MapCall,
         "skip": 3,
         "frame": range(addresses.FRAMES),
         "pointer": range(POINTER_UNITS + 1),
@@ -33,9 +35,9 @@ Progress = data.StructLayout(
 )
 """Where a thread is in its instruction and its calls.
 
-skip: bytes done of a split access. frame: of the running function; pointer: its r10, above the stack's first byte, in
-units of FRAME_ALIGN. words, piece, last: of a key or of an update's copy, the 8-byte words done; the bytes of this one,
-and whether it is the last.
+call: of the engine, that it has under way. skip: bytes done of a split access. frame: of the running function; pointer:
+its r10, above the stack's first byte, in units of FRAME_ALIGN. words, piece, last: of a key or of a copy, the 8-byte
+words done; the bytes of this one, and whether it is the last.
 """
 
 

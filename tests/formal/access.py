@@ -3,7 +3,7 @@
 from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.hdl import Assert, Assume, Elaboratable
 
-from bpfnic.hdl.core.steps import Step
+from bpfnic.hdl.core.control import Step
 from bpfnic.hdl.interfaces import MapOperation, Region
 from bpfnic.spec import addresses, isa
 from bpfnic.spec.causes import Cause
@@ -31,7 +31,8 @@ class _Accesses:
 class ContainmentHarness(Elaboratable):
     """Any pass at all: of an instruction, of a helper, of half an access.
 
-    A pass that goes on with an access, or with a copy, was left a length of 1 to 8 bytes by the one before.
+    A pass that goes on with an access, or with a copy, was left a length of 1 to 8 bytes, together with what has been
+    done, by the one before.
     """
 
     def elaborate(self, platform) -> Module:
@@ -39,7 +40,7 @@ class ContainmentHarness(Elaboratable):
         accesses = _Accesses(m)
         this, local, shared, bounds = accesses.this, accesses.local, accesses.shared, accesses.bounds
         bytes_used = this.seen(8, this.opened.part("check").bytes)  # a copy's last word is read whole
-        m.d.comb += Assume(~this.valid | ((bytes_used > 0) & (bytes_used <= 8)))
+        m.d.comb += Assume(~this.valid | ((bytes_used > 0) & (this.progress.skip + bytes_used <= 8)))
         end, size = local["offset"] + bytes_used, Signal(4)
         m.d.comb += size.eq(1 << local["size"])
         inside = Signal()
@@ -51,14 +52,18 @@ class ContainmentHarness(Elaboratable):
             with m.Case(Region.PACKET):
                 in_packet = (local["offset"] >= bounds.data_meta) & (end <= bounds.data_end)
                 m.d.comb += inside.eq(in_packet & (local["buffer"] == bounds.buffer))
-        # These go to map memory: an update's copy, for the engine says where to, and the second half of an access.
-        elsewhere = (this.progress.step == Step.STORE) | this.progress.skip.any()
+        # A copy is stored in pieces, which the stack takes aligned. Others' second halves go to map memory.
+        copies = (this.progress.step == Step.STORE) | (this.progress.step == Step.STORE_PACKET)
+        writes = local["enable"] & local["write"]
         skip = this.seen(10, this.threads.updated_progress).skip
+        done = skip - this.progress.skip
         m.d.comb += [
             Assert(~local["enable"] | (inside & (local["thread"] == this.thread) & this.valid)),
-            Assert(~(local["enable"] & local["write"] & ~elsewhere) | (size == bytes_used)),
-            Assert(~this.valid | this.progress.skip.any() | (skip < bytes_used)),
-            Assert(~this.valid | this.finished.push | ~skip.any() | accesses.goes_to_map),
+            Assert(~(writes & ~copies & ~this.progress.skip.any()) | (size == bytes_used)),
+            Assert(~(writes & copies) | (size == Mux(skip.any(), done[:4], bytes_used))),
+            Assert(~(writes & copies & (local["region"] == Region.STACK)) | ~(local["offset"] & (size - 1)[:3]).any()),
+            Assert(~this.valid | ~skip.any() | (done[:4] < bytes_used)),
+            Assert(~this.valid | this.finished.push | ~skip.any() | accesses.goes_to_map | (writes & copies)),
             Assert(~accesses.goes_to_map | (shared.address + shared.bytes <= CONFIG.map_bytes)),
             Assert(~accesses.goes_to_map | (shared.address[:4] + shared.bytes <= addresses.ROW_BYTES)),
             Assert(~accesses.goes_to_map | (~local["enable"] & (shared.thread == this.thread) & this.valid)),

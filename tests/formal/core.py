@@ -11,11 +11,10 @@ from amaranth.hdl import Assert, Assume, Elaboratable
 from amaranth.lib import data
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.core.control import Register
+from bpfnic.hdl.core.control import Register, Step
 from bpfnic.hdl.core.core import Core
 from bpfnic.hdl.core.decode import Instruction
 from bpfnic.hdl.core.registers import Entry, entry_of
-from bpfnic.hdl.core.steps import Step
 from bpfnic.spec import addresses, engine, isa
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.instruction import WIDE_OPCODE

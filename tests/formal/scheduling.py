@@ -1,12 +1,11 @@
 """Which thread issues when: the scheduler alone, the loop that it makes with the core's pipeline, and what those wait
 for that leave the loop."""
 
-from amaranth import Module, Mux, Signal, Value
+from amaranth import Module, Mux, Signal
 from amaranth.hdl import Assert, Assume, Elaboratable
 from amaranth.utils import ceil_log2
 
 from bpfnic.hdl.core.answers import Answers
-from bpfnic.hdl.core.control import Control, Kind
 from bpfnic.hdl.core.core import Core
 from bpfnic.hdl.core.requests import PUSHED_BEHIND, Requests
 from bpfnic.hdl.core.scheduler import Scheduler
@@ -84,9 +83,6 @@ class LoopHarness(Elaboratable):
         with m.If(passes[LOOP] & ~goes_on):
             m.d.sync += [idle.eq(ends), waiting.eq(~ends)]
 
-        # These go to where the engine says, which is map memory.
-        kind = Value.cast(Control(opened.signal("control_10")).kind)
-        m.d.comb += Assume(~(passes[LOOP] & kind.matches(Kind.STORE, Kind.ENTRY)) | ends | requests.push_shared)
         taken = inside.signal("selected") & (inside.signal("thread") == mine)
         ready = inside.signal("ready").bit_select(mine, 1) & ~taken
         leaves = passes[LOOP] & ~opened.signal("goes_on_10")

@@ -79,6 +79,13 @@ struct Thread {
     unsigned words = 0;
 };
 
+struct Answer {
+    unsigned thread = 0;
+    Word value = 0;
+    bool trap = false, copy = false, insert = false;
+    unsigned size = 0;
+};
+
 // A queue whose entries ripen after a random delay. Without `shuffle` they leave in order.
 template <class T> struct Delay {
     struct Entry {
@@ -100,6 +107,7 @@ int main() {
     Bytes map(MAP_BYTES);
     std::vector<Descriptor> descriptors(MAPS);
     std::deque<std::pair<int, Packet>> packets;
+    std::map<unsigned, Answer> script;
     unsigned seed = 1, least = 1, most = 1, stall = 0, threads = THREADS, cpu_base = 0;
     Word budget = ~0u;
     int count = 0;
@@ -122,6 +130,11 @@ int main() {
             in >> i;
             Descriptor& d = descriptors.at(i);
             in >> d.type >> d.base >> d.entries >> d.stride >> d.value_size >> d.cpu_stride;
+        } else if (what == "answer") {
+            unsigned call;
+            in >> call;
+            Answer& a = script[call];
+            in >> a.trap >> a.copy >> a.insert >> a.size >> a.value;
         } else if (what == "packet") {
             Packet packet;
             in >> packet.entry >> text;
@@ -148,12 +161,6 @@ int main() {
     struct Access {
         unsigned tag, operation, address, bytes, shift;
         Word data, compare;
-    };
-    struct Answer {
-        unsigned thread;
-        Word value;
-        bool trap = false, copy = false;
-        unsigned size = 0;
     };
     Delay<Access> accesses(true);
     Delay<Answer> map_answers(true), engine_answers(true), service_answers(true);
@@ -278,6 +285,7 @@ int main() {
             put(core->engine_answer_payload, ENGINE_ANSWER_THREAD, a.thread);
             put(core->engine_answer_payload, ENGINE_ANSWER_TRAP, a.trap);
             put(core->engine_answer_payload, ENGINE_ANSWER_COPY, a.copy);
+            put(core->engine_answer_payload, ENGINE_ANSWER_INSERT, a.insert);
             put(core->engine_answer_payload, ENGINE_ANSWER_SIZE, a.size);
             put(core->engine_answer_payload, ENGINE_ANSWER_VALUE, a.value);
         }
@@ -346,18 +354,25 @@ int main() {
         }
         if (core->engine_word_valid && core->engine_word_ready) {
             auto& p = core->engine_word_payload;
-            unsigned thread = get(p, ENGINE_WORD_THREAD);
-            if (!get(p, ENGINE_WORD_FLAGS) && get(p, ENGINE_WORD_CALL) != CALL_CHECK) {
-                if (get(p, ENGINE_WORD_NUMBER) != state[thread].words) std::printf("X\n");
-                state[thread].words = get(p, ENGINE_WORD_LAST) ? 0 : state[thread].words + 1;
+            const unsigned thread = get(p, ENGINE_WORD_THREAD), call = get(p, ENGINE_WORD_CALL);
+            const bool flags = get(p, ENGINE_WORD_FLAGS), last = get(p, ENGINE_WORD_LAST);
+            const Word handle = get(p, ENGINE_WORD_HANDLE), data = get(p, ENGINE_WORD_DATA);
+            if (auto scripted = script.find(call); scripted != script.end()) {
+                std::printf("W %d %u %d %d %llu %llu\n", state[thread].packet, call, flags, last, handle, data);
+                if (last) {
+                    Answer answer = scripted->second;
+                    answer.thread = thread;
+                    engine_answers.entries.push_back({now + delay(), answer});
+                }
+            } else if (flags) {
+                state[thread].flags = data;
+            } else {
+                if (call != CALL_CHECK && get(p, ENGINE_WORD_NUMBER) != state[thread].words) std::printf("X\n");
+                state[thread].words = last ? 0 : state[thread].words + 1;
+                if (last)
+                    engine_answers.entries.push_back(
+                        {now + delay(), engine(thread, call, handle, state[thread].flags, data)});
             }
-            if (get(p, ENGINE_WORD_CALL) == CALL_CHECK) state[thread].words = 0;
-            if (get(p, ENGINE_WORD_FLAGS))
-                state[thread].flags = get(p, ENGINE_WORD_DATA);
-            else if (get(p, ENGINE_WORD_LAST))
-                engine_answers.entries.push_back(
-                    {now + delay(), engine(thread, get(p, ENGINE_WORD_CALL), get(p, ENGINE_WORD_HANDLE),
-                                           state[thread].flags, get(p, ENGINE_WORD_DATA))});
         }
         if (core->service_valid && core->service_ready) {
             auto& p = core->service_payload;

@@ -5,6 +5,7 @@
     program SLOT HEX        code for the program store
     map OFFSET HEX          contents of map memory
     descriptor INDEX TYPE BASE ENTRIES STRIDE VALUE_SIZE CPU_STRIDE
+    answer CALL TRAP COPY INSERT SIZE VALUE   what the engine says to every MapCall of that number, whatever its words
     packet ENTRY HEX        a frame (`-`: empty) for the program at slot ENTRY; frames are taken in order
     set SEED THREADS LEAST MOST STALL BUDGET CPU_BASE
                             random seed; threads to use; least and most clocks of each answer; percent of clocks in
@@ -16,6 +17,7 @@ and writes lines (P is the packet's number):
     R P PC NEXT_PC PENDING WRITE REGISTER VALUE SAMPLED MEMORY ADDRESS   retired
     V P WRITE REGISTER VALUE                                             a pending one's end
     M P OPERATION OFFSET BYTES                                           map memory did an access
+    W P CALL FLAGS LAST HANDLE DATA                                      a word of a call whose answer is given
     F CLOCK P VERDICT CAUSE FRAME                                        finished
     H CLOCK                 hung; E CLOCKS RETIRED  at the end; D HEX  map memory then
 """
@@ -23,6 +25,8 @@ and writes lines (P is the packet's number):
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
 
 from amaranth import Value
 from amaranth.back import verilog
@@ -34,12 +38,18 @@ from bpfnic.sim.golden.helpers import Helpers
 from bpfnic.sim.golden.interpreter import Code, Retired, SharedAccess, Thread, Trap
 from bpfnic.sim.golden.maps import Descriptor, Maps
 from bpfnic.sim.golden.memory import Buffer, Memory
-from bpfnic.spec import addresses, engine
+from bpfnic.spec import addresses, engine, helpers
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.maps import MapType
 from tests.hdl.verilator import compile_simulation
 
 IFINDEX = 7
+HELPERS = engine.HELPERS | {
+    helpers.BY_NAME[name].number
+    for name in ("map_push_elem", "map_pop_elem", "map_peek_elem", "ringbuf_output", "ringbuf_reserve",
+                 "ringbuf_submit", "ringbuf_discard", "ringbuf_query", "perf_event_output")
+}  # fmt: skip
+"""What the core knows how to call, whether an engine serves it or not."""
 PORTS = 2  # of the model of the packet path, which knows no ifindex of theirs
 _LAYOUTS = {
     "START": (interfaces.Start, {"thread": "THREAD", "pc": "PC"}),
@@ -88,20 +98,35 @@ def build(config: NicConfig, folder: Path) -> Path:
         "_".join(map(str, path)): (Value.cast(signal), None)
         for path, _, signal in core.signature.flatten(core)
     }
-    (folder / "core.v").write_text(verilog.convert(core, name="core", ports=ports, emit_src=False))
+    with mock.patch.object(engine, "HELPERS", HELPERS):
+        text = verilog.convert(core, name="core", ports=ports, emit_src=False)
+    (folder / "core.v").write_text(text)
     (folder / "layouts.h").write_text(layouts_header(config))
     main = Path(__file__).with_name("bench.cpp").read_text()
     return compile_simulation(folder, [folder / "core.v"], main, "core")
 
 
 @dataclass
+class Says:
+    """What the engine says to a call (interfaces.EngineAnswer)."""
+
+    value: int = 0
+    trap: int = 0
+    copy: int = 0
+    insert: int = 0
+    size: int = 0
+
+
+@dataclass
 class Scenario:
-    """What is run. packets: entry slot and frame of each."""
+    """What is run. packets: entry slot and frame of each. answers: what the engine says, of calls that it doesn't play;
+    the golden interpreter knows nothing of that."""
 
     programs: dict[int, bytes]
     packets: list[tuple[int, bytes]]
     map: bytes = b""
     descriptors: dict[int, Descriptor] = field(default_factory=dict)
+    answers: dict[interfaces.MapCall, "Says"] = field(default_factory=dict)
     seed: int = 1
     threads: int = 16
     latency: tuple[int, int] = (1, 20)
@@ -114,10 +139,23 @@ class Scenario:
         lines += [f"map 0 {self.map.hex() or '-'}"]
         for index, d in self.descriptors.items():
             lines.append(f"descriptor {index} {d.type} {d.base} {d.entries} {d.stride} {d.value_size} {d.cpu_stride}")
+        for call, says in self.answers.items():
+            value = says.value % (1 << 64)
+            lines.append(f"answer {call.value} {says.trap} {says.copy} {says.insert} {says.size} {value}")
         lines += [f"packet {entry} {frame.hex() or '-'}" for entry, frame in self.packets]
         least, most = self.latency
         lines.append(f"set {self.seed} {self.threads} {least} {most} {self.stall} {self.budget} {self.cpu_base}")
         return "\n".join(lines) + "\n"
+
+
+class Word(NamedTuple):
+    """A word of a call to which Scenario.answers has an answer."""
+
+    call: interfaces.MapCall
+    flags: int
+    last: int
+    handle: int
+    data: int
 
 
 @dataclass
@@ -129,6 +167,7 @@ class Run:
     verdict: int = -1
     cause: Cause = Cause.NONE
     frame: bytes = b""
+    words: list[Word] = field(default_factory=list)
 
 
 @dataclass
@@ -166,6 +205,9 @@ def run(simulation: Path, scenario: Scenario) -> Result:
         elif kind == "M":
             packet, operation, offset, size = map(int, fields)
             shared.append((packet, interfaces.MapOperation(operation).name, offset, size))
+        elif kind == "W":
+            packet, call, *rest = map(int, fields)
+            runs[packet].words.append(Word(interfaces.MapCall(call), *rest))
         elif kind == "F":
             packet = runs[int(fields[1])]
             assert packet.verdict == -1, f"packet {fields[1]} ended twice"
@@ -233,10 +275,9 @@ class _Golden:
         samples = _Recorded(run.retired)
         self.buffer = Buffer(frame, config.buffer_bytes)
         windows = Memory(self.buffer, IFINDEX, memory)
-        helpers = Helpers(scenario.cpu_base + run.thread, self.buffer, maps, engine.HELPERS, samples,
-                          [0] * PORTS)  # fmt: skip
+        offered = Helpers(scenario.cpu_base + run.thread, self.buffer, maps, HELPERS, samples, [0] * PORTS)
         self.retired: list[Retired] = []
-        self.thread = Thread(code, windows, helpers.table, budget=scenario.budget, trace=self.retired.append)
+        self.thread = Thread(code, windows, offered.table, budget=scenario.budget, trace=self.retired.append)
         self.cause, self.verdict = Cause.NONE, None
         self.waits_for: SharedAccess | None = None
         self._running = self.thread.run(entry)
