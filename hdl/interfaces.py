@@ -171,14 +171,18 @@ class MapCall(Enum, shape=5):
 def EngineWord(config: NicConfig) -> data.StructLayout:
     """Core -> engine: arguments of one call, word by word; a thread has one call under way at most.
 
-    An UPDATE sends its flags first (`flags` high, data = r4), then LOOKUP, UPDATE and DELETE send their key, 8 bytes a
-    word, the first bytes first (`number` counts words; what of the last one lies behind the key may hold anything).
-    TAIL and REDIRECT send the index (r3; r2). A PUSH sends its flags (r3), a POP and a PEEK nothing (data may be
-    anything); RESERVE and OUTPUT send flags (r3; r4), then the size in bytes (r2; r3); EVENT flags (r3), then the size
-    (r5), then the packet's data and data_end (in the lower and the upper half); SUBMIT and DISCARD flags (r2); QUERY what it asks for (r2). INSERT, CHECK and RELEASE send a word whose data
-    may be anything. `last` is high with a call's last word, `flags` with flags; the word of a PUSH, SUBMIT or DISCARD
-    has both. handle: the map's as the program has it (r1; of TAIL and EVENT r2); of SUBMIT and DISCARD r1, the record's
-    address. All 64 bits of registers, as they are.
+    - LOOKUP, DELETE: the key, 8 bytes a word, the first bytes first (`number` counts words; what of the last one lies
+      behind the key may hold anything). UPDATE: its flags (r4), then the key.
+    - TAIL, REDIRECT: the index (r3; r2).
+    - PUSH: its flags (r3). POP, PEEK: a word that may be anything.
+    - RESERVE, OUTPUT: flags (r3; r4), then the size in bytes (r2; r3). SUBMIT, DISCARD: flags (r2). QUERY: what it asks
+      for (r2).
+    - EVENT: flags (r3), then the size (r5), then the packet's data and data_end, the lower and the upper half.
+    - INSERT, RELEASE, and CHECK, which may stand in the place of a word of a key: a word that may be anything.
+
+    `last` is high with a call's last word, `flags` with flags (a PUSH, SUBMIT or DISCARD has both in its word). handle:
+    the map's as the program has it (r1; of TAIL and EVENT r2); of SUBMIT and DISCARD r1, the record's address. All 64
+    bits of registers, as they are.
     """
     return data.StructLayout(
         {
