@@ -68,6 +68,10 @@ MAP_BYTES = 4
 """Bytes of a value of a map of maps: a map's file descriptor in Linux, on a NIC its handle, 0 for none."""
 
 
+LOCK_BYTES = 4
+"""Bytes of a value's `struct bpf_spin_lock`: 1 where a program holds it, otherwise 0."""
+
+
 class MapFlag(IntFlag):
     """`map_flags` of BPF_MAP_CREATE."""
 

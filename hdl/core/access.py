@@ -19,6 +19,7 @@ class AccessCheck(Component):
     bounds : of the thread's packet. bytes : 1 to 8, that the access is long.
     address : 64 bits. access, size, aligned, natural : of the Control; natural alignment is that of `size`.
     in_pieces : a local access of so many `bytes` is done in naturally aligned pieces, of which this pass does one.
+    in_maps : it may lie in map memory alone.
     in_packet : `address` counts from the packet's first byte, in 32 bits with sign. Then nothing traps, but the bytes
         may be `missing`.
     cause : why it traps, or NONE (also where `access` is NONE).
@@ -39,6 +40,7 @@ class AccessCheck(Component):
                 "aligned": In(1),
                 "natural": In(1),
                 "in_pieces": In(1),
+                "in_maps": In(1),
                 "in_packet": In(1),
                 "missing": Out(1),
                 "cause": Out(4),
@@ -109,7 +111,7 @@ class AccessCheck(Component):
         accesses = (self.access != Access.NONE) & ~self.in_packet
         readable = context & (self.access == Access.LOAD)
         with m.If(accesses):
-            with m.If(~(shared | stack | readable | (buffer & packet))):
+            with m.If(~(shared | (~self.in_maps & (stack | readable | (buffer & packet))))):
                 m.d.comb += self.cause.eq(Cause.MEMORY_ACCESS)
             with m.Elif(misaligned & (self.natural | (self.aligned & (stack | context)))):
                 m.d.comb += self.cause.eq(Cause.MISALIGNED)

@@ -38,6 +38,7 @@ class Immediate(Enum, shape=4):
     SWAP = 3  # how far a reversed 64-bit word is to be shifted down, from the width in imm
     ZERO = 4
     LINK = 5
+    ONE = 7
     SWAP_LOADED = 6  # how far a reversed 64-bit word is to be shifted down, from the size in the opcode
     TIME = 8
     RANDOM = 9
@@ -140,6 +141,7 @@ class Step(Enum, shape=5):
     ADVANCE = 20  # behind an event's own bytes come the packet's
     LOAD_PACKET = 21
     STORE_PACKET = 22
+    TRY = 23  # a lock was taken, or it wasn't free and the instruction begins again
 
 
 class FieldRule(Enum, shape=2):
@@ -179,8 +181,8 @@ class Control(data.Struct):
     compute it. far: jump by `imm` instead of `offset`. wide: it takes two slots. aligned: stack and context ask for
     natural alignment; natural: so does every window. side: the right operand is kept for the request (a map's handle,
     the value to compare with, the divisor). modulo: of a division, its remainder. flags: the word is a call's flags.
-    in_packet: the address counts from the packet's first byte. then: the thread's next step, where steps.next_step
-    knows no better.
+    in_packet: the address counts from the packet's first byte. in_maps: the access may go to map memory alone. then:
+    the thread's next step, where steps.next_step knows no better.
     """
 
     cause: 4
@@ -226,5 +228,6 @@ class Control(data.Struct):
     then: Step
     flags: 1
     in_packet: 1
+    in_maps: 1
     call: MapCall
     service: Service

@@ -310,6 +310,7 @@ class Core(Component):
             check.aligned.eq(control_10.aligned),
             check.natural.eq(control_10.natural),
             check.in_pieces.eq(kind.matches(Kind.STORE)),
+            check.in_maps.eq(control_10.in_maps),
             check.in_packet.eq(control_10.in_packet),
         ]
         # A key that can't be read: a look-up still asks whether there is such a map at all, for a wrong handle is the
@@ -334,14 +335,16 @@ class Core(Component):
         calls = Mux(kind.matches(Kind.KEY), sends_key & (~more_words.at(10) | no_key.at(10)),
                     kind.matches(Kind.WORD) & (control_10.then == Step.ENGINE) & ~ends_of_call)  # fmt: skip
         stays = (control_10.then != Step.INSTRUCTION) | kind.matches(Kind.RESULT)
-        repeats = check.split | finds | (stays & ~calls)  # at the same pc
+        held = (progress_10.step == Step.TRY) & ~taken.at(10)  # a lock, by another thread
+        repeats = check.split | finds | held | (stays & ~calls)  # at the same pc
         word_done = kind.matches(Kind.STORE) & ~check.split
         copied = word_done & last.at(10) & (control_10.call == MapCall.UPDATE) & ~inserts.at(10)
         finds_result = kind.matches(Kind.RESULT) & ~check.split
         ends_call = ~more_words.at(10) | no_key.at(10)
         local = staged(10, acts & access.any() & ~check.shared & ~no_key.at(10) & ~check.missing, "local", reset=True)
         asking = staged(10, acts & asks, "asking", reset=True)
-        writes = staged(10, ends.at(10) | (acts & (control_10.write | finds) & ~waits & ~asks), "writes", reset=True)
+        writes = staged(10, ends.at(10) | (acts & (control_10.write | finds) & ~(waits | asks | held)), "writes",
+                        reset=True)  # fmt: skip
         own_entry = Mux(finds, WORD_ENTRY, destination.at(10))
         entry = staged(10, Mux(ends.at(10), generation.at(10), own_entry)[: len(destination.at(10))], "entry")
 
@@ -370,7 +373,7 @@ class Core(Component):
             expected.entry.eq(destination.at(10)),
             expected.size.eq(control_10.size),
             expected.extend.eq(control_10.extend),
-            expected.zero.eq(copied),
+            expected.zero.eq(copied | (control_10.access == Access.STORE)),
             expected.final.eq((~repeats & ~no_key.at(10)) | copied | finds_result | ends_of_call),
         ]
         with m.If(check.split):

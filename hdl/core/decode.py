@@ -104,6 +104,11 @@ def _sample(immediate: Immediate, **more) -> dict:
             "to": Register.R0, "sampled": 1} | more  # fmt: skip
 
 
+def _lock(**work) -> dict:
+    return {"left": Register.R1, "addend": Addend.ZERO, "natural": 1, "in_maps": 1, "size": 2, "unit": Unit.LOGIC,
+            "logic": Logic.RIGHT, "write": 1} | work  # fmt: skip
+
+
 _HELPERS = {
     "map_lookup_elem": steps.KEY | {"call": MapCall.LOOKUP},
     "map_delete_elem": steps.KEY | {"call": MapCall.DELETE},
@@ -117,6 +122,9 @@ _HELPERS = {
     "ringbuf_discard": _word(MapCall.DISCARD, Register.R2, flags=1),
     "ringbuf_query": _word(MapCall.QUERY, Register.R2),
     "perf_event_output": _word(MapCall.EVENT, Register.R3, Register.R2, flags=1, then=Step.SIZE),
+    "spin_lock": _lock(access=Access.ATOMIC, operation=MapOperation.XCHG, immediate=Immediate.ONE, to=Register.WORD,
+                       then=Step.TRY),
+    "spin_unlock": _lock(access=Access.STORE, immediate=Immediate.ZERO, to=Register.R0),
     "tail_call": _entry(MapCall.TAIL, Register.R3, Register.R2),
     "redirect_map": _entry(MapCall.REDIRECT, Register.R2, Register.R1),
     "ktime_get_ns": _sample(Immediate.TIME),

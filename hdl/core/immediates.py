@@ -29,6 +29,8 @@ def immediate(m: Module, which: Immediate, *, instruction, next_imm, link, time,
             m.d.comb += value.eq(random)
         with m.Case(Immediate.CPU):
             m.d.comb += value.eq(cpu)
+        with m.Case(Immediate.ONE):
+            m.d.comb += value.eq(1)
         with m.Case(Immediate.CONTEXT):
             m.d.comb += value.eq(addresses.CONTEXT)
     return value

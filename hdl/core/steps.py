@@ -80,6 +80,9 @@ _FETCH = {"left": Register.DST, "addend": Addend.OFFSET, "right": Register.WORD,
 _CALL = {"flow": Flow.CALLX, "left": Register.DST, "addend": Addend.ZERO, "immediate": Immediate.LINK,
          "unit": Unit.LOGIC, "logic": Logic.RIGHT, "write": 1, "to": Register.LINK, "size": LOG2_BYTES[64]}  # fmt: skip
 
+_TRY = {"left": Register.WORD, "immediate": Immediate.ZERO, "logic": Logic.OR, "condition": Condition.ZERO, "write": 1,
+        "to": Register.R0, "size": LOG2_BYTES[64]}  # fmt: skip
+
 _SWAP = {"left": Register.WORD, "immediate": Immediate.SWAP_LOADED, "unit": Unit.SHIFT, "swap": 1, "write": 1,
          "to": Register.R0, "size": LOG2_BYTES[64]}  # fmt: skip
 
@@ -175,6 +178,8 @@ def this_pass(m: Module, decoded: Control, step: Step, call: MapCall, engine_say
             arrive()
         with m.Case(Step.CALL):
             m.d.comb += word(_CALL)
+        with m.Case(Step.TRY):
+            m.d.comb += word(_TRY)
         with m.Case(Step.SWAP):
             m.d.comb += word(_SWAP)
         with m.Case(Step.LEAVE):

@@ -4,13 +4,16 @@ from collections.abc import Callable, Sequence
 from errno import EINVAL
 from typing import NamedTuple, Protocol
 
-from bpfnic.sim.golden.interpreter import Helper, Suspending, Thread
+from bpfnic.sim.golden.interpreter import Helper, SharedAccess, Suspending, Thread, Trap
 from bpfnic.sim.golden.maps import Maps
 from bpfnic.sim.golden.memory import Buffer
 from bpfnic.spec import addresses
+from bpfnic.spec.causes import Cause
 from bpfnic.spec.helpers import BY_NAME
+from bpfnic.spec.isa import Operation
 from bpfnic.spec.maps import (
     HOST_QUEUES,
+    LOCK_BYTES,
     REDIRECT_ACTION,
     REDIRECT_QUEUE,
     REDIRECT_SHIFT,
@@ -66,6 +69,8 @@ class Helpers:
             "ringbuf_submit": self.ringbuf_submit,
             "ringbuf_discard": self.ringbuf_discard,
             "ringbuf_query": self.ringbuf_query,
+            "spin_lock": self.spin_lock,
+            "spin_unlock": self.spin_unlock,
             "tail_call": self.tail_call,
             "ktime_get_ns": _at_once(lambda: self.samples.clock()),
             "get_prandom_u32": _at_once(lambda: self.samples.random()),
@@ -114,6 +119,31 @@ class Helpers:
 
     def ringbuf_query(self, thread: Thread) -> Suspending:
         return self.maps.ring_query(thread, *thread.registers[1:3])
+
+    def spin_lock(self, thread: Thread) -> Suspending:
+        """bpf_spin_lock: 32 bits of a map's value, which become 1 where they were 0. A lock that isn't free is tried
+        again, as often as the budget allows. Raises Trap."""
+        address = self._lock(thread)
+        while True:
+            yield SharedAccess(Operation.ATOMIC_XCHG, address, LOCK_BYTES)
+            taken = thread.memory.load(address, LOCK_BYTES)
+            thread.memory.store(address, LOCK_BYTES, 1)
+            if not taken:
+                return 0
+            thread.begin_again()
+
+    def spin_unlock(self, thread: Thread) -> Suspending:
+        """bpf_spin_unlock. Raises Trap."""
+        yield from thread.store(self._lock(thread), LOCK_BYTES, 0)
+        return 0
+
+    def _lock(self, thread: Thread) -> int:
+        """The address of a lock. Raises Trap: it doesn't lie in map memory, or isn't aligned."""
+        address = thread.effective_address(thread.registers[1], 0)
+        if not thread.memory.shared_parts(address, LOCK_BYTES):
+            raise Trap(Cause.MEMORY_ACCESS)
+        thread.memory.check_aligned(address, LOCK_BYTES, write=True)
+        return address
 
     def tail_call(self, thread: Thread) -> Suspending:
         return self.maps.tail_call(thread, *thread.registers[2:4])

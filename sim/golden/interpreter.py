@@ -179,9 +179,9 @@ class _Frame(NamedTuple):
 class Thread:
     """The run of one packet's program.
 
-    `budget` is how many instructions may retire. `trace`, if given, is called with each `Retired`. `registers` holds
-    r0 to r10 of the running frame and stays readable after the end and after a trap, as do `pc` and `retired`, the
-    count of retired instructions."""
+    `budget` is how many instructions may retire, or begin again (where a lock isn't free). `trace`, if given, is called
+    with each `Retired`. `registers` holds r0 to r10 of the running frame and stays readable after the end and after a
+    trap, as do `pc` and `retired`, the count of retired instructions."""
 
     def __init__(self, code: Code, memory: Memory, helpers: Mapping[int, Helper], *, budget: int,
                  trace: Callable[[Retired], None] | None = None):  # fmt: skip
@@ -193,6 +193,7 @@ class Thread:
         self.registers = [0] * isa.REGISTERS
         self.pc = 0
         self.retired = 0
+        self.repeated = 0  # instructions that began again
         self.tail_calls = 0
         self._context = 0
         # Of the running instruction: the address of its memory access, the register that it writes, and what it stores.
@@ -214,7 +215,7 @@ class Thread:
         try:
             while next_pc is not None:
                 pc = self.pc = next_pc
-                if self.retired >= self.budget:
+                if self.retired + self.repeated >= self.budget:
                     raise Trap(Cause.BUDGET)
                 execute, suspends, instruction, written = code.step(pc)
                 self._address, self._stored, self._written = None, None, written
@@ -232,6 +233,12 @@ class Thread:
             trap.pc = self.pc
             raise
         return registers[0]
+
+    def begin_again(self) -> None:
+        """The running instruction begins again, and retires later. Raises Trap(BUDGET) where none is left for that."""
+        self.repeated += 1
+        if self.retired + self.repeated >= self.budget:
+            raise Trap(Cause.BUDGET)
 
     @property
     def depth(self) -> int:
@@ -395,7 +402,7 @@ def _may_goto(row: Row, instruction: Instruction) -> Callable[[Thread], int]:
     distance = 1 + instruction.offset
 
     def execute(thread: Thread) -> int:
-        remaining = thread.budget - thread.retired
+        remaining = thread.budget - thread.retired - thread.repeated
         return thread.pc + (distance if remaining < thread.budget >> 1 else 1)
 
     return execute

@@ -47,7 +47,8 @@ IFINDEX = 7
 HELPERS = engine.HELPERS | {
     helpers.BY_NAME[name].number
     for name in ("map_push_elem", "map_pop_elem", "map_peek_elem", "ringbuf_output", "ringbuf_reserve",
-                 "ringbuf_submit", "ringbuf_discard", "ringbuf_query", "perf_event_output")
+                 "ringbuf_submit", "ringbuf_discard", "ringbuf_query", "perf_event_output",
+                 "spin_lock", "spin_unlock")
 }  # fmt: skip
 """What the core knows how to call, whether an engine serves it or not."""
 PORTS = 2  # of the model of the packet path, which knows no ifindex of theirs

@@ -1,5 +1,6 @@
 """The core alone, with models around it, against the golden interpreter."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ from bpfnic.sim.golden.maps import Descriptor
 from bpfnic.spec import addresses, engine
 from bpfnic.spec.assembly import assemble
 from bpfnic.spec.causes import Cause
+from bpfnic.spec.helpers import BY_NAME
 from bpfnic.spec.instruction import SLOT_BYTES
 from bpfnic.spec.maps import MapType
 from tests import vectors
@@ -288,6 +290,66 @@ def test_a_local_atomic_takes_four_slots(core, atomic):
         clocks.append(core.check(Scenario({0: code}, [(0, FRAME)], threads=1, stall=0)).clocks)
     passes = 5 if "cmpxchg" in atomic else 4
     assert clocks[1] - clocks[0] == 10 * passes * 10
+
+
+LOCKED = f"""
+    r6 = {addresses.MAP_VALUES + 0x20} ll
+    r1 = r6
+    {{call}} {BY_NAME["spin_lock"].number}
+    r2 = *(u64 *)(r6 + 8)
+    r3 = r2
+    r3 *= 3
+    r2 += 1
+    *(u64 *)(r6 + 8) = r2
+    *(u64 *)(r6 + 16) = r3
+    r1 = r6
+    {{call}} {BY_NAME["spin_unlock"].number}
+    exit
+"""
+
+
+def through_register(program: str, register: int) -> str:
+    """Its calls, by a register's number."""
+    return re.sub(r"call (\d+)", rf"r{register} = \1\ncallx r{register}", program)
+
+
+@pytest.mark.parametrize("threads", [1, 16])
+@pytest.mark.parametrize("register", [None, 0, 5])
+def test_a_lock_keeps_others_out(core, threads, register):
+    """All threads change two words together, with plain loads and stores: no change is lost."""
+    program = LOCKED.format(call="call")
+    code = assemble(program if register is None else through_register(program, register))
+    result = core.check(Scenario({0: code}, [(0, FRAME)] * 100, threads=threads, latency=(1, 40), budget=10_000))
+    assert {(run.cause, run.verdict) for run in result.runs} == {(Cause.NONE, 0)}
+    assert [int.from_bytes(result.map[at : at + 8], "little") for at in (0x20, 0x28, 0x30)] == [0, 100, 297]
+
+
+def test_a_lock_that_never_comes_spends_the_budget(core):
+    """One thread holds it and ends. Every try is an instruction's worth of the budget."""
+    code = assemble(f"r1 = {addresses.MAP_VALUES + 0x20} ll\ncall {BY_NAME['spin_lock'].number}\nexit")
+    result = core.check(Scenario({0: code}, [(0, FRAME)] * 20, budget=50, latency=(1, 1)))
+    assert sorted(run.cause for run in result.runs) == [Cause.NONE] + [Cause.BUDGET] * 19
+    tries = [sum(operation == "XCHG" and packet == number for packet, operation, _, _ in result.shared)
+             for number in range(20)]  # fmt: skip
+    assert sorted(tries) == [1] + [49] * 19
+
+
+@pytest.mark.parametrize("helper", ["spin_lock", "spin_unlock"])
+@pytest.mark.parametrize(
+    "lock, cause",
+    [
+        ("r10", Cause.MEMORY_ACCESS),
+        ("r6", Cause.MEMORY_ACCESS),
+        ("0x200000020 ll", Cause.MEMORY_ACCESS),
+        ("0x10000022 ll", Cause.MISALIGNED),
+        ("0x1000001e ll", Cause.MISALIGNED),
+    ],
+)
+def test_locks_are_in_map_memory(core, helper, lock, cause):
+    place = f"r1 = {lock}" + ("\nr1 += -8" if lock == "r10" else "")
+    code = assemble(f"r6 = *(u32 *)(r1 + 0)\n*(u64 *)(r10 - 8) = 0\n{place}\ncall {BY_NAME[helper].number}\nexit")
+    result = core.check(Scenario({0: code}, [(0, FRAME)] * 20))
+    assert {run.cause for run in result.runs} == {cause}
 
 
 def test_budget_is_exact(core):
