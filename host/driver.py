@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from bpfnic.host import valuetypes
 from bpfnic.host.device import (
     Arrival,
     Capabilities,
@@ -173,10 +174,12 @@ class RegisterDevice(Device):
         self._check_map(definition)
         size = self.map_bytes(definition)
         name = f"map {definition.name} ({definition.type.name})"
+        takes = f"{name}: max_entries {definition.max_entries} takes {size} bytes of map memory"
+        if definition.variables is not None:
+            takes = f"{name} takes {size} bytes of map memory"
         if size > self._values.size:
-            more = size - self._values.size
-            raise BpfnicError(f"{name} takes {size} bytes of map memory, {more} more than {self.name} has")
-        base = self._allocate(self._values, size, ALIGN, f"{name} takes {size} bytes of map memory of {self.name}")
+            raise BpfnicError(f"{takes}, {size - self._values.size} more than {self.name} has")
+        base = self._allocate(self._values, size, ALIGN, f"{takes} of {self.name}")
         index = None
         if definition.variables is None:  # programs address variables directly
             try:
@@ -217,6 +220,7 @@ class RegisterDevice(Device):
             raise BpfnicError(f"{name}: {self.name} does not have this map type; it has {has}")
         if why := flags_refused(definition.type, definition.flags):
             raise BpfnicError(f"{name}: {why}")
+        valuetypes.check(definition)
         if definition.type in EVENTS:
             check_event_map(definition)
             return

@@ -24,6 +24,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from bpfnic.host import valuetypes
 from bpfnic.host.device import (
     Arrival,
     Capabilities,
@@ -128,6 +129,7 @@ class LinuxDevice(Device):
         definition = sized(definition, bpf.possible_cpus())
         name = f"map {definition.name} ({definition.type.name})"
         sizes = definition.key_size, definition.value_size, definition.max_entries
+        valuetypes.check(definition)
         check_inner(definition)
         example = self.create_map(definition.inner) if definition.inner else None
         inner = example.fd if example else 0

@@ -81,7 +81,7 @@ SEC("xdp") int x(struct xdp_md *ctx) { __u32 key = 0; return bpf_map_lookup_elem
 
 def test_a_map_larger_than_map_memory(refused):
     said = refused(PORTFILTER, "--map-bytes", "32768")
-    assert said == "map rules (ARRAY) takes 65536 bytes of map memory, 32768 more than golden has"
+    assert said == "map rules (ARRAY): max_entries 65536 takes 65536 bytes of map memory, 32768 more than golden has"
 
 
 def test_a_program_longer_than_the_store(refused, source):

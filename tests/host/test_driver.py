@@ -158,8 +158,8 @@ def test_errors_are_the_kernels(device):
         (array("none", 8, 0), "map none .*max_entries is 0"),
         (array("void", 0, 4), "map void .*value has 1 to 4096 bytes, not 0"),
         (array("long", 4097, 1), "map long .*value has 1 to 4096 bytes, not 4097"),
-        (array("big", 8, 520), "map big .*takes 4160 bytes of map memory, 64 more than golden has"),
-        (array("each", 8, 70, MapType.PERCPU_ARRAY), "map each .*takes 4480 bytes of map memory, 384 more"),
+        (array("big", 8, 520), "map big .*: max_entries 520 takes 4160 bytes of map memory, 64 more than golden has"),
+        (array("each", 8, 70, MapType.PERCPU_ARRAY), "map each .*: max_entries 70 takes 4480 bytes of .*, 384 more"),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
