@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 
+from bpfnic.spec import engine
 from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.maps import MapType
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class NicConfig:
     map_bytes : bytes of map memory, a power of two.
     map_banks : banks of map memory, interleaved by 16 bytes: 1, 2, 4 or 8.
     maps : map descriptors, a power of two.
+    map_types : types of maps that it has; what the others alone need is left out.
     ports : network ports, 1 to 3; the host is interface number `ports`.
     trace : add the trace port (design.md, "Trace port").
     target : "generic" infers memories; "ecp5" instantiates DP16KD.
@@ -33,6 +36,7 @@ class NicConfig:
     map_bytes: int = 128 * 1024
     map_banks: int = 4
     maps: int = 64
+    map_types: frozenset[MapType] = engine.MAP_TYPES
     ports: int = 2
     trace: bool = False
     target: str = "generic"
@@ -60,6 +64,8 @@ class NicConfig:
               "a power of two from 4096 to 16777216")
         check("map_banks", self.map_banks in (1, 2, 4, 8), "1, 2, 4 or 8")
         check("maps", power(self.maps) and 1 <= self.maps <= 256, "a power of two up to 256")
+        check("map_types", self.map_types <= engine.MAP_TYPES,
+              f"some of {', '.join(each.name for each in sorted(engine.MAP_TYPES))}")
         check("ports", 1 <= self.ports <= 3, "1 to 3")
         check("target", self.target in ("generic", "ecp5"), "generic or ecp5")
 

@@ -159,7 +159,7 @@ class Control(Component):
             "MAPS": config.maps,
             "PORTS": config.ports,
             "GROUPS": engine.group_bits(engine.GROUPS),
-            "MAP_TYPES": engine.bit_set(engine.MAP_TYPES),
+            "MAP_TYPES": engine.bit_set(config.map_types),
             "HELPERS": engine.bit_set(engine.HELPERS),
         }
         for name, value in values.items():
@@ -220,12 +220,14 @@ class Control(Component):
         ]
 
         descriptor = self.descriptor.descriptor
-        for name in ("type", "base", "entries", "stride", "value_size", "cpu_stride", "key_size", "table", "buckets"):
+        for name in ("type", "base", "entries", "stride", "value_size", "cpu_stride", "key_size", "table", "buckets",
+                     "links", "keys", "order"):
             field = getattr(descriptor, name)
             (stored,) = bank.stored(f"MAP_{name.upper()}", (1 << len(field)) - 1)
             m.d.comb += field.eq(stored)
         m.d.comb += [
-            descriptor.seed.eq(Cat(bank.stored("MAP_SEED"))),
+            self.secret.write.eq(bank.command("HASH_SECRET")),
+            self.secret.data.eq(bank.data),
             self.descriptor.enable.eq(bank.command("MAP_COMMIT") & (bank.data < config.maps)),
             self.descriptor.index.eq(bank.data),
         ]

@@ -236,8 +236,93 @@ def MapDescriptor(config: NicConfig) -> data.StructLayout:
             "cpu_stride": range(config.map_bytes),
             "key_size": range(MAX_KEY_BYTES + 1),
             "table": range(config.map_bytes),
-            "buckets": range(config.map_bytes // tables.LINK_BYTES),
-            "seed": 64,
+            "buckets": range(max(2, config.map_bytes // addresses.ROW_BYTES)),
+            "links": range(config.map_bytes),
+            "keys": range(config.map_bytes),
+            "order": range(config.map_bytes),
+        }
+    )
+
+
+def key_slots(config: NicConfig) -> int:
+    """Keys that the map engine holds: one for each CPU, then the host's, and those that it makes up itself."""
+    return config.cores * config.threads + 1 + SCRATCH_KEYS
+
+
+SCRATCH_KEYS = 8
+"""A power of two: as many searches of the serial unit for keys that it makes up may be under way."""
+
+
+def KeyWord(config: NicConfig) -> data.StructLayout:
+    """Serial unit -> front: word `number` of the key in `slot` (number 0 begins a key), zeros behind the key's end."""
+    return data.StructLayout(
+        {"slot": range(key_slots(config)), "number": range(MAX_KEY_BYTES // 8), "data": 64}
+    )
+
+
+def KeyReadPort(config: NicConfig) -> Signature:
+    """Serial unit -> front: word `number` of the key in `slot`. `request` waits for `grant` (same clock); `word` is
+    there 2 clocks after it (a block RAM's latency)."""
+    return Signature(
+        {
+            "request": Out(1),
+            "slot": Out(range(key_slots(config))),
+            "number": Out(range(MAX_KEY_BYTES // 8)),
+            "grant": In(1),
+            "word": In(64),
+        }
+    )
+
+
+def Find(config: NicConfig) -> data.StructLayout:
+    """Serial unit -> finder: where is the key in `slot`? All its words have been taken. For an LPM_TRIE `length` is the
+    length of the key's prefix: of a stored key the bits behind it don't count."""
+    return data.StructLayout({"slot": range(key_slots(config)), "length": 9})
+
+
+def Found(config: NicConfig) -> data.StructLayout:
+    """Finder -> serial unit, for each Find, in any order, each in the one clock in which `valid` is high.
+
+    place: the key's, if `found`. link: byte offset in map memory of the link word that names it. bucket: byte offset of
+    the key's bucket. tag: of its link word."""
+    return data.StructLayout(
+        {
+            "valid": 1,
+            "slot": range(key_slots(config)),
+            "found": 1,
+            "place": tables.PLACE_BITS,
+            "link": range(config.map_bytes),
+            "bucket": range(config.map_bytes),
+            "tag": tables.TAG_BITS,
+        }
+    )
+
+
+def SearchPort(config: NicConfig) -> Signature:
+    """Serial unit -> front and finder. While the unit asks, `descriptor` stays as it is. hold: no program's look-up
+    begins; idle: and none is under way (it holds from the clock in which it is high until `hold` goes down)."""
+    return Signature(
+        {
+            "key": Out(stream.Signature(KeyWord(config))),
+            "read": Out(KeyReadPort(config)),
+            "find": Out(stream.Signature(Find(config))),
+            "found": In(Found(config)),
+            "descriptor": Out(MapDescriptor(config)),
+            "hold": Out(1),
+            "idle": In(1),
+        }
+    )
+
+
+def RowPort(config: NicConfig) -> Signature:
+    """Map engine -> map memory: reads 16-byte row `row`. `request` waits for `grant` (same clock); `data` is the row 3
+    clocks after it."""
+    return Signature(
+        {
+            "request": Out(1),
+            "row": Out(range(config.map_bytes // addresses.ROW_BYTES)),
+            "grant": In(1),
+            "data": In(8 * addresses.ROW_BYTES),
         }
     )
 
@@ -280,6 +365,11 @@ def MapHostPort(config: NicConfig) -> Signature:
             "value": In(range(config.map_bytes)),
         }
     )
+
+
+def HashSecret(config: NicConfig) -> Signature:
+    """Control -> engine: the next 32 bits of the secret that keys the hash (register HASH_SECRET)."""
+    return Signature({"write": Out(1), "data": Out(32)})
 
 
 def DescriptorWrite(config: NicConfig) -> Signature:
@@ -410,6 +500,10 @@ def ResultTrace(config: NicConfig) -> data.StructLayout:
     )
 
 
+ENGINE_TRACES = 2
+"""Calls that the map engine decides in one clock: one of the serial unit, then a look-up of the finder."""
+
+
 def SharedTrace(config: NicConfig) -> data.StructLayout:
     """One access that a bank of map memory granted in this clock, or, behind the last bank, one call that the map
     engine decided on a keyed map. (clock, bank) is its serial number: a total order that agrees with every bank, the
@@ -478,7 +572,7 @@ def TracePort(config: NicConfig) -> Signature:
             "result": Out(per_core(ResultTrace(config), config.cores)),
             "dispatch": Out(per_core(DispatchTrace(config), config.cores)),
             "finish": Out(per_core(FinishTrace(config), config.cores)),
-            "shared": Out(data.ArrayLayout(SharedTrace(config), config.map_banks + 1)),
+            "shared": Out(data.ArrayLayout(SharedTrace(config), config.map_banks + ENGINE_TRACES)),
             "release": Out(ReleaseTrace(config)),
             "refuse": Out(RefuseTrace(config)),
         }
@@ -548,6 +642,7 @@ def MapMemoryPorts(config: NicConfig) -> dict:
     return {
         "port": In(MapPort(config)).array(config.cores + 1),
         "table": In(TablePort(config)),
+        "rows": In(RowPort(config)),
         "shared_trace": Out(SharedTrace(config)).array(config.map_banks),
     }
 
@@ -559,7 +654,9 @@ def MapEnginePorts(config: NicConfig) -> dict:
         "write": In(DescriptorWrite(config)),
         "host": In(MapHostPort(config)),
         "table": Out(TablePort(config)),
-        "shared_trace": Out(SharedTrace(config)),
+        "rows": Out(RowPort(config)),
+        "secret": In(HashSecret(config)),
+        "shared_trace": Out(SharedTrace(config)).array(ENGINE_TRACES),
     }
 
 
@@ -583,6 +680,7 @@ def ControlPorts(config: NicConfig) -> dict:
         "rvalid": Out(1), "rready": In(1), "rdata": Out(32), "rresp": Out(2),
         "map": Out(MapPort(config)),
         "descriptor": Out(DescriptorWrite(config)),
+        "secret": Out(HashSecret(config)),
         "keyed": Out(MapHostPort(config)),
         "program": Out(ProgramWrite(config)),
         "enable": Out(1),

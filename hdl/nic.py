@@ -109,7 +109,9 @@ class Nic(Component):
         connect(m, control.map, map_memory.port[config.cores])
         connect(m, control.descriptor, map_engine.write)
         connect(m, control.keyed, map_engine.host)
+        connect(m, control.secret, map_engine.secret)
         connect(m, map_engine.table, map_memory.table)
+        connect(m, map_engine.rows, map_memory.rows)
         m.d.comb += [
             path.enable.eq(control.enable),
             path.apart.eq(control.apart),
@@ -130,7 +132,7 @@ class Nic(Component):
                 "result": [core.result_trace for core in cores],
                 "dispatch": path.dispatch_trace,
                 "finish": path.finish_trace,
-                "shared": [*map_memory.shared_trace, map_engine.shared_trace],
+                "shared": [*map_memory.shared_trace, *map_engine.shared_trace],
                 "release": path.release_trace,
                 "refuse": path.refuse_trace,
             }

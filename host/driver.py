@@ -110,6 +110,9 @@ class RegisterDevice(Device):
         self._ifindexes = [0] * self.capabilities.ports
         for port in range(self.capabilities.ports):
             self.set_ifindex(port, port + 1)
+        if self.capabilities.map_types & tables.HASHED:
+            for _ in range(registers.HASH_SECRET_WORDS):
+                self._write("HASH_SECRET", self._random_bits(32))
         if budget is not None:
             most = registers.BY_NAME["BUDGET"].reset
             if not 0 < budget <= most:
@@ -255,10 +258,9 @@ class RegisterDevice(Device):
         self._write("MAP_KEY_SIZE", definition.key_size)
         if definition.type in tables.TYPES:
             assert isinstance(device_map, KeyedMap)
-            self._write("MAP_TABLE", device_map.table)
+            for name, offset in device_map.parts.items():
+                self._write(name, offset)
             self._write("MAP_BUCKETS", tables.buckets(definition.max_entries) - 1)
-            for half in range(registers.BY_NAME["MAP_SEED"].count):
-                self._write("MAP_SEED", self._random_bits(32), half)
         if isinstance(device_map, RegisterEventMap):
             self._write("MAP_TABLE", device_map.ring - 1)
         self._write("MAP_COMMIT", index)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from errno import EINVAL, ENOENT, EOPNOTSUPP
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bpfnic.host.device import DeviceMap, error, named
 from bpfnic.host.mapsofmaps import MapOfMaps
@@ -12,7 +12,6 @@ from bpfnic.host.registermaps import HeldRedirects, RegisterMap
 from bpfnic.spec import tables
 from bpfnic.spec.maps import MAP_BYTES, MapType, UpdateFlag
 from bpfnic.spec.registers import BY_NAME, STATUS_DONE_BIT, MapCommand, command
-from bpfnic.spec.tables import State
 
 _BATCH = 64  # entries that are written before MAP_STATUS is read
 _WALK = 64  # accesses for entries that are read before it is: behind the last entry they are in vain
@@ -23,26 +22,26 @@ class KeyedMap(RegisterMap):
     """A map with keys of its own: the device finds them, by commands; errors are those of the kernel's htab_map_*
     functions."""
 
-    @property
-    def table(self) -> int:
-        """Where its table is."""
-        return self.base + self.copies * self._copy_bytes
+    def __init__(self, *arguments: Any):
+        super().__init__(*arguments)
+        definition, cpus = self.definition, self._cpus
+        each = definition.type, definition.max_entries, cpus
+        table = self.base + self.copies * self._copy_bytes
+        self.parts = {
+            "MAP_TABLE": table,
+            "MAP_LINKS": table + tables.links_offset(*each),
+            "MAP_KEYS": table + tables.keys_offset(*each),
+            "MAP_ORDER": table + tables.order_offset(definition.type, definition.key_size, *each[1:]),
+        }
+        """Where each part of its table is, by the register that says so."""
 
     def clear(self) -> None:
+        """All zeros: so much of the table that it is that of an empty map."""
         super().clear()
-        definition = self.definition
-        if definition.type not in tables.TYPES:
-            return
-        entries = definition.max_entries
-        nodes = tables.header_bytes(self._cpus) + tables.LINK_BYTES * tables.buckets(entries)
-        self._memory.write(self.table, bytes(nodes))
-        state = {
-            State.FRESH_NODE: self.table + nodes,
-            State.FRESH_VALUE: self.base,
-            State.FRESH: tables.places(entries, self._cpus),
-        }
-        for place, number in state.items():
-            self._memory.write(self.table + place, number.to_bytes(4, "little"))
+        table, links = self.parts["MAP_TABLE"], self.parts["MAP_LINKS"]
+        self._memory.write(table, bytes(links - table))
+        if self.definition.type is MapType.LPM_TRIE:
+            self._memory.write(self.parts["MAP_ORDER"], bytes(tables.lengths_bytes(self.definition.key_size)))
 
     def _write_key(self, key: bytes) -> None:
         for number, at in enumerate(range(0, len(key), 4)):

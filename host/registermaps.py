@@ -115,7 +115,7 @@ def table_bytes(definition: MapDefinition, cpus: int) -> int:
     """Bytes of the table that says which key has which value, behind the values; 0 for a map without."""
     if definition.type not in tables.TYPES:
         return 0
-    return tables.table_bytes(definition.key_size, definition.max_entries, cpus)
+    return tables.table_bytes(definition.type, definition.key_size, definition.max_entries, cpus)
 
 
 class RegisterMap(DeviceMap):

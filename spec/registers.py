@@ -96,10 +96,19 @@ REGISTERS = (
         "MAP_TABLE",
         0x19C,
         _RW,
-        "keyed maps: byte offset of the table (spec.tables), a multiple of 16; rings (spec.rings): their bytes, less 1",
+        "maps with a table (spec.tables): its byte offset, a multiple of 16; rings (spec.rings): their bytes, less 1",
     ),
-    Register("MAP_BUCKETS", 0x1A0, _RW, "keyed maps: buckets of the table, a power of two, less one"),
-    Register("MAP_SEED", 0x1A4, _RW, "keyed maps: a random number that nobody can guess; it keys the hash", count=2),
+    Register("MAP_BUCKETS", 0x1A0, _RW, "buckets of the table, a power of two, less one"),
+    Register("MAP_LINKS", 0x1A4, _RW, "the same of its links"),
+    Register("MAP_KEYS", 0x1A8, _RW, "the same of its keys"),
+    Register("MAP_ORDER", 0x1AC, _RW, "the same of its order"),
+    Register(
+        "HASH_SECRET",
+        0x1B0,
+        _WO,
+        "the next 32 bits of the secret that keys the hash of all maps: HASH_SECRET_WORDS writes of random bits, "
+        "before there is any keyed map",
+    ),
     # Maps with keys of their own. A command is done when its write is answered, and puts MAP_ADDRESS at the value that
     # it found or reserved. An update stands beside the old value until it is whole: RESERVE a place, write the value
     # there, INSERT it under the key. Many commands may follow each other before MAP_STATUS is read: behind one that
@@ -179,6 +188,9 @@ def command(index: int, operation: MapCommand, flags: int = 0) -> int:
 
 STATUS_DONE_BIT = 8
 """Where in MAP_STATUS the number of commands begins."""
+
+HASH_SECRET_WORDS = 40
+"""Writes of HASH_SECRET: a digit of 40 bits for each 16 bits of a key."""
 
 CONTROL_ENABLE = 1 << 0
 CONTROL_FLOWS_APART = 1 << 1

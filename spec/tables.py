@@ -1,60 +1,114 @@
-"""How the table of a keyed map lies in map memory: which key has which place for its value.
+"""How the table of a map that is no array lies in map memory: which key has which place, or which values wait.
 
-    table + 0                    state: six 32-bit numbers (State)
-    table + STATE_BYTES          for each CPU, and last for the host, the node that it has reserved, or 0
-    table + header_bytes(cpus)   buckets: for each a link to the first node of its chain
-    behind the buckets           nodes: a link to the next one, the byte offset of its value, the key, zeros
+A place is a number from 0 to `places` - 1; place p has its value at  base + stride * p  (and CPU n's of a per-CPU map
+cpu_stride * n behind). A link word is 32 bits: a tag in bits 31..24, place + 1 below, 0 for none.
 
-A link is the byte offset of a node in map memory, 0 for none. A node keeps its value's place for ever. Nodes that no
-key has are free: first those that never had one, in the order of their addresses, then those in a chain, the one that
-has been free for the longest time first.
+    table + 0            row 0: FRESH, OLDEST, NEWEST, COUNT
+    table + 16           row 1: FIRST, LAST (State)
+    table + 32           reservations: for each CPU, and last for the host, a place + 1, or 0
+    table + header_bytes buckets: rows of four link words
+    links                4 bytes a place: a link word, or of a queue's value how many read it
+    keys                 each place's key, zeros behind its end, at a stride of key_stride(key bytes)
+    order                LRU maps and queues: 8 bytes a place, the places + 1 used right before and right after it
+                         LPM_TRIE: LENGTH_BITS bits, which lengths have keys; then how many, 4 bytes for each length
+
+All are byte offsets in map memory and multiples of 16. A free place has no key and nobody reads it: first those that
+never had one, from FRESH on, then those in the list from OLDEST to NEWEST by their links.
+
+A key's hash chooses its bucket; the tag of its link word is the hash's highest byte. It is in any of the bucket's four
+words. A key that finds them all taken becomes the fourth word, and the word before is its link, so that a chain goes on
+behind the fourth word. A key that goes leaves its word empty; one in the chain, or the fourth, leaves there its link.
 """
 
 from enum import IntEnum
 
-from bpfnic.spec.maps import MapType
+from bpfnic.spec.addresses import ROW_BYTES
+from bpfnic.spec.maps import LPM_LENGTH_BYTES, LRU, QUEUES, MapType
 
-TYPES = frozenset({MapType.HASH})
-"""Maps that have such a table."""
+HASHED = frozenset(
+    {MapType.HASH, MapType.PERCPU_HASH, MapType.LPM_TRIE, MapType.HASH_OF_MAPS, MapType.DEVMAP_HASH} | LRU
+)
+"""Types whose keys are found by their hash."""
+
+TYPES = HASHED | QUEUES
+"""Types that have such a table."""
+
+ORDERED = LRU | QUEUES
+"""Types that keep their places in the order of use."""
 
 LINK_BYTES = 4
+ORDER_BYTES = 8
+BUCKET_WORDS = ROW_BYTES // LINK_BYTES
+PLACE_BITS = 24
+TAG_BITS = 8
+LENGTH_BITS = 512
+"""Lengths of an LPM_TRIE's prefixes, and those that no key can have."""
 
 
 class State(IntEnum):
-    """Where in the state each number lies."""
+    """Where in the header each number lies."""
 
-    FRESH_NODE = 0  # the next node that never had a key, and its value
-    FRESH_VALUE = 4
-    OLDEST = 8  # of the chain of free nodes; 0: it is empty
-    NEWEST = 12
-    COUNT = 16  # keys
-    FRESH = 20  # nodes that never had a key
+    FRESH = 0  # the next place that never had a key
+    OLDEST = 4  # of the other free places, the one that has been free for the longest time: place + 1; 0: there is none
+    NEWEST = 8
+    COUNT = 12  # keys; values that wait
+    FIRST = 16  # of those in order of use, the one used longest ago: place + 1, or 0
+    LAST = 20
 
 
-STATE_BYTES = 24
+STATE_BYTES = 32
 
 
 def header_bytes(cpus: int) -> int:
     """Bytes of state and reservations, a multiple of 16."""
-    return -(-(STATE_BYTES + LINK_BYTES * (cpus + 1)) // 16) * 16
+    return STATE_BYTES + _rows(LINK_BYTES * (cpus + 1))
 
 
-def node_bytes(key_bytes: int) -> int:
-    """Bytes of a node: two links and the key, padded to 8 bytes."""
-    return 8 + -(-key_bytes // 8) * 8
+def key_stride(key_bytes: int) -> int:
+    """Bytes from one place's key to the next: 4, 8, 16, 32 or 64."""
+    return max(LINK_BYTES, 1 << (key_bytes - 1).bit_length())
 
 
 def places(entries: int, cpus: int) -> int:
-    """Nodes of a map: one more for each CPU that replaces a value in a full map, and one for the host."""
+    """Places of a map: one more for each CPU that replaces a value in a full map, and one for the host."""
     return entries + cpus + 1
 
 
 def buckets(entries: int) -> int:
-    """Buckets of a map: about one for each entry, a power of two, four at least."""
-    return max(4, 1 << (entries - 1).bit_length())
+    """Buckets of a map: a power of two, one for one or two entries."""
+    return 1 << max(0, (entries - 1).bit_length() - 1)
 
 
-def table_bytes(key_bytes: int, entries: int, cpus: int) -> int:
+def links_offset(map_type: MapType, entries: int, cpus: int) -> int:
+    """Where the links begin, from the table's first byte on."""
+    return header_bytes(cpus) + (ROW_BYTES * buckets(entries) if map_type in HASHED else 0)
+
+
+def keys_offset(map_type: MapType, entries: int, cpus: int) -> int:
+    """Where the keys begin."""
+    return links_offset(map_type, entries, cpus) + _rows(LINK_BYTES * places(entries, cpus))
+
+
+def order_offset(map_type: MapType, key_bytes: int, entries: int, cpus: int) -> int:
+    """Where the order begins."""
+    keys = key_stride(key_bytes) * places(entries, cpus) if map_type in HASHED else 0
+    return keys_offset(map_type, entries, cpus) + _rows(keys)
+
+
+def table_bytes(map_type: MapType, key_bytes: int, entries: int, cpus: int) -> int:
     """Bytes of a whole table, a multiple of 16."""
-    size = header_bytes(cpus) + LINK_BYTES * buckets(entries) + places(entries, cpus) * node_bytes(key_bytes)
-    return -(-size // 16) * 16
+    order = 0
+    if map_type in ORDERED:
+        order = ORDER_BYTES * places(entries, cpus)
+    elif map_type is MapType.LPM_TRIE:
+        order = lengths_bytes(key_bytes)
+    return order_offset(map_type, key_bytes, entries, cpus) + _rows(order)
+
+
+def lengths_bytes(key_bytes: int) -> int:
+    """Bytes of an LPM_TRIE's order."""
+    return LENGTH_BITS // 8 + LINK_BYTES * (8 * (key_bytes - LPM_LENGTH_BYTES) + 1)
+
+
+def _rows(size: int) -> int:
+    return -(-size // ROW_BYTES) * ROW_BYTES

@@ -8,14 +8,18 @@ from amaranth.lib.wiring import Component, In, Out
 class Queue(Component):
     """Whoever pushes knows that there is room, for a thread has so many entries at most.
 
+    Parameters
+    ----------
+    through : an entry is there in the clock of its push already, when there is none before it.
+
     Members
     -------
     push, entry : takes `entry` in this clock. pop : the oldest entry, from the clock after its push on. level : entries
         that are there.
     """
 
-    def __init__(self, shape, depth: int):
-        self.depth = depth
+    def __init__(self, shape, depth: int, *, through: bool = False):
+        self.depth, self.through = depth, through
         super().__init__(
             {"push": In(1), "entry": In(shape), "pop": Out(stream.Signature(shape)), "level": Out(range(depth + 1))}
         )
@@ -32,6 +36,9 @@ class Queue(Component):
             self.pop.valid.eq(self.level.any()),
             self.pop.payload.eq(read.data),
         ]
+        if self.through:
+            with m.If(~self.level.any()):
+                m.d.comb += [self.pop.valid.eq(self.push), self.pop.payload.eq(self.entry)]
         m.d.sync += self.level.eq(self.level + self.push - popped)
         with m.If(self.push):
             m.d.sync += write.addr.eq(write.addr + 1)

@@ -1,30 +1,60 @@
-"""The map engine: takes helpers' arguments from all cores, finds the map, asks the unit of its type, answers."""
+"""The map engine: takes helpers' arguments from all cores, finds the map, and asks who serves it."""
 
-from amaranth import Array, Cat, Module, Mux, Shape, Signal, Value
+from collections.abc import Iterable
+
+from amaranth import Array, Cat, Const, Module, Mux, Shape, Signal, Value
 from amaranth.lib import data, memory
-from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import Component, connect, flipped
 from amaranth.utils import ceil_log2, exact_log2
 
 from bpfnic.hdl.arbiter import RoundRobin
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.interfaces import EngineWord, MapCall, MapDescriptor, MapEnginePorts
-from bpfnic.hdl.maps.array import TYPES, ArrayUnit, UnitResult
-from bpfnic.hdl.maps.tablecalls import TableCalls
-from bpfnic.hdl.memory import READ_LATENCY, SimpleRam
+from bpfnic.hdl.core.queue import Queue
+from bpfnic.hdl.interfaces import EngineWord, KeyWord, MapCall, MapDescriptor, MapEnginePorts
+from bpfnic.hdl.maps.array import ArrayUnit, UnitResult
+from bpfnic.hdl.maps.calls import Calls
+from bpfnic.hdl.maps.finder import Finder, Result
+from bpfnic.hdl.memory import SimpleRam
 from bpfnic.spec.addresses import HANDLE_KEY_BIT, MAP_HANDLES, MAP_VALUES, MAX_KEY_BYTES
-from bpfnic.spec.maps import KEYED, REDIRECT_MAPS, MapType, UpdateFlag
+from bpfnic.spec.maps import LRU, OF_MAPS, QUEUES, REDIRECT_MAPS, MapType, UpdateFlag
 
-_UNIT_CLOCKS = 2  # every unit so far has this latency
+_UNIT_CLOCKS = 2
+"""Clocks from a call to the array unit's result."""
+
+_ARRAYS = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY})
+_HASHES = frozenset({MapType.HASH, MapType.PERCPU_HASH})
+_KEYED = _HASHES | LRU | {MapType.LPM_TRIE}
+
+# Who serves a call on a map, by its type. What is in none of them is no map for that call.
+_BY_ARRAY = {
+    MapCall.LOOKUP: _ARRAYS | {MapType.ARRAY_OF_MAPS},
+    MapCall.UPDATE: _ARRAYS,
+    MapCall.DELETE: _ARRAYS,
+    MapCall.TAIL: frozenset({MapType.PROG_ARRAY}),
+    MapCall.REDIRECT: REDIRECT_MAPS - {MapType.DEVMAP_HASH},
+}
+_BY_FINDER = {
+    MapCall.LOOKUP: _HASHES | {MapType.HASH_OF_MAPS},
+    MapCall.REDIRECT: frozenset({MapType.DEVMAP_HASH}),
+}
+_BY_UNIT = {
+    MapCall.LOOKUP: LRU | {MapType.LPM_TRIE},
+    MapCall.UPDATE: _KEYED,
+    MapCall.DELETE: _KEYED,
+    MapCall.INSERT: _KEYED | QUEUES,
+    MapCall.PUSH: QUEUES,
+    MapCall.POP: QUEUES,
+    MapCall.PEEK: QUEUES,
+    MapCall.RELEASE: QUEUES,
+}
 
 
 class MapEngine(Component):
-    """A word each clock, from the cores in turn; an answer 6 clocks after the last word of its call, but for calls on
-    keyed maps, which wait for each other (TableCalls).
+    """A word each clock, from the cores in turn. The answer to a call on an array is there 4 clocks after its last
+    word, to a look-up as the Finder says; other calls wait for each other (Calls).
 
-    Members: interfaces.MapEnginePorts. A thread has one call under way at most, so that the queue of answers to a core,
-    which has a place for each thread, is never full. A handle is a map's if its descriptor was written since reset and
-    has a type that a unit here serves.
+    Members: interfaces.MapEnginePorts. A thread has one call under way at most, so that no queue here is ever full. A
+    handle is a map's if its descriptor was written since reset, has keys of that size, and a type that serves the call.
     """
 
     def __init__(self, config: NicConfig):
@@ -34,26 +64,30 @@ class MapEngine(Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         config = self.config
-        core_bits = (config.cores - 1).bit_length()
+        core_bits, cpus = (config.cores - 1).bit_length(), config.cores * config.threads
+        m.submodules.calls = calls = Calls(config)
+        search = calls.search
         stage = data.StructLayout(
             {
                 "core": core_bits,
                 "handle": 1,  # it has the form of one
                 "key_end": ceil_log2(MAX_KEY_BYTES),  # bytes of its keys, less one
                 "index": range(config.maps),
-                "flags": 3,
-                "illegal": 1,
                 "word": EngineWord(config),
             }
         )
 
-        # A word from one of the cores, but in a clock whose turn at the descriptors the table's next call takes.
-        looks, to_table = Signal(), Signal()
+        # Chosen: a word of one of the cores, but in a clock in which the serial unit has the descriptors or the keys.
+        looked = Signal()
+        m.d.sync += looked.eq(calls.looks)
         m.submodules.arbiter = arbiter = RoundRobin(config.cores)
         chosen = Signal(stage)
         index_bits = exact_log2(config.maps)
         for i, port in enumerate(self.port):
-            m.d.comb += [arbiter.requests[i].eq(port.word.valid & ~looks), port.word.ready.eq(arbiter.grant[i])]
+            m.d.comb += [
+                arbiter.requests[i].eq(port.word.valid & ~looked & ~search.key.valid),
+                port.word.ready.eq(arbiter.grant[i]),
+            ]
             with m.If(arbiter.grant[i]):
                 m.d.comb += [chosen.word.eq(port.word.payload), chosen.core.eq(i)]
         handle = chosen.word.handle
@@ -62,150 +96,208 @@ class MapEngine(Component):
             chosen.index.eq(handle[4 : 4 + index_bits]),
             chosen.handle.eq(handle & ~of_map == MAP_HANDLES),
             chosen.key_end.eq(handle[HANDLE_KEY_BIT:]),
+            search.key.ready.eq(1),
         ]
-        arrived, closes = Signal(), Signal()  # a word is in the first stage; it is a call's last
-        fetched = [Signal(stage, name=f"stage{i}", reset_less=True) for i in range(1, READ_LATENCY + 2)]
-        valid = Signal(READ_LATENCY + _UNIT_CLOCKS)  # a call's last word is in a stage after it
-        m.d.sync += [
-            arrived.eq(arbiter.grant.any()),
-            valid.eq(Cat(arrived & closes, valid[0], valid[1] & ~to_table, valid[2])),
-        ]
-        moves = [arbiter.grant.any(), arrived, valid[0]]
-        for moved, before, after in zip(moves, [chosen, *fetched[:-1]], fetched, strict=True):
-            with m.If(moved):
-                m.d.sync += after.eq(before)
-
-        # The descriptor, and the flags that the update sent before its key.
         width = Shape.cast(MapDescriptor(config)).width
         m.submodules.descriptors = descriptors = SimpleRam(width=width, depth=max(2, config.maps), target=config.target)
-        table_index = Signal(range(config.maps))
-        m.submodules.flags = flags = memory.Memory(shape=4, depth=1 << core_bits + exact_log2(config.threads), init=[])
         present = Signal(config.maps)
         m.d.comb += [
             descriptors.write.enable.eq(self.write.enable),
             descriptors.write.address.eq(self.write.index),
             descriptors.write.data.eq(self.write.descriptor),
-            descriptors.read.address.eq(Mux(arrived, fetched[0].index, table_index)),
+            descriptors.read.address.eq(Mux(looked, calls.index, chosen.index)),
         ]
         with m.If(self.write.enable):
             m.d.sync += present.bit_select(self.write.index, 1).eq(1)
 
-        first = fetched[0]
-        sent, write, read = first.word.data, flags.write_port(), flags.read_port(domain="comb")
+        # Arrived: it is put with the other words of its key, and hashed; or it is the flags of a call.
+        arrived, first = Signal(), Signal(stage, reset_less=True)
+        made_up, key = Signal(), Signal(KeyWord(config), reset_less=True)
+        m.d.sync += [arrived.eq(arbiter.grant.any()), first.eq(chosen), made_up.eq(search.key.valid)]
+        m.d.sync += key.eq(search.key.payload)
+        sent, cpu = first.word.data, Cat(first.word.thread, first.core)
+        whole = first.word.number != first.key_end[3:]
+        keep = Cat((whole | (byte <= first.key_end[:3])).replicate(8) for byte in range(8))
+        m.submodules.finder = finder = Finder(config)
         m.d.comb += [
-            write.addr.eq(Cat(first.word.thread, first.core)),
-            write.data.eq(Cat(sent[:3], (sent & ~UpdateFlag.LOCK) > UpdateFlag.EXIST)),
-            write.en.eq(arrived & first.word.flags),
-            read.addr.eq(write.addr),
+            finder.key_valid.eq(made_up | (arrived & ~first.word.flags)),
+            finder.key.slot.eq(cpu),
+            finder.key.number.eq(first.word.number),
+            finder.key.data.eq(sent & keep),
         ]
-        m.d.comb += closes.eq(first.word.last & ~first.word.flags)
-        m.d.sync += Cat(fetched[1].flags, fetched[1].illegal).eq(read.data)
-
-        # The unit, and what the engine itself knows of the call.
-        last = fetched[-1]
-        m.submodules.array = unit = ArrayUnit(config)
-        descriptor = Signal(MapDescriptor(config))
+        with m.If(made_up):
+            m.d.comb += finder.key.eq(key)
+        connect(m, flipped(self.secret), finder.secret)
+        m.submodules.flags = flags = memory.Memory(shape=4, depth=1 << core_bits + exact_log2(config.threads), init=[])
+        flags_write, flags_read = flags.write_port(), flags.read_port(domain="comb")
+        sent_flags = Cat(sent[:3], (sent & ~UpdateFlag.LOCK) > UpdateFlag.EXIST)
         m.d.comb += [
-            descriptor.eq(descriptors.read.data),
-            unit.call.call.eq(last.word.call),
-            unit.call.illegal.eq(last.illegal),
-            unit.call.flags.eq(last.flags),
+            flags_write.addr.eq(cpu),
+            flags_write.data.eq(sent_flags),
+            flags_write.en.eq(arrived & first.word.flags),
+            flags_read.addr.eq(cpu),
+        ]
+
+        # Known: the call's map. Who serves it?
+        called, last = Signal(), Signal(stage, reset_less=True)
+        its_flags, illegal = Signal(3, reset_less=True), Signal(reset_less=True)
+        m.d.sync += [called.eq(arrived & first.word.last), last.eq(first)]
+        m.d.sync += Cat(its_flags, illegal).eq(Mux(first.word.flags, sent_flags, flags_read.data))
+        descriptor, call = Signal(MapDescriptor(config)), last.word.call
+        m.d.comb += descriptor.eq(descriptors.read.data)
+        right_size = (descriptor.key_size == last.key_end + 1) | (descriptor.key_size == 0)
+        is_map, by_array, by_finder, by_unit = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += is_map.eq(last.handle & Array(present)[last.index] & right_size)
+        with m.Switch(call):
+            for each in MapCall:
+                with m.Case(each):
+                    for serves, table in ((by_array, _BY_ARRAY), (by_finder, _BY_FINDER), (by_unit, _BY_UNIT)):
+                        m.d.comb += serves.eq(is_map & self._is(descriptor, table.get(each, ())))
+        checked = self._is(descriptor, _ARRAYS | _KEYED | {MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS})
+        m.submodules.array = unit = ArrayUnit(config)
+        m.d.comb += [
+            unit.call.call.eq(call),
+            unit.call.illegal.eq(illegal),
+            unit.call.flags.eq(its_flags),
             unit.call.key.eq(last.word.data),
             unit.call.cpu.eq(Cat(last.word.thread, last.core)),
             unit.call.descriptor.eq(descriptor),
         ]
-        answer = data.StructLayout(
+
+        # An array's answer, and that of what is no map.
+        waiting = data.StructLayout(
             {
+                "core": core_bits,
                 "thread": range(config.threads),
                 "trap": 1,
                 "copy": 1,
-                "insert": 1,
                 "size": len(descriptor.value_size),
                 "result": UnitResult(config),
             }
         )
-        waiting = data.StructLayout({"core": core_bits, "answer": answer})
         pending = [Signal(waiting, name=f"pending{i}", reset_less=True) for i in range(_UNIT_CLOCKS)]
-        tail, redirect = last.word.call == MapCall.TAIL, last.word.call == MapCall.REDIRECT
-        served = Signal()  # the helper takes maps of this type
-        with m.If(tail):
-            m.d.comb += served.eq(descriptor.type == MapType.PROG_ARRAY)
-        with m.Else():
-            some = (REDIRECT_MAPS - KEYED, TYPES)
-            types = (Cat(descriptor.type == each for each in sorted(served_by)).any() for served_by in some)
-            m.d.comb += served.eq(Mux(redirect, *types))
-        hashed = (descriptor.type == MapType.HASH) & ~tail & ~redirect
-        right_size = descriptor.key_size == last.key_end + 1
-        there = last.handle & Array(present)[last.index] & right_size & (served | hashed)
-        m.d.comb += to_table.eq(valid[1] & there & hashed & (last.word.call != MapCall.CHECK))
+        coming = Signal(_UNIT_CLOCKS)
+        of_maps = (call == MapCall.LOOKUP) & self._is(descriptor, OF_MAPS)
         m.d.sync += [
+            coming.eq(Cat(called & ~by_finder & ~by_unit, coming)),
             pending[0].core.eq(last.core),
-            pending[0].answer.thread.eq(last.word.thread),
-            pending[0].answer.trap.eq(~there),
-            pending[0].answer.copy.eq((last.word.call == MapCall.UPDATE) | tail | redirect),
-            pending[0].answer.insert.eq(0),
-            pending[0].answer.size.eq(descriptor.value_size),
+            pending[0].thread.eq(last.word.thread),
+            pending[0].trap.eq(~Mux(call == MapCall.CHECK, is_map & checked, by_array)),
+            pending[0].copy.eq(Value.cast(call).matches(MapCall.UPDATE, MapCall.TAIL, MapCall.REDIRECT) | of_maps),
+            pending[0].size.eq(descriptor.value_size),
             pending[1].eq(pending[0]),
         ]
-
-        # Or it is a call on a table.
-        m.submodules.tables = calls = TableCalls(config)
-        connect(m, flipped(self.table), calls.table)
-        connect(m, flipped(self.host), calls.host)
-        key_call = Value.cast(first.word.call).matches(MapCall.LOOKUP, MapCall.UPDATE, MapCall.DELETE)
+        m.submodules.of_arrays = of_arrays = Queue(waiting, cpus, through=True)
         m.d.comb += [
-            looks.eq(calls.looks),
-            table_index.eq(calls.index),
+            of_arrays.push.eq(coming[-1]),
+            of_arrays.entry.eq(pending[-1]),
+            of_arrays.entry.copy.eq(pending[-1].copy & unit.result.found),
+            of_arrays.entry.result.eq(unit.result),
+        ]
+
+        # A look-up by the finder, and what the serial unit wants of it.
+        found_by = Signal()
+        m.d.sync += [
+            found_by.eq(called & by_finder),
+            finder.look_up.slot.eq(Cat(last.word.thread, last.core)),
+            finder.look_up.descriptor.eq(descriptor),
+        ]
+        m.d.comb += [
+            finder.look_up_valid.eq(found_by),
+            search.found.eq(finder.found),
+            finder.descriptor.eq(search.descriptor),
+            finder.hold.eq(search.hold),
+            search.idle.eq(finder.idle),
+        ]
+        connect(m, search.read, finder.read)
+        connect(m, search.find, finder.find)
+        connect(m, finder.rows, flipped(self.rows))
+        m.submodules.of_finder = of_finder = Queue(Result(config), cpus, through=True)
+        m.d.comb += [of_finder.push.eq(finder.result_valid), of_finder.entry.eq(finder.result)]
+
+        # Way B: the serial unit's, or the finder's while that has no use for it.
+        m.d.comb += [
+            self.table.request.eq(calls.table.request | finder.table.request),
+            self.table.address.eq(Mux(calls.table.request, calls.table.address, finder.table.address)),
+            self.table.write.eq(Mux(calls.table.request, calls.table.write, 0)),
+            self.table.data.eq(calls.table.data),
+            calls.table.grant.eq(self.table.grant & calls.table.request),
+            finder.table.grant.eq(self.table.grant & ~calls.table.request),
+            calls.table.word.eq(self.table.word),
+            finder.table.word.eq(self.table.word),
+        ]
+
+        # Other calls, one after the other.
+        connect(m, flipped(self.host), calls.host)
+        m.d.comb += [
             calls.descriptor.eq(descriptor),
             calls.present.eq(present),
-            calls.word_write.eq(arrived & ~first.word.flags & key_call),
-            calls.word_core.eq(first.core),
-            calls.word.eq(first.word),
-            calls.push.eq(to_table),
+            calls.push.eq(called & by_unit),
             calls.pushed.core.eq(last.core),
             calls.pushed.thread.eq(last.word.thread),
             calls.pushed.index.eq(last.index),
-            calls.pushed.call.eq(last.word.call),
-            calls.pushed.flags.eq(last.flags),
-            calls.pushed.illegal.eq(last.illegal | last.flags[2]),
-            calls.answered.eq(~valid[-1]),
-            self.shared_trace.eq(calls.shared_trace),
+            calls.pushed.call.eq(call),
+            calls.pushed.flags.eq(its_flags),
+            calls.pushed.illegal.eq(illegal | its_flags[2]),
+            self.shared_trace[0].eq(calls.shared_trace),
+            self.shared_trace[1].valid.eq(finder.decides),
+            self.shared_trace[1].requester.eq(finder.decided[exact_log2(config.threads) :]),
+            self.shared_trace[1].tag.eq(finder.decided[: exact_log2(config.threads)]),
         ]
-        answering = Signal(core_bits)
-        m.d.comb += answering.eq(pending[-1].core)
 
-        done = Signal(answer)
-        m.d.comb += [
-            done.eq(pending[-1].answer),
-            done.copy.eq(pending[-1].answer.copy & unit.result.found),
-            done.result.eq(unit.result),
-        ]
-        with m.If(~valid[-1]):
-            m.d.comb += [
-                answering.eq(calls.core),
-                done.thread.eq(calls.thread),
-                done.trap.eq(0),
-                done.copy.eq(calls.copies & calls.found),
-                done.insert.eq(1),
-                done.size.eq(calls.size),
-                done.result.found.eq(calls.found),
-                done.result.value.eq(Mux(calls.found, calls.value, calls.status)),
-            ]
+        # Answers: arrays first, then the finder.
+        from_array, from_finder = of_arrays.pop.payload, of_finder.pop.payload
+        found = from_array.result
+        finder_thread = from_finder.slot[: exact_log2(config.threads)]
+        finder_core = from_finder.slot[exact_log2(config.threads) :]
+        taken = []
         for i, port in enumerate(self.port):
-            m.submodules[f"queue{i}"] = queue = SyncFIFO(width=Shape.cast(answer).width, depth=config.threads)
-            head = data.View(answer, queue.r_data)
-            m.d.comb += [
-                queue.w_en.eq((valid[-1] | calls.done) & (answering == i)),
-                queue.w_data.eq(done),
-                port.answer.valid.eq(queue.r_rdy),
-                queue.r_en.eq(port.answer.ready),
-                port.answer.payload.thread.eq(head.thread),
-                port.answer.payload.trap.eq(head.trap),
-                port.answer.payload.copy.eq(head.copy),
-                port.answer.payload.insert.eq(head.insert),
-                port.answer.payload.size.eq(head.size),
-                port.answer.payload.value.eq(
-                    Mux(head.result.found, MAP_VALUES | head.result.value, -head.result.value[:7].as_signed())
-                ),
-            ]
+            answer = port.answer.payload
+            array_here = of_arrays.pop.valid & (from_array.core == i)
+            finder_here = of_finder.pop.valid & (finder_core == i)
+            unit_here = calls.done & (calls.core == i)
+            m.d.comb += port.answer.valid.eq(array_here | finder_here | unit_here)
+            taken.append(
+                (
+                    array_here & port.answer.ready,
+                    finder_here & port.answer.ready & ~array_here,
+                    unit_here & port.answer.ready & ~array_here & ~finder_here,
+                )
+            )
+            with m.If(array_here):
+                m.d.comb += [
+                    answer.thread.eq(from_array.thread),
+                    answer.trap.eq(from_array.trap),
+                    answer.copy.eq(from_array.copy),
+                    answer.size.eq(from_array.size),
+                    answer.value.eq(_helpers(found.found, found.value, found.value)),
+                ]
+            with m.Elif(finder_here):
+                m.d.comb += [
+                    answer.thread.eq(finder_thread),
+                    answer.copy.eq(from_finder.found & from_finder.entry),
+                    answer.value.eq(_helpers(from_finder.found, from_finder.value, Const(0, 1))),
+                ]
+            with m.Else():
+                m.d.comb += [
+                    answer.thread.eq(calls.thread),
+                    answer.copy.eq(calls.copies),
+                    answer.insert.eq(calls.inserts),
+                    answer.size.eq(calls.size),
+                    answer.value.eq(_helpers(calls.found, calls.value, calls.status)),
+                ]
+        for ready, which in zip(
+            (of_arrays.pop.ready, of_finder.pop.ready, calls.answered), zip(*taken, strict=True), strict=True
+        ):
+            m.d.comb += ready.eq(Cat(which).any())
         return m
+
+    def _is(self, descriptor, types: Iterable[MapType]) -> Value:
+        """Whether the map is of one of these types, and this engine has it."""
+        return Cat(descriptor.type == each for each in sorted(self.config.map_types & frozenset(types))).any()
+
+
+def _helpers(found, value, error) -> Value:
+    """What a helper returns: an address in map memory, or an error number, negated."""
+    negative = -(Cat(error, Const(0, 7))[:7].as_signed())
+    return Mux(found, MAP_VALUES | value, negative)

@@ -1,53 +1,101 @@
-"""The hash of a key: HalfSipHash (Aumasson and Bernstein, "SipHash: a fast short-input PRF"), one round a word and
-three at the end, without the word that holds the length, for all keys of a map have the same."""
+"""The hash of a key: the sum of its 16-bit digits, each times a secret number of 40 bits of its own, modulo 2**40,
+without the lowest 16 bits (Lemire and Kaser, "Strongly universal string hashing is fast", 2014, theorem 3.1). Whoever
+chooses keys without knowing the secret finds two that share a bucket as seldom as chance does."""
 
 from amaranth import Cat, Module, Mux, Signal
+from amaranth.lib import memory
 from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import bits_for
 
-FINAL_ROUNDS = 3
+from bpfnic.hdl.config import NicConfig
+from bpfnic.hdl.interfaces import HashSecret, key_slots
+from bpfnic.spec.addresses import MAX_KEY_BYTES
+from bpfnic.spec.registers import HASH_SECRET_WORDS
 
+DIGIT_BITS = 16
+SECRET_BITS = 40
+HASH_BITS = SECRET_BITS - DIGIT_BITS
+HASH_LATENCY = 3
+"""Clocks from a key's last word to its hash."""
 
-def rounds(v0, v1, v2, v3):
-    """One round of HalfSipHash on four words of 32 bits (Amaranth values)."""
-    a = (v0 + v1)[:32]
-    b = v1.rotate_left(5) ^ a
-    c = (v2 + v3)[:32]
-    d = v3.rotate_left(8) ^ c
-    e = (a.rotate_left(16) + d)[:32]
-    f = (c + b)[:32]
-    return e, b.rotate_left(13) ^ f, f.rotate_left(16), d.rotate_left(7) ^ e
+_WORDS = MAX_KEY_BYTES // 8
+_DIGITS = 64 // DIGIT_BITS
+_SECRET_LANES = _DIGITS * SECRET_BITS // 32
+assert HASH_SECRET_WORDS == _WORDS * _SECRET_LANES
 
 
 class KeyHash(Component):
-    """A round each clock.
+    """A word of any key each clock.
 
     Members
     -------
-    start : begins with the key `seed`. add : takes `word`, the next 4 bytes of the map's key. end : in the last
-        FINAL_ROUNDS clocks; `first_end` in the first of them.
-    hash : in the clock after the last of them.
+    add : takes `word`, number `number` of the key in `slot`; number 0 begins a key.
+    slots : `hash` of the key in each `slot` that is asked for, in the same clock, from HASH_LATENCY clocks after the
+        key's last word on. readers of them.
+    secret : interfaces.HashSecret. Hashes of keys change with it.
     """
 
-    start: In(1)
-    seed: In(64)
-    add: In(1)
-    word: In(32)
-    end: In(1)
-    first_end: In(1)
-    hash: Out(32)
+    def __init__(self, config: NicConfig, readers: int):
+        self.slots, self.readers = key_slots(config), readers
+        slot = range(self.slots)
+        super().__init__(
+            {
+                "add": In(1),
+                "slot": In(slot),
+                "number": In(range(_WORDS)),
+                "word": In(64),
+                "reader": In(slot).array(readers),
+                "hash": Out(HASH_BITS).array(readers),
+                "secret": In(HashSecret(config)),
+            }
+        )
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        state = [Signal(32, name=f"v{i}", reset_less=True) for i in range(4)]
-        v0, v1, v2, v3 = state
-        word = Signal(32)
-        with m.If(self.add):
-            m.d.comb += word.eq(self.word)
-        turned = rounds(v0, v1, v2 ^ Mux(self.first_end, 0xFF, 0), v3 ^ word)
-        with m.If(self.start):
-            low, high = self.seed[:32], self.seed[32:]
-            m.d.sync += [v0.eq(low), v1.eq(high), v2.eq(low ^ 0x6C796765), v3.eq(high ^ 0x74656462)]
-        with m.Elif(self.add | self.end):
-            m.d.sync += [Cat(*state).eq(Cat(turned[0] ^ word, *turned[1:]))]
-        m.d.comb += self.hash.eq(v1 ^ v3)
+        m.submodules.secrets = secrets = memory.Memory(shape=32 * _SECRET_LANES, depth=_WORDS, init=[])
+        write, read = secrets.write_port(granularity=32), secrets.read_port(domain="comb")
+        lane = Signal(range(_SECRET_LANES))
+        m.d.comb += [
+            write.data.eq(self.secret.data.replicate(_SECRET_LANES)),
+            write.en.eq(Mux(self.secret.write, 1 << lane, 0)),
+            read.addr.eq(self.number),
+        ]
+        with m.If(self.secret.write):
+            m.d.sync += lane.eq(lane + 1)
+            with m.If(lane == _SECRET_LANES - 1):
+                m.d.sync += [lane.eq(0), write.addr.eq(write.addr + 1)]
+
+        # Products by 16 bits of the secrets, their sums, and all in its place on what the words before came to.
+        places = range(0, SECRET_BITS, DIGIT_BITS)
+        sums = []
+        for place in places:
+            bits = min(2 * DIGIT_BITS, SECRET_BITS - place)
+            products = []
+            for digit in range(_DIGITS):
+                secret = read.data.word_select(digit, SECRET_BITS)[place : place + DIGIT_BITS]
+                product = Signal(bits, name=f"product{digit}_{place}", reset_less=True)
+                m.d.sync += product.eq(self.word.word_select(digit, DIGIT_BITS) * secret)
+                products.append(product)
+            total = Signal(min(bits_for(_DIGITS * (2**bits - 1)), SECRET_BITS - place), name=f"sum_{place}",
+                           reset_less=True)  # fmt: skip
+            m.d.sync += total.eq((products[0] + products[1]) + (products[2] + products[3]))
+            sums.append(total)
+        arrived, begins = Signal(HASH_LATENCY - 1), Signal(HASH_LATENCY - 1, reset_less=True)
+        slots = [Signal(range(self.slots), name=f"slot{i}", reset_less=True) for i in range(HASH_LATENCY - 1)]
+        m.d.sync += [arrived.eq(Cat(self.add, arrived)), begins.eq(Cat(self.number == 0, begins))]
+        m.d.sync += [after.eq(before) for after, before in zip(slots, [self.slot, *slots], strict=False)]
+
+        m.submodules.sums = kept = memory.Memory(shape=SECRET_BITS, depth=self.slots, init=[])
+        write, before = kept.write_port(), kept.read_port(domain="comb")
+        placed = sums[0]
+        upper = (sums[1] + (sums[2] << DIGIT_BITS))[: SECRET_BITS - DIGIT_BITS]
+        m.d.comb += [
+            before.addr.eq(slots[-1]),
+            write.addr.eq(slots[-1]),
+            write.en.eq(arrived[-1]),
+            write.data.eq((Mux(begins[-1], 0, before.data) + placed) + (upper << DIGIT_BITS)),
+        ]
+        for reader, hash in zip(self.reader, self.hash, strict=True):
+            port = kept.read_port(domain="comb")
+            m.d.comb += [port.addr.eq(reader), hash.eq(port.data[DIGIT_BITS:])]
         return m

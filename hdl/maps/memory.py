@@ -16,12 +16,11 @@ class MapMemory(Component):
     """Row r lies in bank r mod banks. A bank takes an access each clock; from an atomic it takes the next one 5 clocks
     later, when the new value is written.
 
-    Members: interfaces.MapMemoryPorts. Each core has a way of its own to all banks, a request a clock, and so has the
-    map engine for its tables; the host's
-    requests go in front of core 0's on that way, so it should have few (control has one under way at most) and take
-    its answers at once. Requests of one way are granted in their order. An unhindered answer comes 5 clocks after its
-    request. A grant shows on shared_trace in its clock, which is also the clock of the access: what it writes, every
-    later grant reads.
+    Members: interfaces.MapMemoryPorts. Each core has a way of its own to all banks, a request a clock, and the map
+    engine has two, one for 8 bytes of its tables and one that reads whole rows. The host's requests go in front of
+    core 0's on that way, so it should have few (control has one under way at most) and take its answers at once.
+    Requests of one way are granted in their order. An unhindered answer comes 5 clocks after its request. A grant shows
+    on shared_trace in its clock, which is also the clock of the access: what it writes, every later grant reads.
     """
 
     def __init__(self, config: NicConfig):
@@ -67,7 +66,13 @@ class MapMemory(Component):
         table_write = Mux(table.address[0], halves << 8, halves)
         asked = [Signal(1 + bank_bits, name=f"table_place{i}", reset_less=True) for i in range(READ_LATENCY)]
         m.d.sync += [after.eq(before) for after, before in zip(asked, [table.address, *asked], strict=False)]
-        rows = []
+        read = []  # of each bank
+
+        # And its rows.
+        rows = self.rows
+        row_bank = [Signal(bank_bits, name=f"row_bank{i}", reset_less=True) for i in range(READ_LATENCY)]
+        row_at = [rows.row[:bank_bits], *row_bank]
+        m.d.sync += [after.eq(before) for after, before in zip(row_bank, row_at, strict=False)]
 
         grants = []
         for b in range(config.map_banks):
@@ -77,7 +82,7 @@ class MapMemory(Component):
                 lane=8,
                 target=config.target,
             )
-            m.submodules[f"arbiter{b}"] = arbiter = RoundRobin(config.cores + 1)
+            m.submodules[f"arbiter{b}"] = arbiter = RoundRobin(config.cores + 2)
             grants.append(arbiter.grant)
             held = Signal(name=f"held{b}")
             for i, way in enumerate(ways):
@@ -106,18 +111,31 @@ class MapMemory(Component):
                         trace.requester.eq(Mux(way.access.tag[8], config.cores, i)),
                         trace.tag.eq(way.access.tag[:8]),
                     ]
-            m.d.comb += arbiter.requests[-1].eq(table.request & (table_bank == b) & ~held)
-            with m.If(arbiter.grant[-1]):
+            # Rows give way to words: a search reads one row and up to eight words.
+            table_here = table.request & (table_bank == b)
+            m.d.comb += [
+                arbiter.requests[-2].eq(table_here & ~held),
+                arbiter.requests[-1].eq(rows.request & (rows.row[:bank_bits] == b) & ~table_here & ~held),
+            ]
+            with m.If(arbiter.grant[-2]):
                 m.d.comb += [
                     bank.read.address.eq(table.address[1 + bank_bits :]),
                     bank.write.enable.eq(table_write),
                     bank.write.data.eq(table.data.replicate(2)),
                 ]
+            with m.If(arbiter.grant[-1]):
+                m.d.comb += bank.read.address.eq(rows.row[bank_bits:])
             m.d.comb += bank.write.address.eq(bank.read.address)
-            rows.append(bank.read.data)
+            read.append(bank.read.data)
         for i, way in enumerate(ways):
             m.d.comb += way.access.grant.eq(Cat(grant[i] for grant in grants).any())
-        row = Array(rows)[asked[-1][1:]] if bank_bits else rows[0]
-        m.d.comb += table.grant.eq(Cat(grant[-1] for grant in grants).any())
-        m.d.sync += table.word.eq(row.word_select(asked[-1][0], 64))
+        row = Array(read)[asked[-1][1:]] if bank_bits else read[0]
+        m.d.sync += [
+            table.word.eq(row.word_select(asked[-1][0], 64)),
+            rows.data.eq(Array(read)[row_bank[-1]] if bank_bits else read[0]),
+        ]
+        m.d.comb += [
+            table.grant.eq(Cat(grant[-2] for grant in grants).any()),
+            rows.grant.eq(Cat(grant[-1] for grant in grants).any()),
+        ]
         return m

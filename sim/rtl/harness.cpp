@@ -354,7 +354,8 @@ struct nic {
             if (shared_valid(top, bank)) sample_shared(bank);
             if (uint32_t write = keep_events ? shared_write(top, bank) : 0; write) sample_written(bank, write);
         }
-        if (shared_valid(top, BANKS)) sample_shared(BANKS); // the map engine
+        for (uint32_t unit = BANKS; unit < BANKS + ENGINE_TRACES; unit++) // of the map engine
+            if (shared_valid(top, unit)) sample_shared(unit);
         for (uint32_t core = 0; core < CORES; core++) {
             if (retire_valid(top, core)) sample_retire(core);
             if (result_valid(top, core)) sample_result(core);

@@ -7,6 +7,7 @@ Only a build imports this (it needs Amaranth); a warm start does not.
 from amaranth.lib.wiring import In
 
 from bpfnic.hdl.config import NicConfig
+from bpfnic.hdl.interfaces import ENGINE_TRACES
 from bpfnic.hdl.nic import Nic, interface_names, trace_fields
 from bpfnic.spec import addresses
 
@@ -17,6 +18,7 @@ def ports_header(config: NicConfig) -> str:
     """Text of ports.h: the configuration as constants, streams by interface number, the trace by core or bank."""
     constants = {
         "INTERFACES": config.interfaces, "CORES": config.cores, "THREADS": config.threads, "BANKS": config.map_banks,
+        "ENGINE_TRACES": ENGINE_TRACES,
         "ROW_BYTES": addresses.ROW_BYTES, "MAP_VALUES": addresses.MAP_VALUES,
     }  # fmt: skip
     names = dict(enumerate(interface_names(config)))

@@ -322,6 +322,6 @@ def test_map_engine_takes_a_word_a_clock():
             if ctx.get(port.answer.valid):
                 answers.append((clock, ctx.get(port.answer.payload)["value"]))
             await ctx.tick()
-        assert answers == [(clock + 6, MAP_VALUES + 0x40 + 24 * (clock % 10)) for clock in range(34)]
+        assert answers == [(clock + 4, MAP_VALUES + 0x40 + 24 * (clock % 10)) for clock in range(36)]
 
     simulate(dut, bench)
