@@ -40,7 +40,9 @@ class KeyedMap(RegisterMap):
         super().clear()
         table, links = self.parts["MAP_TABLE"], self.parts["MAP_LINKS"]
         self._memory.write(table, bytes(links - table))
-        if self.definition.type is MapType.LPM_TRIE:
+        if self.definition.type in tables.ORDERED:
+            self._memory.write(self.parts["MAP_ORDER"], bytes(tables.ORDER_BYTES))
+        elif self.definition.type is MapType.LPM_TRIE:
             self._memory.write(self.parts["MAP_ORDER"], bytes(tables.lengths_bytes(self.definition.key_size)))
 
     def _write_key(self, key: bytes) -> None:

@@ -3,13 +3,14 @@
 A place is a number from 0 to `places` - 1; place p has its value at  base + stride * p  (and CPU n's of a per-CPU map
 cpu_stride * n behind). A link word is 32 bits: a tag in bits 31..24, place + 1 below, 0 for none.
 
-    table + 0            row 0: FRESH, OLDEST, NEWEST, COUNT
-    table + 16           row 1: FIRST, LAST (State)
-    table + 32           reservations: for each CPU, and last for the host, a place + 1, or 0
+    table + 0            FRESH, OLDEST, NEWEST, COUNT (State)
+    table + 16           reservations: for each CPU, and last for the host, a place + 1, or 0; -(place + 1) in a queue, of a
+                         value that is being read
     table + header_bytes buckets: rows of four link words
-    links                4 bytes a place: a link word, or of a queue's value how many read it
+    links                4 bytes a place: a link word, or of a queue's value how many read it, and QUEUED if it waits
     keys                 each place's key, zeros behind its end, at a stride of key_stride(key bytes)
-    order                LRU maps and queues: 8 bytes a place, the places + 1 used right before and right after it
+    order                LRU maps and queues: the place used longest ago and the last one used; then 8 bytes a place,
+                         the ones used right after it and right before it (each place + 1, or 0)
                          LPM_TRIE: LENGTH_BITS bits, which lengths have keys; then how many, 4 bytes for each length
 
 All are byte offsets in map memory and multiples of 16. A free place has no key and nobody reads it: first those that
@@ -52,11 +53,11 @@ class State(IntEnum):
     OLDEST = 4  # of the other free places, the one that has been free for the longest time: place + 1; 0: there is none
     NEWEST = 8
     COUNT = 12  # keys; values that wait
-    FIRST = 16  # of those in order of use, the one used longest ago: place + 1, or 0
-    LAST = 20
 
 
-STATE_BYTES = 32
+STATE_BYTES = 16
+QUEUED = 256
+"""In the link of a queue's place: its value waits."""
 
 
 def header_bytes(cpus: int) -> int:
@@ -99,7 +100,7 @@ def table_bytes(map_type: MapType, key_bytes: int, entries: int, cpus: int) -> i
     """Bytes of a whole table, a multiple of 16."""
     order = 0
     if map_type in ORDERED:
-        order = ORDER_BYTES * places(entries, cpus)
+        order = ORDER_BYTES * (1 + places(entries, cpus))
     elif map_type is MapType.LPM_TRIE:
         order = lengths_bytes(key_bytes)
     return order_offset(map_type, key_bytes, entries, cpus) + _rows(order)
