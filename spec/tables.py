@@ -4,8 +4,8 @@ A place is a number from 0 to `places` - 1; place p has its value at  base + str
 cpu_stride * n behind). A link word is 32 bits: a tag in bits 31..24, place + 1 below, 0 for none.
 
     table + 0            FRESH, OLDEST, NEWEST, COUNT (State)
-    table + 16           reservations: for each CPU, and last for the host, a place + 1, or 0; -(place + 1) in a queue, of a
-                         value that is being read
+    table + 16           reservations: for each CPU, and last for the host, a place + 1, or 0; in a queue
+                         -(place + 1) of a value that is being read
     table + header_bytes buckets: rows of four link words
     links                4 bytes a place: a link word, or of a queue's value how many read it, and QUEUED if it waits
     keys                 each place's key, zeros behind its end, at a stride of key_stride(key bytes)

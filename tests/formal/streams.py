@@ -126,7 +126,8 @@ PROOFS = [
     Proof(
         name="queue-through",
         of=("hdl/core/queue.py",),
-        says="those of the map engine, whose words are there in the clock of their push when none is before them: the same",
+        says="those of the map engine, whose words are there in the clock of their push when none is before them: the "
+        "same",
         harness=lambda: QueueHarness(through=True),
         mutations=(Mutation("hdl/core/queue.py", "with m.If(~level.any())", "with m.If(self.push)"),),
         clocks=4,

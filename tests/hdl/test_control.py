@@ -178,7 +178,8 @@ def test_every_register_keeps_to_its_access():
 def test_stored_registers_reach_the_device():
     config = NicConfig(threads=8)
     fields = {"type": 6, "base": 0x1230, "entries": 0xFFFF_FFFF, "stride": 4096, "value_size": 4095, "cpu_stride": 2048,
-              "key_size": 64, "table": 0x4560, "buckets": 0x3FF, "links": 0x4780, "keys": 0x5000, "order": 0x6010}  # fmt: skip
+              "key_size": 64, "table": 0x4560, "buckets": 0x3FF, "links": 0x4780, "keys": 0x5000,
+              "order": 0x6010}  # fmt: skip
     seen = []
 
     async def bench(ctx, board, bus):
