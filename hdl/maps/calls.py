@@ -1,0 +1,205 @@
+"""Calls on tables: they wait here, those of the host among them, until the serial unit can take them."""
+
+from amaranth import Array, Cat, Module, Mux, Signal
+from amaranth.lib import data
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
+
+from bpfnic.hdl.config import NicConfig
+from bpfnic.hdl.core.queue import Queue
+from bpfnic.hdl.interfaces import MapCall, MapDescriptor, MapHostPort, SearchPort, SharedTrace, TablePort
+from bpfnic.hdl.maps.table import TableOperation, TableUnit
+from bpfnic.spec import tables
+from bpfnic.spec.maps import QUEUES, Errno, MapType
+from bpfnic.spec.registers import MapCommand
+
+_OF_CALL = {
+    MapCall.LOOKUP: TableOperation.LOOKUP,
+    MapCall.UPDATE: TableOperation.UPDATE,
+    MapCall.DELETE: TableOperation.DELETE,
+    MapCall.INSERT: TableOperation.INSERT,
+    MapCall.PUSH: TableOperation.PUSH,
+    MapCall.POP: TableOperation.POP,
+    MapCall.PEEK: TableOperation.PEEK,
+    MapCall.RELEASE: TableOperation.RELEASE,
+}
+_COPIES = (MapCall.UPDATE, MapCall.PUSH, MapCall.POP, MapCall.PEEK)
+_OF_COMMAND = {
+    MapCommand.LOOKUP: TableOperation.READ,
+    MapCommand.RESERVE: TableOperation.RESERVE,
+    MapCommand.INSERT: TableOperation.INSERT,
+    MapCommand.DELETE: TableOperation.DELETE,
+    MapCommand.FIRST: TableOperation.FIRST,
+    MapCommand.NEXT: TableOperation.NEXT,
+    MapCommand.POP: TableOperation.TAKE,
+}
+_OF_QUEUES = {
+    TableOperation.INSERT: TableOperation.ENQUEUE,
+    TableOperation.READ: TableOperation.PEEK,
+    TableOperation.TAKE: TableOperation.POP,
+}
+"""What operations are on maps without keys; there are none to delete or to walk through."""
+
+
+def WaitingCall(config: NicConfig) -> data.StructLayout:
+    """A program's call, whose key has been written. illegal: the flags are above EXIST."""
+    return data.StructLayout(
+        {
+            "core": (config.cores - 1).bit_length(),
+            "thread": range(config.threads),
+            "index": range(config.maps),
+            "call": MapCall,
+            "flags": 2,
+            "illegal": 1,
+        }
+    )
+
+
+class Calls(Component):
+    """Members
+    -------
+    push, pushed : a call whose key is there, on a map of a type that it is for. There is room for one of every thread.
+    looks : asks for the next clock's look at the descriptors, at `index`; `descriptor` 2 clocks later. present : a bit
+        for each descriptor that has been written.
+    done : a program's call is, as `answered` allows; of `thread` of `core`. `copies`, if `found`: the thread copies
+        `size` bytes to or from `value`; then, if `inserts`, it sends INSERT (RELEASE behind what it read).
+    found, value, status : see TableUnit.
+    host : interfaces.MapHostPort. search : interfaces.SearchPort. table : interfaces.TablePort. shared_trace : the call
+        that is decided in this clock.
+    """
+
+    def __init__(self, config: NicConfig):
+        self.config = config
+        waiting = WaitingCall(config)
+        super().__init__(
+            {
+                "push": In(1),
+                "pushed": In(waiting),
+                "looks": Out(1),
+                "index": Out(range(config.maps)),
+                "descriptor": In(MapDescriptor(config)),
+                "present": In(config.maps),
+                "done": Out(1),
+                "answered": In(1),
+                "core": Out((config.cores - 1).bit_length()),
+                "thread": Out(range(config.threads)),
+                "copies": Out(1),
+                "inserts": Out(1),
+                "size": Out(range(4097)),
+                "found": Out(1),
+                "value": Out(range(config.map_bytes)),
+                "status": Out(6),
+                "host": In(MapHostPort(config)),
+                "search": Out(SearchPort(config)),
+                "table": Out(TablePort(config)),
+                "shared_trace": Out(SharedTrace(config)),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        config, host = self.config, self.host
+        m.submodules.unit = unit = TableUnit(config)
+        m.submodules.waiting = waiting = Queue(WaitingCall(config), config.cores * config.threads)
+        connect(m, unit.table, flipped(self.table))
+        connect(m, unit.search, flipped(self.search))
+
+        call, of_host = Signal(WaitingCall(config), reset_less=True), Signal(reset_less=True)
+        descriptor = Signal(MapDescriptor(config), reset_less=True)
+        walks, makes_way = Signal(), Signal()  # the host's walk is to be resumed, behind a call of a program
+        asked, operation = Signal(TableOperation), Signal(TableOperation)
+        known, queue = Signal(), Signal()
+        m.d.comb += [
+            queue.eq(Cat(descriptor.type == each for each in sorted(QUEUES & config.map_types)).any()),
+            operation.eq(asked),
+            known.eq(1),
+        ]
+        with m.If(of_host):
+            with m.Switch(host.operation):
+                for number, each in _OF_COMMAND.items():
+                    with m.Case(number):
+                        m.d.comb += asked.eq(each)
+                with m.Default():
+                    m.d.comb += known.eq(0)
+            with m.If(queue & Cat(asked == TableOperation[name] for name in ("DELETE", "FIRST", "NEXT")).any()):
+                m.d.comb += known.eq(0)
+        with m.Else():
+            with m.Switch(call.call):
+                for kind, each in _OF_CALL.items():
+                    with m.Case(kind):
+                        m.d.comb += asked.eq(each)
+        for keyed, keyless in _OF_QUEUES.items():
+            with m.If(queue & (asked == keyed)):
+                m.d.comb += operation.eq(keyless)
+        with m.If(of_host & walks):
+            m.d.comb += operation.eq(TableOperation.RESUME)
+        per_cpu_update = (call.call == MapCall.UPDATE) & descriptor.cpu_stride.any()
+        m.d.comb += [
+            waiting.push.eq(self.push),
+            waiting.entry.eq(self.pushed),
+            unit.host_word.eq(host.key_word),
+            unit.host_write.eq(host.key_write),
+            unit.host_data.eq(host.key_data),
+            host.key.eq(unit.host_key),
+            self.index.eq(call.index),
+            unit.descriptor.eq(descriptor),
+            unit.call.operation.eq(operation),
+            unit.call.host.eq(of_host),
+            unit.call.cpu.eq(Mux(of_host, config.cores * config.threads, Cat(call.thread, call.core))),
+            unit.call.flags.eq(Mux(of_host, host.flags, call.flags)),
+            unit.call.illegal.eq(~of_host & call.illegal),
+            unit.waiting.eq(waiting.pop.valid),
+            unit.taken.eq(of_host | self.answered),
+            self.shared_trace.valid.eq(unit.decides & ~of_host),
+            self.shared_trace.requester.eq(call.core),
+            self.shared_trace.tag.eq(call.thread),
+            self.done.eq(unit.done & ~of_host),
+            self.core.eq(call.core),
+            self.thread.eq(call.thread),
+            self.copies.eq(Cat(call.call == each for each in _COPIES).any()),
+            self.inserts.eq(~per_cpu_update),
+            self.size.eq(descriptor.value_size),
+            self.found.eq(unit.found),
+            self.value.eq(unit.value),
+            self.status.eq(unit.status),
+            host.found.eq(unit.found),
+            host.value.eq(unit.value),
+            host.status.eq(unit.status),
+        ]
+
+        served = Cat(descriptor.type == each for each in sorted(tables.TYPES & config.map_types)).any()
+        none = ~(known & (host.index < config.maps) & served & Array(self.present)[call.index])
+        started = Signal()
+        with m.FSM():
+            with m.State("IDLE"):  # the host first, for it has a command at a time, and few; but its walks make way
+                of_host_next = host.command & ~(makes_way & waiting.pop.valid)
+                m.d.sync += [of_host.eq(of_host_next), call.eq(waiting.pop.payload)]
+                with m.If(of_host_next):
+                    m.d.sync += call.index.eq(host.index)
+                m.d.comb += waiting.pop.ready.eq(~of_host_next)
+                with m.If(host.command | waiting.pop.valid):
+                    m.d.comb += self.looks.eq(1)
+                    m.next = "LOOK"
+            with m.State("LOOK"):  # what is to be done is known, but for the end of an update or push
+                m.d.sync += [makes_way.eq(0), started.eq(unit.start)]
+                m.d.comb += unit.start.eq(~of_host & (call.call != MapCall.INSERT))
+                m.next = "COMES"
+            with m.State("COMES"):
+                m.next = "THERE"
+            with m.State("THERE"):
+                m.d.sync += descriptor.eq(self.descriptor)
+                m.next = "START"
+                with m.If(started):
+                    m.next = "BUSY"
+            with m.State("START"):
+                m.d.comb += unit.start.eq(~of_host | ~none)
+                m.next = "BUSY"
+                with m.If(of_host & none):
+                    m.d.comb += [host.done.eq(1), host.found.eq(0), host.status.eq(Errno.EINVAL)]
+                    m.next = "IDLE"
+            with m.State("BUSY"):
+                m.d.comb += host.done.eq(unit.done & of_host & ~unit.again)
+                with m.If(unit.done & unit.taken):
+                    with m.If(of_host):
+                        m.d.sync += [walks.eq(unit.again), makes_way.eq(unit.again)]
+                    m.next = "IDLE"
+        return m

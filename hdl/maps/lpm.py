@@ -1,0 +1,207 @@
+"""LPM_TRIE: the longest prefix that a map has of a key (kernel/bpf/lpm_trie.c), by searches for the key cut to each
+length that the map's prefixes have, the longest first (spec/tables.py: order)."""
+
+from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth.lib import memory, stream
+from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import exact_log2
+
+from bpfnic.hdl.config import NicConfig
+from bpfnic.hdl.interfaces import SCRATCH_KEYS, Find, Found, KeyReadPort, KeyWord, MapDescriptor, key_slots
+from bpfnic.hdl.memory import READ_LATENCY
+from bpfnic.spec import tables
+from bpfnic.spec.addresses import MAX_KEY_BYTES
+from bpfnic.spec.maps import LPM_LENGTH_BYTES
+
+HASH_CLOCKS = 3
+"""From the last word of a key that is made up here to its search: then its hash is known."""
+
+_WORDS = MAX_KEY_BYTES // 8
+_LENGTH_BITS = exact_log2(tables.LENGTH_BITS)
+_HALF = 32  # bits of the bitmap that are looked through at once
+
+
+class LongestPrefix(Component):
+    """A search at a time; of a key of up to 8 bytes it begins with a length each clock, SCRATCH_KEYS at most at once,
+    and with no shorter one when one is found.
+
+    Members
+    -------
+    start : begins, in the next clock, with the key in `slot`, on the map of `descriptor`. longest: of all prefixes of
+        the key; otherwise for just this one. They stay until `done`, which is high for a clock.
+    takes : what `found` says in this clock is the best that has been found.
+    busy : from start to done. length, invalid : of the key's prefix; it is longer than an address. They stay.
+    read, key, find, found : of interfaces.SearchPort. request, address, grant, word : of interfaces.TablePort.
+    """
+
+    def __init__(self, config: NicConfig):
+        self.config = config
+        super().__init__(
+            {
+                "start": In(1),
+                "slot": In(range(key_slots(config))),
+                "longest": In(1),
+                "descriptor": In(MapDescriptor(config)),
+                "done": Out(1),
+                "takes": Out(1),
+                "busy": Out(1),
+                "length": Out(_LENGTH_BITS),
+                "invalid": Out(1),
+                "read": Out(KeyReadPort(config)),
+                "key": Out(stream.Signature(KeyWord(config))),
+                "find": Out(stream.Signature(Find(config))),
+                "found": In(Found(config)),
+                "request": Out(1),
+                "address": Out(range(config.map_bytes // 8)),
+                "grant": In(1),
+                "word": In(64),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        descriptor, busy = self.descriptor, self.busy
+        first_slot = self.config.cores * self.config.threads + 1
+        key_end = (descriptor.key_size - 1)[: exact_log2(MAX_KEY_BYTES)]
+        limit = Signal(_LENGTH_BITS)
+        m.d.comb += limit.eq((descriptor.key_size - LPM_LENGTH_BYTES) << 3)
+
+        # The key's words come.
+        m.submodules.words = words = memory.Memory(shape=64, depth=_WORDS, init=[])
+        write, read = words.write_port(), words.read_port(domain="comb")
+        asked, came = Signal(range(_WORDS + 1)), Signal(range(_WORDS + 1))
+        coming = Signal(READ_LATENCY)
+        m.d.comb += [
+            self.read.request.eq(busy & (asked <= key_end[3:])),
+            self.read.slot.eq(self.slot),
+            self.read.number.eq(asked),
+            write.en.eq(coming[-1]),
+            write.addr.eq(came),
+            write.data.eq(self.read.word),
+        ]
+        granted = self.read.request & self.read.grant
+        m.d.sync += [coming.eq(Cat(granted, coming)), asked.eq(asked + granted)]
+        with m.If(coming[-1]):
+            m.d.sync += came.eq(came + 1)
+            with m.If(came == 0):
+                m.d.sync += [
+                    self.length.eq(self.read.word),
+                    self.invalid.eq(self.read.word[: 8 * LPM_LENGTH_BYTES] > limit),
+                ]
+
+        # The lengths that there are, from the longest on: `bits` of half `half` of the bitmap, behind them `ahead`.
+        bits, ahead = Signal(_HALF), Signal(_HALF, reset_less=True)
+        half = Signal(_LENGTH_BITS - exact_log2(_HALF))
+        bitmap_coming, unread = Signal(READ_LATENCY + 1), Signal()
+        m.d.comb += [
+            self.request.eq(unread & busy),
+            self.address.eq(descriptor.order[3:] + half[1:]),
+        ]
+        m.d.sync += bitmap_coming.eq(Cat(self.request & self.grant, bitmap_coming))
+        highest = Signal(range(_HALF))
+        for bit in range(_HALF):
+            with m.If(bits[bit]):
+                m.d.comb += highest.eq(bit)
+        candidate, next_length, there = Signal(_LENGTH_BITS), Signal(_LENGTH_BITS, reset_less=True), Signal()
+        sent, exhausted, found = Signal(), Signal(), Signal()
+        m.d.comb += candidate.eq(Cat(highest, half))
+        with m.If(self.request & self.grant):
+            m.d.sync += unread.eq(0)
+        with m.If(bitmap_coming[-1]):
+            m.d.sync += [bits.eq(self.word[_HALF:]), ahead.eq(self.word)]
+        with m.If(sent):
+            m.d.sync += there.eq(0)
+        looks_on = ~there | sent
+        with m.If(~self.longest):
+            with m.If((came != 0) & ~exhausted & busy):
+                m.d.sync += [next_length.eq(self.length), there.eq(~self.invalid), exhausted.eq(1)]
+        with m.Elif(bits.any()):
+            with m.If((came != 0) & looks_on):
+                m.d.sync += [next_length.eq(candidate), there.eq((candidate <= self.length) & ~self.invalid)]
+                m.d.sync += bits.eq(bits & ~(1 << highest))
+        with m.Elif(busy & ~unread & ~bitmap_coming.any() & ~exhausted & ~found):
+            with m.If(half[0]):
+                m.d.sync += bits.eq(ahead)
+            with m.Elif(half.any()):
+                m.d.sync += unread.eq(1)
+            with m.Else():
+                m.d.sync += exhausted.eq(1)
+            m.d.sync += half.eq(half - half.any())
+
+        # The key, cut to the next length.
+        begun, ripe, searched, answered = (
+            Signal(range(2 * SCRATCH_KEYS), name=name) for name in ("begun", "ripe", "searched", "answered")
+        )
+        number, best = Signal(range(_WORDS)), Signal(_LENGTH_BITS, reset_less=True)
+        m.submodules.lengths = lengths = memory.Memory(shape=_LENGTH_BITS, depth=SCRATCH_KEYS, init=[])
+        write_length = lengths.write_port()
+        of_search, of_answer = (lengths.read_port(domain="comb") for _ in range(2))
+        room = (begun - answered)[: len(begun)] != SCRATCH_KEYS
+        whole = Signal(64)
+        m.d.comb += [
+            read.addr.eq(number),
+            whole.eq(read.data),
+            self.key.valid.eq(there & room & ~found & (came > key_end[3:])),
+            self.key.payload.slot.eq(first_slot + begun[: exact_log2(SCRATCH_KEYS)]),
+            self.key.payload.number.eq(number),
+            self.key.payload.data.eq(whole & prefix_mask(m, number, next_length)),
+            write_length.en.eq(self.key.valid),
+            write_length.addr.eq(begun),
+            write_length.data.eq(next_length),
+        ]
+        with m.If(number == 0):
+            m.d.comb += whole[: 8 * LPM_LENGTH_BYTES].eq(next_length)
+        with m.If(self.key.valid & self.key.ready):
+            m.d.sync += number.eq(number + 1)
+            with m.If(number == key_end[3:]):
+                m.d.comb += sent.eq(1)
+                m.d.sync += [number.eq(0), begun.eq(begun + 1)]
+
+        # The searches, and what they find.
+        ripens = Signal(HASH_CLOCKS - 1)
+        m.d.sync += [ripens.eq(Cat(sent, ripens)), ripe.eq(ripe + ripens[-1])]
+        m.d.comb += [
+            self.find.valid.eq(searched != ripe),
+            of_search.addr.eq(searched),
+            self.find.payload.slot.eq(first_slot + searched[: exact_log2(SCRATCH_KEYS)]),
+            self.find.payload.length.eq(of_search.data),
+        ]
+        with m.If(self.find.valid & self.find.ready):
+            m.d.sync += searched.eq(searched + 1)
+        hit = self.found.found & (~found | (of_answer.data > best))
+        m.d.comb += of_answer.addr.eq(self.found.slot - first_slot)
+        with m.If(busy & self.found.valid):
+            m.d.comb += self.takes.eq(hit | ~self.longest)
+            m.d.sync += answered.eq(answered + 1)
+            with m.If(self.found.found):
+                m.d.sync += found.eq(1)
+            with m.If(hit):
+                m.d.sync += best.eq(of_answer.data)
+
+        m.d.comb += self.done.eq(
+            busy & (came > key_end[3:]) & (found | (exhausted & ~there)) & (begun == answered)
+            & ~unread & ~bitmap_coming.any()
+        )  # fmt: skip
+        with m.If(self.start):
+            m.d.sync += [
+                busy.eq(1),
+                unread.eq(self.longest),
+                half.eq(Cat(1, limit[exact_log2(2 * _HALF) :])),
+            ]
+        with m.If(self.done):
+            m.d.sync += [
+                Cat(busy, asked, came, bits, there, exhausted, found, number).eq(0),
+            ]
+        return m
+
+
+def prefix_mask(m: Module, number, length) -> Signal:
+    """Of word `number` of an LPM_TRIE's key the bits that its length and the prefix of `length` bits have."""
+    mask, end, last = Signal(64), Signal(range(-MAX_KEY_BYTES, 2 * MAX_KEY_BYTES)), Signal(8)
+    m.d.comb += [
+        end.eq(length[3:] + LPM_LENGTH_BYTES - Cat(Const(0, 3), number)),  # bytes that count, from this word's first on
+        last.eq(0xFF00 >> length[:3]),  # and of the next one
+    ]
+    for byte in range(8):
+        m.d.comb += mask.word_select(byte, 8).eq(Mux(end > byte, 0xFF, Mux(end == byte, last, 0)))
+    return mask

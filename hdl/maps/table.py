@@ -1,0 +1,433 @@
+"""The serial unit of the map engine: what changes tables (spec/tables.py), an operation at a time. It executes a program
+(tableprogram.py) on a few registers, an adder, and a way to map memory."""
+
+from enum import IntEnum
+
+from amaranth import Array, Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data, memory
+from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import bits_for, exact_log2
+
+from bpfnic.hdl.config import NicConfig
+from bpfnic.hdl.interfaces import SearchPort, TablePort
+from bpfnic.hdl.maps.lpm import LongestPrefix
+from bpfnic.hdl.maps.microcode import (
+    AGAIN,
+    ALL,
+    DECIDES,
+    FOUND,
+    REGISTERS,
+    SCRATCH,
+    TARGET_BITS,
+    Code,
+    Condition,
+    Factor,
+    Instruction,
+    Jump,
+    Small,
+    Source,
+)
+from bpfnic.hdl.maps.tableprogram import OPERATIONS, program
+from bpfnic.hdl.memory import READ_LATENCY
+from bpfnic.spec import tables
+from bpfnic.spec.addresses import MAX_KEY_BYTES
+from bpfnic.spec.maps import LRU, PER_CPU, MapType, UpdateFlag
+
+WAY_LATENCY = READ_LATENCY + 1
+"""Clocks from a grant of map memory to what was read."""
+
+_WORDS = MAX_KEY_BYTES // 8
+_WIDTH = 32  # of registers
+_CALLS = 3  # that may be open in the program
+_SCAN_BYTES = 256
+
+TableOperation = IntEnum("TableOperation", {name: number for number, name in enumerate(OPERATIONS)})
+"""The entries of the program."""
+
+
+def TableCall(config: NicConfig) -> data.StructLayout:
+    """Calls -> unit. cpu: whose key it is and whose reservation; the number behind the last is the host's. illegal:
+    the flags are above EXIST."""
+    return data.StructLayout(
+        {
+            "operation": range(len(OPERATIONS)),
+            "cpu": range(config.cores * config.threads + 1),
+            "host": 1,
+            "flags": 2,
+            "illegal": 1,
+        }
+    )
+
+
+class TableUnit(Component):
+    """One operation after the other; what it says of it happens in the clock of `decides`.
+
+    Members
+    -------
+    host_word, host_write, host_data, host_key : the host's key, 4 bytes at a time, read in the same clock, while no
+        operation of the host is under way.
+    start : begins `call`, of the next clock on, with `descriptor`, of 4 clocks later on, until it is `done` and `taken`.
+    waiting : other calls wait: a walk says `again` then, now and then, to be resumed.
+    decides : the operation takes effect: of all before it sees everything, and of those after it nothing.
+    done : up to the clock in which it is `taken`; `status`, an error number or 0; if `found` then `value` is the byte
+        offset of a value in map memory.
+    search : interfaces.SearchPort. table : interfaces.TablePort.
+    """
+
+    def __init__(self, config: NicConfig):
+        self.config = config
+        search = SearchPort(config)
+        super().__init__(
+            {
+                "host_word": In(range(2 * _WORDS)),
+                "host_write": In(1),
+                "host_data": In(32),
+                "host_key": Out(32),
+                "start": In(1),
+                "call": In(TableCall(config)),
+                "descriptor": In(search.members["descriptor"].shape),
+                "waiting": In(1),
+                "decides": Out(1),
+                "done": Out(1),
+                "taken": In(1),
+                "again": Out(1),
+                "found": Out(1),
+                "status": Out(6),
+                "value": Out(range(config.map_bytes)),
+                "search": Out(search),
+                "table": Out(TablePort(config)),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        config, call, descriptor, search, table = self.config, self.call, self.descriptor, self.search, self.table
+        cpus = config.cores * config.threads
+        m.d.comb += search.descriptor.eq(descriptor)
+
+        # The next instruction is read while one is executed; a jump costs a clock.
+        words = program(config)
+        m.submodules.program = store = memory.Memory(
+            shape=Instruction.size, depth=1 << bits_for(len(words) - 1), init=words
+        )
+        fetch = store.read_port()
+        step, valid, runs = Signal(Instruction, reset_less=True), Signal(), Signal()
+        behind = Signal(TARGET_BITS)  # where the instruction behind `step` is
+        jumps, target, ends = Signal(), Signal(TARGET_BITS), Signal()  # in this clock; the instruction is done with
+        m.d.comb += [
+            fetch.en.eq(~valid | ends),
+            fetch.addr.eq(behind + 1),
+            jumps.eq(self.start),
+            target.eq(call.operation),
+        ]
+        with m.If(jumps):
+            m.d.comb += fetch.addr.eq(target)
+        with m.If(fetch.en):
+            m.d.sync += [behind.eq(fetch.addr), step.eq(fetch.data), valid.eq(runs & ~jumps)]
+        with m.If(self.start):
+            m.d.sync += runs.eq(1)
+        code = step.code
+
+        # Operands, and what they come to.
+        m.submodules.registers = registers = memory.Memory(shape=_WIDTH, depth=REGISTERS, init=[])
+        write, left, right = registers.write_port(), *(registers.read_port(domain="comb") for _ in range(2))
+        stores = Signal()  # `left` is what is stored
+        word = Signal(64, reset_less=True)
+        number = Signal(range(_WORDS))
+        address = Signal(range(config.map_bytes), reset_less=True)
+        place, link, bucket = (
+            Signal(search.found[name].shape(), name=name, reset_less=True) for name in ("place", "link", "bucket")
+        )
+        tag, found = Signal(tables.TAG_BITS, reset_less=True), Signal(reset_less=True)
+        length, invalid = Signal(9), Signal()
+        first, second, total = Signal(_WIDTH), Signal(_WIDTH), Signal(_WIDTH)
+        sources = {
+            Source.NUMBER: step.number,
+            Source.REGISTER: right.data,
+            Source.TABLE: descriptor.table,
+            Source.LINKS: descriptor.links,
+            Source.KEYS: descriptor.keys,
+            Source.ORDER: descriptor.order,
+            Source.BASE: descriptor.base,
+            Source.ENTRIES: descriptor.entries,
+            Source.PLACE: place,
+            Source.LINK: link,
+            Source.BUCKET: bucket,
+            Source.TAG: Cat(Const(0, tables.PLACE_BITS), tag),
+            Source.OTHER: word[32:],
+            Source.AT: address,
+            Source.WORD: Cat(Const(0, 3), number),
+            Source.SMALL: Array(
+                {
+                    Small.CPU: call.cpu,
+                    Small.LENGTH: length,
+                    Small.LENGTH_BIT: length[:5],
+                    Small.LENGTH_WORD: Cat(Const(0, 2), length[5:]),
+                }[small]
+                for small in Small
+            )[step.bits],
+        }
+        m.d.comb += [
+            left.addr.eq(Mux(stores, step.register, step.left)),
+            right.addr.eq(step.number[: len(right.addr)]),
+            first.eq(left.data << step.shift),
+            total.eq(first + (second ^ step.minus.replicate(_WIDTH)) + step.minus),
+        ]
+        with m.Switch(step.source):
+            for source, value in sources.items():
+                with m.Case(source):
+                    m.d.comb += second.eq(value)
+
+        # A result goes into a register.
+        result, writes = Signal(_WIDTH), Signal()
+        zero, negative = Signal(), Signal()
+        m.d.comb += [result.eq(total), write.en.eq(writes), write.addr.eq(step.register), write.data.eq(result)]
+        with m.If(writes):
+            m.d.sync += [zero.eq(result == 0), negative.eq(result[-1])]
+
+        # Products.
+        factor = Signal(range(config.map_bytes), reset_less=True)
+        product = Signal(range(config.map_bytes), reset_less=True)
+        key_end = (descriptor.key_size - 1)[: exact_log2(MAX_KEY_BYTES)]
+        short, key_stride = ~key_end[2:].any(), Signal(7)
+        m.d.comb += key_stride.eq(tables.LINK_BYTES)
+        for bits in range(2, exact_log2(MAX_KEY_BYTES)):
+            with m.If(key_end[bits:].any()):
+                m.d.comb += key_stride.eq(2 << bits)
+        strides = {
+            Factor.STRIDE: descriptor.stride,
+            Factor.KEY_STRIDE: key_stride,
+            Factor.CPU_STRIDE: descriptor.cpu_stride,
+        }
+        stride = Signal(range(config.map_bytes))
+        with m.Switch(step.bits):
+            for each, value in strides.items():
+                with m.Case(each):
+                    m.d.comb += stride.eq(value)
+        m.d.sync += product.eq(factor * stride)
+
+        # The key at hand, zeros behind its end; the host's.
+        whole = number != key_end[3:]
+        keep = [(whole & (number < key_end[3:])) | ~whole & (byte <= key_end[:3]) for byte in range(8)]
+        kept = Signal(64)
+        m.d.comb += kept.eq(word & Cat(bit.replicate(8) for bit in keep))
+        m.submodules.host_keys = host_keys = memory.Memory(shape=32, depth=2 * _WORDS, init=[])
+        host_write, host_read = host_keys.write_port(), host_keys.read_port(domain="comb")
+        upper = Signal()  # the second half of a word that moves to or from the host's key
+        m.d.comb += [
+            host_write.en.eq(self.host_write),
+            host_write.addr.eq(self.host_word),
+            host_write.data.eq(self.host_data),
+            host_read.addr.eq(Mux(call.host & valid, Cat(upper, number), self.host_word)),
+            self.host_key.eq(host_read.data),
+        ]
+
+        # Searches: an LPM_TRIE's for the key with each length of the prefix that there is.
+        searching, finds = Signal(), Signal()
+        own_slot = call.cpu
+        slot = Mux(step.bits == SCRATCH, cpus + 1, own_slot)
+        has_lpm = MapType.LPM_TRIE in config.map_types
+        lpm, latches, over = Signal(), Signal(), Signal()
+        m.d.comb += [
+            search.key.payload.slot.eq(slot),
+            search.key.payload.number.eq(number),
+            search.key.payload.data.eq(kept),
+            search.read.slot.eq(own_slot),
+            search.read.number.eq(number),
+            search.find.payload.slot.eq(slot),
+            latches.eq(search.found.valid),
+            over.eq(search.found.valid),
+            table.address.eq(address[3:]),
+            table.data.eq(left.data.replicate(2)),
+        ]
+        if has_lpm:
+            m.submodules.prefixes = prefixes = LongestPrefix(config)
+            m.d.comb += [
+                lpm.eq(descriptor.type == MapType.LPM_TRIE),
+                prefixes.start.eq(finds & lpm),
+                prefixes.slot.eq(own_slot),
+                prefixes.longest.eq(Cat(call.operation == TableOperation[name].value for name in ("LOOKUP", "READ")).any()),
+                prefixes.descriptor.eq(descriptor),
+                prefixes.read.grant.eq(search.read.grant),
+                prefixes.read.word.eq(search.read.word),
+                prefixes.key.ready.eq(search.key.ready),
+                prefixes.find.ready.eq(search.find.ready),
+                prefixes.found.eq(search.found),
+                prefixes.grant.eq(table.grant & prefixes.busy),
+                prefixes.word.eq(table.word),
+                length.eq(prefixes.length),
+                invalid.eq(prefixes.invalid & lpm),
+            ]
+            with m.If(lpm):
+                m.d.comb += [latches.eq(prefixes.takes), over.eq(prefixes.done)]
+            with m.If(prefixes.busy):
+                m.d.comb += [
+                    search.read.request.eq(prefixes.read.request),
+                    search.read.number.eq(prefixes.read.number),
+                    search.key.valid.eq(prefixes.key.valid),
+                    search.key.payload.eq(prefixes.key.payload),
+                    search.find.valid.eq(prefixes.find.valid),
+                    search.find.payload.eq(prefixes.find.payload),
+                    table.request.eq(prefixes.request),
+                    table.address.eq(prefixes.address),
+                ]
+        with m.If(latches):
+            m.d.sync += [
+                found.eq(search.found.found),
+                place.eq(search.found.place),
+                link.eq(search.found.link),
+                bucket.eq(search.found.bucket),
+                tag.eq(search.found.tag),
+            ]
+        with m.If(finds):
+            m.d.sync += [searching.eq(1), found.eq(0)]
+        with m.Elif(over):
+            m.d.sync += searching.eq(0)
+
+        # Conditions.
+        type_in = lambda types: Cat(descriptor.type == each for each in sorted(types & config.map_types)).any()
+        mine = type_in(PER_CPU - {MapType.PERCPU_ARRAY}) & ~call.host
+        conditions = {
+            Condition.ALWAYS: 1,
+            Condition.ZERO: zero,
+            Condition.NEGATIVE: negative,
+            Condition.FOUND: found,
+            Condition.HOST: call.host,
+            Condition.MINE: mine,
+            Condition.CLAIMS: mine & (call.operation == TableOperation.UPDATE.value),
+            Condition.INVALID: invalid,
+            Condition.LRU: type_in(LRU),
+            Condition.LPM: lpm,
+            Condition.STACK: descriptor.type == MapType.STACK,
+            Condition.POPS: call.operation == TableOperation.POP.value,
+            Condition.ILLEGAL: call.illegal | (call.flags > UpdateFlag.EXIST),
+            Condition.NOEXIST: call.flags == UpdateFlag.NOEXIST,
+            Condition.EXIST: call.flags == UpdateFlag.EXIST,
+            Condition.WAITING: self.waiting,
+        }
+        holds = Array(conditions[condition] for condition in Condition)[step.left] ^ step.minus
+        returns = [Signal(TARGET_BITS, name=f"return{i}", reset_less=True) for i in range(_CALLS)]
+        last_word = Mux(step.register[2], number == _WORDS - 1, number == key_end[3:])
+
+        # Map memory.
+        granted, coming = Signal(), Signal(WAY_LATENCY)
+        left_words = Signal(range(4096 // 8 + 1), reset_less=True)  # to clear
+        onward = Signal.like(address)
+        m.d.comb += onward.eq(address + 8)
+        m.d.sync += coming.eq(Cat(granted, coming))
+        here = table.word.word_select(address[2], 32)
+        other = table.word.word_select(~address[2], 32)
+        scanned = table.word.any() | (onward[3 : exact_log2(_SCAN_BYTES)] == 0) | (onward[3:] == descriptor.links[3:])
+
+        hold = Signal()
+        m.d.comb += search.hold.eq(hold)
+
+        with m.FSM():
+            with m.State("STEP"):
+                m.d.comb += ends.eq(valid)
+                with m.If(valid):
+                    with m.Switch(code):
+                        with m.Case(Code.COMPUTE):
+                            m.d.comb += writes.eq(1)
+                        with m.Case(Code.LOAD, Code.STORE, Code.SCAN, Code.CLEAR, Code.KEY_TO_MEMORY):
+                            m.d.comb += ends.eq(0)
+                            m.d.sync += address.eq(total | Value.cast(step.bits) << 2)
+                            m.d.sync += left_words.eq((descriptor.value_size + 7)[3:])
+                            m.next = "ACCESS"
+                        with m.Case(Code.MULTIPLY):
+                            m.d.comb += ends.eq(0)
+                            m.d.sync += factor.eq(total)
+                            m.next = "MULTIPLY"
+                        with m.Case(Code.FIND):
+                            m.d.comb += [search.find.valid.eq(~lpm), finds.eq(lpm | search.find.ready), ends.eq(finds)]
+                        with m.Case(Code.AWAIT):
+                            m.d.comb += ends.eq(~searching)
+                        with m.Case(Code.KEY_FROM_SLOT):
+                            m.d.comb += [search.read.request.eq(1), ends.eq(0)]
+                            with m.If(search.read.grant):
+                                m.next = "COMES"
+                        with m.Case(Code.KEY_FROM_HOST):
+                            m.d.sync += [word.word_select(upper, 32).eq(host_read.data), upper.eq(~upper)]
+                            m.d.comb += ends.eq(upper)
+                        with m.Case(Code.KEY_TO_SLOT):
+                            m.d.comb += [search.key.valid.eq(1), ends.eq(search.key.ready)]
+                        with m.Case(Code.KEY_TO_HOST):
+                            m.d.comb += [
+                                host_write.en.eq(1),
+                                host_write.addr.eq(Cat(upper, number)),
+                                host_write.data.eq(kept.word_select(upper, 32)),
+                                ends.eq(upper),
+                            ]
+                            m.d.sync += upper.eq(~upper)
+                        with m.Case(Code.HOLD):
+                            m.d.sync += hold.eq(1)
+                            m.d.comb += ends.eq(hold & search.idle)
+                        with m.Case(Code.DECIDE):
+                            m.d.comb += self.decides.eq(1)
+                        with m.Case(Code.FINISH):
+                            m.d.comb += [ends.eq(0), self.decides.eq(step.register[exact_log2(DECIDES)])]
+                            m.d.sync += [
+                                self.found.eq(step.register[exact_log2(FOUND)]),
+                                self.again.eq(step.register[exact_log2(AGAIN)]),
+                                self.status.eq(step.number[:6]),
+                                self.value.eq(total),
+                                hold.eq(0),
+                                Cat(valid, runs).eq(0),
+                            ]
+                            m.next = "DONE"
+                        with m.Case(Code.JUMP):
+                            with m.Switch(step.register[:2]):
+                                with m.Case(Jump.REPEAT):
+                                    m.d.comb += jumps.eq(~last_word)
+                                    m.d.sync += number.eq(Mux(last_word, 0, number + 1))
+                                with m.Default():
+                                    m.d.comb += jumps.eq(holds)
+                            m.d.comb += target.eq(step.number)
+                            with m.If(step.register[:2] == Jump.RETURN):
+                                m.d.comb += target.eq(returns[0])
+                                with m.If(holds):
+                                    m.d.sync += [Cat(*returns[:-1]).eq(Cat(*returns[1:]))]
+                            with m.If((step.register[:2] == Jump.CALL) & holds):
+                                m.d.sync += Cat(*returns).eq(Cat(behind, *returns[:-1]))
+
+            with m.State("ACCESS"):
+                m.d.comb += [table.request.eq(1), stores.eq(1)]
+                with m.Switch(code):
+                    with m.Case(Code.STORE):
+                        m.d.comb += [table.write.eq(Cat(~address[2], address[2])), ends.eq(table.grant)]
+                    with m.Case(Code.KEY_TO_MEMORY):
+                        m.d.comb += [table.data.eq(Mux(short, kept[:32].replicate(2), kept)), ends.eq(table.grant)]
+                        m.d.comb += table.write.eq(Mux(short, Cat(~address[2], address[2]), 0b11))
+                    with m.Case(Code.CLEAR):
+                        m.d.comb += [table.data.eq(0), table.write.eq(0b11)]
+                        m.d.comb += ends.eq(table.grant & (left_words == 1))
+                        with m.If(table.grant):
+                            m.d.sync += [address.eq(onward), left_words.eq(left_words - 1)]
+                    with m.Default():
+                        m.d.comb += granted.eq(table.grant)
+                        with m.If(table.grant):
+                            m.next = "COMES"
+                with m.If(ends):
+                    m.next = "STEP"
+            with m.State("COMES"):
+                with m.If(code == Code.KEY_FROM_SLOT):
+                    m.d.comb += ends.eq(coming[READ_LATENCY - 1])
+                    m.d.sync += word.eq(search.read.word)
+                with m.Else():
+                    m.d.comb += [ends.eq(coming[-1] & ((code != Code.SCAN) | scanned)), writes.eq(ends), result.eq(here)]
+                    m.d.sync += word.eq(Cat(here, other))
+                    with m.If(coming[-1] & ~ends):
+                        m.d.sync += address.eq(onward)
+                        m.next = "ACCESS"
+                with m.If(ends):
+                    m.next = "STEP"
+            with m.State("MULTIPLY"):
+                m.next = "PRODUCT"
+            with m.State("PRODUCT"):
+                m.d.comb += [result.eq(product), writes.eq(1), ends.eq(1)]
+                m.next = "STEP"
+            with m.State("DONE"):
+                m.d.comb += self.done.eq(1)
+                with m.If(self.taken):
+                    m.next = "STEP"
+        return m
