@@ -343,7 +343,7 @@ class TableUnit(Component):
                         with m.Case(Code.AWAIT):
                             m.d.comb += ends.eq(~searching)
                         with m.Case(Code.KEY_FROM_SLOT):
-                            m.d.comb += [search.read.request.eq(1), ends.eq(0)]
+                            m.d.comb += [search.read.request.eq(1), granted.eq(search.read.grant), ends.eq(0)]
                             with m.If(search.read.grant):
                                 m.next = "COMES"
                         with m.Case(Code.KEY_FROM_HOST):
