@@ -118,9 +118,12 @@ class MapEngine(Component):
         sent, cpu = first.word.data, Cat(first.word.thread, first.core)
         whole = first.word.number != first.key_end[3:]
         keep = Cat((whole | (byte <= first.key_end[:3])).replicate(8) for byte in range(8))
+        has_key = Value.cast(first.word.call).matches(
+            MapCall.LOOKUP, MapCall.UPDATE, MapCall.DELETE, MapCall.REDIRECT
+        )  # an INSERT comes back to the key of its UPDATE
         m.submodules.finder = finder = Finder(config)
         m.d.comb += [
-            finder.key_valid.eq(made_up | (arrived & ~first.word.flags)),
+            finder.key_valid.eq(made_up | (arrived & ~first.word.flags & has_key)),
             finder.key.slot.eq(cpu),
             finder.key.number.eq(first.word.number),
             finder.key.data.eq(sent & keep),
