@@ -60,8 +60,8 @@ class Calls(Component):
     push, pushed : a call whose key is there, on a map of a type that it is for. There is room for one of every thread.
     looks : asks for the next clock's look at the descriptors, at `index`; `descriptor` 2 clocks later. present : a bit
         for each descriptor that has been written.
-    done : a program's call is, as `answered` allows; of `thread` of `core`. `copies`, if `found`: the thread copies
-        `size` bytes to or from `value`; then, if `inserts`, it sends INSERT (RELEASE behind what it read).
+    done : a program's call is, as `answered` allows; of `thread` of `core`. copies: the thread copies `size`
+        bytes to or from `value`; then, with `inserts`, it sends INSERT, or RELEASE behind what it read.
     found, value, status : see TableUnit.
     host : interfaces.MapHostPort. search : interfaces.SearchPort. table : interfaces.TablePort. shared_trace : the call
         that is decided in this clock.
@@ -155,7 +155,7 @@ class Calls(Component):
             self.done.eq(unit.done & ~of_host),
             self.core.eq(call.core),
             self.thread.eq(call.thread),
-            self.copies.eq(Cat(call.call == each for each in _COPIES).any()),
+            self.copies.eq(unit.found & Cat(call.call == each for each in _COPIES).any()),
             self.inserts.eq(~per_cpu_update),
             self.size.eq(descriptor.value_size),
             self.found.eq(unit.found),

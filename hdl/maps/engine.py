@@ -284,7 +284,7 @@ class MapEngine(Component):
             with m.Else():
                 m.d.comb += [
                     answer.thread.eq(calls.thread),
-                    answer.copy.eq(calls.copies & calls.found),
+                    answer.copy.eq(calls.copies),
                     answer.insert.eq(calls.inserts),
                     answer.size.eq(calls.size),
                     answer.value.eq(_helpers(calls.found, calls.value, calls.status)),

@@ -46,7 +46,8 @@ show:       v = (n - 1) * STRIDE
 show_value: if mine goto show_mine
             finish at v + BASE
 show_mine:  v = v + BASE
-            t = (CPU) * CPU_STRIDE
+            t = CPU
+            t = (t) * CPU_STRIDE
             finish at v + t
 
 # A program's update. Where it has a value of its own, the key gets its place at once; otherwise what it copies now
@@ -329,7 +330,8 @@ key_found:  v = (r - 1) * KEY_STRIDE
 show_key:   _ = [v + WORD]
             key to host
             repeat all show_key
-            finish 0
+            n = r
+            goto show
 
 # Queues. A place has how many read it in its link, and QUEUED while it waits.
 PUSH:       call setup
