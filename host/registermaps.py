@@ -98,16 +98,19 @@ class MapMemory:
 
 
 def stride(definition: MapDefinition) -> int:
-    """Bytes from one value to the next; in a redirect map from one entry, which is what the NIC needs of a value."""
+    """Bytes from one value to the next; in a redirect map from one entry, which is what the NIC needs of a value. A
+    per-CPU map's new value is cleared 8 bytes at a time."""
     size = REDIRECT_BYTES if definition.type in REDIRECT_MAPS else definition.value_size
-    return size if size in (1, 2, 4) else -(-size // 8) * 8
+    return size if size in (1, 2, 4) and definition.type not in KEYED & PER_CPU else -(-size // 8) * 8
 
 
 def copy_bytes(definition: MapDefinition, cpus: int) -> int:
     """Bytes of one copy of a map's values, padding included. A map that isn't an array has a place more for each CPU
-    and one for the host: a new value stands beside the old one until it is whole."""
+    and one for the host: a new value stands beside the old one until it is whole; QUEUE and STACK have one that is
+    always zeros, which a program gets when there is no value."""
     spares = definition.type in KEYED | QUEUES
     places = tables.places(definition.max_entries, cpus) if spares else definition.max_entries
+    places += definition.type in QUEUES
     return -(-places * stride(definition) // ALIGN) * ALIGN
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from bpfnic.spec.helpers import BY_NAME
 from bpfnic.spec.isa import Group
-from bpfnic.spec.maps import KEYED, REDIRECT_MAPS, MapType
+from bpfnic.spec.maps import KEYED, QUEUES, REDIRECT_MAPS, MapType
 
 GROUPS = frozenset(
     {
@@ -23,8 +23,11 @@ GROUPS = frozenset(
         Group.MAY_GOTO,
     }
 )
-MAP_TYPES = frozenset(
-    {MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.PROG_ARRAY, MapType.HASH} | REDIRECT_MAPS - KEYED
+MAP_TYPES = (
+    frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.PROG_ARRAY, MapType.ARRAY_OF_MAPS})
+    | KEYED
+    | QUEUES
+    | REDIRECT_MAPS
 )
 HELPERS = frozenset(
     BY_NAME[name].number

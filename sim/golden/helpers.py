@@ -93,13 +93,13 @@ class Helpers:
         return self.maps.delete(thread, *thread.registers[1:3])
 
     def map_push_elem(self, thread: Thread) -> Suspending:
-        return self.maps.push(thread, *thread.registers[1:4])
+        return self.maps.push(thread, self.cpu, *thread.registers[1:4])
 
     def map_pop_elem(self, thread: Thread) -> Suspending:
-        return self.maps.take(True, thread, *thread.registers[1:3])
+        return self.maps.take(True, thread, self.cpu, *thread.registers[1:3])
 
     def map_peek_elem(self, thread: Thread) -> Suspending:
-        return self.maps.take(False, thread, *thread.registers[1:3])
+        return self.maps.take(False, thread, self.cpu, *thread.registers[1:3])
 
     def perf_event_output(self, thread: Thread) -> Suspending:
         packet = addresses.PACKET + self.buffer.data, self.buffer.data_end - self.buffer.data

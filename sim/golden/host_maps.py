@@ -1,7 +1,7 @@
 """The host's side of maps: descriptors, and commands on maps with keys of their own (registers MAP_*)."""
 
 from dataclasses import fields
-from errno import E2BIG, EINVAL, ENOENT
+from errno import EINVAL, ENOENT
 
 from bpfnic.sim.golden.hash import Hash
 from bpfnic.sim.golden.maps import Descriptor, Maps
@@ -18,8 +18,6 @@ class HostMaps:
     def __init__(self, maps: Maps, registers: Registers):
         self.maps = maps
         self.registers = registers
-        self.reserved: dict[int, int] = {}  # place by queue
-        self.found: dict[int, int] = {}  # place of a queue's value that is being read
         self.astray = False
         self.error = self.done = 0  # of the commands since MAP_STATUS was read
 
@@ -28,8 +26,6 @@ class HostMaps:
         if index < len(self.maps.descriptors):
             values = {field.name: self.registers["MAP_" + field.name.upper()] for field in fields(Descriptor)}
             self.maps.describe(index, Descriptor(**values))
-            self.reserved.pop(index, None)
-            self.found.pop(index, None)
 
     def command(self, word: int) -> None:
         """MAP_COMMAND, which does nothing behind one that failed."""
@@ -40,8 +36,6 @@ class HostMaps:
         if index < len(self.maps.entries):
             entries, queue = self.maps.entries[index], self.maps.queues[index]
             if queue is not None:
-                if index in self.found:
-                    queue.release(self.found.pop(index))
                 status = self._execute_on_queue(index, queue, operation, flags)
             elif isinstance(entries, Hash):
                 status = self._execute(index, entries, operation, flags)
@@ -67,38 +61,23 @@ class HostMaps:
         self.astray = False
 
     def _execute_on_queue(self, index: int, queue: Queue, operation: int, flags: int) -> int:
+        host = self.maps.cpus
         match operation:
             case MapCommand.LOOKUP | MapCommand.POP:
-                self._give_back(index, queue)
-                return self._show(index, queue.peek() if operation == MapCommand.LOOKUP else queue.pop())
+                queue.release(host)
+                place = queue.peek(host) if operation == MapCommand.LOOKUP else queue.pop(host)
+                if place is None:
+                    return ENOENT
+                self._point(index, place)
+                return 0
             case MapCommand.RESERVE:
-                return self._reserve(index, queue)
+                queue.release(host)
+                self._point(index, queue.reserve(host))
+                return 0
             case MapCommand.INSERT:
-                if index not in self.reserved:
-                    return EINVAL
-                return queue.refuses(flags) or queue.insert(self.reserved.pop(index), flags)
+                queue.release(host)
+                return queue.insert(host, flags)
         return EINVAL
-
-    def _reserve(self, index: int, queue: Queue) -> int:
-        if index not in self.reserved:
-            if not queue.free:
-                return E2BIG
-            self.reserved[index] = queue.free.popleft()
-        self._point(index, self.reserved[index])
-        return 0
-
-    def _give_back(self, index: int, queue: Queue) -> None:
-        """The host has one place at most."""
-        if index in self.reserved:
-            queue.free.append(self.reserved.pop(index))
-
-    def _show(self, index: int, place: int | None) -> int:
-        """A value that the host may read until its next command for the map."""
-        if place is None:
-            return ENOENT
-        self.found[index] = place
-        self._point(index, place)
-        return 0
 
     def _execute(self, index: int, entries: Hash, operation: int, flags: int) -> int:
         key, host = self._key(entries.key_size), self.maps.cpus

@@ -109,9 +109,7 @@ class Maps:
 
     def update(self, thread: Thread, cpu: int, handle: int, key: int, value: int, flags: int) -> Suspending:
         """bpf_map_update_elem: 0 or a negative error number. Raises Trap."""
-        descriptor, entries, key_bytes = yield from self._arguments(thread, handle, key)
-        if descriptor.type in OF_MAPS:
-            raise Trap(Cause.MAP)
+        descriptor, entries, key_bytes = yield from self._arguments(thread, handle, key, changes=True)
         if error := entries.refuses(key_bytes, flags):
             return -error
         if descriptor.cpu_stride:
@@ -126,39 +124,36 @@ class Maps:
 
     def delete(self, thread: Thread, handle: int, key: int) -> Suspending:
         """bpf_map_delete_elem: 0 or a negative error number. Raises Trap."""
-        descriptor, entries, key_bytes = yield from self._arguments(thread, handle, key)
-        if descriptor.type in OF_MAPS:
-            raise Trap(Cause.MAP)
+        _, entries, key_bytes = yield from self._arguments(thread, handle, key, changes=True)
         return -entries.delete(key_bytes)
 
-    def push(self, thread: Thread, handle: int, value: int, flags: int) -> Suspending:
+    def push(self, thread: Thread, cpu: int, handle: int, value: int, flags: int) -> Suspending:
         """bpf_map_push_elem: 0 or a negative error number. Raises Trap."""
         descriptor, queue = self._queue(handle)
+        yield SharedAccess(Operation.CALL_HELPER, handle, 0)
+        queue.release(cpu)
         if error := queue.refuses(flags):
             return -error
-        place = queue.reserve()
-        try:
-            yield from _copy(thread, value, self._value(descriptor, 0, place), descriptor.value_size)
-        except Trap:
-            queue.free.append(place)
-            raise
-        return -queue.insert(place, flags)
+        place = queue.reserve(cpu)
+        yield from _copy(thread, value, self._value(descriptor, 0, place), descriptor.value_size)
+        yield SharedAccess(Operation.CALL_HELPER, handle, 0)
+        return -queue.insert(cpu, flags)
 
-    def take(self, remove: bool, thread: Thread, handle: int, target: int) -> Suspending:
-        """bpf_map_pop_elem and bpf_map_peek_elem: 0, or -ENOENT with zeros for a value. Raises Trap."""
+    def take(self, remove: bool, thread: Thread, cpu: int, handle: int, target: int) -> Suspending:
+        """bpf_map_pop_elem and bpf_map_peek_elem: 0, or -ENOENT with zeros for a value, which lie behind the last
+        place. Raises Trap."""
         descriptor, queue = self._queue(handle)
-        place = queue.pop() if remove else queue.peek()
+        yield SharedAccess(Operation.CALL_HELPER, handle, 0)
+        queue.release(cpu)
+        place = queue.pop(cpu) if remove else queue.peek(cpu)
         if place is None:
-            yield from _write(thread, target, bytes(descriptor.value_size))
-            return -ENOENT
+            place = descriptor.entries + self.cpus + 1
         source = self._value(descriptor, 0, place)
-        try:
-            for done in range(0, descriptor.value_size, COPY_BYTES):
-                chunk = yield from _read(thread, source + done, min(COPY_BYTES, descriptor.value_size - done))
-                yield from _write(thread, target + done, chunk)
-        finally:
-            queue.release(place)
-        return 0
+        for done in range(0, descriptor.value_size, COPY_BYTES):
+            chunk = yield from _read(thread, source + done, min(COPY_BYTES, descriptor.value_size - done))
+            yield from _write(thread, target + done, chunk)
+        yield SharedAccess(Operation.CALL_HELPER, handle, 0)
+        return 0 if queue.release(cpu) else -ENOENT
 
     def ring_reserve(self, thread: Thread, cpu: int, handle: int, size: int, flags: int) -> Suspending:
         """bpf_ringbuf_reserve: the address of a record, or 0. Raises Trap."""
@@ -271,15 +266,16 @@ class Maps:
         return descriptor.base + descriptor.stride * place
 
     def _clear(self, index: int, place: int) -> None:
-        """Zeros for every CPU at a place that no key has."""
-        size, stride = self.descriptors[index].value_size, self.descriptors[index].cpu_stride
+        """Zeros for every CPU at a place that no key has, in steps of 8 bytes."""
+        descriptor = self.descriptors[index]
+        size = -(-descriptor.value_size // COPY_BYTES) * COPY_BYTES
         for cpu in range(self.cpus):
-            start = self.value_offset(index, place) + stride * cpu
+            start = self.value_offset(index, place) + descriptor.cpu_stride * cpu
             self.memory[start : start + size] = bytes(size)
 
-    def _arguments(self, thread: Thread, handle: int, key: int) -> Suspending:
-        """Descriptor, entries and key. Raises Trap MAP for what is no map, whatever the key, then MEMORY_ACCESS for a
-        key that can't be read. Where both are wrong, a key in map memory has been read all the same: the hardware finds
+    def _arguments(self, thread: Thread, handle: int, key: int, changes: bool = False) -> Suspending:
+        """Descriptor, entries and key. Raises Trap MAP for what is no map (or none that programs change), whatever the
+        key, then MEMORY_ACCESS for a key that can't be read. Where both are wrong, a key in map memory has been read all the same: the hardware finds
         the map with the key in its hand. What comes next on a map with keys of its own is one step, as an access is."""
         index, size = self._index(handle), addresses.handle_key_bytes(handle)
         entries = self.entries[index] if index is not None else None
@@ -292,18 +288,18 @@ class Maps:
         except Trap:
             if entries:
                 raise
-        if index is None or entries is None:
+        if index is None or entries is None or (changes and self.descriptors[index].type in OF_MAPS):
             raise Trap(Cause.MAP)
         if isinstance(entries, Hash):
             yield SharedAccess(Operation.CALL_HELPER, handle, 0)
         return self.descriptors[index], entries, key_bytes
 
     def _queue(self, handle: int) -> tuple[Descriptor, Queue]:
-        """Raises Trap HELPER for what is no QUEUE and no STACK, as devices do that have neither them nor the helper."""
+        """Raises Trap MAP for what is no QUEUE and no STACK."""
         index = self._index(handle)
         queue = self.queues[index] if index is not None else None
         if index is None or queue is None:
-            raise Trap(Cause.HELPER)
+            raise Trap(Cause.MAP)
         return self.descriptors[index], queue
 
     def _ring(self, handle: int, map_type: MapType) -> tuple[Descriptor, Ring]:
