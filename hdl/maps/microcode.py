@@ -264,8 +264,9 @@ class Assembler:
         if right.startswith("["):
             return Line(text, result | {"code": Code.LOAD} | self._address(right))
         if product := re.match(r"\((.+)\) \* (\w+)$", right):
-            factor = {"code": Code.MULTIPLY, "bits": Factor[product[2]].value}
-            return Line(text, result | self._operands(product[1]) | factor)
+            operands = self._operands(product[1])
+            assert "bits" not in operands, text
+            return Line(text, result | operands | {"code": Code.MULTIPLY, "bits": Factor[product[2]].value})
         return Line(text, result | {"code": Code.COMPUTE} | self._operands(right))
 
     def _jump(self, text: str, target: str, kind: Jump = Jump.GOTO, more: int = 0) -> Line:
