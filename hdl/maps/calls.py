@@ -9,7 +9,7 @@ from bpfnic.hdl.core.queue import Queue
 from bpfnic.hdl.interfaces import MapCall, MapDescriptor, MapHostPort, SearchPort, SharedTrace, TablePort
 from bpfnic.hdl.maps.table import TableOperation, TableUnit
 from bpfnic.spec import tables
-from bpfnic.spec.maps import QUEUES, Errno, MapType
+from bpfnic.spec.maps import QUEUES, Errno
 from bpfnic.spec.registers import MapCommand
 
 _OF_CALL = {

@@ -9,8 +9,8 @@ instruction can take as its second operand, in capitals.
     x = scan [a]         the first 8 bytes from there on, AT, that are not all zero, as far as the next multiple of 256
                          or the end of the buckets
     clear [a + b]        as many bytes as a value takes are 0
-    x = (a + b) * STRIDE bytes from one place to the next; KEY_STRIDE: of keys; CPU_STRIDE: from one CPU's value to the next's
-    find, find scratch   begins to search for the call's key, or the one in the scratch slot; await: goes on with what came
+    x = (a + b) * STRIDE bytes from one place to the next; KEY_STRIDE: of keys; CPU_STRIDE: from CPU to CPU
+    find, find scratch   begins to search for the call's key, or the scratch slot's; await: goes on with what came
     key from slot        the next 8 bytes of the call's key (from host: of the host's registers) are at hand
     [a + b] = key        they go there, or to scratch, slot or host; bytes behind the end of a key as 0
     repeat label         goes there for the next 8 bytes of the key, if it has any; repeat all label: of a whole slot
@@ -20,7 +20,8 @@ instruction can take as its second operand, in capitals.
     finish at a + b      with a value there
     goto label, call label, return: each also behind `if CONDITION` or `if not CONDITION`
 
-`zero` and `negative` as conditions are about the number that last went into a register; `_` is a register for that alone.
+`zero` and `negative` as conditions are about the number that last went into a register; `_` is a register for that
+alone.
 """
 
 import re
@@ -136,8 +137,8 @@ Instruction = data.StructLayout(
     }
 )
 """Other codes use the fields so: JUMP: register is a Jump (and bit 2: all), left a Condition, minus negates it, number
-is where to. FINISH: register bit 0: found, 1: again, 2: takes effect; number: the error. FIND, KEY_TO_SLOT: bits is 1 for
-the scratch slot."""
+is where to. FINISH: register bit 0: found, 1: again, 2: takes effect; number: the error. FIND, KEY_TO_SLOT: bits is 1
+for the scratch slot."""
 
 FOUND, AGAIN, DECIDES = 1, 2, 4  # of FINISH
 ALL = 4  # of a JUMP that repeats
@@ -301,7 +302,8 @@ class Assembler:
             first, second = second, first
         term = _TERM.match(first)
         assert term, text
-        fields = {"left": self._register(term["name"]), "shift": _FACTORS[int(term["scale"] or 1)], "minus": sign == "-"}
+        shift = _FACTORS[int(term["scale"] or 1)]
+        fields = {"left": self._register(term["name"]), "shift": shift, "minus": sign == "-"}
         if second.islower():
             return fields | {"source": Source.REGISTER, "number": self._register(second)}
         if second in Small.__members__:

@@ -1,5 +1,5 @@
-"""The serial unit of the map engine: what changes tables (spec/tables.py), an operation at a time. It executes a program
-(tableprogram.py) on a few registers, an adder, and a way to map memory."""
+"""The serial unit of the map engine: what changes tables (spec/tables.py), an operation at a time. It executes a
+program (tableprogram.py) on a few registers, an adder, and a way to map memory."""
 
 from enum import IntEnum
 
@@ -13,7 +13,6 @@ from bpfnic.hdl.interfaces import SearchPort, TablePort
 from bpfnic.hdl.maps.lpm import LongestPrefix
 from bpfnic.hdl.maps.microcode import (
     AGAIN,
-    ALL,
     DECIDES,
     FOUND,
     REGISTERS,
@@ -66,7 +65,8 @@ class TableUnit(Component):
     -------
     host_word, host_write, host_data, host_key : the host's key, 4 bytes at a time, read in the same clock, while no
         operation of the host is under way.
-    start : begins `call`, of the next clock on, with `descriptor`, of 4 clocks later on, until it is `done` and `taken`.
+    start : begins `call`, of the next clock on, with `descriptor`, of 4 clocks later on, until it is `done` and
+        `taken`.
     waiting : other calls wait: a walk says `again` then, now and then, to be resumed.
     decides : the operation takes effect: of all before it sees everything, and of those after it nothing.
     done : up to the clock in which it is `taken`; `status`, an error number or 0; if `found` then `value` is the byte
@@ -246,7 +246,7 @@ class TableUnit(Component):
                 lpm.eq(descriptor.type == MapType.LPM_TRIE),
                 prefixes.start.eq(finds & lpm),
                 prefixes.slot.eq(own_slot),
-                prefixes.longest.eq(Cat(call.operation == TableOperation[name].value for name in ("LOOKUP", "READ")).any()),
+                prefixes.longest.eq(call.operation.matches(TableOperation.LOOKUP.value, TableOperation.READ.value)),
                 prefixes.descriptor.eq(descriptor),
                 prefixes.read.grant.eq(search.read.grant),
                 prefixes.read.word.eq(search.read.word),
@@ -285,7 +285,9 @@ class TableUnit(Component):
             m.d.sync += searching.eq(0)
 
         # Conditions.
-        type_in = lambda types: Cat(descriptor.type == each for each in sorted(types & config.map_types)).any()
+        def type_in(types) -> Value:
+            return Cat(descriptor.type == each for each in sorted(types & config.map_types)).any()
+
         mine = type_in(PER_CPU - {MapType.PERCPU_ARRAY}) & ~call.host
         conditions = {
             Condition.ALWAYS: 1,
@@ -414,7 +416,8 @@ class TableUnit(Component):
                     m.d.comb += ends.eq(coming[READ_LATENCY - 1])
                     m.d.sync += word.eq(search.read.word)
                 with m.Else():
-                    m.d.comb += [ends.eq(coming[-1] & ((code != Code.SCAN) | scanned)), writes.eq(ends), result.eq(here)]
+                    m.d.comb += ends.eq(coming[-1] & ((code != Code.SCAN) | scanned))
+                    m.d.comb += [writes.eq(ends), result.eq(here)]
                     m.d.sync += word.eq(Cat(here, other))
                     with m.If(coming[-1] & ~ends):
                         m.d.sync += address.eq(onward)

@@ -129,7 +129,7 @@ PROOFS = [
         says="those of the map engine, whose words are there in the clock of their push when none is before them: the "
         "same",
         harness=lambda: QueueHarness(through=True),
-        mutations=(Mutation("hdl/core/queue.py", "with m.If(~level.any())", "with m.If(self.push)"),),
+        mutations=(Mutation("hdl/core/queue.py", "with m.If(~self.level.any())", "with m.If(self.push)"),),
         clocks=4,
     ),
     Proof(

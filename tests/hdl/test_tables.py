@@ -28,7 +28,7 @@ from bpfnic.sim.golden.lru import Lru
 from bpfnic.sim.golden.queues import Queue
 from bpfnic.spec import tables
 from bpfnic.spec.addresses import INDEX_BYTES, MAP_VALUES, map_handle
-from bpfnic.spec.maps import LRU, OF_MAPS, PER_CPU, QUEUES, MapType
+from bpfnic.spec.maps import OF_MAPS, PER_CPU, QUEUES, MapType
 from bpfnic.spec.registers import HASH_SECRET_WORDS, MapCommand
 from tests.hdl.simulated import Library, Simulated
 from tests.tables import Layout, contents
