@@ -275,9 +275,9 @@ class Maps:
 
     def _arguments(self, thread: Thread, handle: int, key: int, changes: bool = False) -> Suspending:
         """Descriptor, entries and key. Raises Trap MAP for what is no map (or none that programs change), whatever the
-        key, then MEMORY_ACCESS for a key that can't be read. Where both are wrong, a key in map memory has been read all
-        the same: the hardware finds the map with the key in its hand. What comes next on a map with keys of its own is
-        one step, as an access is."""
+        key, then MEMORY_ACCESS for a key that can't be read. Where both are wrong, a key in map memory has been read
+        all the same: the hardware finds the map with the key in its hand. What comes next on a map with keys of its own
+        is one step, as an access is."""
         index, size = self._index(handle), addresses.handle_key_bytes(handle)
         entries = self.entries[index] if index is not None else None
         if index is not None and self.descriptors[index].type in REDIRECT_MAPS:
