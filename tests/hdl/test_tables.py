@@ -345,7 +345,7 @@ class Host:
         chance = self.chance
         while True:
             yield
-            if chance.random() >= 0.05:
+            if chance.random() >= 0.3:
                 continue
             self.busy = True
             index, flags = chance.choice([*self.bench.models]), chance.choice([0, 0, 0, 1, 2, 3])
@@ -504,8 +504,8 @@ def test_calls_of_all_threads_and_the_host(bench, buckets, seed):
     key_of = tables_of(bench, chance, buckets)
     callers = [Caller(bench, cpu, chance, key_of) for cpu in range(CPUS)]
     host = Host(bench, chance, key_of)
-    for _ in range(4):
-        assert run(bench, callers, host, 10000) > 200
+    for _ in range(5):
+        assert run(bench, callers, host, 20000) > 200
         bench.compare_tables()
     wanted = {(command, 0) for command in MapCommand} | {
         (MapCommand.LOOKUP, errno.ENOENT), (MapCommand.DELETE, errno.ENOENT), (MapCommand.NEXT, errno.ENOENT),
