@@ -274,8 +274,12 @@ def KeyReadPort(config: NicConfig) -> Signature:
     )
 
 
+FIND_CLOCKS = 4
+"""Clocks from a key's last word to the first in which it may be searched for: its hash is known."""
+
+
 def Find(config: NicConfig) -> data.StructLayout:
-    """Serial unit -> finder: where is the key in `slot`? All its words have been taken. For an LPM_TRIE `length` is the
+    """Serial unit -> finder: where is the key in `slot`? FIND_CLOCKS clocks ago at least, its last word was taken. For an LPM_TRIE `length` is the
     length of the key's prefix: of a stored key the bits behind it don't count."""
     return data.StructLayout({"slot": range(key_slots(config)), "length": 9})
 

@@ -187,9 +187,6 @@ class Finder(Component):
             look_ups.eq(look_ups + begins_look_up - ends_look_up),
         ]
         room = under_way != UNDER_WAY
-        hashing = Signal(HASH_LATENCY - 1)  # words of keys that have no hash yet
-        m.d.sync += hashing.eq(Cat(self.key_valid, hashing))
-        hashed = ~self.key_valid & ~hashing.any()
         waiting, moves = Signal(), Signal()
         m.d.comb += [chosen.eq(again.pop.payload), choice.eq(again.pop.valid)]
         with m.If(~again.pop.valid):
@@ -197,7 +194,7 @@ class Finder(Component):
             with m.If(self.find.valid):
                 m.d.comb += [
                     chosen.slot.eq(self.find.payload.slot),
-                    choice.eq(room & hashed),
+                    choice.eq(room),
                     self.find.ready.eq(choice & moves),
                     begins.eq(choice & moves),
                 ]

@@ -7,14 +7,11 @@ from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.interfaces import SCRATCH_KEYS, Find, Found, KeyReadPort, KeyWord, MapDescriptor, key_slots
+from bpfnic.hdl.interfaces import FIND_CLOCKS, SCRATCH_KEYS, Find, Found, KeyReadPort, KeyWord, MapDescriptor, key_slots
 from bpfnic.hdl.memory import READ_LATENCY
 from bpfnic.spec import tables
 from bpfnic.spec.addresses import MAX_KEY_BYTES
 from bpfnic.spec.maps import LPM_LENGTH_BYTES
-
-HASH_CLOCKS = 3
-"""From the last word of a key that is made up here to its search: then its hash is known."""
 
 _WORDS = MAX_KEY_BYTES // 8
 _LENGTH_BITS = exact_log2(tables.LENGTH_BITS)
@@ -158,7 +155,7 @@ class LongestPrefix(Component):
                 m.d.sync += [number.eq(0), begun.eq(begun + 1)]
 
         # The searches, and what they find.
-        ripens = Signal(HASH_CLOCKS - 1)
+        ripens = Signal(FIND_CLOCKS - 1)
         m.d.sync += [ripens.eq(Cat(sent, ripens)), ripe.eq(ripe + ripens[-1])]
         m.d.comb += [
             self.find.valid.eq(searched != ripe),

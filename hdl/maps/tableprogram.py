@@ -252,7 +252,8 @@ make_room:  s = [TABLE | 12]
 victim:     _ = [v + WORD]
             key to scratch
             repeat victim
-            s = zero                        # 3 clocks until the key's hash is known
+            s = zero                        # FIND_CLOCKS go by
+            s = zero
             find scratch
             await
             if not found return

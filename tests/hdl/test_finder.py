@@ -10,6 +10,7 @@ from amaranth.lib.wiring import Component, connect, flipped
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import (
+    FIND_CLOCKS,
     Find,
     Found,
     KeyWord,
@@ -244,6 +245,8 @@ def find(bench: Bench, keys: list[tuple[int, bytes, int]]) -> dict[int, dict]:
             dut["key_valid"], dut["key"] = 1, word
             bench.tick()
     dut["key_valid"] = 0
+    for _ in range(FIND_CLOCKS - 1):
+        bench.tick()
     asked = 0
     for _ in range(1000):
         dut["find__valid"] = asked < len(keys)

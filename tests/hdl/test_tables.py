@@ -39,6 +39,24 @@ HOST = CPUS
 ARRAY = 15
 MODELS = {MapType.LRU_HASH: Lru, MapType.LRU_PERCPU_HASH: Lru, MapType.LPM_TRIE: Lpm}
 
+_UPDATED = {(MapCall.UPDATE, -errno.EINVAL), (MapCall.UPDATE, -errno.EEXIST), (MapCall.UPDATE, -errno.ENOENT),
+            (MapCall.DELETE, 0), (MapCall.DELETE, -errno.ENOENT), (MapCall.LOOKUP, 0), (MapCall.LOOKUP, 1)}  # fmt: skip
+_STORED = {*_UPDATED, (MapCall.INSERT, 0), (MapCall.UPDATE, 1)}
+_QUEUED = {(MapCall.PUSH, 1), (MapCall.PUSH, -errno.EINVAL), (MapCall.PUSH, -errno.E2BIG), (MapCall.INSERT, 0),
+           (MapCall.POP, 1), (MapCall.PEEK, 1), (MapCall.RELEASE, 0), (MapCall.RELEASE, -errno.ENOENT)}  # fmt: skip
+OUTCOMES = {
+    MapType.HASH: {*_STORED, (MapCall.UPDATE, -errno.E2BIG)},
+    MapType.PERCPU_HASH: {*_UPDATED, (MapCall.UPDATE, 1), (MapCall.UPDATE, -errno.E2BIG)},
+    MapType.LRU_HASH: _STORED,
+    MapType.LRU_PERCPU_HASH: {*_UPDATED, (MapCall.UPDATE, 1)},
+    MapType.LPM_TRIE: {*_STORED, (MapCall.UPDATE, -errno.ENOSPC), (MapCall.DELETE, -errno.EINVAL)},
+    MapType.HASH_OF_MAPS: {(MapCall.LOOKUP, 0), (MapCall.LOOKUP, 1)},
+    MapType.DEVMAP_HASH: {(MapCall.REDIRECT, 0), (MapCall.REDIRECT, 1)},
+    MapType.QUEUE: _QUEUED,
+    MapType.STACK: _QUEUED,
+}
+"""What programs' calls come to: an error, 0, or an address (1)."""
+
 SHAPES = [
     # type, bytes of a key, entries, bytes of a value
     (MapType.HASH, 1, 3, 1),
@@ -49,9 +67,9 @@ SHAPES = [
     (MapType.LRU_HASH, 8, 5, 8),
     (MapType.LRU_HASH, 3, 1, 2),
     (MapType.LRU_PERCPU_HASH, 20, 3, 16),
-    (MapType.LPM_TRIE, 8, 7, 8),
-    (MapType.LPM_TRIE, 5, 4, 1),
-    (MapType.LPM_TRIE, 20, 9, 8),
+    (MapType.LPM_TRIE, 8, 3, 8),
+    (MapType.LPM_TRIE, 5, 2, 1),
+    (MapType.LPM_TRIE, 20, 7, 8),
     (MapType.HASH_OF_MAPS, 4, 4, 4),
     (MapType.DEVMAP_HASH, 4, 4, 4),
     (MapType.QUEUE, 0, 3, 12),
@@ -233,7 +251,7 @@ class Caller:
             self.call = chance.choice(calls)
         self.start()
 
-    def start(self) -> None:
+    def start(self, wrong: bool | None = None) -> None:
         chance = self.chance
         self.ends = None
         match self.call:
@@ -248,6 +266,8 @@ class Caller:
                     self.words.insert(0, {"flags": 1, "data": self.flags})
         size = len(self.key) or INDEX_BYTES
         self.wrong = self.call not in (MapCall.INSERT, MapCall.RELEASE) and chance.random() < 0.05
+        if wrong is not None:
+            self.wrong = wrong
         wrongs = [8, 1 << 63] if self.call in (MapCall.PUSH, MapCall.POP, MapCall.PEEK) else [1 << 16, 1 << 21, 8, 1 << 63]
         handle = map_handle(self.index, size) ^ (self.wrong and chance.choice(wrongs))
         for word in self.words:
@@ -314,7 +334,7 @@ class Caller:
             if self.copies and self.call not in (MapCall.LOOKUP, MapCall.REDIRECT):
                 assert answer["insert"] == (self.ends is not None)
                 assert answer["size"] == self.bench.maps[self.index]["value_size"]
-            self.done.add((self.bench.kind(self.index), self.call, min(self.expected, 1)))
+            self.done.add((self.bench.kind(self.index), self.call, min(self.expected, 1)))  # an error, 0, an address
         self.busy, self.wait = False, self.chance.choice([0, 0, 5, 40])
 
     def array(self) -> int:
@@ -342,13 +362,15 @@ class Host:
         self.seen = {name: self.bench.dut["host__" + name] for name in self.seen}
 
     def _live(self):
-        chance = self.chance
+        chance, index = self.chance, 0
         while True:
             yield
             if chance.random() >= 0.3:
                 continue
             self.busy = True
-            index, flags = chance.choice([*self.bench.models]), chance.choice([0, 0, 0, 1, 2, 3])
+            if chance.random() < 0.3:  # stays with a map for a while
+                index = chance.choice([*self.bench.models])
+            flags = chance.choice([0, 0, 0, 1, 1, 2, 3])
             key, operation = self.key_of(index), chance.choice(list(MapCommand))
             yield from self.set_key(key)
             yield from self.command(index, operation, flags)
@@ -488,29 +510,107 @@ def tables_of(bench: Bench, chance: random.Random, buckets: bool):
     for index, (kind, key_size, entries, value_size) in enumerate(SHAPES):
         bench.make(index, kind, key_size, entries, value_size, buckets)
         if kind is MapType.LPM_TRIE:
-            keys[index] = prefixes(chance, key_size, 3 * entries)
+            keys[index] = prefixes(chance, key_size, 6 * entries)
         else:
-            keys[index] = sorted({bytes(key_size), *(chance.randbytes(key_size) for _ in range(2 * entries))})
+            keys[index] = sorted({bytes(key_size), *(chance.randbytes(key_size) for _ in range(entries + 3))})
     bench.describe(ARRAY, type=MapType.ARRAY, base=bench.end, entries=4, stride=8, value_size=8, cpu_stride=0, key_size=4)
     bench.maps[ARRAY]["base"] = bench.end
     keys[ARRAY] = [i.to_bytes(4, "little") for i in range(6)]
     return lambda index: chance.choice(keys[index])
 
 
-@pytest.mark.parametrize("buckets", [False, True], ids=["one bucket", "buckets"])
-@pytest.mark.parametrize("seed", range(2))
-def test_calls_of_all_threads_and_the_host(bench, buckets, seed):
-    chance = random.Random(seed)
-    key_of = tables_of(bench, chance, buckets)
-    callers = [Caller(bench, cpu, chance, key_of) for cpu in range(CPUS)]
-    host = Host(bench, chance, key_of)
-    for _ in range(5):
-        assert run(bench, callers, host, 20000) > 200
-        bench.compare_tables()
-    wanted = {(command, 0) for command in MapCommand} | {
+def test_calls_of_all_threads_and_the_host(library):
+    commands, done = set(), set()
+    for seed, buckets in enumerate((False, True, False, True)):
+        chance = random.Random(seed)
+        bench = Bench(library, chance)
+        key_of = tables_of(bench, chance, buckets)
+        callers = [Caller(bench, cpu, chance, key_of) for cpu in range(CPUS)]
+        host = Host(bench, chance, key_of)
+        for _ in range(4):
+            assert run(bench, callers, host, 20000) > 200
+            bench.compare_tables()
+        commands |= host.outcomes
+        done |= {each for caller in callers for each in caller.done}
+    assert commands >= {(command, 0) for command in MapCommand} | {
         (MapCommand.LOOKUP, errno.ENOENT), (MapCommand.DELETE, errno.ENOENT), (MapCommand.NEXT, errno.ENOENT),
         *((MapCommand.INSERT, error) for error in (errno.EINVAL, errno.EEXIST, errno.ENOENT, errno.E2BIG, errno.ENOSPC)),
         }  # fmt: skip
-    assert wanted <= host.outcomes
-    done = {kind: sum(1 for caller in callers for each in caller.done if each[0] is kind) for kind in MapType}
-    assert all(done[kind] for kind, *_ in SHAPES)
+    for kind, *_ in SHAPES:
+        assert OUTCOMES[kind] <= {(call, outcome) for its, call, outcome in done if its is kind}, kind
+
+
+class Clocked(Caller):
+    """A program that looks up one key, again and again."""
+
+    def begin(self) -> None:
+        self.call, self.flags = MapCall.LOOKUP, 0
+        self.start(wrong=False)
+        self.began = self.bench.clock
+
+    def answered(self, answer) -> None:
+        super().answered(answer)
+        assert self.expected > 0
+        self.took.append(self.bench.clock - self.began)
+        self.wait = 0
+
+
+def host_does(bench: Bench, steps) -> None:
+    """Only the host, until it has done these steps."""
+    host = Host(bench, random.Random(0), None)
+    host.step = steps(host)
+    host.busy = True
+    while True:
+        try:
+            next(host.step)
+        except StopIteration:
+            return
+        bench.dut.settle()
+        host.look()
+        bench.tick()
+
+
+def put(bench: Bench, index: int, key: bytes) -> None:
+    """The host puts a key into a map, and so does the model."""
+    model = bench.models[index]
+    model.insert(key, model.reserve(key, HOST) and HOST or HOST, 0)
+
+    def steps(host):
+        yield from host.set_key(key)
+        yield from host.command(index, MapCommand.RESERVE)
+        yield from host.command(index, MapCommand.INSERT)
+        assert host.seen["status"] == 0
+
+    host_does(bench, steps)
+
+
+def measured(bench: Bench, index: int, key: bytes, threads: int) -> tuple[list[int], float]:
+    """Clocks from the first word of a look-up's key to its answer, and from answer to answer."""
+    chance = random.Random(1)
+    callers = [Clocked(bench, cpu, chance, None) for cpu in range(threads)]
+    for caller in callers:
+        caller.index, caller.key, caller.took = index, key, []
+    decided = run(bench, callers, None, 4000)
+    return [clocks for caller in callers for clocks in caller.took], 4000 / decided
+
+
+def test_clocks_of_a_longest_prefix(bench):
+    """An IPv4 address, of which 8 prefixes are in the map, or the one that is there is the last that is tried of 8."""
+    bench.make(0, MapType.LPM_TRIE, 8, 16, 8)
+    address = bytes([10, 20, 30, 40])
+    for length in range(32, 0, -4):
+        put(bench, 0, length.to_bytes(4, "little") + address)
+    alone, _ = measured(bench, 0, (32).to_bytes(4, "little") + address, 1)
+    print(alone[:5])
+    worst, _ = measured(bench, 0, (32).to_bytes(4, "little") + bytes([10, 255, 255, 255]), 1)
+    print(worst[:5])
+    _, each = measured(bench, 0, (32).to_bytes(4, "little") + bytes([10, 255, 255, 255]), 16)
+    print(each)
+
+
+def test_clocks_of_an_eviction_map(bench):
+    bench.make(0, MapType.LRU_HASH, 16, 16, 8)
+    for key in range(4):
+        put(bench, 0, bytes([key]) * 16)
+    alone, _ = measured(bench, 0, bytes([1]) * 16, 1)
+    print(alone[:5])
