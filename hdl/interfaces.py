@@ -279,8 +279,8 @@ FIND_CLOCKS = 4
 
 
 def Find(config: NicConfig) -> data.StructLayout:
-    """Serial unit -> finder: where is the key in `slot`? FIND_CLOCKS clocks ago at least, its last word was taken. For an LPM_TRIE `length` is the
-    length of the key's prefix: of a stored key the bits behind it don't count."""
+    """Serial unit -> finder: where is the key in `slot`? Its last word was taken FIND_CLOCKS clocks ago or earlier. For
+    an LPM_TRIE `length` is the length of the key's prefix: of a stored key the bits behind it don't count."""
     return data.StructLayout({"slot": range(key_slots(config)), "length": 9})
 
 

@@ -48,8 +48,8 @@ class Contents:
 
 
 def contents(memory: bytes, layout: Layout) -> Contents:
-    """Of a map at rest, in all of map memory. Raises AssertionError: a place is lost, or is in two places, a chain or list
-    is no list, a count is wrong."""
+    """Of a map at rest; `memory` is all of map memory. Raises AssertionError: a place is lost or is there twice, a
+    chain or a list is none, a count is wrong."""
 
     def word(at: int) -> int:
         return int.from_bytes(memory[at : at + 4], "little")

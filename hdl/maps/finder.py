@@ -25,11 +25,12 @@ from bpfnic.hdl.interfaces import (
     TablePort,
     key_slots,
 )
-from bpfnic.hdl.maps.keyhash import HASH_LATENCY, KeyHash
+from bpfnic.hdl.maps.keyhash import KeyHash
+from bpfnic.hdl.maps.lpm import prefix_mask
 from bpfnic.hdl.memory import READ_LATENCY, SimpleRam
 from bpfnic.spec import tables
 from bpfnic.spec.addresses import MAX_KEY_BYTES, ROW_BYTES
-from bpfnic.spec.maps import LPM_LENGTH_BYTES, MapType
+from bpfnic.spec.maps import MapType
 
 WAY_LATENCY = READ_LATENCY + 1
 """Clocks from a grant of map memory to what was read."""
@@ -424,18 +425,3 @@ class _Kept:
 
     def __getattr__(self, name: str):
         return self._fields[name]
-
-
-def prefix_mask(m: Module, number, length) -> Signal:
-    """Of word `number` of an LPM_TRIE's key the bits that its length and the prefix of `length` bits have."""
-    mask = Signal(64)
-    rest = Signal(range(-8 * MAX_KEY_BYTES, 512 + 8 * LPM_LENGTH_BYTES + 1))  # bits from this word's first on
-    m.d.comb += rest.eq(length + 8 * LPM_LENGTH_BYTES - (number << 6))
-    for byte in range(8):
-        bits = Signal.like(rest, name=f"bits{byte}")
-        m.d.comb += bits.eq(rest - 8 * byte)
-        with m.If(bits >= 8):
-            m.d.comb += mask.word_select(byte, 8).eq(0xFF)
-        with m.Elif(bits > 0):
-            m.d.comb += mask.word_select(byte, 8).eq((0xFF00 >> bits[:3])[:8])
-    return mask
