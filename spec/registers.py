@@ -100,6 +100,7 @@ REGISTERS = (
     ),
     Register("MAP_BUCKETS", 0x1A0, _RW, "keyed maps: buckets of the table, a power of two, less one"),
     Register("MAP_SEED", 0x1A4, _RW, "keyed maps: a random number that nobody can guess; it keys the hash", count=2),
+    Register("MAP_LOCK", 0x1B4, _RW, "byte offset of the spin lock in a value, plus 1; 0 where there is none"),
     # Maps with keys of their own. A command is done when its write is answered, and puts MAP_ADDRESS at the value that
     # it found or reserved. An update stands beside the old value until it is whole: RESERVE a place, write the value
     # there, INSERT it under the key. Many commands may follow each other before MAP_STATUS is read: behind one that
