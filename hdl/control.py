@@ -221,7 +221,7 @@ class Control(Component):
 
         descriptor = self.descriptor.descriptor
         for name in ("type", "base", "entries", "stride", "value_size", "cpu_stride", "key_size", "table", "buckets",
-                     "links", "keys", "order"):
+                     "links", "keys", "order", "lock"):
             field = getattr(descriptor, name)
             (stored,) = bank.stored(f"MAP_{name.upper()}", (1 << len(field)) - 1)
             m.d.comb += field.eq(stored)

@@ -114,10 +114,10 @@ class MapOperation(Enum, shape=4):
 def MapRequest(config: NicConfig) -> data.StructLayout:
     """One access within one 16-byte row of map memory.
 
-    address: byte offset in map memory. bytes: 1 to 8, address % 16 + bytes <= 16. data: right-aligned store data or
-    operand; for LOAD it is ORed into the answer (the second half of an access that crosses a row brings the first half
-    along, already in place, and sets `shift`). shift: bytes by which the answer of a LOAD is moved up. compare: for
-    CMPXCHG. tag: comes back with the answer.
+    address: byte offset in map memory. bytes: 1 to 8 (of a STORE 0, too), address % 16 + bytes <= 16. data:
+    right-aligned store data or operand; for LOAD it is ORed into the answer (the second half of an access that crosses
+    a row brings the first half along, already in place, and sets `shift`). shift: bytes by which the answer of a LOAD
+    is moved up. compare: for CMPXCHG. tag: comes back with the answer.
     """
     return data.StructLayout(
         {
@@ -168,6 +168,10 @@ class MapCall(Enum, shape=5):
     EVENT = 16  # bpf_perf_event_output
 
 
+LOCK = range(4096)
+"""As in register MAP_LOCK: the byte offset of a value's spin lock, plus 1; 0 where it has none. Bit 0 says which."""
+
+
 def EngineWord(config: NicConfig) -> data.StructLayout:
     """Core -> engine: arguments of one call, word by word; a thread has one call under way at most.
 
@@ -200,20 +204,31 @@ def EngineWord(config: NicConfig) -> data.StructLayout:
 def EngineAnswer(config: NicConfig) -> data.StructLayout:
     """Engine -> core, once a call.
 
-    trap: `handle` is no map (or record) of this device: the thread ends with Cause.MAP. Otherwise `value` is what the
-    helper returns (for LOOKUP and RESERVE an address or 0; an error number, sign-extended), or, when `copy` is high,
-    the call goes on with the bytes at the address `value` in map memory:
+    lock: of the map's values. trap: `handle` is no map (or record) of this device: the thread ends with Cause.MAP.
+    Otherwise `value` is what the helper returns (for LOOKUP and RESERVE an address or 0; an error number,
+    sign-extended), or, when `copy` is high, the call goes on with the bytes at the address `value` in map memory:
 
     - UPDATE, PUSH, OUTPUT, EVENT: the thread copies `size` bytes there, in 8-byte steps, from r3, r2, r2 and r4; an
       EVENT then as many bytes of the packet, from its first byte on, as bits 51..32 of its flags say, right behind.
       Then it returns 0, or with `insert` sends INSERT, and returns what that answers.
+      An UPDATE leaves the 4 bytes of the value's lock alone; with `locked` it takes the lock before it copies, and
+      leaves it when it has.
     - POP, PEEK: the thread copies `size` bytes from there to r2, sends RELEASE, and returns what that answers.
     - TAIL, REDIRECT: the entry that it goes by is there (otherwise there is none, and `value` is what a REDIRECT takes
       for an empty one).
     - LOOKUP: the map is one of maps. What the helper returns is there, in 4 bytes: the inner map's handle, or 0.
     """
     return data.StructLayout(
-        {"thread": range(config.threads), "trap": 1, "copy": 1, "insert": 1, "size": range(4097), "value": 64}
+        {
+            "thread": range(config.threads),
+            "trap": 1,
+            "copy": 1,
+            "insert": 1,
+            "locked": 1,
+            "lock": LOCK,
+            "size": range(4097),
+            "value": 64,
+        }
     )
 
 
@@ -240,6 +255,7 @@ def MapDescriptor(config: NicConfig) -> data.StructLayout:
             "links": range(config.map_bytes),
             "keys": range(config.map_bytes),
             "order": range(config.map_bytes),
+            "lock": LOCK,
         }
     )
 

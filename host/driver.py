@@ -256,6 +256,8 @@ class RegisterDevice(Device):
         self._write("MAP_VALUE_SIZE", definition.value_size)
         self._write("MAP_CPU_STRIDE", each if definition.type in PER_CPU else 0)
         self._write("MAP_KEY_SIZE", definition.key_size)
+        lock = valuetypes.lock_offset(definition)
+        self._write("MAP_LOCK", 0 if lock is None else lock + 1)
         if definition.type in tables.TYPES:
             assert isinstance(device_map, KeyedMap)
             for name, offset in device_map.parts.items():

@@ -10,7 +10,7 @@ from bpfnic.host.device import DeviceMap, error, named
 from bpfnic.host.mapsofmaps import MapOfMaps
 from bpfnic.host.registermaps import HeldRedirects, RegisterMap
 from bpfnic.spec import tables
-from bpfnic.spec.maps import MAP_BYTES, MapType, UpdateFlag
+from bpfnic.spec.maps import LOCK_BYTES, MAP_BYTES, MapType, UpdateFlag
 from bpfnic.spec.registers import BY_NAME, STATUS_DONE_BIT, MapCommand, command
 
 _BATCH = 64  # entries that are written before MAP_STATUS is read
@@ -84,7 +84,7 @@ class KeyedMap(RegisterMap):
         """The values of a key whose first is at MAP_ADDRESS."""
         size = self.definition.value_size
         if self.copies == 1:
-            return [self._memory.read_here(size)]
+            return [self._shown(self._memory.read_here(size))]
         offset = self._transport.read(BY_NAME["MAP_ADDRESS"].offset)
         values = [self._memory.read_here(size)]
         for copy in range(1, self.copies):
@@ -99,7 +99,12 @@ class KeyedMap(RegisterMap):
         if self.copies > 1:  # MAP_ADDRESS may not be written if there is no place
             self._finish()
             offset = self._transport.read(BY_NAME["MAP_ADDRESS"].offset)
-        self._memory.write_here(values[0])
+        if self._lock is None:
+            self._memory.write_here(values[0])
+        else:  # it stays as it is, for a program may hold a pointer to this place's last value (copy_map_value)
+            self._memory.write_here(values[0][: self._lock])
+            self._memory.read_here(LOCK_BYTES)
+            self._memory.write_here(values[0][self._lock + LOCK_BYTES :])
         for copy, value in enumerate(values[1:], 1):
             self._transport.write(BY_NAME["MAP_ADDRESS"].offset, self._copy(offset, copy))
             self._memory.write_here(value)

@@ -16,11 +16,13 @@ from bpfnic.host.maps import MapDefinition
 from bpfnic.host.mapsofmaps import MapOfMaps
 from bpfnic.host.programarray import ProgramArray
 from bpfnic.host.redirectmap import RedirectMap
+from bpfnic.host.valuetypes import lock_offset
 from bpfnic.spec import rings, tables
 from bpfnic.spec.addresses import INDEX_BYTES, map_handle
 from bpfnic.spec.maps import (
     DEVMAPS,
     KEYED,
+    LOCK_BYTES,
     MAP_BYTES,
     PER_CPU,
     PROGRAM_BYTES,
@@ -101,7 +103,8 @@ def stride(definition: MapDefinition) -> int:
     """Bytes from one value to the next; in a redirect map from one entry, which is what the NIC needs of a value. A
     per-CPU map's new value is cleared 8 bytes at a time."""
     size = REDIRECT_BYTES if definition.type in REDIRECT_MAPS else definition.value_size
-    return size if size in (1, 2, 4) and definition.type not in KEYED & PER_CPU else -(-size // 8) * 8
+    packed = size in (1, 2, 4) and definition.type not in KEYED & PER_CPU and lock_offset(definition) is None
+    return size if packed else -(-size // 8) * 8
 
 
 def copy_bytes(definition: MapDefinition, cpus: int) -> int:
@@ -134,6 +137,7 @@ class RegisterMap(DeviceMap):
         self._stride = stride(definition)
         self._copy_bytes = copy_bytes(definition, cpus)
         self._cpus = cpus
+        self._lock = lock_offset(definition)
         self._refused = definition.flags & (MapFlag.RDONLY | MapFlag.WRONLY)  # of the host
 
     @property
@@ -158,6 +162,12 @@ class RegisterMap(DeviceMap):
     def clear(self) -> None:
         """All zeros, padding included."""
         self._memory.write(self.base, bytes(self.copies * self._copy_bytes))
+
+    def _shown(self, value: bytes) -> bytes:
+        """A value from map memory: nobody sees its lock (check_and_init_map_value)."""
+        if self._lock is None:
+            return value
+        return value[: self._lock] + bytes(LOCK_BYTES) + value[self._lock + LOCK_BYTES :]
 
     def _copy(self, offset: int, copy: int) -> int:
         """Where a CPU's copy of the value is of which `offset` is the first."""
@@ -186,7 +196,7 @@ class RegisterArray(RegisterMap):
         index, size = self._index(key), self.definition.value_size
         if index >= self.definition.max_entries:
             raise error(ENOENT)
-        return [self._memory.read(self._address(index, copy), size) for copy in range(self.copies)]
+        return [self._shown(self._memory.read(self._address(index, copy), size)) for copy in range(self.copies)]
 
     def update(self, key: bytes, values: Sequence[bytes], flags: int = UpdateFlag.ANY) -> None:
         self._permit(writes=True)
@@ -199,7 +209,12 @@ class RegisterArray(RegisterMap):
         if flags == UpdateFlag.NOEXIST:
             raise error(EEXIST)
         for copy, value in enumerate(values):
-            self._memory.write(self._address(index, copy), value)
+            address, lock = self._address(index, copy), self._lock
+            if lock is None:
+                self._memory.write(address, value)
+            else:  # it stays as it is (copy_map_value)
+                self._memory.write(address, value[:lock])
+                self._memory.write(address + lock + LOCK_BYTES, value[lock + LOCK_BYTES :])
 
     def delete(self, key: bytes) -> None:
         self._permit(writes=True)
@@ -218,7 +233,9 @@ class RegisterArray(RegisterMap):
         size, entries = self.definition.value_size, range(self.definition.max_entries)
         copies = [self._memory.read(self._address(0, copy), self._copy_bytes) for copy in range(self.copies)]
         return {
-            i.to_bytes(INDEX_BYTES, "little"): [copy[i * self._stride : i * self._stride + size] for copy in copies]
+            i.to_bytes(INDEX_BYTES, "little"): [
+                self._shown(copy[i * self._stride : i * self._stride + size]) for copy in copies
+            ]
             for i in entries
         }
 

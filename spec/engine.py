@@ -38,6 +38,8 @@ HELPERS = frozenset(
         "map_push_elem",
         "map_pop_elem",
         "map_peek_elem",
+        "spin_lock",
+        "spin_unlock",
         "ktime_get_ns",
         "get_prandom_u32",
         "get_smp_processor_id",

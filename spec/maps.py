@@ -71,6 +71,9 @@ MAP_BYTES = 4
 LOCK_BYTES = 4
 """Bytes of a value's `struct bpf_spin_lock`: 1 where a program holds it, otherwise 0."""
 
+LOCK_TYPES = frozenset({MapType.ARRAY, MapType.HASH})
+"""Types whose values may have one."""
+
 
 class MapFlag(IntFlag):
     """`map_flags` of BPF_MAP_CREATE."""
@@ -140,7 +143,7 @@ def _names(flags: MapFlag) -> str:
 
 
 class UpdateFlag(IntEnum):
-    """`flags` of an update; anything above BPF_EXIST is EINVAL where the value holds no spin lock."""
+    """`flags` of an update; anything above BPF_EXIST is EINVAL, but LOCK where the value has a spin lock."""
 
     ANY = 0
     NOEXIST = 1

@@ -109,6 +109,7 @@ REGISTERS = (
         "the next 32 bits of the secret that keys the hash of all maps: HASH_SECRET_WORDS writes of random bits, "
         "before there is any keyed map",
     ),
+    Register("MAP_LOCK", 0x1B4, _RW, "byte offset of the spin lock in a value, plus 1; 0 where there is none"),
     # Maps with keys of their own. A command is done when its write is answered, and puts MAP_ADDRESS at the value that
     # it found or reserved. An update stands beside the old value until it is whole: RESERVE a place, write the value
     # there, INSERT it under the key. Many commands may follow each other before MAP_STATUS is read: behind one that

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import Component, In, Out
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.core.registers import ENTRIES, TARGET_ENTRY
-from bpfnic.hdl.interfaces import Answer, EngineAnswer, MapAnswer
+from bpfnic.hdl.interfaces import LOCK, Answer, EngineAnswer, MapAnswer
 
 Expected = data.StructLayout(
     {"write": 1, "entry": range(ENTRIES), "size": 2, "extend": 1, "zero": 1, "final": 1, "register": 4}
@@ -14,8 +14,11 @@ Expected = data.StructLayout(
 """What a thread does with its answer: write `entry` with it, cut (and with `extend` sign-extended) to 1 << size bytes,
 or with `zero` with 0. final: it ends its instruction, which writes `register` (for the trace)."""
 
-EngineSays = data.StructLayout({"trap": 1, "copy": 1, "insert": 1, "empty": 1})
+EngineSays = data.StructLayout({"trap": 1, "copy": 1, "insert": 1, "empty": 1, "locked": 1})
 """What the core keeps of an EngineAnswer. empty: `size` is 0."""
+
+Copy = data.StructLayout({"size": range(4097), "lock": LOCK})
+"""The rest of it."""
 
 
 class Answers(Component):
@@ -31,8 +34,8 @@ class Answers(Component):
     wakes, woken : thread `woken` may go on: an answer comes that will be done two clocks later, before its next pass
         reads registers. wakes_late : `thread` may go on, whose answer is done and that was not woken before.
     engine_done : it is an engine's answer that ends its instruction.
-    asking, copying : threads; `engine_says` of the last answer to `asking`, and the `copy_bytes` of the one to
-        `copying`, in the same clock.
+    asking, copying : threads; `engine_says` of the last answer to `asking`, and the `copy` of the one to `copying`, in
+        the same clock.
     """
 
     def __init__(self, config: NicConfig):
@@ -65,7 +68,7 @@ class Answers(Component):
                 "asking": In(thread),
                 "engine_says": Out(EngineSays),
                 "copying": In(thread),
-                "copy_bytes": Out(range(4097)),
+                "copy": Out(Copy),
             }
         )
 
@@ -80,7 +83,7 @@ class Answers(Component):
             Signal(name=name) for name in ("came", "came_woken", "as_expected", "from_engine")
         )
         thread, value = Signal(range(threads), name="came_thread"), Signal(64)
-        says, copy_bytes = Signal(EngineSays), Signal(range(4097))
+        says, copy = Signal(EngineSays), Signal(Copy)
         free, moves = Signal(), Signal()
         m.d.comb += [
             moves.eq(came & free),
@@ -102,7 +105,9 @@ class Answers(Component):
                 says.copy.eq(self.engine.payload.copy),
                 says.insert.eq(self.engine.payload.insert),
                 says.empty.eq(self.engine.payload.size == 0),
-                copy_bytes.eq(self.engine.payload.size),
+                says.locked.eq(self.engine.payload.locked),
+                copy.size.eq(self.engine.payload.size),
+                copy.lock.eq(self.engine.payload.lock),
             ]
         # Which one, in two bits: a multiplexer of four 64-bit words should not look at their order.
         early = self.service.valid | self.engine.valid
@@ -128,7 +133,7 @@ class Answers(Component):
         ]
         for name, word, reader, out in (
             ("says", says, self.asking, self.engine_says),
-            ("copy_bytes", copy_bytes, self.copying, self.copy_bytes),
+            ("copy", copy, self.copying, self.copy),
         ):
             m.submodules[name] = array = memory.Memory(shape=word.shape(), depth=threads, init=[])
             record, look = array.write_port(), array.read_port(domain="comb")

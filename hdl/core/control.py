@@ -54,6 +54,7 @@ class Addend(Enum, shape=3):
     ZERO = 2
     PROGRESS = 3  # how far a key or a copy has come
     SIZE = 4  # of what was copied
+    LOCK = 5  # where the lock of the value is that is copied to
 
 
 class Unit(Enum, shape=2):
@@ -142,6 +143,9 @@ class Step(Enum, shape=5):
     LOAD_PACKET = 21
     STORE_PACKET = 22
     TRY = 23  # a lock was taken, or it wasn't free and the instruction begins again
+    LOCK = 24  # of the value that is copied to
+    TRY_COPY = 25  # it was taken, or wasn't free
+    UNLOCK = 26
 
 
 class FieldRule(Enum, shape=2):

@@ -24,7 +24,7 @@ from bpfnic.hdl.core.threads import HelperNumber, ProgramCounter, Threads
 from bpfnic.hdl.interfaces import CorePorts, Finish, MapCall
 from bpfnic.spec import addresses, isa
 from bpfnic.spec.causes import Cause
-from bpfnic.spec.maps import MAX_TAIL_CALLS
+from bpfnic.spec.maps import LOCK_BYTES, MAX_TAIL_CALLS
 from bpfnic.spec.registers import ENTRY_VALID
 from bpfnic.spec.rings import PACKET_BYTES_SHIFT
 
@@ -104,8 +104,10 @@ class Core(Component):
         control = Staged(pipeline, 4, control_4, "control")
         begins = Staged(pipeline, 4, begins_4, "begins")
         second = staged(4, progress.at(4).skip.any(), "second")
-        counts = staged(4, begins.at(4) & ~second.at(4), "counts")
+        tries = control_4.then == Step.TRY_COPY
+        counts = staged(4, (begins.at(4) | tries) & ~second.at(4), "counts")
         inserts = staged(4, answers.engine_says.insert, "inserts")  # of an update's copy
+        locked = staged(4, answers.engine_says.locked, "locked")
         # The second half of a load brings the first one along.
         right_4 = Signal(Register)
         m.d.comb += right_4.eq(Mux(second.at(4) & (control_4.access == Access.LOAD), Register.WORD, control_4.right))
@@ -144,8 +146,13 @@ class Core(Component):
             with m.Case(Addend.PROGRESS):
                 m.d.comb += distance.eq(progress.at(5).words << 3)
             with m.Case(Addend.SIZE):
-                m.d.comb += distance.eq(answers.copy_bytes)
-        rest = staged(5, (answers.copy_bytes - (progress.at(5).words << 3))[:13], "rest")  # bytes that a copy has left
+                m.d.comb += distance.eq(answers.copy.size)
+            with m.Case(Addend.LOCK):
+                m.d.comb += distance.eq(answers.copy.lock & ~1)
+        rest = staged(5, (answers.copy.size - (progress.at(5).words << 3))[:13], "rest")  # bytes that a copy has left
+        lock = answers.copy.lock
+        of_lock = lock[0] & (lock[3:] == progress.at(5).words)  # the value's lock is in this word, in half `lock[2]`
+        lock_first, lock_last = staged(5, of_lock & ~lock[2], "lock_first"), staged(5, of_lock & lock[2], "lock_last")
         distance = staged(5, (distance + progress.at(5).skip)[:17], "distance")
 
         cause_5 = Signal(4)
@@ -167,7 +174,8 @@ class Core(Component):
             m.d.comb += jump.eq(instruction.at(6).offset.as_signed())
         target = staged(6, self._pc(pc_after.at(6), jump), "target", shape=ProgramCounter(config))
         new_piece = (control.at(6).kind == Kind.LOAD) & ~second.at(6)
-        piece = staged(6, Mux(new_piece, Mux(rest.at(6)[3:].any(), 8, rest.at(6)[:3]), progress.at(6).piece), "piece")
+        bytes_6 = Mux(lock_last.at(6), LOCK_BYTES, Mux(rest.at(6)[3:].any(), 8, rest.at(6)[:3]))
+        piece = staged(6, Mux(new_piece, bytes_6, progress.at(6).piece), "piece")
         last = staged(6, Mux(new_piece, rest.at(6) <= 8, progress.at(6).last), "last")
 
         # ---- 7 OPERANDS
@@ -338,7 +346,7 @@ class Core(Component):
         held = (progress_10.step == Step.TRY) & ~taken.at(10)  # a lock, by another thread
         repeats = check.split | finds | held | (stays & ~calls)  # at the same pc
         word_done = kind.matches(Kind.STORE) & ~check.split
-        copied = word_done & last.at(10) & (control_10.call == MapCall.UPDATE) & ~inserts.at(10)
+        copied = word_done & last.at(10) & (control_10.call == MapCall.UPDATE) & ~(inserts.at(10) | locked.at(10))
         finds_result = kind.matches(Kind.RESULT) & ~check.split
         ends_call = ~more_words.at(10) | no_key.at(10)
         local = staged(10, acts & access.any() & ~check.shared & ~no_key.at(10) & ~check.missing, "local", reset=True)
@@ -350,15 +358,16 @@ class Core(Component):
 
         next_pc = staged(10, Mux(repeats, pc.at(10), onward.at(10)), "next_pc", shape=ProgramCounter(config))
         after, expected = Signal.like(progress_10), Signal(Expected)
+        skips_lock = kind.matches(Kind.LOAD) & lock_first.at(10)  # what is stored begins behind it
         step = next_step(m, control_10, step=progress_10.step, no_key=no_key.at(10), shared=check.shared,
-                         split=check.split, last=last.at(10), copied=copied, finds=finds, stores=taken.at(10),
-                         of_function=of_function.at(10), missing=check.missing,
+                         split=check.split, last=last.at(10), copied=copied, locked=locked.at(10), finds=finds,
+                         holds=taken.at(10), of_function=of_function.at(10), missing=check.missing,
                          no_packet=no_packet.at(10))  # fmt: skip
         m.d.comb += [
             after.eq(progress_10),
             after.step.eq(step),
             after.call.eq(control_10.call),
-            after.skip.eq(Mux(check.split, progress_10.skip + check.first_bytes, 0)),
+            after.skip.eq(Mux(check.split, progress_10.skip + check.first_bytes, Mux(skips_lock, LOCK_BYTES, 0))),
             after.piece.eq(piece.at(10)),
             after.last.eq(last.at(10)),
         ]

@@ -52,6 +52,16 @@ _ADVANCE = {"kind": Kind.ADVANCE, "left": Register.TARGET, "addend": Addend.SIZE
             "size": LOG2_BYTES[64], "right": Register.R3, "write": 1, "to": Register.TARGET,
             "then": Step.LOAD_PACKET}  # fmt: skip
 
+# The lock of a value, around its update. Each try counts against the budget.
+_LOCK = {"left": Register.TARGET, "addend": Addend.LOCK, "access": Access.ATOMIC, "operation": MapOperation.XCHG,
+         "size": LOG2_BYTES[32], "immediate": Immediate.ONE, "unit": Unit.LOGIC, "logic": Logic.RIGHT, "write": 1,
+         "to": Register.WORD, "then": Step.TRY_COPY}  # fmt: skip
+_TRY_COPY = {"left": Register.WORD, "immediate": Immediate.ZERO, "logic": Logic.OR, "condition": Condition.ZERO,
+             "then": Step.LOCK}  # fmt: skip
+_UNLOCK = {"kind": Kind.RESULT, "left": Register.TARGET, "addend": Addend.LOCK, "access": Access.STORE,
+           "size": LOG2_BYTES[32], "immediate": Immediate.ZERO, "unit": Unit.LOGIC, "logic": Logic.RIGHT, "write": 1,
+           "to": Register.R0}  # fmt: skip
+
 _RESULT = {"kind": Kind.RESULT, "left": Register.TARGET, "addend": Addend.ZERO, "access": Access.LOAD,
            "size": LOG2_BYTES[32], "logic": Logic.RIGHT, "write": 1, "to": Register.R0}  # fmt: skip
 
@@ -149,6 +159,8 @@ def this_pass(m: Module, decoded: Control, step: Step, call: MapCall, engine_say
                 m.d.comb += begins.eq(1)
             with m.Elif(call == MapCall.LOOKUP):
                 m.d.comb += word(_RESULT)
+            with m.Elif(engine_says.locked):
+                m.d.comb += word(_LOCK)
             with m.Elif(engine_says.empty):
                 m.d.comb += word(_ADVANCE)
             with m.Else():
@@ -178,6 +190,12 @@ def this_pass(m: Module, decoded: Control, step: Step, call: MapCall, engine_say
             arrive()
         with m.Case(Step.CALL):
             m.d.comb += word(_CALL)
+        with m.Case(Step.LOCK):
+            m.d.comb += word(_LOCK)
+        with m.Case(Step.TRY_COPY):
+            m.d.comb += word(_TRY_COPY)
+        with m.Case(Step.UNLOCK):
+            m.d.comb += word(_UNLOCK)
         with m.Case(Step.TRY):
             m.d.comb += word(_TRY)
         with m.Case(Step.SWAP):
@@ -216,15 +234,16 @@ def this_pass(m: Module, decoded: Control, step: Step, call: MapCall, engine_say
     return control, begins
 
 
-def next_step(m: Module, control: Control, *, step, no_key, shared, split, last, copied, finds, stores, of_function,
-              missing, no_packet) -> Signal:  # fmt: skip
+def next_step(m: Module, control: Control, *, step, no_key, shared, split, last, copied, locked, finds, holds,
+              of_function, missing, no_packet) -> Signal:  # fmt: skip
     """The thread's step after a pass.
 
     control, step : of this pass. no_key : a KEY may not read where its key is. shared : its access goes to map memory.
     split : only a part of its access was done. last : it was the last word of the key or of the copy; copied : and that
-    ends the call, of which the engine wants to know no more. finds : it read the old value for an atomic, in a local
-    window; stores : a COMPUTE says that the new one is to be stored. of_function : a CALLX calls one. missing : a word
-    of the packet is not there. no_packet : an event takes no bytes of the packet.
+    ends the call, of which the engine wants to know no more; locked : under the value's lock. finds : it read the old
+    value for an atomic, in a local window. holds : its condition does: a COMPUTE says that the new value is to be
+    stored, a TRY_COPY that the lock was free. of_function : a CALLX calls one. missing : a word of the packet is not
+    there. no_packet : an event takes no bytes of the packet.
     """
     after = Signal(Step)
     m.d.comb += after.eq(control.then)
@@ -233,7 +252,7 @@ def next_step(m: Module, control: Control, *, step, no_key, shared, split, last,
             m.d.comb += after.eq(Mux(no_key, Step.NO_KEY, Mux(shared, Step.SEND, Mux(last, Step.ENGINE, Step.KEY))))
         with m.Case(Kind.STORE):
             with m.If(last):
-                m.d.comb += after.eq(Mux(copied, Step.INSTRUCTION, Step.INSERT))
+                m.d.comb += after.eq(Mux(copied, Step.INSTRUCTION, Mux(locked, Step.UNLOCK, Step.INSERT)))
                 with m.If((control.call == MapCall.EVENT) & (step == Step.STORE)):
                     m.d.comb += after.eq(Step.ADVANCE)
         with m.Case(Kind.ADVANCE):
@@ -248,6 +267,8 @@ def next_step(m: Module, control: Control, *, step, no_key, shared, split, last,
         m.d.comb += after.eq(step)
     with m.If(finds):
         m.d.comb += after.eq(Step.COMPUTE)
-    with m.If((step == Step.COMPUTE) & stores):
+    with m.If((step == Step.COMPUTE) & holds):
         m.d.comb += after.eq(Step.PUT)
+    with m.If((step == Step.TRY_COPY) & holds):
+        m.d.comb += after.eq(Step.LOAD)
     return after

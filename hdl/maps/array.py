@@ -67,8 +67,8 @@ class ArrayUnit(Component):
                 m.d.sync += error.eq(Errno.E2BIG)
             with m.Elif(call.flags & UpdateFlag.NOEXIST):
                 m.d.sync += error.eq(Errno.EEXIST)
-            with m.Elif(call.flags & UpdateFlag.LOCK):
-                m.d.sync += error.eq(Errno.EINVAL)  # no map of this device has a spin lock
+            with m.Elif((call.flags & UpdateFlag.LOCK).any() & ~descriptor.lock.any()):
+                m.d.sync += error.eq(Errno.EINVAL)
 
         found = ~missing & (error == 0)
         result = Signal(UnitResult(self.config), reset_less=True)

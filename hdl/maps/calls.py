@@ -6,7 +6,7 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.core.queue import Queue
-from bpfnic.hdl.interfaces import MapCall, MapDescriptor, MapHostPort, SearchPort, SharedTrace, TablePort
+from bpfnic.hdl.interfaces import LOCK, MapCall, MapDescriptor, MapHostPort, SearchPort, SharedTrace, TablePort
 from bpfnic.hdl.maps.table import TableOperation, TableUnit
 from bpfnic.spec import tables
 from bpfnic.spec.maps import QUEUES, Errno
@@ -41,7 +41,8 @@ _OF_QUEUES = {
 
 
 def WaitingCall(config: NicConfig) -> data.StructLayout:
-    """A program's call, whose key has been written. illegal: the flags are above EXIST."""
+    """A program's call, whose key has been written. flags: the others than LOCK, which is `locked`; illegal: the map
+    doesn't take them."""
     return data.StructLayout(
         {
             "core": (config.cores - 1).bit_length(),
@@ -49,6 +50,7 @@ def WaitingCall(config: NicConfig) -> data.StructLayout:
             "index": range(config.maps),
             "call": MapCall,
             "flags": 2,
+            "locked": 1,
             "illegal": 1,
         }
     )
@@ -61,7 +63,8 @@ class Calls(Component):
     looks : asks for the next clock's look at the descriptors, at `index`; `descriptor` 2 clocks later. present : a bit
         for each descriptor that has been written.
     done : a program's call is, as `answered` allows; of `thread` of `core`. copies: the thread copies `size`
-        bytes to or from `value`; then, with `inserts`, it sends INSERT, or RELEASE behind what it read.
+        bytes to or from `value`; then, with `inserts`, it sends INSERT, or RELEASE behind what it read. locked, lock:
+        see interfaces.EngineAnswer.
     found, value, status : see TableUnit.
     host : interfaces.MapHostPort. search : interfaces.SearchPort. table : interfaces.TablePort. shared_trace : the call
         that is decided in this clock.
@@ -84,6 +87,8 @@ class Calls(Component):
                 "thread": Out(range(config.threads)),
                 "copies": Out(1),
                 "inserts": Out(1),
+                "locked": Out(1),
+                "lock": Out(LOCK),
                 "size": Out(range(4097)),
                 "found": Out(1),
                 "value": Out(range(config.map_bytes)),
@@ -132,7 +137,6 @@ class Calls(Component):
                 m.d.comb += operation.eq(keyless)
         with m.If(of_host & walks):
             m.d.comb += operation.eq(TableOperation.RESUME)
-        per_cpu_update = (call.call == MapCall.UPDATE) & descriptor.cpu_stride.any()
         m.d.comb += [
             waiting.push.eq(self.push),
             waiting.entry.eq(self.pushed),
@@ -146,6 +150,7 @@ class Calls(Component):
             unit.call.host.eq(of_host),
             unit.call.cpu.eq(Mux(of_host, config.cores * config.threads, Cat(call.thread, call.core))),
             unit.call.flags.eq(Mux(of_host, host.flags, call.flags)),
+            unit.call.locked.eq(~of_host & call.locked),
             unit.call.illegal.eq(~of_host & call.illegal),
             unit.waiting.eq(waiting.pop.valid),
             unit.taken.eq(of_host | self.answered),
@@ -156,7 +161,9 @@ class Calls(Component):
             self.core.eq(call.core),
             self.thread.eq(call.thread),
             self.copies.eq(unit.found & Cat(call.call == each for each in _COPIES).any()),
-            self.inserts.eq(~per_cpu_update),
+            self.inserts.eq(~unit.in_place),
+            self.locked.eq(call.locked & unit.in_place),
+            self.lock.eq(descriptor.lock),
             self.size.eq(descriptor.value_size),
             self.found.eq(unit.found),
             self.value.eq(unit.value),

@@ -174,6 +174,8 @@ class MapEngine(Component):
                 "thread": range(config.threads),
                 "trap": 1,
                 "copy": 1,
+                "locked": 1,
+                "lock": len(descriptor.lock),
                 "size": len(descriptor.value_size),
                 "result": UnitResult(config),
             }
@@ -187,6 +189,8 @@ class MapEngine(Component):
             pending[0].thread.eq(last.word.thread),
             pending[0].trap.eq(~Mux(call == MapCall.CHECK, is_map & checked, by_array)),
             pending[0].copy.eq(Value.cast(call).matches(MapCall.UPDATE, MapCall.TAIL, MapCall.REDIRECT) | of_maps),
+            pending[0].locked.eq((its_flags & UpdateFlag.LOCK).any()),
+            pending[0].lock.eq(descriptor.lock),
             pending[0].size.eq(descriptor.value_size),
             pending[1].eq(pending[0]),
         ]
@@ -241,7 +245,8 @@ class MapEngine(Component):
             calls.pushed.index.eq(last.index),
             calls.pushed.call.eq(call),
             calls.pushed.flags.eq(its_flags),
-            calls.pushed.illegal.eq(illegal | its_flags[2]),
+            calls.pushed.illegal.eq(illegal | (its_flags[2] & ~descriptor.lock.any())),
+            calls.pushed.locked.eq(its_flags[2]),
             self.shared_trace[0].eq(calls.shared_trace),
             self.shared_trace[1].valid.eq(finder.decides),
             self.shared_trace[1].requester.eq(finder.decided[exact_log2(config.threads) :]),
@@ -272,6 +277,8 @@ class MapEngine(Component):
                     answer.thread.eq(from_array.thread),
                     answer.trap.eq(from_array.trap),
                     answer.copy.eq(from_array.copy),
+                    answer.locked.eq(from_array.locked),
+                    answer.lock.eq(from_array.lock),
                     answer.size.eq(from_array.size),
                     answer.value.eq(_helpers(found.found, found.value, found.value)),
                 ]
@@ -286,6 +293,8 @@ class MapEngine(Component):
                     answer.thread.eq(calls.thread),
                     answer.copy.eq(calls.copies),
                     answer.insert.eq(calls.inserts),
+                    answer.locked.eq(calls.locked),
+                    answer.lock.eq(calls.lock),
                     answer.size.eq(calls.size),
                     answer.value.eq(_helpers(calls.found, calls.value, calls.status)),
                 ]

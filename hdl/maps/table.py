@@ -53,6 +53,7 @@ def TableCall(config: NicConfig) -> data.StructLayout:
             "cpu": range(config.cores * config.threads + 1),
             "host": 1,
             "flags": 2,
+            "locked": 1,
             "illegal": 1,
         }
     )
@@ -70,7 +71,7 @@ class TableUnit(Component):
     waiting : other calls wait: a walk says `again` then, now and then, to be resumed.
     decides : the operation takes effect: of all before it sees everything, and of those after it nothing.
     done : up to the clock in which it is `taken`; `status`, an error number or 0; if `found` then `value` is the byte
-        offset of a value in map memory.
+        offset of a value in map memory; in_place: of one that an UPDATE writes where it is.
     search : interfaces.SearchPort. table : interfaces.TablePort.
     """
 
@@ -94,6 +95,7 @@ class TableUnit(Component):
                 "found": Out(1),
                 "status": Out(6),
                 "value": Out(range(config.map_bytes)),
+                "in_place": Out(1),
                 "search": Out(search),
                 "table": Out(TablePort(config)),
             }
@@ -289,6 +291,8 @@ class TableUnit(Component):
             return Cat(descriptor.type == each for each in sorted(types & config.map_types)).any()
 
         mine = type_in(PER_CPU - {MapType.PERCPU_ARRAY}) & ~call.host
+        # An update of what only this CPU sees, or under the value's lock.
+        m.d.comb += self.in_place.eq((call.operation == TableOperation.UPDATE.value) & (mine | (call.locked & found)))
         conditions = {
             Condition.ALWAYS: 1,
             Condition.ZERO: zero,
@@ -296,7 +300,7 @@ class TableUnit(Component):
             Condition.FOUND: found,
             Condition.HOST: call.host,
             Condition.MINE: mine,
-            Condition.CLAIMS: mine & (call.operation == TableOperation.UPDATE.value),
+            Condition.CLAIMS: self.in_place,
             Condition.INVALID: invalid,
             Condition.LRU: type_in(LRU),
             Condition.LPM: lpm,

@@ -437,7 +437,7 @@ def program(config: NicConfig) -> list[int]:
         Condition.LPM: {MapType.LPM_TRIE},
         Condition.INVALID: {MapType.LPM_TRIE},
         Condition.MINE: PER_CPU,
-        Condition.CLAIMS: PER_CPU - {MapType.PERCPU_ARRAY},
+        Condition.CLAIMS: PER_CPU - {MapType.PERCPU_ARRAY} | {MapType.HASH},
         Condition.STACK: {MapType.STACK},
     }
     entries = (KEYED if types & tables.HASHED else ()) + (QUEUED if types & QUEUES else ()) + BOTH

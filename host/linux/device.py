@@ -41,7 +41,7 @@ from bpfnic.host.device import (
     Traffic,
 )
 from bpfnic.host.eventmaps import sized
-from bpfnic.host.linux import bpf, functions
+from bpfnic.host.linux import bpf, functions, locks
 from bpfnic.host.linux.events import LinuxEventMap, LinuxPerfEvents, LinuxRingBuffer
 from bpfnic.host.linux.maps import KINDS, LinuxMap, LinuxProgram, LinuxRedirectMap
 from bpfnic.host.linux.namespace import SPARE, Namespace
@@ -133,15 +133,21 @@ class LinuxDevice(Device):
         check_inner(definition)
         example = self.create_map(definition.inner) if definition.inner else None
         inner = example.fd if example else 0
+        lock, types = valuetypes.lock_offset(definition), {}
+        if lock is not None:
+            types = {"btf_fd": bpf.btf_load(locks.btf(definition, lock)), "btf_key": locks.key_type(definition),
+                     "btf_value": locks.VALUE_TYPE}  # fmt: skip
         try:
             fd = bpf.map_create(
-                definition.type, *sizes, flags=definition.flags, name=definition.name, inner_map_fd=inner
+                definition.type, *sizes, flags=definition.flags, name=definition.name, inner_map_fd=inner, **types
             )
         except OSError as error:
             raise BpfnicError(f"{name}: the kernel refuses it: {error.strerror}") from None
         finally:
             if example:
                 self.destroy_map(example)
+            if types:
+                os.close(types["btf_fd"])
         device_map = (KINDS | _EVENTS).get(definition.type, LinuxMap)(definition, fd, self._cpu)
         if isinstance(device_map, LinuxRedirectMap):
             device_map.ifindexes, device_map.inside = self._ifindexes[:-1], self._inside

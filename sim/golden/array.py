@@ -20,8 +20,8 @@ class Array:
         return place if place < self.entries else None
 
     def refuses(self, key: bytes, flags: int) -> int:
-        """Why an update is an error (array_map_update_elem): EINVAL, E2BIG, EEXIST, then EINVAL for LOCK: no
-        value has a spin lock."""
+        """Why an update is an error (array_map_update_elem): EINVAL, E2BIG, EEXIST, then EINVAL for LOCK, where
+        values have no spin lock."""
         if flags & ~UpdateFlag.LOCK > UpdateFlag.EXIST:
             return EINVAL
         if self.find(key) is None:

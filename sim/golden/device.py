@@ -49,6 +49,8 @@ HELPERS_BEYOND = frozenset(
         "ringbuf_submit",
         "ringbuf_discard",
         "ringbuf_query",
+        "spin_lock",
+        "spin_unlock",
     )
 )
 

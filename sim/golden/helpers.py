@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 from errno import EINVAL
 from typing import NamedTuple, Protocol
 
-from bpfnic.sim.golden.interpreter import Helper, SharedAccess, Suspending, Thread, Trap
-from bpfnic.sim.golden.maps import Maps
+from bpfnic.sim.golden.interpreter import Helper, Suspending, Thread, Trap
+from bpfnic.sim.golden.maps import Maps, take_lock
 from bpfnic.sim.golden.memory import Buffer
 from bpfnic.spec import addresses
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.helpers import BY_NAME
-from bpfnic.spec.isa import Operation
 from bpfnic.spec.maps import (
     HOST_QUEUES,
     LOCK_BYTES,
@@ -124,13 +123,9 @@ class Helpers:
         """bpf_spin_lock: 32 bits of a map's value, which become 1 where they were 0. A lock that isn't free is tried
         again, as often as the budget allows. Raises Trap."""
         address = self._lock(thread)
-        while True:
-            yield SharedAccess(Operation.ATOMIC_XCHG, address, LOCK_BYTES)
-            taken = thread.memory.load(address, LOCK_BYTES)
-            thread.memory.store(address, LOCK_BYTES, 1)
-            if not taken:
-                return 0
+        while not (yield from take_lock(thread, address)):
             thread.begin_again()
+        return 0
 
     def spin_unlock(self, thread: Thread) -> Suspending:
         """bpf_spin_unlock. Raises Trap."""

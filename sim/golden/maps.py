@@ -15,6 +15,7 @@ from bpfnic.spec.causes import Cause
 from bpfnic.spec.isa import Operation
 from bpfnic.spec.maps import (
     EVENTS,
+    LOCK_BYTES,
     MAP_BYTES,
     OF_MAPS,
     PROGRAM_BYTES,
@@ -22,6 +23,7 @@ from bpfnic.spec.maps import (
     REDIRECT_BYTES,
     REDIRECT_MAPS,
     MapType,
+    UpdateFlag,
     redirect_word,
 )
 from bpfnic.spec.registers import ENTRY_VALID
@@ -51,7 +53,8 @@ _KEYED: dict[int, type[Hash]] = {
 
 @dataclass(frozen=True)
 class Descriptor:
-    """One map (registers MAP_TYPE to MAP_CPU_STRIDE and MAP_KEY_SIZE). Offsets, sizes and strides are bytes."""
+    """One map (registers MAP_TYPE to MAP_CPU_STRIDE and MAP_KEY_SIZE). Offsets, sizes and strides are bytes. lock:
+    register MAP_LOCK."""
 
     type: int = 0
     base: int = 0
@@ -61,6 +64,7 @@ class Descriptor:
     cpu_stride: int = 0
     key_size: int = addresses.INDEX_BYTES
     table: int = 0
+    lock: int = 0
 
 
 class Maps:
@@ -110,17 +114,33 @@ class Maps:
     def update(self, thread: Thread, cpu: int, handle: int, key: int, value: int, flags: int) -> Suspending:
         """bpf_map_update_elem: 0 or a negative error number. Raises Trap."""
         descriptor, entries, key_bytes = yield from self._arguments(thread, handle, key, changes=True)
+        locks = bool(descriptor.lock and flags & UpdateFlag.LOCK)
+        if locks:
+            flags &= ~UpdateFlag.LOCK
         if error := entries.refuses(key_bytes, flags):
             return -error
+        if locks and (place := entries.find(key_bytes)) is not None:
+            return (yield from self._update_locked(thread, descriptor, self._value(descriptor, cpu, place), value))
         if descriptor.cpu_stride:
             place = entries.claim(key_bytes)
             yield from _copy(thread, value, self._value(descriptor, cpu, place), descriptor.value_size)
             return 0
         place = entries.reserve(key_bytes, cpu)
-        yield from _copy(thread, value, self._value(descriptor, cpu, place), descriptor.value_size)
+        yield from _copy(thread, value, self._value(descriptor, cpu, place), descriptor.value_size, descriptor.lock)
         if isinstance(entries, Hash):
             yield SharedAccess(Operation.CALL_HELPER, handle, 0)
         return -entries.insert(key_bytes, cpu, flags)
+
+    def _update_locked(self, thread: Thread, descriptor: Descriptor, target: int, value: int) -> Suspending:
+        """copy_map_value_locked: every try to get the lock counts as an instruction that begins."""
+        lock = target + descriptor.lock - 1
+        while True:
+            thread.begin_again()
+            if (yield from take_lock(thread, lock)):
+                break
+        yield from _copy(thread, value, target, descriptor.value_size, descriptor.lock)
+        yield from thread.store(lock, LOCK_BYTES, 0)
+        return 0
 
     def delete(self, thread: Thread, handle: int, key: int) -> Suspending:
         """bpf_map_delete_elem: 0 or a negative error number. Raises Trap."""
@@ -340,11 +360,26 @@ def _read(thread: Thread, pointer: int, size: int) -> Suspending:
     return bytes(found)
 
 
-def _copy(thread: Thread, source: int, target: int, size: int) -> Suspending:
-    """From a helper's argument to a value, each step read and then written. Raises Trap MEMORY_ACCESS."""
+def _copy(thread: Thread, source: int, target: int, size: int, lock: int = 0) -> Suspending:
+    """From a helper's argument to a value, each step read and then written, but for the value's lock (a
+    Descriptor's `lock`): of its step the other half is written. Raises Trap MEMORY_ACCESS."""
     for done in range(0, size, COPY_BYTES):
-        chunk = yield from _read(thread, source + done, min(COPY_BYTES, size - done))
-        yield from thread.store(target + done, len(chunk), int.from_bytes(chunk, "little"))
+        step, skip = min(COPY_BYTES, size - done), 0
+        if lock == done + LOCK_BYTES + 1:
+            step = LOCK_BYTES
+        elif lock == done + 1:
+            skip = LOCK_BYTES
+        chunk = yield from _read(thread, source + done, step)
+        chunk = chunk[skip:]
+        yield from thread.store(target + done + skip, len(chunk), int.from_bytes(chunk, "little"))
+
+
+def take_lock(thread: Thread, address: int) -> Suspending:
+    """Tries to get a lock in map memory, which lies in one row. Whether it did."""
+    yield SharedAccess(Operation.ATOMIC_XCHG, address, LOCK_BYTES)
+    held = thread.memory.load(address, LOCK_BYTES)
+    thread.memory.store(address, LOCK_BYTES, 1)
+    return not held
 
 
 def _write(thread: Thread, pointer: int, data: bytes) -> Suspending:

@@ -3,11 +3,12 @@
 from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.hdl import Assert, Assume, Elaboratable
 
-from bpfnic.hdl.core.control import Step
+from bpfnic.hdl.core.control import Control, Kind, Step
 from bpfnic.hdl.interfaces import MapOperation, Region
 from bpfnic.spec import addresses, isa
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.isa import Group, Operation
+from bpfnic.spec.maps import LOCK_BYTES
 from tests.formal import rfc9669
 from tests.formal.core import CONFIG, WRITE, Pass
 from tests.formal.proof import Mutation, Proof
@@ -32,7 +33,8 @@ class ContainmentHarness(Elaboratable):
     """Any pass at all: of an instruction, of a helper, of half an access.
 
     A pass that goes on with an access, or with a copy, was left a length of 1 to 8 bytes, together with what has been
-    done, by the one before.
+    done, by the one before. Only where a value's lock is all that is left of it are none left, and that is in map
+    memory.
     """
 
     def elaborate(self, platform) -> Module:
@@ -40,7 +42,8 @@ class ContainmentHarness(Elaboratable):
         accesses = _Accesses(m)
         this, local, shared, bounds = accesses.this, accesses.local, accesses.shared, accesses.bounds
         bytes_used = this.seen(8, this.opened.part("check").bytes)  # a copy's last word is read whole
-        m.d.comb += Assume(~this.valid | ((bytes_used > 0) & (this.progress.skip + bytes_used <= 8)))
+        m.d.comb += Assume(~this.valid | (this.progress.skip + bytes_used <= 8))
+        m.d.comb += Assume(~this.valid | (bytes_used > 0) | accesses.goes_to_map)
         end, size = local["offset"] + bytes_used, Signal(4)
         m.d.comb += size.eq(1 << local["size"])
         inside = Signal()
@@ -57,13 +60,16 @@ class ContainmentHarness(Elaboratable):
         writes = local["enable"] & local["write"]
         skip = this.seen(10, this.threads.updated_progress).skip
         done = skip - this.progress.skip
+        # A word of a copy that is whole: if a lock comes first in it, what is stored begins behind that.
+        kind = this.seen(10, Control(this.opened.signal("control_10")).kind)
+        whole = (kind == Kind.LOAD) & ~this.seen(10, this.opened.part("check").split)
         m.d.comb += [
             Assert(~local["enable"] | (inside & (local["thread"] == this.thread) & this.valid)),
             Assert(~(writes & ~copies & ~this.progress.skip.any()) | (size == bytes_used)),
             Assert(~(writes & copies) | (size == Mux(skip.any(), done[:4], bytes_used))),
             Assert(~(writes & copies & (local["region"] == Region.STACK)) | ~(local["offset"] & (size - 1)[:3]).any()),
-            Assert(~this.valid | ~skip.any() | (done[:4] < bytes_used)),
-            Assert(~this.valid | this.finished.push | ~skip.any() | accesses.goes_to_map | (writes & copies)),
+            Assert(~this.valid | ~skip.any() | Mux(whole, skip == LOCK_BYTES, done[:4] < bytes_used)),
+            Assert(~this.valid | this.finished.push | ~skip.any() | accesses.goes_to_map | (writes & copies) | whole),
             Assert(~accesses.goes_to_map | (shared.address + shared.bytes <= CONFIG.map_bytes)),
             Assert(~accesses.goes_to_map | (shared.address[:4] + shared.bytes <= addresses.ROW_BYTES)),
             Assert(~accesses.goes_to_map | (~local["enable"] & (shared.thread == this.thread) & this.valid)),

@@ -152,7 +152,7 @@ class AnswersHarness(Elaboratable):
     def elaborate(self, platform) -> Module:
         m = Module()
         answers = Answers(CONFIG)
-        m.submodules.answers = opened = Opened(answers, inputs=True, without=("expectations", "says", "copy_bytes"))
+        m.submodules.answers = opened = Opened(answers, inputs=True, without=("expectations", "says", "copy"))
         soon, next_clock = Signal(), Signal()
         woken = [answers.woken, later(m, answers.woken), later(m, answers.woken, 2)]
         wakes = [answers.wakes, Signal(), Signal()]

@@ -108,3 +108,27 @@ def test_what_a_map_may_not_say(source, extra, why):
     with pytest.raises(bpfnic.BpfnicError) as caught:
         bpfnic.open(source(text))
     assert why in str(caught.value)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("kind", "value", "why"),
+    [
+        ("LRU_HASH", "struct bpf_spin_lock lock;",
+         "(LRU_HASH): its values have a spin lock, which ARRAY and HASH maps may have alone"),
+        ("PERCPU_ARRAY", "struct bpf_spin_lock lock;",
+         "(PERCPU_ARRAY): its values have a spin lock, which ARRAY and HASH maps may have alone"),
+        ("HASH", "struct bpf_spin_lock one; struct { struct bpf_spin_lock other; } more;",
+         "(HASH): its values have two spin locks, one and more.other"),
+        ("ARRAY", "char odd; struct bpf_spin_lock lock __attribute__((packed)); char end;",
+         "(ARRAY): the spin lock lock of its values lies at bit 40"),
+    ],
+)  # fmt: skip
+def test_spin_locks(source, backend, kind, value, why):
+    """What may not be; what may is in tests/sim/test_spin_locks.py."""
+    text = PROGRAM.replace("VALUE", value).replace("KIND", f"BPF_MAP_TYPE_{kind}")
+    if "odd" in value:
+        text = text.replace("struct value { __u32 count;", "struct __attribute__((packed)) value { __u32 count;")
+    with bpfnic.Nic(backend) as card, pytest.raises(bpfnic.BpfnicError) as caught:
+        card.load(bpfnic.open(source(text)), "x")
+    assert str(caught.value) == f"map sessions {why}"

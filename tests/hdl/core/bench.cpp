@@ -69,7 +69,7 @@ struct Packet {
     Bytes frame;
 };
 struct Descriptor {
-    Word type = 0, base = 0, entries = 0, stride = 0, value_size = 0, cpu_stride = 0;
+    Word type = 0, base = 0, entries = 0, stride = 0, value_size = 0, cpu_stride = 0, lock = 0;
 };
 struct Thread {
     int packet = -1;
@@ -82,8 +82,8 @@ struct Thread {
 struct Answer {
     unsigned thread = 0;
     Word value = 0;
-    bool trap = false, copy = false, insert = false;
-    unsigned size = 0;
+    bool trap = false, copy = false, insert = false, locked = false;
+    unsigned size = 0, lock = 0;
 };
 
 // A queue whose entries ripen after a random delay. Without `shuffle` they leave in order.
@@ -129,12 +129,12 @@ int main() {
             unsigned i;
             in >> i;
             Descriptor& d = descriptors.at(i);
-            in >> d.type >> d.base >> d.entries >> d.stride >> d.value_size >> d.cpu_stride;
+            in >> d.type >> d.base >> d.entries >> d.stride >> d.value_size >> d.cpu_stride >> d.lock;
         } else if (what == "answer") {
             unsigned call;
             in >> call;
             Answer& a = script[call];
-            in >> a.trap >> a.copy >> a.insert >> a.size >> a.value;
+            in >> a.trap >> a.copy >> a.insert >> a.size >> a.value >> a.lock >> a.locked;
         } else if (what == "packet") {
             Packet packet;
             in >> packet.entry >> text;
@@ -205,14 +205,18 @@ int main() {
             answer.copy = key < d.entries;
             answer.value = answer.copy ? value : d.type == TYPE_DEVMAP ? 0 : Word(-2);
         }
-        else if (flags > 2)
+        else if ((flags & ~Word(4)) > 2)
             answer.value = -22;
         else if (key >= d.entries)
             answer.value = -7;
-        else if (flags == 1)
+        else if (flags & 1)
             answer.value = -17;
-        else
+        else if (flags & 4 && !d.lock)
+            answer.value = -22;
+        else {
             answer.value = value, answer.copy = true, answer.size = d.value_size;
+            answer.lock = d.lock, answer.locked = flags & 4;
+        }
         return answer;
     };
     auto serve = [&](unsigned thread, unsigned service, Word a, Word b) {
@@ -286,6 +290,8 @@ int main() {
             put(core->engine_answer_payload, ENGINE_ANSWER_TRAP, a.trap);
             put(core->engine_answer_payload, ENGINE_ANSWER_COPY, a.copy);
             put(core->engine_answer_payload, ENGINE_ANSWER_INSERT, a.insert);
+            put(core->engine_answer_payload, ENGINE_ANSWER_LOCKED, a.locked);
+            put(core->engine_answer_payload, ENGINE_ANSWER_LOCK, a.lock);
             put(core->engine_answer_payload, ENGINE_ANSWER_SIZE, a.size);
             put(core->engine_answer_payload, ENGINE_ANSWER_VALUE, a.value);
         }

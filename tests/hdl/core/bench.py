@@ -4,8 +4,9 @@
 
     program SLOT HEX        code for the program store
     map OFFSET HEX          contents of map memory
-    descriptor INDEX TYPE BASE ENTRIES STRIDE VALUE_SIZE CPU_STRIDE
-    answer CALL TRAP COPY INSERT SIZE VALUE   what the engine says to every MapCall of that number, whatever its words
+    descriptor INDEX TYPE BASE ENTRIES STRIDE VALUE_SIZE CPU_STRIDE LOCK
+    answer CALL TRAP COPY INSERT SIZE VALUE LOCK LOCKED
+                            what the engine says to every MapCall of that number, whatever its words
     packet ENTRY HEX        a frame (`-`: empty) for the program at slot ENTRY; frames are taken in order
     set SEED THREADS LEAST MOST STALL BUDGET CPU_BASE
                             random seed; threads to use; least and most clocks of each answer; percent of clocks in
@@ -116,6 +117,8 @@ class Says:
     copy: int = 0
     insert: int = 0
     size: int = 0
+    lock: int = 0
+    locked: int = 0
 
 
 @dataclass
@@ -139,10 +142,12 @@ class Scenario:
         lines = [f"program {slot} {code.hex()}" for slot, code in self.programs.items()]
         lines += [f"map 0 {self.map.hex() or '-'}"]
         for index, d in self.descriptors.items():
-            lines.append(f"descriptor {index} {d.type} {d.base} {d.entries} {d.stride} {d.value_size} {d.cpu_stride}")
+            numbers = d.type, d.base, d.entries, d.stride, d.value_size, d.cpu_stride, d.lock
+            lines.append(f"descriptor {index} {' '.join(str(int(number)) for number in numbers)}")
         for call, says in self.answers.items():
             value = says.value % (1 << 64)
-            lines.append(f"answer {call.value} {says.trap} {says.copy} {says.insert} {says.size} {value}")
+            numbers = says.trap, says.copy, says.insert, says.size, value, says.lock, says.locked
+            lines.append(f"answer {call.value} {' '.join(str(int(number)) for number in numbers)}")
         lines += [f"packet {entry} {frame.hex() or '-'}" for entry, frame in self.packets]
         least, most = self.latency
         lines.append(f"set {self.seed} {self.threads} {least} {most} {self.stall} {self.budget} {self.cpu_base}")

@@ -12,7 +12,7 @@ from bpfnic.spec.assembly import assemble
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.helpers import BY_NAME
 from bpfnic.spec.instruction import SLOT_BYTES
-from bpfnic.spec.maps import MapType
+from bpfnic.spec.maps import MapType, UpdateFlag
 from tests import vectors
 from tests.hdl.core.bench import Scenario
 
@@ -91,8 +91,9 @@ def helper_program(call: str) -> bytes:
     return assemble(f"r2 = *(u32 *)(r1 + 0)\nr1 = *(u8 *)(r2 + 0)\n*(u32 *)(r10 - 4) = r1\n{call}\nexit")
 
 
-def map_descriptor(size: int, stride: int, base: int = 0, cpu_stride: int = 0, entries: int = 8) -> Descriptor:
-    return Descriptor(MapType.ARRAY, base, entries, stride, size, cpu_stride)
+def map_descriptor(size: int, stride: int, base: int = 0, cpu_stride: int = 0, entries: int = 8,
+                   lock: int = 0) -> Descriptor:  # fmt: skip
+    return Descriptor(MapType.ARRAY, base, entries, stride, size, cpu_stride, lock=lock)
 
 
 HANDLE = f"r1 = {addresses.map_handle(3)} ll"
@@ -322,6 +323,44 @@ def test_a_lock_keeps_others_out(core, threads, register):
     result = core.check(Scenario({0: code}, [(0, FRAME)] * 100, threads=threads, latency=(1, 40), budget=10_000))
     assert {(run.cause, run.verdict) for run in result.runs} == {(Cause.NONE, 0)}
     assert [int.from_bytes(result.map[at : at + 8], "little") for at in (0x20, 0x28, 0x30)] == [0, 100, 297]
+
+
+@pytest.mark.parametrize("flags", [0, UpdateFlag.LOCK])
+@pytest.mark.parametrize("source", ["r6", "0x10000503 ll"])
+@pytest.mark.parametrize("size, lock", [(4, 0), (8, 0), (8, 4), (12, 0), (12, 4), (12, 8), (24, 8), (24, 20), (64, 36)])
+def test_updates_leave_locks_alone(core, size, lock, source, flags):
+    """At every place in a value; with LOCK, while others hold it."""
+    code = assemble(f"""
+        r6 = *(u32 *)(r1 + 0)
+        *(u32 *)(r10 - 4) = 3
+        {HANDLE}
+        r2 = r10
+        r2 += -4
+        r3 = {source}
+        r4 = {int(flags)}
+        call 2
+        exit
+    """)
+    base, stride = 8, size + 7 & ~7  # so that an entry crosses a row
+    memory = bytes(range(1, 256)) * 8
+    at = base + 3 * stride
+    memory = memory[: at + lock] + bytes(4) + memory[at + lock + 4 :]
+    result = core.check(Scenario({0: code}, [(0, FRAME[::-1])] * 40, map=memory, budget=10_000,
+                                 descriptors={3: map_descriptor(size, stride, base, lock=lock + 1)}))  # fmt: skip
+    assert {(run.cause, run.verdict) for run in result.runs} == {(Cause.NONE, 0)}
+    new = FRAME[::-1] if source == "r6" else memory[0x503:]
+    assert result.map[at : at + size] == new[:lock] + bytes(4) + new[lock + 4 : size]
+    assert result.map[:at] == memory[:at] and result.map[at + size : len(memory)] == memory[at + size :]
+    exchanged = sum(operation == "XCHG" for _, operation, _, _ in result.shared)
+    assert exchanged > 40 if flags else exchanged == 0
+
+
+def test_an_update_that_never_gets_the_lock_spends_the_budget(core):
+    code = assemble(f"r2 = r10\nr2 += -4\n{HANDLE}\nr3 = {addresses.MAP_VALUES} ll\nr4 = 4\ncall 2\nexit")
+    result = core.check(Scenario({0: code}, [(0, FRAME)] * 20, budget=50, map=b"\1",
+                                 descriptors={3: map_descriptor(8, 8, lock=1)}))  # fmt: skip
+    assert {run.cause for run in result.runs} == {Cause.BUDGET}
+    assert sum(operation == "XCHG" for _, operation, _, _ in result.shared) == 20 * (50 - 6)
 
 
 def test_a_lock_that_never_comes_spends_the_budget(core):

@@ -1,0 +1,150 @@
+"""Values with a spin lock (struct bpf_spin_lock): what programs and the host do with them, as the kernel has it."""
+
+import struct
+from errno import E2BIG, EEXIST, EINVAL, ENOENT
+
+import pytest
+
+import bpfnic
+from bpfnic.spec.maps import UpdateFlag
+
+PROGRAM = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+struct account {
+	__u32 before[BEFORE];
+	struct bpf_spin_lock lock;
+	__u32 behind[BEHIND];
+};
+struct request {
+	__u32 update, flags, key;
+	struct account value;
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_KIND);
+	__uint(max_entries, 3);
+	__type(key, __u32);
+	__type(value, struct account);
+} accounts SEC(".maps");
+
+SEC("xdp") int bank(struct xdp_md *ctx)
+{
+	struct request *request = (void *)(long)ctx->data;
+	struct account *account;
+	__u32 key;
+
+	if ((void *)(request + 1) > (void *)(long)ctx->data_end)
+		return 99;
+	if (request->update)
+		return -bpf_map_update_elem(&accounts, &request->key, &request->value, request->flags);
+	key = request->key;
+	account = bpf_map_lookup_elem(&accounts, &key);
+	if (!account)
+		return 98;
+	bpf_spin_lock(&account->lock);
+	account->behind[0] += 1;
+	account->behind[BEHIND - 1] *= 3;
+	bpf_spin_unlock(&account->lock);
+	return 0;
+}
+"""
+LOCK = 4
+"""BPF_F_LOCK."""
+EVERYWHERE = ["golden", pytest.param("linux", marks=pytest.mark.linux)]
+SHAPES = [(1, 1), (2, 1), (2, 2), (3, 2), (1, 4), (5, 1)]  # numbers before and behind the lock
+
+
+class Bank:
+    """The program, and its map."""
+
+    def __init__(self, build, backend: str, kind: str, before: int, behind: int):
+        text = PROGRAM.replace("KIND", kind).replace("BEFORE", str(before)).replace("BEHIND", str(behind))
+        self.before, self.behind = before, behind
+        self.nic = bpfnic.Nic(backend)
+        self.program = self.nic.load(build(text))
+        self.table = self.nic.maps["accounts"]
+
+    def __enter__(self) -> "Bank":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.nic.close()
+
+    def value(self, first: int, lock: int) -> bytes:
+        """Numbers from `first` on, and what a program or the host says for the lock."""
+        numbers = list(range(first, first + self.before + 1 + self.behind))
+        numbers[self.before] = lock
+        return struct.pack(f"<{len(numbers)}I", *numbers)
+
+    def update(self, key: int, value: bytes, flags: int = 0) -> int:
+        return self._run(struct.pack("<3I", 1, flags, key) + value)
+
+    def change(self, key: int) -> int:
+        return self._run(struct.pack("<3I", 0, 0, key) + bytes(len(self.value(0, 0))))
+
+    def changed(self, value: bytes) -> bytes:
+        """What `change` makes of a value."""
+        numbers = list(struct.unpack(f"<{len(value) // 4}I", value))
+        numbers[self.before] = 0
+        numbers[self.before + 1] += 1
+        numbers[-1] *= 3
+        return struct.pack(f"<{len(numbers)}I", *numbers)
+
+    def read(self, key: int) -> bytes:
+        return self.table.device_map.lookup(key.to_bytes(4, "little"))[0]
+
+    def write(self, key: int, value: bytes, flags: int = 0) -> None:
+        self.table.device_map.update(key.to_bytes(4, "little"), [value], flags)
+
+    def _run(self, packet: bytes) -> int:
+        found = self.program.test_run(packet.ljust(64, b"\0"))
+        assert found.retval is not None, found.cause
+        return found.retval
+
+
+@pytest.mark.parametrize("backend", EVERYWHERE)
+@pytest.mark.parametrize("kind", ["ARRAY", "HASH"])
+@pytest.mark.parametrize("before, behind", SHAPES)
+def test_nobody_copies_a_lock(build, backend, kind, before, behind):
+    """Whoever updates a value may say anything for its lock: it stays free, and reads as 0."""
+    with Bank(build, backend, kind, before, behind) as bank:
+        for flags in (0, LOCK, UpdateFlag.EXIST | LOCK, 0):
+            value = bank.value(10 + flags, 0xFFFFFFFF)
+            assert bank.update(1, value, flags) == 0
+            assert bank.read(1) == bank.value(10 + flags, 0)
+            assert bank.change(1) == 0
+            assert bank.read(1) == bank.changed(value)
+        bank.write(2, bank.value(50, 0xFFFFFFFF))
+        assert bank.read(2) == bank.value(50, 0)
+        assert bank.change(2) == 0
+        bank.write(2, bank.value(70, 0xFFFFFFFF))
+        assert bank.change(2) == 0
+        assert bank.read(2) == bank.changed(bank.value(70, 0))
+        dumped = bank.table.device_map.dump()
+        assert dumped[bytes([2, 0, 0, 0])] == [bank.read(2)]
+
+
+@pytest.mark.parametrize("backend", EVERYWHERE)
+@pytest.mark.parametrize("kind", ["ARRAY", "HASH"])
+def test_flags_with_a_lock(build, backend, kind):
+    with Bank(build, backend, kind, 1, 1) as bank:
+        value = bank.value(1, 0)
+        assert bank.update(0, value) == 0
+        found = [bank.update(0, value, flags) for flags in range(10)]
+        assert found == [0, EEXIST, 0, EINVAL, 0, EEXIST, 0, EINVAL, EINVAL, EINVAL]
+        missing = [bank.update(7, value, flags) for flags in (LOCK | UpdateFlag.EXIST, LOCK, LOCK | UpdateFlag.NOEXIST)]
+        assert missing == ([ENOENT, 0, EEXIST] if kind == "HASH" else [E2BIG] * 3)
+
+
+@pytest.mark.parametrize("backend", EVERYWHERE)
+def test_a_lock_that_is_not_there(build, backend):
+    """BPF_F_LOCK for a map whose values have none."""
+    text = PROGRAM.replace("struct bpf_spin_lock lock", "__u32 lock").replace("bpf_spin_lock(", "(void)(")
+    text = text.replace("bpf_spin_unlock(", "(void)(").replace("BEFORE", "1").replace("BEHIND", "1")
+    for kind in ("ARRAY", "HASH"):
+        with bpfnic.Nic(backend) as nic:
+            program = nic.load(build(text.replace("KIND", kind)))
+            packets = [struct.pack("<6I", 1, flags, 1, 1, 2, 3).ljust(64, b"\0") for flags in (0, LOCK, LOCK | 1)]
+            found = [program.test_run(packet).retval for packet in packets]
+            assert found == [0, EINVAL, EEXIST if kind == "ARRAY" else EINVAL]
