@@ -51,7 +51,7 @@ SEC("xdp") int bank(struct xdp_md *ctx)
 """
 LOCK = 4
 """BPF_F_LOCK."""
-EVERYWHERE = ["golden", pytest.param("linux", marks=pytest.mark.linux)]
+EVERYWHERE = ["golden", "rtl", pytest.param("linux", marks=pytest.mark.linux)]
 SHAPES = [(1, 1), (2, 1), (2, 2), (3, 2), (1, 4), (5, 1)]  # numbers before and behind the lock
 
 
