@@ -53,7 +53,7 @@ class Control(Component):
         self._describe(bank)
         self._clock_and_random(m, bank)
         self._programs(m, bank)
-        map_written, map_was_read, offset = self._maps(m, bank, map_read, astray)
+        map_written, map_was_read, offset, takes = self._maps(m, bank, map_read, astray)
         commanded = self._keyed(m, bank, astray, offset)
         self._interfaces(m, bank)
         snapshot = bank.command("SNAPSHOT")
@@ -140,8 +140,9 @@ class Control(Component):
                 with m.If(self.rready):
                     m.next = "IDLE"
         m.d.comb += self.rdata.eq(bank.value)
-        m.d.comb += self.map.request.payload.operation.eq(Mux(writing, MapOperation.STORE, MapOperation.LOAD))
-        m.d.comb += self.map.request.payload.data.eq(Mux(writing, bank.data, 0))
+        read = Mux(takes, MapOperation.XCHG, MapOperation.LOAD)
+        m.d.comb += self.map.request.payload.operation.eq(Mux(writing, MapOperation.STORE, read))
+        m.d.comb += self.map.request.payload.data.eq(Mux(writing, bank.data, takes))
         return m
 
     def _describe(self, bank: RegisterBank) -> None:
@@ -204,9 +205,10 @@ class Control(Component):
         ]
 
     def _maps(self, m: Module, bank: RegisterBank, map_read: Signal, astray: Signal):
-        """Returns the strobes of a write and a read of MAP_DATA that go to map memory, and MAP_ADDRESS."""
+        """Returns the strobes of a write and a read of MAP_DATA that go to map memory, MAP_ADDRESS, and whether what is
+        read becomes 1 (MAP_WIDTH)."""
         config = self.config
-        (offset,), (width,) = bank.stored("MAP_ADDRESS", config.map_bytes - 1), bank.stored("MAP_WIDTH", 0b11)
+        (offset,), (width,) = bank.stored("MAP_ADDRESS", config.map_bytes - 1), bank.stored("MAP_WIDTH", 0b111)
         with m.If(bank.write_of("MAP_ADDRESS")):
             m.d.sync += astray.eq(0)
         (written,), (was_read,) = bank.live("MAP_DATA", [Mux(astray, 0, map_read)])
@@ -231,7 +233,7 @@ class Control(Component):
             self.descriptor.enable.eq(bank.command("MAP_COMMIT") & (bank.data < config.maps)),
             self.descriptor.index.eq(bank.data),
         ]
-        return written & ~astray, was_read & ~astray, offset
+        return written & ~astray, was_read & ~astray, offset, width[2]
 
     def _keyed(self, m: Module, bank: RegisterBank, astray: Signal, offset: Signal) -> Value:
         """Returns the strobe of a write to MAP_COMMAND that is to be done."""

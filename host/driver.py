@@ -107,6 +107,7 @@ class RegisterDevice(Device):
         self._programs: list[RegisterProgram] = []
         self._attached: list[RegisterProgram | None] = [None] * self.interfaces
         self._maps: list[RegisterMap] = []
+        self._receivers: dict[int, RegisterEventMap] = {}  # of records, by descriptor
         self._ifindexes = [0] * self.capabilities.ports
         for port in range(self.capabilities.ports):
             self.set_ifindex(port, port + 1)
@@ -214,6 +215,9 @@ class RegisterDevice(Device):
         device_map.clear()
         if index is not None:
             self._describe(index, device_map)
+            self._receivers.pop(index, None)
+            if isinstance(device_map, RegisterEventMap):
+                self._receivers[index] = device_map
         return device_map
 
     def _check_map(self, definition: "MapDefinition") -> None:
@@ -269,10 +273,8 @@ class RegisterDevice(Device):
 
     def _deliver(self, frame: bytes) -> None:
         """A record left the NIC. What a map sent that is gone since nobody can want."""
-        index = rings.unpack_header(frame).map
-        for device_map in self._maps:
-            if isinstance(device_map, RegisterEventMap) and device_map.index == index:
-                device_map.receive(frame)
+        if receiver := self._receivers.get(rings.unpack_header(frame).map):
+            receiver.receive(frame)
 
     def destroy_map(self, device_map: DeviceMap) -> None:
         assert isinstance(device_map, RegisterMap) and device_map in self._maps
@@ -281,6 +283,8 @@ class RegisterDevice(Device):
                 raise BpfnicError(f"map {device_map.definition.name}: program {loaded.program.name} uses it")
         refuse_if_inner(device_map, self._maps)
         self._maps.remove(device_map)
+        if isinstance(device_map, RegisterEventMap) and device_map.index is not None:
+            self._receivers.pop(device_map.index, None)
 
         def release() -> None:
             if device_map.index is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from errno import EINVAL, ENOENT, EOPNOTSUPP
+from errno import EEXIST, EINVAL, ENOENT, EOPNOTSUPP
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -131,8 +131,23 @@ class KeyedMap(RegisterMap):
 
     def update(self, key: bytes, values: Sequence[bytes], flags: int = UpdateFlag.ANY) -> None:
         self._permit(writes=True)
+        locked, flags = self._locked(flags)
         self._check_update(key, values, flags)
-        self.store(key, values, flags)
+        if locked and self._holds(key):
+            if flags == UpdateFlag.NOEXIST:
+                raise error(EEXIST)
+            self._write_value(self._transport.read(BY_NAME["MAP_ADDRESS"].offset), values[0], locked)
+        else:
+            self.store(key, values, flags)
+
+    def _holds(self, key: bytes) -> bool:
+        """Whether there is such a key; then MAP_ADDRESS is at its value."""
+        self._write_key(key)
+        self._command(MapCommand.LOOKUP)
+        failed = self._status()[0]
+        if failed not in (0, ENOENT):
+            raise error(failed)
+        return not failed
 
     def _check_update(self, key: bytes, values: Sequence[bytes], flags: int) -> None:
         self._check(key, values)
@@ -189,7 +204,7 @@ class RegisterHash(KeyedMap):
 
     def update_batch(self, entries: Iterable[tuple[bytes, Sequence[bytes]]], flags: int = UpdateFlag.ANY) -> None:
         self._permit(writes=True)
-        if self.copies > 1:  # each of them reads MAP_STATUS
+        if self.copies > 1 or flags & UpdateFlag.LOCK:  # each of them reads MAP_STATUS
             super().update_batch(entries, flags)
             return
         with self._whole_values():

@@ -7,7 +7,7 @@ two CPUs. The host writes exactly the bytes of a value, so what programs store b
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from errno import E2BIG, EEXIST, EINVAL, ENOENT, EOPNOTSUPP, EPERM
+from errno import E2BIG, EBUSY, EEXIST, EINVAL, ENOENT, EOPNOTSUPP, EPERM
 from typing import TYPE_CHECKING, Any
 
 from bpfnic.host.device import DeviceMap, LoadedProgram, Transport, error
@@ -34,7 +34,7 @@ from bpfnic.spec.maps import (
     UpdateFlag,
     redirect_word,
 )
-from bpfnic.spec.registers import BY_NAME, ENTRY_VALID
+from bpfnic.spec.registers import BY_NAME, ENTRY_VALID, WIDTH_TAKES
 from bpfnic.spec.rings import RingState
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ ARRAYS = REDIRECT_MAPS - KEYED | {MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.P
 _ADDRESS = BY_NAME["MAP_ADDRESS"].offset
 _DATA = BY_NAME["MAP_DATA"].offset
 _WIDTH = BY_NAME["MAP_WIDTH"].offset
+_TRIES = 10_000  # to get a lock
 
 
 class RegisterProgram(LoadedProgram):
@@ -87,6 +88,18 @@ class MapMemory:
             self._transport.write(_DATA, int.from_bytes(data[i : i + step], "little"))
         if odd:
             self._transport.write(_WIDTH, BY_NAME["MAP_WIDTH"].reset)
+
+    def lock(self, address: int) -> None:
+        """Take the spin lock at `address`, which a program may hold. Raises OSError EBUSY: it doesn't let go."""
+        self._transport.write(_WIDTH, BY_NAME["MAP_WIDTH"].reset | WIDTH_TAKES)
+        try:
+            for _ in range(_TRIES):
+                self._transport.write(_ADDRESS, address)
+                if not self._transport.read(_DATA):
+                    return
+        finally:
+            self._transport.write(_WIDTH, BY_NAME["MAP_WIDTH"].reset)
+        raise error(EBUSY)
 
     def read_here(self, size: int) -> bytes:
         """`size` bytes from MAP_ADDRESS, a multiple of four, on."""
@@ -169,6 +182,25 @@ class RegisterMap(DeviceMap):
             return value
         return value[: self._lock] + bytes(LOCK_BYTES) + value[self._lock + LOCK_BYTES :]
 
+    def _locked(self, flags: int) -> tuple[bool, int]:
+        """Whether an update takes the value's lock, and its other flags; where there is none, LOCK is one of them."""
+        locked = self._lock is not None and bool(flags & UpdateFlag.LOCK)
+        return locked, flags & ~UpdateFlag.LOCK if locked else flags
+
+    def _write_value(self, address: int, value: bytes, locked: bool) -> None:
+        """Write a value where one is, but for its lock (copy_map_value); `locked`: under the lock. Raises OSError
+        EBUSY."""
+        if self._lock is None:
+            self._memory.write(address, value)
+            return
+        lock, behind = address + self._lock, self._lock + LOCK_BYTES
+        if locked:
+            self._memory.lock(lock)
+        self._memory.write(address, value[: self._lock])
+        self._memory.write(address + behind, value[behind:])
+        if locked:
+            self._memory.write(lock, bytes(LOCK_BYTES))
+
     def _copy(self, offset: int, copy: int) -> int:
         """Where a CPU's copy of the value is of which `offset` is the first."""
         return offset + copy * self._copy_bytes
@@ -202,6 +234,7 @@ class RegisterArray(RegisterMap):
         self._permit(writes=True)
         self._check(key, values)
         index = self._index(key)
+        locked, flags = self._locked(flags)
         if flags > UpdateFlag.EXIST:
             raise error(EINVAL)
         if index >= self.definition.max_entries:
@@ -209,12 +242,7 @@ class RegisterArray(RegisterMap):
         if flags == UpdateFlag.NOEXIST:
             raise error(EEXIST)
         for copy, value in enumerate(values):
-            address, lock = self._address(index, copy), self._lock
-            if lock is None:
-                self._memory.write(address, value)
-            else:  # it stays as it is (copy_map_value)
-                self._memory.write(address, value[:lock])
-                self._memory.write(address + lock + LOCK_BYTES, value[lock + LOCK_BYTES :])
+            self._write_value(self._address(index, copy), value, locked)
 
     def delete(self, key: bytes) -> None:
         self._permit(writes=True)

@@ -82,7 +82,14 @@ REGISTERS = (
     # Map memory: the address advances with each access of the data register, by as many bytes as the access takes.
     Register("MAP_ADDRESS", 0x128, _RW, "byte offset in map memory, a multiple of the access's bytes"),
     Register("MAP_DATA", 0x12C, _RW, "bytes of map memory, the first one lowest; zero behind the last"),
-    Register("MAP_WIDTH", 0x11C, _RW, "bytes of an access of MAP_DATA: 0 for one, 1 for two, others for four", reset=2),
+    Register(
+        "MAP_WIDTH",
+        0x11C,
+        _RW,
+        "bits 1..0: bytes of an access of MAP_DATA, 0 for one, 1 for two, others for four; bit 2: four bytes that are "
+        "read become 1 in the same step, which takes a spin lock",
+        reset=2,
+    ),
     # Map descriptors: written field by field; one write to MAP_COMMIT makes them descriptor MAP_COMMIT at once.
     Register("MAP_TYPE", 0x130, _RW, "map type, 0 for none"),
     Register("MAP_BASE", 0x134, _RW, "byte offset of entry 0 in map memory, a multiple of 16"),
@@ -196,5 +203,6 @@ HASH_SECRET_WORDS = 40
 CONTROL_ENABLE = 1 << 0
 CONTROL_FLOWS_APART = 1 << 1
 ENTRY_VALID = 1 << 31
+WIDTH_TAKES = 1 << 2
 MODE_INGRESS_WAITS = 1 << 0
 MODE_EGRESS_WAITS = 1 << 1

@@ -71,7 +71,12 @@ _MAP_RESULTS: dict[str, dict[MapType, tuple[str, ...]]] = {  # by the types of m
     "map_pop_elem": dict.fromkeys(QUEUES, ("zero", "negative")),
     "map_peek_elem": dict.fromkeys(QUEUES, ("zero", "negative")),
     "redirect_map": dict.fromkeys(REDIRECT_MAPS, ("zero", "positive")),
+    "ringbuf_output": {MapType.RINGBUF: ("zero", "negative")},
+    "ringbuf_reserve": {MapType.RINGBUF: ("zero", "positive")},
+    "ringbuf_query": {MapType.RINGBUF: ("zero", "positive")},
+    "perf_event_output": {MapType.PERF_EVENT_ARRAY: ("zero", "negative")},
 }
+_MAP_REGISTER = {"perf_event_output": 2}  # of others it is r1
 
 
 @dataclass
@@ -253,7 +258,7 @@ def _helped(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _:
     name = next((name for name, helper in HELPERS.items() if helper.number == instruction.imm), str(instruction.imm))
 
     def counted(thread: Thread) -> Generator[Any, None, int]:
-        pc, handle = thread.pc, thread.registers[1]
+        pc, handle = thread.pc, thread.registers[_MAP_REGISTER.get(name, 1)]
         next_pc = yield from execute(thread)
         result, form = thread.registers[0], name
         if name == "tail_call":

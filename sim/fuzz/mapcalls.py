@@ -37,6 +37,8 @@ class Known:
         self.queues = of(QUEUES, "map_push_elem", "map_pop_elem", "map_peek_elem")
         self.redirects = of(REDIRECT_MAPS, "redirect_map")
         self.outer = of(OF_MAPS, _LOOKUP)
+        self.rings = of(frozenset({MapType.RINGBUF}), "ringbuf_output", "ringbuf_reserve", "ringbuf_query")
+        self.perf = of(frozenset({MapType.PERF_EVENT_ARRAY}), "perf_event_output")
 
 
 class MapCalls:
@@ -163,6 +165,47 @@ class MapCalls:
         self.pointer(2, *place)
         self.on_key(_LOOKUP, world.INNER_BYTES, 8)
         self.text.place(none)
+
+    def ring(self) -> None:
+        """A record copied; or one reserved, written and let go; or a look at the ring."""
+        name = self.named(("ringbuf_output", "ringbuf_output", "ringbuf_reserve", "ringbuf_reserve", "ringbuf_query"))
+        self.text.add("lddw", dst=1, imm=world.handle(self.chance.choice(self.known.rings)))
+        if name == "ringbuf_output":
+            self.value(2)
+            self.text.add("mov64_imm", dst=3, imm=self.chance.choice((0, 1, 8, 13, 24, 40)))
+            self.text.add("mov64_imm", dst=4, imm=self.chance.choice((0, 0, 0, 1, 2, 4)))
+        elif name == "ringbuf_reserve":
+            self.text.add("mov64_imm", dst=2, imm=self.chance.choice((8, 16, 23, 60)))
+            self.text.add("mov64_imm", dst=3, imm=int(self.chance.random() < 0.1))
+        else:
+            self.text.add("mov64_imm", dst=2, imm=self.chance.randrange(5))
+        if name:
+            self.generator.helper_call(name)
+        if name == "ringbuf_reserve":
+            self.reserved()
+
+    def reserved(self) -> None:
+        """What is done with the record at r0. Few are forgotten, or let go twice."""
+        none = Label()
+        self.text.add("jeq64_imm", none, dst=0, imm=0)
+        for offset in self.chance.sample((0, 1, 2, 4), 2):
+            self.text.add(self.chance.choice(("stxw", "stxb")), dst=0, src=self.chance.randrange(2, 6), offset=offset)
+        ends = [name for name in ("ringbuf_submit", "ringbuf_discard") if name in self.generator.device.helpers]
+        for _ in range(self.chance.choices((1, 0, 2), (90, 5, 5))[0] if ends else 0):
+            self.text.add("mov64_reg", dst=1, src=0)
+            self.text.add("mov64_imm", dst=2, imm=self.chance.choice((0, 0, 1, 2)))
+            self.generator.helper_call(self.chance.choice(ends))
+        self.text.place(none)
+
+    def event(self) -> None:
+        """A record, perhaps with the packet's first bytes behind it."""
+        of_packet = self.chance.choice((0, 0, 14, 64, 300))
+        self.text.add("mov64_reg", dst=1, src=CONTEXT)
+        self.text.add("lddw", dst=2, imm=world.handle(self.chance.choice(self.known.perf)))
+        self.generator.wide(3, of_packet << 32 | self.chance.choice((0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0, 3, 7)))
+        self.value(4)
+        self.text.add("mov64_imm", dst=5, imm=self.chance.choice((0, 4, 12, 24)))
+        self.generator.helper_call("perf_event_output")
 
     def tail_call(self) -> None:
         """Of a program of this run, or of none."""

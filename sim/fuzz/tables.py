@@ -1,8 +1,9 @@
-"""The tables of world.py on a NIC: made, made anew before a case that names them, and read behind it."""
+"""The tables and rings of world.py on a NIC: made, made anew before a case that names them, and read behind it."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from bpfnic.host.eventmaps import EventMap
 from bpfnic.host.keyedmaps import KeyedMap
 from bpfnic.host.maps import MapDefinition
 from bpfnic.host.registermaps import table_bytes
@@ -26,7 +27,7 @@ class Tables:
     def __init__(self, nic: BareNic, map_types: Collection[MapType]):
         self._device = nic.device
         self._places: dict[int, _Place] = {}
-        self._made: dict[int, KeyedMap] = {}
+        self._made: dict[int, KeyedMap | EventMap] = {}
         has, base = nic.device.capabilities, world.TABLES_AT
         for index, each in enumerate(world.TABLES, len(world.MAPS)):
             name = f"{each.type.name.lower()}{index}"
@@ -43,8 +44,9 @@ class Tables:
         """Make one, with what world.py puts into it."""
         place = self._places[index]
         made = self._device.map_at(place.definition, index, place.base)
-        assert isinstance(made, KeyedMap)
+        assert isinstance(made, KeyedMap | EventMap)
         for key, word in world.content(world.TABLES[index - len(world.MAPS)]).items():
+            assert isinstance(made, KeyedMap)
             made.store(key, [word])
         self._made[index] = made
 
@@ -63,8 +65,13 @@ class Tables:
         )
 
     def take(self, index: int) -> list[tuple[bytes, list[bytes]]]:
-        """Keys and values, in no order; of a queue the values in theirs, which are gone then."""
+        """Keys and values, in no order; of a queue the values in theirs, and of a ring the records that came: they are
+        gone then."""
         made = self._made[index]
+        if isinstance(made, EventMap):
+            records = [(bytes([record.cpu]), [bytes(record)]) for record in made.records]
+            made.records.clear()
+            return records
         if made.definition.type not in QUEUES:
             return sorted(made.walk().items())
         taken = []

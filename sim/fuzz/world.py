@@ -65,6 +65,8 @@ TABLES = (
     Table(MapType.DEVMAP_HASH, 4, REDIRECT_BYTES, 5),
     Table(MapType.HASH_OF_MAPS, 4, MAP_BYTES, 5),
     Table(MapType.LRU_PERCPU_HASH, 6, 8, 2),
+    Table(MapType.RINGBUF, 0, 0, 4096),
+    Table(MapType.PERF_EVENT_ARRAY, 4, 4, 6),
 )
 """By handle, behind those of MAPS. Few keys, so that maps fill up and programs meet."""
 

@@ -310,9 +310,11 @@ class _Run:
         assert self.program is not None and self.thread is not None
         made, self.access = self.access, None
         try:
-            found = next(self.program)
-            if made is not None and (write := write_of(self.nic, made)) is not None:
-                self._tell(Happening.WRITTEN, value=write.value, address=write.address)
+            try:
+                found = next(self.program)
+            finally:  # it may have trapped right behind the access
+                if made is not None and (write := write_of(self.nic, made)) is not None:
+                    self._tell(Happening.WRITTEN, value=write.value, address=write.address)
             while isinstance(found, Retired):
                 self._retired(found)
                 found = next(self.program)

@@ -18,7 +18,7 @@ from bpfnic.sim.golden.registers import Registers
 from bpfnic.spec import addresses, engine, registers
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.programs import XdpAction
-from bpfnic.spec.registers import CONTROL_ENABLE, ENTRY_VALID, INTERFACES
+from bpfnic.spec.registers import CONTROL_ENABLE, ENTRY_VALID, INTERFACES, WIDTH_TAKES
 
 COUNTED_AS = {
     XdpAction.XDP_ABORTED: "ABORTED",
@@ -194,7 +194,10 @@ class GoldenNic:
         if self.host_maps.astray:
             return 0
         place = self._map_access()
-        return int.from_bytes(self.map_memory[place], "little")
+        value = int.from_bytes(self.map_memory[place], "little")
+        if self.registers["MAP_WIDTH"] & WIDTH_TAKES:
+            self.map_memory[place] = (1).to_bytes(place.stop - place.start, "little")
+        return value
 
     def _write_map(self, value: int) -> None:
         if self.host_maps.astray:

@@ -17,7 +17,7 @@ from bpfnic.hdl.registers import RegisterBank
 from bpfnic.spec import engine, registers
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.isa import Group
-from bpfnic.spec.registers import BY_NAME, REGISTERS, Access
+from bpfnic.spec.registers import BY_NAME, REGISTERS, WIDTH_TAKES, Access
 
 OKAY, SLVERR = 0, 2
 
@@ -264,6 +264,16 @@ def test_programs_and_map_memory_through_their_windows():
         await bus.put("MAP_ADDRESS", 4096 - 64)
         found = [await bus.get("MAP_DATA") for _ in range(4)]
         assert b"".join(value.to_bytes(4, "little") for value in found) == memory
+
+        # A read that leaves 1.
+        await bus.put("MAP_WIDTH", 2 | WIDTH_TAKES)
+        for expected in (found[1], 1):
+            await bus.put("MAP_ADDRESS", 4096 - 64 + 4)
+            assert await bus.get("MAP_DATA") == expected
+        await bus.put("MAP_DATA", 77)  # a write is what it always is
+        await bus.put("MAP_WIDTH", 2)
+        await bus.put("MAP_ADDRESS", 4096 - 64)
+        assert [await bus.get("MAP_DATA") for _ in range(4)] == [found[0], 1, 77, found[3]]
 
     simulate(config, bench)
 

@@ -1,12 +1,13 @@
 """Values with a spin lock (struct bpf_spin_lock): what programs and the host do with them, as the kernel has it."""
 
 import struct
-from errno import E2BIG, EEXIST, EINVAL, ENOENT
+from errno import E2BIG, EBUSY, EEXIST, EINVAL, ENOENT
 
 import pytest
 
 import bpfnic
 from bpfnic.spec.maps import UpdateFlag
+from tests.sim.mapcard import outcome
 
 PROGRAM = """
 #include <linux/bpf.h>
@@ -97,6 +98,9 @@ class Bank:
     def write(self, key: int, value: bytes, flags: int = 0) -> None:
         self.table.device_map.update(key.to_bytes(4, "little"), [value], flags)
 
+    def host_update(self, key: int, value: bytes, flags: int = 0) -> int:
+        return outcome(lambda: self.write(key, value, flags))
+
     def _run(self, packet: bytes) -> int:
         found = self.program.test_run(packet.ljust(64, b"\0"))
         assert found.retval is not None, found.cause
@@ -118,23 +122,40 @@ def test_nobody_copies_a_lock(build, backend, kind, before, behind):
         bank.write(2, bank.value(50, 0xFFFFFFFF))
         assert bank.read(2) == bank.value(50, 0)
         assert bank.change(2) == 0
-        bank.write(2, bank.value(70, 0xFFFFFFFF))
-        assert bank.change(2) == 0
-        assert bank.read(2) == bank.changed(bank.value(70, 0))
+        for flags in (0, LOCK):
+            bank.write(2, bank.value(70 + flags, 0xFFFFFFFF), flags)
+            assert bank.change(2) == 0
+            assert bank.read(2) == bank.changed(bank.value(70 + flags, 0))
         dumped = bank.table.device_map.dump()
         assert dumped[bytes([2, 0, 0, 0])] == [bank.read(2)]
 
 
 @pytest.mark.parametrize("backend", EVERYWHERE)
 @pytest.mark.parametrize("kind", ["ARRAY", "HASH"])
-def test_flags_with_a_lock(build, backend, kind):
+@pytest.mark.parametrize("who", ["update", "host_update"])
+def test_flags_with_a_lock(build, backend, kind, who):
     with Bank(build, backend, kind, 1, 1) as bank:
-        value = bank.value(1, 0)
-        assert bank.update(0, value) == 0
-        found = [bank.update(0, value, flags) for flags in range(10)]
+        update, value = getattr(bank, who), bank.value(1, 0)
+        assert update(0, value) == 0
+        found = [update(0, value, flags) for flags in range(10)]
         assert found == [0, EEXIST, 0, EINVAL, 0, EEXIST, 0, EINVAL, EINVAL, EINVAL]
-        missing = [bank.update(7, value, flags) for flags in (LOCK | UpdateFlag.EXIST, LOCK, LOCK | UpdateFlag.NOEXIST)]
+        missing = [update(7, value, flags) for flags in (LOCK | UpdateFlag.EXIST, LOCK, LOCK | UpdateFlag.NOEXIST)]
         assert missing == ([ENOENT, 0, EEXIST] if kind == "HASH" else [E2BIG] * 3)
+
+
+@pytest.mark.parametrize("kind", ["ARRAY", "HASH"])
+def test_the_host_waits_for_a_lock(build, kind):
+    """One that nobody leaves is EBUSY in the end; the value is as it was, and so it is where no lock is asked for."""
+    with Bank(build, "golden", kind, 1, 1) as bank:
+        bank.write(1, bank.value(1, 0))
+        memory, base = bank.table.device_map._memory, bank.table.device_map.base
+        value = next(at for at in range(base, base + 4096, 4) if memory.read(at, 12) == bank.value(1, 0))
+        memory.write(value + 4, b"\1\0\0\0")
+        assert bank.host_update(1, bank.value(5, 0), LOCK) == EBUSY
+        assert bank.read(1) == bank.value(1, 0)
+        memory.write(value + 4, bytes(4))
+        assert bank.host_update(1, bank.value(5, 0), LOCK) == 0
+        assert (bank.read(1), bank.change(1)) == (bank.value(5, 0), 0)
 
 
 @pytest.mark.parametrize("backend", EVERYWHERE)
