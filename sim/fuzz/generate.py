@@ -72,13 +72,15 @@ class Generator:
             (8, self.atomic), (2, self.constant), (5, self.maps.array), (3, self.helper), (3, self.call),
             (2, self.copy), (4, self.loop), (2, self.packet_load), (1, self.long_loop),
             (0.5, self.tail_call), (12, self.maps.hash), (3, self.maps.queue), (2, self.maps.redirect),
-            (2, self.maps.inner), (3, self.maps.ring), (2, self.maps.event),
+            (2, self.maps.inner), (3, self.maps.ring), (2, self.maps.event), (1, self.maps.lock),
         ]  # fmt: skip
         lacking = {self.atomic: not device.atomics, self.packet_load: not device.packet_loads,
                    self.maps.array: not device.maps.arrays, self.maps.hash: not device.maps.hashes,
                    self.maps.queue: not device.maps.queues, self.maps.redirect: not device.maps.redirects,
                    self.maps.inner: not device.maps.outer, self.maps.ring: not device.maps.rings,
-                   self.maps.event: not device.maps.perf, self.long_loop: not device.may_goto,
+                   self.maps.event: not device.maps.perf,
+                   self.maps.lock: not {"spin_lock", "spin_unlock"} <= set(device.helpers),
+                   self.long_loop: not device.may_goto,
                    self.tail_call: "tail_call" not in device.helpers}  # fmt: skip
         pieces = [(weight, piece) for weight, piece in pieces if not lacking.get(piece)]
         self.weights, self.pieces = zip(*pieces, strict=True)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from bpfnic.sim.fuzz import world
 from bpfnic.sim.fuzz.text import Label
-from bpfnic.spec import isa
+from bpfnic.spec import addresses, isa
 from bpfnic.spec.helpers import BY_NAME as HELPERS
 from bpfnic.spec.maps import KEYED, OF_MAPS, QUEUES, REDIRECT_MAPS, MapType
 
@@ -196,6 +196,15 @@ class MapCalls:
             self.text.add("mov64_imm", dst=2, imm=self.chance.choice((0, 0, 1, 2)))
             self.generator.helper_call(self.chance.choice(ends))
         self.text.place(none)
+
+    def lock(self) -> None:
+        """Something under the lock that all know. Few forget to let it go: the others' budgets are spent on it then."""
+        self.text.add("lddw", dst=1, imm=addresses.MAP_VALUES + world.LOCK)
+        self.generator.helper_call("spin_lock")
+        self.generator.access()
+        if self.chance.random() < 0.98:
+            self.text.add("lddw", dst=1, imm=addresses.MAP_VALUES + world.LOCK)
+            self.generator.helper_call("spin_unlock")
 
     def event(self) -> None:
         """A record, perhaps with the packet's first bytes behind it."""

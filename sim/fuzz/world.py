@@ -7,7 +7,16 @@ from typing import NamedTuple
 from bpfnic.host.device import Arrival
 from bpfnic.sim.fuzz import values
 from bpfnic.spec import addresses
-from bpfnic.spec.maps import MAP_BYTES, PROGRAM_BYTES, REDIRECT_BYTES, REDIRECT_MAPS, MapFlag, MapType, redirect_word
+from bpfnic.spec.maps import (
+    LOCK_BYTES,
+    MAP_BYTES,
+    PROGRAM_BYTES,
+    REDIRECT_BYTES,
+    REDIRECT_MAPS,
+    MapFlag,
+    MapType,
+    redirect_word,
+)
 from bpfnic.spec.registers import ENTRY_VALID
 
 MEMORY_BYTES = 512
@@ -79,6 +88,9 @@ INNER = (0, 3)
 """Which arrays are in maps of maps; they have INNER_BYTES of value."""
 INNER_BYTES = 13
 
+LOCK = 232
+"""Byte of map memory where a spin lock is, behind the values of an array."""
+
 CENTRE = 96
 """Byte of map memory that programs keep a pointer to; they use REACH bytes on both sides."""
 REACH = 64
@@ -95,6 +107,7 @@ def memory(chance: random.Random) -> bytes:
         (values.cell(chance) if chance.random() < 0.5 else chance.getrandbits(64)).to_bytes(8, "little")
         for _ in range(MEMORY_BYTES // 8)
     ))  # fmt: skip
+    found[LOCK : LOCK + LOCK_BYTES] = bytes(LOCK_BYTES)
     for each in MAPS:
         for at in range(each.base, each.base + each.entries * each.stride, each.stride):
             if each.type in REDIRECT_MAPS and chance.random() < 0.8:
