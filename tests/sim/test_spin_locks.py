@@ -1,12 +1,16 @@
 """Values with a spin lock (struct bpf_spin_lock): what programs and the host do with them, as the kernel has it."""
 
+import random
 import struct
 from errno import E2BIG, EBUSY, EEXIST, EINVAL, ENOENT
 
 import pytest
 
 import bpfnic
+from bpfnic.host import lockstep
+from bpfnic.host.device import Arrival, Pacing
 from bpfnic.spec.maps import UpdateFlag
+from tests.sim.bench import ONE_CORE, TWO_CORES
 from tests.sim.mapcard import outcome
 
 PROGRAM = """
@@ -19,7 +23,7 @@ struct account {
 	__u32 behind[BEHIND];
 };
 struct request {
-	__u32 update, flags, key;
+	__u32 operation, flags, key;
 	struct account value;
 };
 struct {
@@ -37,15 +41,19 @@ SEC("xdp") int bank(struct xdp_md *ctx)
 
 	if ((void *)(request + 1) > (void *)(long)ctx->data_end)
 		return 99;
-	if (request->update)
+	if (request->operation == 1)
 		return -bpf_map_update_elem(&accounts, &request->key, &request->value, request->flags);
 	key = request->key;
 	account = bpf_map_lookup_elem(&accounts, &key);
 	if (!account)
 		return 98;
 	bpf_spin_lock(&account->lock);
+	if (request->operation == 2 && account->behind[BEHIND - 1] != account->behind[0] * 3) {
+		bpf_spin_unlock(&account->lock);
+		return 97;
+	}
 	account->behind[0] += 1;
-	account->behind[BEHIND - 1] *= 3;
+	account->behind[BEHIND - 1] = account->behind[0] * 3;
 	bpf_spin_unlock(&account->lock);
 	return 0;
 }
@@ -53,16 +61,17 @@ SEC("xdp") int bank(struct xdp_md *ctx)
 LOCK = 4
 """BPF_F_LOCK."""
 EVERYWHERE = ["golden", "rtl", pytest.param("linux", marks=pytest.mark.linux)]
+pytestmark = pytest.mark.timeout(900)  # the first one compiles the NIC
 SHAPES = [(1, 1), (2, 1), (2, 2), (3, 2), (1, 4), (5, 1)]  # numbers before and behind the lock
 
 
 class Bank:
     """The program, and its map."""
 
-    def __init__(self, build, backend: str, kind: str, before: int, behind: int):
+    def __init__(self, build, backend: str, kind: str, before: int, behind: int, **size: int):
         text = PROGRAM.replace("KIND", kind).replace("BEFORE", str(before)).replace("BEHIND", str(behind))
         self.before, self.behind = before, behind
-        self.nic = bpfnic.Nic(backend)
+        self.nic = bpfnic.Nic(backend, **size)
         self.program = self.nic.load(build(text))
         self.table = self.nic.maps["accounts"]
 
@@ -89,7 +98,7 @@ class Bank:
         numbers = list(struct.unpack(f"<{len(value) // 4}I", value))
         numbers[self.before] = 0
         numbers[self.before + 1] += 1
-        numbers[-1] *= 3
+        numbers[-1] = numbers[self.before + 1] * 3
         return struct.pack(f"<{len(numbers)}I", *numbers)
 
     def read(self, key: int) -> bytes:
@@ -169,3 +178,50 @@ def test_a_lock_that_is_not_there(build, backend):
             packets = [struct.pack("<6I", 1, flags, 1, 1, 2, 3).ljust(64, b"\0") for flags in (0, LOCK, LOCK | 1)]
             found = [program.test_run(packet).retval for packet in packets]
             assert found == [0, EINVAL, EEXIST if kind == "ARRAY" else EINVAL]
+
+
+def transactions(chance: random.Random, count: int) -> list[Arrival]:
+    """Changes of values of two numbers, of which the second is three times the first, and updates under their lock."""
+    arrivals = []
+    for number in range(count):
+        operation, key, first = chance.choice([1, 2, 2]), chance.randrange(3), chance.randrange(1 << 20)
+        packet = struct.pack("<7I", operation, LOCK, key, 5, 0xFFFFFFFF, first, 3 * first)
+        arrivals.append(Arrival(number % 2, packet.ljust(64, b"\0")))
+    return arrivals
+
+
+@pytest.mark.parametrize("size", [ONE_CORE, TWO_CORES], ids=["1x16", "2x8"])
+@pytest.mark.parametrize("kind", ["ARRAY", "HASH"])
+def test_racing_threads_agree_in_lockstep(build, kind, size):
+    """Nobody who has a lock sees half a change."""
+    arrivals = transactions(random.Random(3), 500)
+    with Bank(build, "rtl", kind, 1, 2, **size) as bank, Bank(build, "golden", kind, 1, 2, **size) as golden:
+        for each in (bank, golden):
+            each.program.attach()
+            for key in range(3):
+                each.write(key, struct.pack("<4I", 1, 2, 0, 0))
+        outcome = lockstep.run(bank.nic.device, golden.nic.device, arrivals, Pacing(seed=3))
+        assert str(outcome.difference) == "None"
+        assert {packet.verdict for packet in outcome.actual.packets} == {0}
+        assert bank.table.device_map.dump() == golden.table.device_map.dump()
+
+
+@pytest.mark.parametrize("kind", ["ARRAY", "HASH"])
+def test_the_host_takes_its_turn(build, kind):
+    """While programs change values, the host updates them under their lock."""
+    chance = random.Random(4)
+    with Bank(build, "rtl", kind, 1, 2, **ONE_CORE) as bank:
+        bank.program.attach()
+        for key in range(3):
+            bank.write(key, struct.pack("<4I", 1, 2, 0, 0))
+        written = 0
+
+        def step(_) -> None:
+            nonlocal written
+            first = chance.randrange(1 << 20)
+            bank.write(chance.randrange(3), struct.pack("<4I", 1, 2, first, 3 * first), LOCK)
+            written += 1
+
+        traffic = bank.nic.run(transactions(chance, 1000), Pacing(seed=4), on_step=step)
+        assert written > 1
+        assert {packet.verdict for packet in traffic.packets} == {0}
