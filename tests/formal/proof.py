@@ -103,6 +103,28 @@ class Proof:
         return f"proved to depth {self.clocks}" if self.bounded else "proved without bound"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exploration:
+    """A program of the hardware that is run in every state which it can come to. As a Proof, but that
+
+    module : is run with the name and a copy of the first file in `of`, which may be mutated; exit status 1 and the last
+        line of what it prints say what is wrong.
+    explored : of what every state is reached, a phrase for the table.
+    """
+
+    name: str
+    of: tuple[str, ...]
+    says: str
+    module: str
+    explored: str
+    mutations: tuple[Mutation, ...]
+    quick: bool = False
+
+    @property
+    def strength(self) -> str:
+        return f"every state of {self.explored}"
+
+
 def missing() -> str | None:
     """The reason why no proof can run here, or None."""
     lacking = sorted({package for tool, package in TOOLS.items() if _executable(tool) is None})
@@ -144,11 +166,19 @@ class Outcome:
     log: str
 
 
-def run(proof: Proof, folder: Path, mutation: Mutation | None = None) -> Outcome:
+def run(proof: Proof | Exploration, folder: Path, mutation: Mutation | None = None) -> Outcome:
     """Runs a proof, or looks for the counterexample of a mutation. `folder` is emptied; it keeps traces and log."""
     begun = time.monotonic()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    if isinstance(proof, Exploration):
+        text = (REPOSITORY / proof.of[0]).read_text()
+        (folder / "explored.py").write_text(text.replace(mutation.old, mutation.new) if mutation else text)
+        command = [sys.executable, "-m", proof.module, proof.name, str(folder / "explored.py")]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        log = done.stdout + done.stderr
+        (folder / "log").write_text(log)
+        return Outcome({0: "PASS", 1: "FAIL"}.get(done.returncode, "ERROR"), time.monotonic() - begun, log)
     # A process of its own, so that nothing of the modules has been imported yet when one is to be mutated.
     request = {"proof": proof.name, "mutation": mutation and asdict(mutation), "to": str(folder / "design.il")}
     command = [sys.executable, "-m", "tests.formal.elaborate", json.dumps(request)]
