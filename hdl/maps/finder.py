@@ -181,14 +181,16 @@ class Finder(Component):
         m.d.sync += ages.eq(ages + 1)
         age = ages[_AGE_CLOCKS:]
         chosen, choice = Signal(Search(config)), Signal()
-        under_way, look_ups = Signal(range(UNDER_WAY + 1)), Signal(range(UNDER_WAY + 1))
+        under_way = Signal(range(UNDER_WAY + 1))
+        look_ups = Signal(range(UNDER_WAY + 1))  # of them, programs'
         begins, begins_look_up, ends, ends_look_up = Signal(), Signal(), Signal(), Signal()
         m.d.sync += [
             under_way.eq(under_way + begins - ends),
             look_ups.eq(look_ups + begins_look_up - ends_look_up),
         ]
         room = under_way != UNDER_WAY
-        waiting, moves = Signal(), Signal()
+        waiting = Signal()
+        moves = Signal()
         m.d.comb += [chosen.eq(again.pop.payload), choice.eq(again.pop.valid)]
         with m.If(~again.pop.valid):
             m.d.comb += [chosen.eq(0), chosen.age.eq(age)]
@@ -219,7 +221,8 @@ class Finder(Component):
         table = Mux(unit_chosen, unit.table[4:], bucket_of.table)
         mask = Mux(unit_chosen, unit.buckets, bucket_of.buckets)
         links = Mux(unit_chosen, unit.links[4:], link_of.links)
-        search, row = Signal(Search(config), reset_less=True), Signal.like(self.rows.row, reset_less=True)
+        search = Signal(Search(config), reset_less=True)
+        row = Signal.like(self.rows.row, reset_less=True)
         m.d.comb += [
             moves.eq(~waiting | self.rows.grant),
             self.rows.request.eq(waiting),
