@@ -5,6 +5,7 @@
 #   make formal  the proofs of docs/verification.md, and the mutations that they must catch
 #   make bench   the measures of docs/results.md
 #   make fuzz    random programs on golden, rtl and the running kernel: FUZZ="--seconds 600 --seed 7"
+#   make soak    a million updates and deletes of a full map under traffic: SOAK="--operations 9000000 --seed 2"
 #   make lint    style and types alone
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 PROGRAMS := firmware/programs
 SAMPLES := firmware/samples
 
-.PHONY: demo test formal bench fuzz lint
+.PHONY: demo test formal bench fuzz soak lint
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -34,6 +35,10 @@ bench: $(VENV)/installed-bench
 FUZZ ?= --seconds 300
 fuzz: $(VENV)/installed
 	$(BIN)/bpfnic fuzz --jobs $(JOBS) $(FUZZ)
+
+SOAK ?= --operations 1000000
+soak: $(VENV)/installed-test
+	$(BIN)/python -m tests.soak $(SOAK)
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -64,8 +64,9 @@ class NicConfig:
               "a power of two from 4096 to 16777216")
         check("map_banks", self.map_banks in (1, 2, 4, 8), "1, 2, 4 or 8")
         check("maps", power(self.maps) and 1 <= self.maps <= 256, "a power of two up to 256")
-        check("map_types", self.map_types <= engine.MAP_TYPES,
-              f"some of {', '.join(each.name for each in sorted(engine.MAP_TYPES))}")
+        if lacking := self.map_types - engine.MAP_TYPES:
+            have, asked = (", ".join(each.name for each in sorted(some)) for some in (engine.MAP_TYPES, lacking))
+            raise BpfnicError(f"map_types must be some of {have}, not {asked}")
         check("ports", 1 <= self.ports <= 3, "1 to 3")
         check("target", self.target in ("generic", "ecp5"), "generic or ecp5")
 

@@ -106,6 +106,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--cores", type=int, help="Cores of the NIC.")
 @click.option("--threads", type=int, help="Hardware threads of a core.")
 @click.option("--map-bytes", type=int, help="Bytes of map memory.")
+@click.option("--map-types", metavar="TYPE,…", help="Types of maps that the NIC has, where it shall not have all.")
 @click.option("--buffer-bytes", type=int, help="Bytes of a packet buffer, 576 of them head- and tailroom.")
 @click.option("--budget", type=int, help="Instructions that one packet may take; the rest of its program is not run.")
 @click.option("--waves", type=_PATH, help="Write a trace of all signals: .fst (rtl only).")
@@ -117,7 +118,8 @@ def run(as_json: bool, ifindexes: dict[str, str], backend: str, **given: Any) ->
     """Run PROGRAM (a .bpf.c file or an ELF object) on the packets of a capture and show what came of it."""
     from bpfnic.host import run as job
 
-    sizes = {size: given.pop(size) for size in ("cores", "threads", "map_bytes", "buffer_bytes", "budget", "waves")}
+    sizes = {size: given.pop(size) for size in ("cores", "threads", "map_bytes", "map_types", "buffer_bytes", "budget",
+                                                 "waves")}  # fmt: skip
     asked = {size: value for size, value in sizes.items() if value is not None}
     options = job.options_for(backend, asked, _say)
     with _ProgressBar() as bar:

@@ -32,9 +32,9 @@ class DeviceOptions:
     NIC of just this size (rules: hdl/config.py; names are the same) and return `RegisterDevice(transport)`; linux takes
     `ports` alone.
 
-    budget: instructions that one packet may retire; None: the device's own, above what any verified program needs.
-    waves: the file to write a trace of all signals to (.fst), rtl only. say: told of each step that takes long, such as
-    "compiling the NIC with Verilator".
+    map_types: None for all that the backend has. budget: instructions that one packet may retire; None: the device's
+    own, above what any verified program needs. waves: the file to write a trace of all signals to (.fst), rtl only.
+    say: told of each step that takes long, such as "compiling the NIC with Verilator".
     """
 
     cores: int = 1
@@ -45,6 +45,7 @@ class DeviceOptions:
     buffer_bytes: int = 2048
     map_bytes: int = 128 * 1024
     maps: int = 64
+    map_types: frozenset[MapType] | None = None
     budget: int | None = None
     waves: Path | None = None
     say: Callable[[str], None] = lambda step: None

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from bpfnic.host.device import DeviceMap, error, named
 from bpfnic.host.mapsofmaps import MapOfMaps
-from bpfnic.host.registermaps import HeldRedirects, RegisterMap
+from bpfnic.host.registermaps import HeldRedirects, RegisterMap, table_bytes
 from bpfnic.spec import tables
 from bpfnic.spec.maps import LOCK_BYTES, MAP_BYTES, MapType, UpdateFlag
 from bpfnic.spec.registers import BY_NAME, STATUS_DONE_BIT, MapCommand, command
@@ -34,6 +34,10 @@ class KeyedMap(RegisterMap):
             "MAP_ORDER": table + tables.order_offset(definition.type, definition.key_size, *each[1:]),
         }
         """Where each part of its table is, by the register that says so."""
+
+    def table(self) -> bytes:
+        """Its table as it lies in map memory (spec.tables)."""
+        return self._memory.read(self.parts["MAP_TABLE"], table_bytes(self.definition, self._cpus))
 
     def clear(self) -> None:
         """All zeros: so much of the table that it is that of an empty map."""

@@ -12,6 +12,7 @@ from bpfnic.host.device import Arrival, DeviceOptions, OnStep, Pacing, Traffic
 from bpfnic.host.nic import interface_name, open
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.maps import MapType
 
 KERNEL = "linux"
 _AT_THEIR_TIMES = Pacing(back_to_back=False, lossless=False)
@@ -151,11 +152,21 @@ def _ended(budget: int | None, traffic: Traffic) -> list[str]:
 
 
 def options_for(backend: str, asked: Mapping[str, Any], say: Callable[[str], None]) -> DeviceOptions:
-    """The size of the NIC. Raises BpfnicError where sizes are asked of the kernel, which has its own."""
+    """The size of the NIC, `map_types` as text. Raises BpfnicError where sizes are asked of the kernel, which has its
+    own, and for a map type that isn't one."""
     if backend == KERNEL and asked.keys() - {"waves"}:
         name = next(iter(asked)).replace("_", "-")
         raise BpfnicError(f"--{name} is the NIC's; the linux backend is the kernel")
+    if (text := asked.get("map_types")) is not None:
+        asked = {**asked, "map_types": frozenset(map(_map_type, text.split(",")))}
     return DeviceOptions(**asked, say=say)
+
+
+def _map_type(name: str) -> MapType:
+    try:
+        return MapType[name.strip().upper()]
+    except KeyError:
+        raise BpfnicError(f"--map-types: there is no map type {name.strip()!r}") from None
 
 
 def ports_of(ifindexes: Mapping[str, str], options: DeviceOptions) -> dict[int, int]:

@@ -3,10 +3,9 @@ instruction, every frame and every byte of map memory come out alike?"""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bpfnic.hdl.config import NicConfig
 from bpfnic.host import check, lockstep
 from bpfnic.host.check import Evidence
 from bpfnic.host.device import Arrival, Capabilities, DeviceOptions, Pacing, Traffic, Transport
@@ -17,7 +16,7 @@ from bpfnic.sim.fuzz.program import Program, listing
 from bpfnic.sim.fuzz.tables import Tables
 from bpfnic.sim.golden.device import GoldenTransport
 from bpfnic.sim.rtl import build
-from bpfnic.sim.rtl.device import RtlTransport
+from bpfnic.sim.rtl.device import RtlTransport, configuration
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import SLOT_BYTES
@@ -154,6 +153,8 @@ class Pair:
             left, right = (tables.take(index) for tables in self.tables)
             if left != right:
                 return Parting(f"{world.TYPES[world.handle(index)].name} {index}: {name} {left}, golden {right}")
+            if not isinstance(self.tested.transport, GoldenTransport) and (why := self.tables[0].check(index)):
+                return Parting(f"{world.TYPES[world.handle(index)].name} {index}: {name}: {why}")
         return None
 
     def counters_differ(self) -> str | None:
@@ -204,12 +205,6 @@ def alone(case: Case, arrival: int) -> Case:
     frame = case.frames[arrival]
     return replace(case, programs=(case.programs[frame.interface],), frames=(replace(frame, interface=0),),
                    pacing=Pacing(), first=0)  # fmt: skip
-
-
-def configuration(options: DeviceOptions = OPTIONS) -> NicConfig:
-    """The NIC of these options, with its trace."""
-    sizes = {size.name: getattr(options, size.name) for size in fields(NicConfig) if hasattr(options, size.name)}
-    return NicConfig(**sizes | {"trace": True})
 
 
 def the_library(options: DeviceOptions = OPTIONS, say: build.Say = build.silent) -> Path:

@@ -9,6 +9,7 @@ from bpfnic.host.maps import MapDefinition
 from bpfnic.host.registermaps import table_bytes
 from bpfnic.sim.bare import BareNic
 from bpfnic.sim.fuzz import world
+from bpfnic.sim.tablecheck import of_map
 from bpfnic.spec.instruction import Instruction
 from bpfnic.spec.maps import QUEUES, MapType
 
@@ -63,6 +64,14 @@ class Tables:
             for place in self._places.values()
             for end in [place.base + self._device.map_bytes(place.definition)]
         )
+
+    def check(self, index: int) -> str:
+        """What is wrong with one, of a NIC whose tables lie in map memory."""
+        try:
+            of_map(self._made[index], self._device.capabilities.cpus)
+        except AssertionError as why:
+            return str(why)
+        return ""
 
     def take(self, index: int) -> list[tuple[bytes, list[bytes]]]:
         """Keys and values, in no order; of a queue the values in theirs, and of a ring the records that came: they are

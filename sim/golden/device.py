@@ -59,6 +59,9 @@ def open_device(options: DeviceOptions) -> Device:
     """A golden NIC of the size that the hardware has with these options, and with at least its capabilities."""
     if options.waves is not None:
         raise BpfnicError("the golden model has no signals to write waves of (--backend rtl has)")
+    if lacking := (options.map_types or frozenset()) - engine.MAP_TYPES - BEYOND_THE_HARDWARE:
+        names = ", ".join(each.name for each in sorted(lacking))
+        raise BpfnicError(f"map_types: the golden model has no {names}")
     return RegisterDevice(GoldenTransport(options), options.budget)
 
 
@@ -79,7 +82,9 @@ class GoldenTransport:
                 maps=options.maps,
                 ports=options.ports,
                 groups=engine.group_bits(engine.GROUPS),
-                map_types=engine.bit_set(engine.MAP_TYPES | BEYOND_THE_HARDWARE),
+                map_types=engine.bit_set(
+                    engine.MAP_TYPES | BEYOND_THE_HARDWARE if options.map_types is None else options.map_types
+                ),
                 helpers=engine.bit_set(engine.HELPERS | HELPERS_BEYOND),
             )
         )

@@ -43,6 +43,12 @@ def open_device(options: DeviceOptions) -> Device:
     return RegisterDevice(RtlTransport(options, options.say), options.budget, same_each_time)
 
 
+def configuration(options: DeviceOptions) -> NicConfig:
+    """The NIC of these options, with its trace. Raises BpfnicError for sizes that hdl/config.py forbids."""
+    sizes = {size.name: getattr(options, size.name, None) for size in fields(NicConfig)}
+    return NicConfig(**{name: value for name, value in sizes.items() if value is not None} | {"trace": True})
+
+
 class RtlTransport:
     """A NIC simulated clock by clock.
 
@@ -60,8 +66,7 @@ class RtlTransport:
     name = "rtl"
 
     def __init__(self, options: DeviceOptions, say: build.Say = build.silent, library: Path | None = None):
-        sizes = {size.name: getattr(options, size.name) for size in fields(NicConfig) if hasattr(options, size.name)}
-        self.config = NicConfig(**sizes | {"trace": True})
+        self.config = configuration(options)
         waves = options.waves
         self.loop_seconds = 0.0
         if library is None:

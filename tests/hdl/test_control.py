@@ -17,6 +17,7 @@ from bpfnic.hdl.registers import RegisterBank
 from bpfnic.spec import engine, registers
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.isa import Group
+from bpfnic.spec.maps import MapType
 from bpfnic.spec.registers import BY_NAME, REGISTERS, WIDTH_TAKES, Access
 
 OKAY, SLVERR = 0, 2
@@ -147,6 +148,17 @@ def test_device_describes_itself():
         assert named == {1, 2, 3, 5, 7, 8, 12, 23, 44, 51, 65, 87, 88, 89, 93, 94}
 
     simulate(config, bench)
+
+
+def test_a_small_build_says_which_map_types_it_has():
+    kinds = frozenset({MapType.ARRAY, MapType.HASH, MapType.DEVMAP_HASH})
+
+    async def bench(ctx, board, bus):
+        assert [await bus.get("MAP_TYPES", i) for i in range(2)] == [1 << 1 | 1 << 2 | 1 << 25, 0]
+
+    simulate(NicConfig(threads=8, map_types=kinds), bench)
+    with pytest.raises(BpfnicError, match="map_types must be some of HASH, ARRAY, .*, not STACK_TRACE, ARENA"):
+        NicConfig(map_types=kinds | {MapType.ARENA, MapType.STACK_TRACE})
 
 
 def test_every_register_keeps_to_its_access():

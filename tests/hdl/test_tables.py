@@ -26,12 +26,12 @@ from bpfnic.sim.golden.hash import Hash
 from bpfnic.sim.golden.lpm import Lpm
 from bpfnic.sim.golden.lru import Lru
 from bpfnic.sim.golden.queues import Queue
+from bpfnic.sim.tablecheck import Layout, contents
 from bpfnic.spec import tables
 from bpfnic.spec.addresses import INDEX_BYTES, MAP_VALUES, map_handle
 from bpfnic.spec.maps import OF_MAPS, PER_CPU, QUEUES, MapType
 from bpfnic.spec.registers import HASH_SECRET_WORDS, MapCommand
 from tests.hdl.simulated import Library, Simulated
-from tests.tables import Layout, contents
 
 CONFIG = NicConfig(cores=2, threads=8, map_bytes=65536, maps=16)
 CPUS = CONFIG.cores * CONFIG.threads

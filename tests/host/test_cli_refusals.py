@@ -79,6 +79,16 @@ SEC("xdp") int x(struct xdp_md *ctx) { __u32 key = 0; return bpf_map_lookup_elem
     assert re.search(says, refused(source(text.replace("KIND", kind))))
 
 
+def test_a_map_type_that_a_small_nic_leaves_out(refused, run, source):
+    text = """
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4); __type(key, __u32); __type(value, __u32); }
+	kept SEC(".maps");
+SEC("xdp") int x(struct xdp_md *ctx) { __u32 key = 0; return bpf_map_lookup_elem(&kept, &key) ? 2 : 1; }"""
+    said = refused(source(text), "--map-types", "array,PERCPU_ARRAY")
+    assert said == "map kept (HASH): golden does not have this map type; it has ARRAY, PERCPU_ARRAY"
+    assert run(source(text), "--map-types", "HASH")[0] == 0
+
+
 def test_a_map_larger_than_map_memory(refused):
     said = refused(PORTFILTER, "--map-bytes", "32768")
     assert said == "map rules (ARRAY): max_entries 65536 takes 65536 bytes of map memory, 32768 more than golden has"
@@ -179,6 +189,10 @@ def test_rules_that_are_not_there(refused, source, tmp_path):
         (["--waves", "out.fst"], "no signals to write waves of"),
         (["--backend", "paper"], "no backend 'paper'; there are golden, linux, rtl"),
         (["--backend", "linux", "--threads", "8"], "--threads is the NIC's"),
+        (["--backend", "linux", "--map-types", "ARRAY"], "--map-types is the NIC's"),
+        (["--map-types", "ARRAY,TEA"], "--map-types: there is no map type 'TEA'"),
+        (["--map-types", "ARRAY,SOCKMAP,ARENA"], "map_types: the golden model has no SOCKMAP, ARENA"),
+        (["--backend", "rtl", "--map-types", "ARENA"], "map_types must be some of HASH, ARRAY, .*, not ARENA"),
         (["--backend", "linux", "--budget", "8"], "--budget is the NIC's"),
         (["--budget", "0"], "instruction budget must be 1 to 16777215, not 0"),
         (["--backend", "linux", "--timing", "pcap"], "--timing pcap: the kernel takes the packets one by one"),

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from bpfnic.host.keyedmaps import KeyedMap
 from bpfnic.spec import tables
 from bpfnic.spec.maps import LPM_LENGTH_BYTES, LRU, QUEUES, MapType
 from bpfnic.spec.tables import State
@@ -45,6 +46,13 @@ class Contents:
     order: list[int] = field(default_factory=list)
     reserved: dict[int, int] = field(default_factory=dict)
     read: dict[int, int] = field(default_factory=dict)
+
+
+def of_map(keyed: KeyedMap, cpus: int) -> Contents:
+    """Of a map at rest, through the registers. Raises AssertionError as `contents`."""
+    definition = keyed.definition
+    layout = Layout(definition.type, definition.key_size, definition.max_entries, cpus, keyed.parts["MAP_TABLE"])
+    return contents(bytes(layout.table) + keyed.table(), layout)
 
 
 def contents(memory: bytes, layout: Layout) -> Contents:
