@@ -35,10 +35,10 @@ from bpfnic.sim.golden.hash import Hash
 from bpfnic.sim.golden.lpm import Lpm
 from bpfnic.sim.golden.lru import Lru
 from bpfnic.sim.golden.queues import Queue
+from bpfnic.sim.tablecheck import Contents, Layout, contents
 from bpfnic.spec import tables
 from bpfnic.spec.maps import LRU, PER_CPU, QUEUES, Errno, MapType
 from tests.formal.proof import Exploration, Mutation
-from tests.tables import Contents, Layout, contents
 
 CPUS = 1
 CONFIG = SimpleNamespace(cores=1, threads=CPUS, map_types=tables.TYPES)  # smaller than a NIC can be
