@@ -257,7 +257,7 @@ class Core(Component):
         tail_calls = Staged(pipeline, 8, threads.tail_calls, "tail_calls")
         buffer = Staged(pipeline, 8, self.bounds.bounds.buffer, "buffer")
         m.d.comb += [
-            requests.side.eq(control.at(8).side & valid.at(8)),
+            requests.side.eq(control.at(8).side & valid.at(8) & ~second.at(8)),
             requests.side_thread.eq(thread.at(8)),
             requests.side_value.eq(right.at(8)),
             divider.keep.eq(requests.side),

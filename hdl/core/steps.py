@@ -30,7 +30,7 @@ KEY = {"kind": Kind.KEY, "left": Register.R2, "addend": Addend.PROGRESS, "access
 """Reads 8 bytes of a helper's key, or what is left of it: r1, the handle, says how long it is."""
 
 _SEND = {"kind": Kind.KEY, "left": Register.WORD, "addend": Addend.ZERO, "unit": Unit.SUM, "size": LOG2_BYTES[64],
-         "right": Register.R1, "side": 1, "write": 1, "to": Register.R0, "then": Step.ENGINE}  # fmt: skip
+         "right": Register.R1, "write": 1, "to": Register.R0, "then": Step.ENGINE}  # fmt: skip
 
 # Further words of a call, whose handle is beside the queue since the first one. Who says INSERT says no more.
 _INSERT = {"kind": Kind.WORD, "size": LOG2_BYTES[64], "write": 1, "to": Register.R0, "then": Step.ENGINE}

@@ -77,6 +77,7 @@ struct Thread {
     unsigned meta = 0, data = 0, end = 0;
     Word flags = 0;
     unsigned words = 0;
+    Word handle = 0;
 };
 
 struct Answer {
@@ -374,6 +375,8 @@ int main() {
                 state[thread].flags = data;
             } else {
                 if (call != CALL_CHECK && get(p, ENGINE_WORD_NUMBER) != state[thread].words) std::printf("X\n");
+                if (state[thread].words && handle != state[thread].handle) std::printf("X\n");
+                state[thread].handle = handle;
                 state[thread].words = last ? 0 : state[thread].words + 1;
                 if (last)
                     engine_answers.entries.push_back(
