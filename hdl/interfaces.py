@@ -13,7 +13,8 @@ from amaranth.utils import bits_for, exact_log2
 from bpfnic.hdl.config import NicConfig
 from bpfnic.spec import addresses, tables
 from bpfnic.spec.addresses import MAX_KEY_BYTES
-from bpfnic.spec.maps import HOST_QUEUES, QUEUE_USER_BIT
+from bpfnic.spec.maps import HOST_QUEUES
+from bpfnic.spec.rings import EVENT_USER_BIT
 
 # ---------------------------------------------------------------- core <-> packet path
 
@@ -430,13 +431,14 @@ def Beat(user: int) -> data.StructLayout:
     """One AXI4-Stream transfer of 8 bytes, the first byte lowest. keep: a run of ones from bit 0, all ones but in the
     last beat. Ingress user bit 0: the frame is bad (with `last`). Host ingress: user bits 3..1 are the egress port.
     Egress user: bits 2..0 the ingress interface, bits 6..3 the XDP action (15: none ran), bits 12..7 the queue of a
-    frame that a program redirected to the host, otherwise 0."""
+    frame that a program redirected to the host, otherwise 0. Bit 13: it is no packet but a record (spec.rings), and all
+    others are 0."""
     return data.StructLayout({"data": 64, "keep": 8, "last": 1, "user": user})
 
 
 INGRESS_USER = 4
 QUEUE_BITS = exact_log2(HOST_QUEUES)
-EGRESS_USER = QUEUE_USER_BIT + QUEUE_BITS
+EGRESS_USER = EVENT_USER_BIT + 1
 
 
 # ---------------------------------------------------------------- control <-> packet path
@@ -583,6 +585,13 @@ def RefuseTrace(config: NicConfig) -> data.StructLayout:
     return data.StructLayout({"refused": config.interfaces, "accepted": config.interfaces})
 
 
+def EmitTrace(config: NicConfig) -> data.StructLayout:
+    """The oldest record of map `index` leaves its ring, or is passed over, in this clock: it has its place in the order
+    of SharedTrace, and in one clock nothing else concerns its ring. waiting: some record may still leave, without
+    anything that a program does."""
+    return data.StructLayout({"valid": 1, "index": range(config.maps), "waiting": 1})
+
+
 def TracePort(config: NicConfig) -> Signature:
     """All of it, sideways out of the NIC; present where config.trace."""
     per_core = data.ArrayLayout
@@ -595,6 +604,7 @@ def TracePort(config: NicConfig) -> Signature:
             "shared": Out(data.ArrayLayout(SharedTrace(config), config.map_banks + ENGINE_TRACES)),
             "release": Out(ReleaseTrace(config)),
             "refuse": Out(RefuseTrace(config)),
+            "emit": Out(EmitTrace(config)),
         }
     )
 
@@ -668,8 +678,15 @@ def MapMemoryPorts(config: NicConfig) -> dict:
 
 
 def MapEnginePorts(config: NicConfig) -> dict:
-    """Members of hdl.maps.MapEngine."""
+    """Members of hdl.maps.MapEngine.
+
+    ended, ended_thread : of each core: in this clock a thread's program ends. frames : records for the host's stream.
+    """
     return {
+        "ended": In(config.cores),
+        "ended_thread": In(range(config.threads)).array(config.cores),
+        "frames": Out(stream.Signature(Beat(EGRESS_USER))),
+        "emit_trace": Out(EmitTrace(config)),
         "port": In(EnginePort(config)).array(config.cores),
         "write": In(DescriptorWrite(config)),
         "host": In(MapHostPort(config)),

@@ -12,6 +12,7 @@ from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.control import Control
 from bpfnic.hdl.core import Core
 from bpfnic.hdl.maps import MapEngine, MapMemory
+from bpfnic.hdl.maps.events import Merge
 from bpfnic.hdl.packets import PacketPath
 from bpfnic.hdl.programs import ProgramStore
 
@@ -118,10 +119,19 @@ class Nic(Component):
             control.causes.eq(path.causes),
             control.advance.eq(self.advance),
         ]
+        for i, core in enumerate(cores):
+            m.d.comb += [
+                map_engine.ended[i].eq(core.finish.valid & core.finish.ready),
+                map_engine.ended_thread[i].eq(core.finish.payload.thread),
+            ]
+        m.submodules.merge = merge = Merge(config)
+        connect(m, path.egress[config.ports], merge.packets)
+        connect(m, map_engine.frames, merge.records)
         for i, name in enumerate(interface_names(config)):
             m.d.comb += [path.control[i].eq(control.interface[i]), control.status[i].eq(path.status[i])]
             self._connect_stream(m, f"s_axis_{name}", path.ingress[i], arriving=True)
-            self._connect_stream(m, f"m_axis_{name}", path.egress[i], arriving=False)
+            leaving = merge.frames if i == config.ports else path.egress[i]
+            self._connect_stream(m, f"m_axis_{name}", leaving, arriving=False)
         for name in _AXIL:
             outer, inner = getattr(self, f"s_axil_{name}"), getattr(control, name)
             m.d.comb += outer.eq(inner) if control.signature.members[name].flow is Out else inner.eq(outer)
@@ -135,6 +145,7 @@ class Nic(Component):
                 "shared": [*map_memory.shared_trace, *map_engine.shared_trace],
                 "release": path.release_trace,
                 "refuse": path.refuse_trace,
+                "emit": map_engine.emit_trace,
             }
             for name, (_, (kind, index, field)) in trace_fields(config).items():
                 trace = traces[kind] if index is None else traces[kind][index]

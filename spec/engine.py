@@ -1,4 +1,4 @@
-"""What the barrel engine executes today: the hardware's capability block, and what the golden model may present too.
+"""What the barrel engine executes today: the capability block of the hardware and of the golden model.
 
 GROUPS has a bit for each conformance group or extension, in the order of isa.Group: a group is there as a whole or not.
 """
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from bpfnic.spec.helpers import BY_NAME
 from bpfnic.spec.isa import Group
-from bpfnic.spec.maps import KEYED, QUEUES, REDIRECT_MAPS, MapType
+from bpfnic.spec.maps import EVENTS, KEYED, QUEUES, REDIRECT_MAPS, MapType
 
 GROUPS = frozenset(
     {
@@ -28,6 +28,7 @@ MAP_TYPES = (
     | KEYED
     | QUEUES
     | REDIRECT_MAPS
+    | EVENTS
 )
 HELPERS = frozenset(
     BY_NAME[name].number
@@ -48,6 +49,12 @@ HELPERS = frozenset(
         "redirect_map",
         "xdp_adjust_head",
         "xdp_adjust_tail",
+        "perf_event_output",
+        "ringbuf_output",
+        "ringbuf_reserve",
+        "ringbuf_submit",
+        "ringbuf_discard",
+        "ringbuf_query",
     )
 )
 

@@ -7,9 +7,10 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.core.queue import Queue
 from bpfnic.hdl.interfaces import LOCK, MapCall, MapDescriptor, MapHostPort, SearchPort, SharedTrace, TablePort
+from bpfnic.hdl.maps.rings import Rings, RingsPorts
 from bpfnic.hdl.maps.table import TableOperation, TableUnit
 from bpfnic.spec import tables
-from bpfnic.spec.maps import QUEUES, Errno
+from bpfnic.spec.maps import EVENTS, QUEUES, Errno
 from bpfnic.spec.registers import MapCommand
 
 _OF_CALL = {
@@ -22,6 +23,8 @@ _OF_CALL = {
     MapCall.PEEK: TableOperation.PEEK,
     MapCall.RELEASE: TableOperation.RELEASE,
 }
+_OF_RINGS = (MapCall.RESERVE, MapCall.OUTPUT, MapCall.SUBMIT, MapCall.DISCARD, MapCall.QUERY, MapCall.EVENT)
+_RING_PORTS = ("word_write", "word_cpu", "word", "write", "ended", "ended_thread", "frames", "emit_trace")
 _COPIES = (MapCall.UPDATE, MapCall.PUSH, MapCall.POP, MapCall.PEEK)
 _OF_COMMAND = {
     MapCommand.LOOKUP: TableOperation.READ,
@@ -65,16 +68,18 @@ class Calls(Component):
     done : a program's call is, as `answered` allows; of `thread` of `core`. copies: the thread copies `size`
         bytes to or from `value`; then, with `inserts`, it sends INSERT, or RELEASE behind what it read. locked, lock:
         see interfaces.EngineAnswer.
-    found, value, status : see TableUnit.
+    found, value, status : see TableUnit. of_ring : a ring's call: then trap, and ring_value as in EngineAnswer.
+    word_write, word_cpu, word, write, ended, ended_thread, frames, emit_trace : see Rings.
     host : interfaces.MapHostPort. search : interfaces.SearchPort. table : interfaces.TablePort. shared_trace : the call
         that is decided in this clock.
     """
 
     def __init__(self, config: NicConfig):
         self.config = config
-        waiting = WaitingCall(config)
+        waiting, rings = WaitingCall(config), RingsPorts(config)
         super().__init__(
-            {
+            {name: rings[name] for name in _RING_PORTS}
+            | {
                 "push": In(1),
                 "pushed": In(waiting),
                 "looks": Out(1),
@@ -93,6 +98,9 @@ class Calls(Component):
                 "found": Out(1),
                 "value": Out(range(config.map_bytes)),
                 "status": Out(6),
+                "of_ring": Out(1),
+                "trap": Out(1),
+                "ring_value": Out(64),
                 "host": In(MapHostPort(config)),
                 "search": Out(SearchPort(config)),
                 "table": Out(TablePort(config)),
@@ -105,7 +113,6 @@ class Calls(Component):
         config, host = self.config, self.host
         m.submodules.unit = unit = TableUnit(config)
         m.submodules.waiting = waiting = Queue(WaitingCall(config), config.cores * config.threads)
-        connect(m, unit.table, flipped(self.table))
         connect(m, unit.search, flipped(self.search))
 
         call, of_host = Signal(WaitingCall(config), reset_less=True), Signal(reset_less=True)
@@ -173,6 +180,20 @@ class Calls(Component):
             host.status.eq(unit.status),
         ]
 
+        # Rings have a unit of their own.
+        ring_call, ring_type, ring_start, ring_done = Signal(), Signal(), Signal(), Signal()
+        if EVENTS & config.map_types:
+            rings = self._add_rings(m, unit, call, descriptor)
+            m.d.comb += [
+                ring_call.eq(Cat(call.call == each for each in _OF_RINGS).any()),
+                ring_type.eq(Cat(descriptor.type == each for each in sorted(EVENTS)).any()),
+                rings.start.eq(ring_start),
+                ring_done.eq(rings.done & self.of_ring),
+                rings.taken.eq(self.answered),
+            ]
+        else:
+            connect(m, unit.table, flipped(self.table))
+
         served = Cat(descriptor.type == each for each in sorted(tables.TYPES & config.map_types)).any()
         none = ~(known & (host.index < config.maps) & served & Array(self.present)[call.index])
         started = Signal()
@@ -187,8 +208,8 @@ class Calls(Component):
                     m.d.comb += self.looks.eq(1)
                     m.next = "LOOK"
             with m.State("LOOK"):  # what is to be done is known, but for the end of an update or push
-                m.d.sync += [makes_way.eq(0), started.eq(unit.start)]
-                m.d.comb += unit.start.eq(~of_host & (call.call != MapCall.INSERT))
+                m.d.sync += [makes_way.eq(0), started.eq(unit.start), self.of_ring.eq(0)]
+                m.d.comb += unit.start.eq(~of_host & (call.call != MapCall.INSERT) & ~ring_call)
                 m.next = "COMES"
             with m.State("COMES"):
                 m.next = "THERE"
@@ -198,15 +219,61 @@ class Calls(Component):
                 with m.If(started):
                     m.next = "BUSY"
             with m.State("START"):
-                m.d.comb += unit.start.eq(~of_host | ~none)
                 m.next = "BUSY"
+                with m.If(~of_host & (ring_call | ring_type)):
+                    m.d.comb += ring_start.eq(1)
+                    m.d.sync += self.of_ring.eq(1)
+                with m.Else():
+                    m.d.comb += unit.start.eq(~of_host | ~none)
                 with m.If(of_host & none):
                     m.d.comb += [host.done.eq(1), host.found.eq(0), host.status.eq(Errno.EINVAL)]
                     m.next = "IDLE"
             with m.State("BUSY"):
                 m.d.comb += host.done.eq(unit.done & of_host & ~unit.again)
+                with m.If(ring_done & self.answered):
+                    m.next = "IDLE"
                 with m.If(unit.done & unit.taken):
                     with m.If(of_host):
                         m.d.sync += [walks.eq(unit.again), makes_way.eq(unit.again)]
                     m.next = "IDLE"
         return m
+
+    def _add_rings(self, m: Module, unit: TableUnit, call, descriptor) -> Rings:
+        """Their calls, what they tell, and their way to map memory, behind the table's."""
+        m.submodules.rings = rings = Rings(self.config)
+        for name in _RING_PORTS:
+            outer, inner = getattr(self, name), getattr(rings, name)
+            if name in ("write", "frames"):
+                connect(m, *((flipped(outer), inner) if name == "write" else (inner, flipped(outer))))
+            elif name == "ended_thread":
+                m.d.comb += [own.eq(thread) for own, thread in zip(inner, outer, strict=True)]
+            else:
+                m.d.comb += outer.eq(inner) if name == "emit_trace" else inner.eq(outer)
+        m.d.comb += [
+            rings.call.call.eq(call.call),
+            rings.call.cpu.eq(Cat(call.thread, call.core)),
+            rings.call.index.eq(call.index),
+            rings.descriptor.eq(descriptor),
+            self.trap.eq(rings.trap & self.of_ring),
+            self.ring_value.eq(rings.value),
+        ]
+        with m.If(self.of_ring):
+            m.d.comb += [
+                self.shared_trace.valid.eq(rings.decides),
+                self.done.eq(rings.done),
+                self.copies.eq(rings.copy),
+                self.inserts.eq(1),
+                self.size.eq(rings.size),
+            ]
+
+        table, first = self.table, unit.table.request
+        m.d.comb += [
+            table.request.eq(first | rings.table.request),
+            unit.table.grant.eq(table.grant & first),
+            rings.table.grant.eq(table.grant & ~first),
+            unit.table.word.eq(table.word),
+            rings.table.word.eq(table.word),
+        ]
+        for name in ("address", "write", "data"):
+            m.d.comb += getattr(table, name).eq(Mux(first, getattr(unit.table, name), getattr(rings.table, name)))
+        return rings

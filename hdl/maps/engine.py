@@ -16,7 +16,7 @@ from bpfnic.hdl.maps.calls import Calls
 from bpfnic.hdl.maps.finder import Finder, Result
 from bpfnic.hdl.memory import SimpleRam
 from bpfnic.spec.addresses import HANDLE_KEY_BIT, MAP_HANDLES, MAP_VALUES, MAX_KEY_BYTES
-from bpfnic.spec.maps import LRU, OF_MAPS, QUEUES, REDIRECT_MAPS, MapType, UpdateFlag
+from bpfnic.spec.maps import EVENTS, LRU, OF_MAPS, QUEUES, REDIRECT_MAPS, MapType, UpdateFlag
 
 _UNIT_CLOCKS = 2
 """Clocks from a call to the array unit's result."""
@@ -41,11 +41,15 @@ _BY_UNIT = {
     MapCall.LOOKUP: LRU | {MapType.LPM_TRIE},
     MapCall.UPDATE: _KEYED,
     MapCall.DELETE: _KEYED,
-    MapCall.INSERT: _KEYED | QUEUES,
+    MapCall.INSERT: _KEYED | QUEUES | EVENTS,
     MapCall.PUSH: QUEUES,
     MapCall.POP: QUEUES,
     MapCall.PEEK: QUEUES,
     MapCall.RELEASE: QUEUES,
+    MapCall.RESERVE: frozenset({MapType.RINGBUF}),
+    MapCall.OUTPUT: frozenset({MapType.RINGBUF}),
+    MapCall.QUERY: frozenset({MapType.RINGBUF}),
+    MapCall.EVENT: frozenset({MapType.PERF_EVENT_ARRAY}),
 }
 
 
@@ -156,6 +160,9 @@ class MapEngine(Component):
                 with m.Case(each):
                     for serves, table in ((by_array, _BY_ARRAY), (by_finder, _BY_FINDER), (by_unit, _BY_UNIT)):
                         m.d.comb += serves.eq(is_map & self._is(descriptor, table.get(each, ())))
+        if EVENTS & config.map_types:
+            with m.If(Value.cast(call).matches(MapCall.SUBMIT, MapCall.DISCARD)):  # of a record, which has no handle
+                m.d.comb += by_unit.eq(1)
         checked = self._is(descriptor, _ARRAYS | _KEYED | {MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS})
         m.submodules.array = unit = ArrayUnit(config)
         m.d.comb += [
@@ -236,7 +243,15 @@ class MapEngine(Component):
 
         # Other calls, one after the other.
         connect(m, flipped(self.host), calls.host)
+        connect(m, flipped(self.write), calls.write)
+        connect(m, calls.frames, flipped(self.frames))
+        m.d.comb += [own.eq(thread) for own, thread in zip(calls.ended_thread, self.ended_thread, strict=True)]
         m.d.comb += [
+            calls.word_write.eq(arrived),
+            calls.word_cpu.eq(cpu),
+            calls.word.eq(first.word),
+            calls.ended.eq(self.ended),
+            self.emit_trace.eq(calls.emit_trace),
             calls.descriptor.eq(descriptor),
             calls.present.eq(present),
             calls.push.eq(called & by_unit),
@@ -291,12 +306,15 @@ class MapEngine(Component):
             with m.Else():
                 m.d.comb += [
                     answer.thread.eq(calls.thread),
+                    answer.trap.eq(calls.trap),
                     answer.copy.eq(calls.copies),
                     answer.insert.eq(calls.inserts),
                     answer.locked.eq(calls.locked),
                     answer.lock.eq(calls.lock),
                     answer.size.eq(calls.size),
-                    answer.value.eq(_helpers(calls.found, calls.value, calls.status)),
+                    answer.value.eq(
+                        Mux(calls.of_ring, calls.ring_value, _helpers(calls.found, calls.value, calls.status))
+                    ),
                 ]
         for ready, which in zip(
             (of_arrays.pop.ready, of_finder.pop.ready, calls.answered), zip(*taken, strict=True), strict=True

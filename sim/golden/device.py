@@ -30,36 +30,15 @@ from bpfnic.sim.golden.outcome import Outcome
 from bpfnic.spec import engine
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
-from bpfnic.spec.helpers import BY_NAME
-from bpfnic.spec.maps import EVENTS, KEYED, OF_MAPS, QUEUES
 
 STEP_FRAMES = 64  # between two reports of progress
 
-BEYOND_THE_HARDWARE = KEYED | QUEUES | OF_MAPS | EVENTS
-"""Map types that the golden model has already, and the helpers of these alone."""
-HELPERS_BEYOND = frozenset(
-    BY_NAME[name].number
-    for name in (
-        "map_push_elem",
-        "map_pop_elem",
-        "map_peek_elem",
-        "perf_event_output",
-        "ringbuf_output",
-        "ringbuf_reserve",
-        "ringbuf_submit",
-        "ringbuf_discard",
-        "ringbuf_query",
-        "spin_lock",
-        "spin_unlock",
-    )
-)
-
 
 def open_device(options: DeviceOptions) -> Device:
-    """A golden NIC of the size that the hardware has with these options, and with at least its capabilities."""
+    """A golden NIC of the size that the hardware has with these options, and with its capabilities."""
     if options.waves is not None:
         raise BpfnicError("the golden model has no signals to write waves of (--backend rtl has)")
-    if lacking := (options.map_types or frozenset()) - engine.MAP_TYPES - BEYOND_THE_HARDWARE:
+    if lacking := (options.map_types or frozenset()) - engine.MAP_TYPES:
         names = ", ".join(each.name for each in sorted(lacking))
         raise BpfnicError(f"map_types: the golden model has no {names}")
     return RegisterDevice(GoldenTransport(options), options.budget)
@@ -82,10 +61,8 @@ class GoldenTransport:
                 maps=options.maps,
                 ports=options.ports,
                 groups=engine.group_bits(engine.GROUPS),
-                map_types=engine.bit_set(
-                    engine.MAP_TYPES | BEYOND_THE_HARDWARE if options.map_types is None else options.map_types
-                ),
-                helpers=engine.bit_set(engine.HELPERS | HELPERS_BEYOND),
+                map_types=engine.bit_set(engine.MAP_TYPES if options.map_types is None else options.map_types),
+                helpers=engine.bit_set(engine.HELPERS),
             )
         )
         self.cpus = options.cores * options.threads

@@ -1,7 +1,7 @@
 """The device's maps, as the driver's descriptors lay them out in map memory, with the kernel's semantics."""
 
 from dataclasses import dataclass
-from errno import E2BIG, EAGAIN, EFAULT, EINVAL, ENOENT, ENOSPC, EOPNOTSUPP
+from errno import EAGAIN, EINVAL, ENOENT, ENOSPC
 
 from bpfnic.sim.golden.array import Array
 from bpfnic.sim.golden.hash import Hash
@@ -9,7 +9,7 @@ from bpfnic.sim.golden.interpreter import SharedAccess, Suspending, TailCall, Th
 from bpfnic.sim.golden.lpm import Lpm
 from bpfnic.sim.golden.lru import Lru
 from bpfnic.sim.golden.queues import Queue
-from bpfnic.sim.golden.ring import Ring
+from bpfnic.sim.golden.ring import Ring, event_refused
 from bpfnic.spec import addresses
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.isa import Operation
@@ -27,14 +27,7 @@ from bpfnic.spec.maps import (
     redirect_word,
 )
 from bpfnic.spec.registers import ENTRY_VALID
-from bpfnic.spec.rings import (
-    CURRENT_CPU,
-    INDEX_MASK,
-    LONGEST_COPY,
-    PACKET_BYTES_BITS,
-    PACKET_BYTES_SHIFT,
-    RingFlag,
-)
+from bpfnic.spec.rings import LONGEST_COPY, PACKET_BYTES_SHIFT, RingFlag
 
 COPY_BYTES = 8
 """Keys and values are read and written in steps of this many bytes, the lower addresses first; on map values each is
@@ -215,19 +208,9 @@ class Maps:
         the map has one. `packet`: its address and length. Raises Trap."""
         descriptor, ring = self._ring(handle, MapType.PERF_EVENT_ARRAY)
         yield SharedAccess(Operation.CALL_HELPER, handle, 0)
-        index, of_packet = flags & INDEX_MASK, flags >> PACKET_BYTES_SHIFT
-        if of_packet >= 1 << PACKET_BYTES_BITS:
-            return -EINVAL
-        if of_packet > packet[1]:
-            return -EFAULT
-        if index == CURRENT_CPU:
-            index = cpu
-        if index >= descriptor.entries:
-            return -E2BIG
-        if index >= self.cpus:
-            return -ENOENT
-        if index != cpu:
-            return -EOPNOTSUPP
+        if refused := event_refused(flags, cpu, self.cpus, descriptor.entries, packet[1]):
+            return -refused
+        of_packet = flags >> PACKET_BYTES_SHIFT
         offset = ring.reserve(thread, cpu, size + of_packet) if size <= LONGEST_COPY else None
         if offset is None:
             ring.lose()
@@ -328,6 +311,8 @@ class Maps:
         index = self._index(handle)
         ring = self.rings[index] if index is not None else None
         if index is None or ring is None or self.descriptors[index].type != map_type:
+            raise Trap(Cause.MAP)
+        if self.descriptors[index].key_size not in (0, addresses.handle_key_bytes(handle)):
             raise Trap(Cause.MAP)
         return self.descriptors[index], ring
 

@@ -6,12 +6,17 @@ length of the oldest one that is reserved; a consumer that never overtakes that 
 """
 
 from dataclasses import dataclass
+from errno import E2BIG, EFAULT, EINVAL, ENOENT, EOPNOTSUPP
 
 from bpfnic.sim.golden.interpreter import Thread
 from bpfnic.spec.rings import (
     BUSY,
+    CURRENT_CPU,
     DISCARDED,
     HEADER_BYTES,
+    INDEX_MASK,
+    PACKET_BYTES_BITS,
+    PACKET_BYTES_SHIFT,
     STATE_BYTES,
     Header,
     RingQuery,
@@ -116,3 +121,20 @@ class Ring:
             RingState.CONSUMER: self.consumer, RingState.PRODUCER: self.producer, RingState.LOST: self.lost,
         }.items():  # fmt: skip
             self.memory[self.base + place : self.base + place + 8] = number.to_bytes(8, "little")
+
+
+def event_refused(flags: int, cpu: int, cpus: int, entries: int, packet: int) -> int:
+    """Why bpf_perf_event_output is an error before it asks for room, a positive number, 0 if it isn't
+    (bpf_xdp_event_output, __bpf_perf_event_output). `packet`: its bytes."""
+    index, of_packet = flags & INDEX_MASK, flags >> PACKET_BYTES_SHIFT
+    if of_packet >= 1 << PACKET_BYTES_BITS:
+        return EINVAL
+    if of_packet > packet:
+        return EFAULT
+    if index == CURRENT_CPU:
+        index = cpu
+    if index >= entries:
+        return E2BIG
+    if index >= cpus:
+        return ENOENT
+    return EOPNOTSUPP if index != cpu else 0

@@ -10,6 +10,7 @@ from pathlib import Path
 from bpfnic.hdl.config import NicConfig
 from bpfnic.host.device import (
     Arrival,
+    Deliver,
     Departure,
     Device,
     DeviceOptions,
@@ -69,6 +70,7 @@ class RtlTransport:
         self.config = configuration(options)
         waves = options.waves
         self.loop_seconds = 0.0
+        self.deliver: Deliver = lambda frame: None
         if library is None:
             library = build.library(build.netlist(self.config, say), waves=waves is not None, say=say)
         self._simulation = Simulation(library, waves)
@@ -124,6 +126,8 @@ class RtlTransport:
         done = False
         while not done:
             done = simulation.run(SLICE)
+            for frame in simulation.records():
+                self.deliver(frame)
             if observe:
                 observe(simulation.events())
                 simulation.forget_events()
@@ -176,7 +180,8 @@ class RtlTransport:
             packets.append(result)
             executions.append(execution)
         departures.sort(key=lambda departure: departure.clock)
-        recording = Recording(executions, [access.packet for access in simulation.shared()])
+        shared = [~access.packet if access.emits else access.packet for access in simulation.shared()]
+        recording = Recording(executions, shared)
         return Traffic(packets, departures, recording=None if observed else recording)
 
 

@@ -59,8 +59,8 @@ struct Egress {
     Pace pace;
     bool ready = false;
     std::deque<uint32_t> queued; // packets in the order in which they must leave
-    std::vector<uint8_t> frame; // its first bytes, while it leaves
-    bool stalled = false;
+    std::vector<uint8_t> frame; // its first bytes, or a record's, while it leaves
+    bool stalled = false, record = false;
     uint64_t data = 0;
     uint32_t rest = 0; // keep, user and last of the stalled beat
 };
@@ -104,7 +104,7 @@ struct nic {
 
     std::vector<nic_packet> packets;
     std::vector<Source> sources;
-    std::vector<uint8_t> bytes_in, bytes_out;
+    std::vector<uint8_t> bytes_in, bytes_out, records;
     std::vector<nic_sample> samples;
     std::vector<nic_shared> shared;
     std::vector<nic_event> events;
@@ -184,6 +184,20 @@ struct nic {
         out.data = data, out.rest = rest, out.stalled = !out.ready;
         if (!out.ready) return;
         last_work = clock;
+        bool record = user >> EVENT_USER_BIT & 1;
+        if (record && user != 1u << EVENT_USER_BIT) fail("a record has user bits " + std::to_string(user));
+        if (record && i != INTERFACES - 1) fail("egress " + std::to_string(i) + " sent a record");
+        if (keep == 0 || (keep & (keep + 1)) || (!last && keep != 0xFF))
+            fail("egress " + std::to_string(i) + " sent tkeep " + std::to_string(keep));
+        if (!out.frame.empty() && record != out.record)
+            fail("egress " + std::to_string(i) + " mixed a record and a packet");
+        out.record = record;
+        if (record) {
+            for (; keep; keep >>= 1, data >>= 8) out.frame.push_back(uint8_t(data));
+            if (!last) return;
+            records.insert(records.end(), out.frame.begin(), out.frame.end());
+            return out.frame.clear();
+        }
         if (out.queued.empty()) return fail("egress " + std::to_string(i) + " sent what nothing had released");
         nic_packet &packet = packets[out.queued.front()];
         if (out.frame.empty()) {
@@ -192,8 +206,6 @@ struct nic {
         } else if (user != packet.user) {
             fail("egress " + std::to_string(i) + " changed tuser within a frame");
         }
-        if (keep == 0 || (keep & (keep + 1)) || (!last && keep != 0xFF))
-            fail("egress " + std::to_string(i) + " sent tkeep " + std::to_string(keep));
         for (; keep; keep >>= 1, data >>= 8) out.frame.push_back(uint8_t(data));
         if (last) {
             packet.gone = clock;
@@ -320,8 +332,14 @@ struct nic {
         granted[bank] = core < CORES ? cpu : NONE;
         if (core >= CORES) return; // the host's
         uint32_t index = on_thread(cpu, "a shared access");
-        if (!observed) shared.push_back({clock, index, uint8_t(cpu), uint8_t(bank)});
+        if (!observed) shared.push_back({clock, index, uint8_t(cpu), uint8_t(bank), 0});
         if (keep_events && index != NONE) event(EVENT_SHARED, index, cpu);
+    }
+
+    void sample_emit() {
+        uint32_t map = emit_index(top, 0);
+        if (!observed) shared.push_back({clock, map, 0, 0, 1});
+        if (keep_events) event(EVENT_EMITTED, 0, 0).value = map;
     }
 
     // A store with its grant, an atomic later.
@@ -350,6 +368,7 @@ struct nic {
         if (uint32_t accepted = refuse_accepted(top, 0), refused = refuse_refused(top, 0); accepted | refused)
             for (uint32_t i = 0; i < INTERFACES; i++)
                 if ((accepted | refused) >> i & 1) sample_ended(i, accepted >> i & 1);
+        if (emit_valid(top, 0)) sample_emit();
         for (uint32_t bank = 0; bank < BANKS; bank++) {
             if (shared_valid(top, bank)) sample_shared(bank);
             if (uint32_t write = keep_events ? shared_write(top, bank) : 0; write) sample_written(bank, write);
@@ -433,10 +452,11 @@ struct nic {
     int run(uint64_t clocks) {
         uint64_t end = clocks > ~simulated ? ~uint64_t(0) : simulated + clocks;
         while (!broken) {
-            if (!pending_frames) return NIC_DONE;
+            bool emits = emit_waiting(top, 0);
+            if (!pending_frames && !emits) return NIC_DONE;
             if (simulated >= end) return NIC_MORE;
             if (clock - last_work >= REST) {
-                if (empty()) {
+                if (empty() && !emits) {
                     uint64_t next = next_arrival();
                     if (next > clock + 2) {
                         skip(next);
@@ -504,7 +524,7 @@ struct nic {
             in.accepted.clear();
         }
         packets.clear(), sources.clear(), bytes_in.clear(), bytes_out.clear();
-        samples.clear(), shared.clear(), events.clear();
+        samples.clear(), shared.clear(), events.clear(), records.clear();
     }
 };
 
@@ -573,7 +593,9 @@ uint64_t nic_data(nic *n, const uint8_t **first) { return *first = n->bytes_out.
 uint64_t nic_samples(nic *n, const nic_sample **first) { return *first = n->samples.data(), n->samples.size(); }
 uint64_t nic_shared_accesses(nic *n, const nic_shared **first) { return *first = n->shared.data(), n->shared.size(); }
 uint64_t nic_events(nic *n, const nic_event **first) { return *first = n->events.data(), n->events.size(); }
+uint64_t nic_records(nic *n, const uint8_t **first) { return *first = n->records.data(), n->records.size(); }
 void nic_forget_events(nic *n) { n->events.clear(); }
+void nic_forget_records(nic *n) { n->records.clear(); }
 void nic_forget(nic *n) { n->forget(); }
 
 } // extern "C"

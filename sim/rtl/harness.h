@@ -40,6 +40,7 @@ typedef struct {
     uint32_t packet; // index in nic_packets
     uint8_t cpu;
     uint8_t bank;
+    uint8_t emits; // no packet's: a record left the ring of map `packet`, or was passed over there
 } nic_shared;
 
 // host/lockstep.py Event says what each field means in each kind of event.
@@ -56,7 +57,8 @@ typedef struct {
     uint8_t cause;
 } nic_event;
 
-enum { EVENT_RETIRED, EVENT_PENDING, EVENT_RESULT, EVENT_SHARED, EVENT_BEGAN, EVENT_ENDED, EVENT_WRITTEN };
+enum { EVENT_RETIRED, EVENT_PENDING, EVENT_RESULT, EVENT_SHARED, EVENT_BEGAN, EVENT_ENDED, EVENT_WRITTEN,
+       EVENT_EMITTED };
 enum { NO_REGISTER = 255 };
 
 typedef struct {
@@ -69,7 +71,7 @@ typedef struct {
     uint64_t delivered; // frames that left an egress
 } nic_counts;
 
-// Status of nic_run: every offered frame is done; clocks are up; nothing moved for the watchdog's span; the NIC broke a
+// Status of nic_run: every offered frame is done, and every record that is whole has left; clocks are up; nothing moved for the watchdog's span; the NIC broke a
 // rule of its interfaces (nic_error says which).
 enum { NIC_DONE, NIC_MORE, NIC_STUCK, NIC_BROKEN };
 
@@ -97,5 +99,7 @@ uint64_t nic_data(nic *, const uint8_t **);
 uint64_t nic_samples(nic *, const nic_sample **);
 uint64_t nic_shared_accesses(nic *, const nic_shared **);
 uint64_t nic_events(nic *, const nic_event **);
+uint64_t nic_records(nic *, const uint8_t **); // bytes of frames on the host's stream that are records (spec/rings.py)
 void nic_forget_events(nic *);
+void nic_forget_records(nic *);
 void nic_forget(nic *); // drops all records; only after NIC_DONE

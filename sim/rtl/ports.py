@@ -10,6 +10,7 @@ from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import ENGINE_TRACES
 from bpfnic.hdl.nic import Nic, interface_names, trace_fields
 from bpfnic.spec import addresses
+from bpfnic.spec.rings import EVENT_USER_BIT
 
 BEAT = ("valid", "data", "keep", "last", "user")
 
@@ -20,6 +21,7 @@ def ports_header(config: NicConfig) -> str:
         "INTERFACES": config.interfaces, "CORES": config.cores, "THREADS": config.threads, "BANKS": config.map_banks,
         "ENGINE_TRACES": ENGINE_TRACES,
         "ROW_BYTES": addresses.ROW_BYTES, "MAP_VALUES": addresses.MAP_VALUES,
+        "EVENT_USER_BIT": EVENT_USER_BIT,
     }  # fmt: skip
     names = dict(enumerate(interface_names(config)))
     lines = ["#pragma once", "#include <cstdint>", '#include "Vnic.h"', ""]

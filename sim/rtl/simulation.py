@@ -8,6 +8,7 @@ from pathlib import Path
 import cffi
 
 from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.rings import HEADER_BYTES, unpack_header
 
 HEADER = Path(__file__).with_name("harness.h")
 _EVENT = struct.Struct("=QQqIIIBBBB")  # nic_event
@@ -118,13 +119,25 @@ class Simulation:
 
     def data(self) -> bytes:
         """Bytes that left; `data_offset` of a packet counts from its start."""
+        return self._bytes(self._library.nic_data)
+
+    def _bytes(self, call) -> bytes:
         first = self._ffi.new("const uint8_t **")
-        length = self._library.nic_data(self._nic, first)
+        length = call(self._nic, first)
         return bytes(self._ffi.buffer(first[0], length)) if length else b""
 
     def samples(self):
         """nic_sample: values no program can compute, in the order of their retirement."""
         return self._array("nic_sample", self._library.nic_samples)
+
+    def records(self) -> Iterator[bytes]:
+        """Frames of records (spec.rings) that left since they were last taken, in their order."""
+        data = self._bytes(self._library.nic_records)
+        self._library.nic_forget_records(self._nic)
+        while data:
+            end = HEADER_BYTES + unpack_header(data).length
+            yield data[:end]
+            data = data[end:]
 
     def shared(self):
         """nic_shared: accesses to map memory, in the order of their serial numbers."""

@@ -1,15 +1,16 @@
 """Queues: whatever goes in comes out, once, in its order."""
 
-from amaranth import Module, Mux, Signal, unsigned
+from amaranth import Module, Mux, Signal, Value, unsigned
 from amaranth.hdl import Assert, Assume, Elaboratable
 from amaranth.lib.fifo import SyncFIFO
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.core.queue import Queue
+from bpfnic.hdl.maps.events import Emitter, Merge
 from bpfnic.hdl.maps.requester import Requester
 from bpfnic.hdl.packets.dispatch import Dispatch
 from bpfnic.hdl.packets.transmit import Transmit
-from tests.formal.opened import Opened, constant, free
+from tests.formal.opened import Opened, constant, free, later
 from tests.formal.proof import Mutation, Proof
 
 DEPTH, WIDTH = 16, 8
@@ -64,7 +65,7 @@ class FifosHarness(Elaboratable):
         m = Module()
         sizes = set()
         for config in (NicConfig(), NicConfig(cores=3, threads=8)):
-            for part in (Dispatch(config), Transmit(config), Requester(config)):
+            for part in (Dispatch(config), Transmit(config), Requester(config), Emitter(config)):
                 inside = [each for each, _ in part.elaborate(None)._named_submodules.values()]
                 found = {(each.width, each.depth) for each in inside if isinstance(each, SyncFIFO)}
                 assert found, part
@@ -110,6 +111,40 @@ class FifosHarness(Elaboratable):
         return Mux(address >= depth, address - depth, address)
 
 
+class MergeHarness(Elaboratable):
+    """Sources keep what they offer until it is taken; and so does the merged stream."""
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        merge = Merge(NicConfig())
+        m.submodules.merge = opened = Opened(merge, inputs=True)
+        frames, sources = merge.frames, (merge.packets, merge.records)
+        for source in sources:
+            m.d.comb += Assume(self._stays(m, source))
+        takes = [source.valid & source.ready for source in sources]
+        leaves = frames.valid & frames.ready
+        inside, of = Signal(), Signal()  # a frame has begun; of the records
+        with m.If(leaves):
+            m.d.sync += [inside.eq(~frames.payload.last), of.eq(takes[1])]
+        m.d.comb += [
+            Assert(leaves == (takes[0] | takes[1])),
+            Assert(~(takes[0] & takes[1])),
+            Assert(~(leaves & inside) | (takes[1] == of)),
+            Assert(self._stays(m, frames)),
+            # What makes it inductive
+            Assert(~inside | (opened.signal("held") & (opened.signal("before") == of))),
+        ]
+        for source, taken in zip(sources, takes, strict=True):
+            m.d.comb += Assert(~taken | (frames.payload.as_value() == source.payload.as_value()))
+        return m
+
+    def _stays(self, m: Module, source) -> Value:
+        waited, payload = later(m, source.valid & ~source.ready), source.payload.as_value()
+        before = Signal()
+        m.d.sync += before.eq(1)
+        return ~(before & waited) | (source.valid & (payload == later(m, payload)))
+
+
 PROOFS = [
     Proof(
         name="queue",
@@ -131,6 +166,18 @@ PROOFS = [
         harness=lambda: QueueHarness(through=True),
         mutations=(Mutation("hdl/core/queue.py", "with m.If(~self.level.any())", "with m.If(self.push)"),),
         clocks=4,
+    ),
+    Proof(
+        name="merge",
+        of=("hdl/maps/events.py",),
+        says="the host's stream: each beat of the packets' stream and of the records' leaves once, frames whole; what "
+        "is offered stays",
+        harness=MergeHarness,
+        mutations=(
+            Mutation("hdl/maps/events.py", "self.frames.ready & self.frames.payload.last", "self.frames.ready"),
+            Mutation("hdl/maps/events.py", "chosen.eq(Mux(held, before,", "chosen.eq(Mux(0, before,"),
+        ),
+        clocks=3,
     ),
     Proof(
         name="fifos",

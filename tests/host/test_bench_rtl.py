@@ -121,8 +121,8 @@ def test_what_is_ended_is_ended_alike(source, cause):
 
 def test_the_command_checks_the_demo(bpfnic):
     """What `make demo` runs, as JSON."""
-    arguments = ["run", FIRMWARE / "programs" / "firewall.bpf.c", "--pcap", FIRMWARE / "samples" / "mixed.pcapng"]
-    more = ["--map", FIRMWARE / "samples" / "firewall.json", "--backend", "rtl", "--check", "--json"]
+    arguments = ["run", FIRMWARE / "programs" / "portfilter.bpf.c", "--pcap", FIRMWARE / "samples" / "mixed.pcapng"]
+    more = ["--map", FIRMWARE / "samples" / "portfilter.json", "--backend", "rtl", "--check", "--json"]
     status, out, _ = bpfnic(*arguments, *more)
     report = json.loads(out)
     assert status == 0 and report["check"] == {"reference": "golden", "equal": True}

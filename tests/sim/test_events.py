@@ -306,7 +306,7 @@ struct { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 4096); } ring S
 SEC("xdp") int program(struct xdp_md *ctx)
 {
 	__u8 *packet = (void *)(long)ctx->data, kind = packet[0];
-	__u8 *record = bpf_ringbuf_reserve(&ring, 2000, 0);
+	__u8 *record = bpf_ringbuf_reserve(&ring, 200, 0);
 	if (!record)
 		return XDP_DROP;
 	*record = kind;

@@ -3,7 +3,7 @@
 import pytest
 
 from bpfnic.host.device import Arrival, DeviceOptions, Execution, Pacing, Recording, Traffic
-from bpfnic.sim.golden.device import BEYOND_THE_HARDWARE, HELPERS_BEYOND, GoldenTransport
+from bpfnic.sim.golden.device import GoldenTransport
 from bpfnic.spec import addresses, engine
 from bpfnic.spec.assembly import assemble
 from bpfnic.spec.causes import Cause
@@ -71,9 +71,8 @@ def test_describes_itself() -> None:
     assert (read(nic, "CORES"), read(nic, "THREADS"), read(nic, "PACKET_BUFFERS")) == (2, 8, 16)
     assert read(nic, "MAP_BYTES") == 65536
     helpers = sum(read(nic, "HELPERS", word) << 32 * word for word in range(8))
-    assert {number for number in range(256) if helpers >> number & 1} == engine.HELPERS | HELPERS_BEYOND
-    types = engine.MAP_TYPES | BEYOND_THE_HARDWARE
-    assert read(nic, "MAP_TYPES") == sum(1 << number for number in types)
+    assert {number for number in range(256) if helpers >> number & 1} == engine.HELPERS
+    assert read(nic, "MAP_TYPES") == sum(1 << number for number in engine.MAP_TYPES)
 
 
 def test_program_store_reads_back() -> None:

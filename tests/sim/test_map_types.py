@@ -10,7 +10,7 @@ import pytest
 
 from bpfnic.host.device import Arrival, DeviceOptions
 from bpfnic.host.maps import MapDefinition
-from bpfnic.sim.golden.device import BEYOND_THE_HARDWARE, open_device
+from bpfnic.sim.golden.device import open_device
 from bpfnic.sim.golden.memory import Buffer
 from bpfnic.spec import addresses, engine
 from bpfnic.spec.assembly import assemble
@@ -314,7 +314,7 @@ def test_the_document_has_every_type_that_golden_has():
     text = (Path(__file__).parents[2] / "docs" / "maps.md").read_text()
     rows = re.findall(r"^\| ([A-Z_, ]+) \| yes \|", text, re.MULTILINE)
     named = {name for row in rows for name in row.split(", ")}
-    assert named == {kind.name for kind in engine.MAP_TYPES | BEYOND_THE_HARDWARE}
+    assert named == {kind.name for kind in engine.MAP_TYPES}
 
 
 # -- refusals

@@ -1,0 +1,253 @@
+"""Records that are whole leave their rings in map memory (spec/rings.py) for the host's stream, between packets."""
+
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.lib import data, memory, stream
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import exact_log2
+
+from bpfnic.hdl.config import NicConfig
+from bpfnic.hdl.interfaces import EGRESS_USER, Beat, DescriptorWrite, EmitTrace, TablePort
+from bpfnic.hdl.maps.ring import RUN_BITS, WAY_LATENCY, Header
+from bpfnic.spec.maps import EVENTS
+from bpfnic.spec.rings import EVENT_USER_BIT, HEADER_BYTES, STATE_BYTES, RingState
+
+BEATS = 16
+"""Beats that wait for the host's stream."""
+
+
+class Emitter(Component):
+    """Looks at the rings that had news, in turn: from what their oldest record is whole until one isn't. A record that
+    was discarded is passed over, and so is one that its program left behind; where a header can't be (a program has
+    written to it), all that the ring has.
+
+    Members
+    -------
+    write : a descriptor is written: that map's ring is empty.
+    news, news_index : a record of that map is reserved, is whole, or isn't wanted.
+    ended : a program has ended on some CPU.
+    run_cpu, run : the number of that CPU's run, in the same clock.
+    blocked : a ring's state may not be written.
+    table : interfaces.TablePort.
+    frames : the stream of records, a frame each.
+    emit_trace : interfaces.EmitTrace.
+    """
+
+    def __init__(self, config: NicConfig):
+        self.config = config
+        super().__init__(
+            {
+                "write": In(DescriptorWrite(config)),
+                "news": In(1),
+                "news_index": In(range(config.maps)),
+                "ended": In(1),
+                "run_cpu": Out(range(config.cores * config.threads)),
+                "run": In(RUN_BITS),
+                "blocked": In(1),
+                "table": Out(TablePort(config)),
+                "frames": Out(stream.Signature(Beat(EGRESS_USER))),
+                "emit_trace": Out(EmitTrace(config)),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        config, table, written = self.config, self.table, self.write.descriptor
+        offset_bits = exact_log2(config.map_bytes)
+        words = offset_bits - 3  # bits of a word's address
+
+        # Where each ring lies, and which maps are rings.
+        place = data.StructLayout({"base": words, "mask": words})
+        m.submodules.places = places = memory.Memory(shape=place, depth=config.maps, init=[])
+        place_write, place_read = places.write_port(), places.read_port(domain="comb")
+        index = Signal(range(config.maps))
+        rings, new, held = (Signal(config.maps, name=name) for name in ("rings", "new", "held"))
+        mine, looks, again, waits = (Signal(config.maps, name=name) for name in ("mine", "looks", "again", "waits"))
+        m.d.comb += mine.eq(1 << index)
+        ring = Signal(place, reset_less=True)
+        m.d.comb += [
+            place_write.en.eq(self.write.enable),
+            place_write.addr.eq(self.write.index),
+            place_write.data.base.eq(written.base[3:]),
+            place_write.data.mask.eq(written.table[3:]),
+            place_read.addr.eq(index),
+        ]
+
+        base, issued, got = Signal(words), Signal(range(config.map_bytes // 8)), Signal(range(config.map_bytes // 8))
+        coming = Signal(WAY_LATENCY)
+        came, word = coming[-1], table.word
+        m.d.sync += coming.eq(Cat(table.grant & (table.write == 0), coming))
+        with m.If(table.grant):
+            m.d.sync += issued.eq(issued + 1)
+        with m.If(came):
+            m.d.sync += got.eq(got + 1)
+        m.d.comb += table.address.eq(base + issued)
+
+        def seek(address, state: str) -> None:
+            m.d.sync += [base.eq(address), issued.eq(0), got.eq(0)]
+            m.next = state
+
+        # Beats wait here; `room` is left for those that have not been asked for.
+        layout = Beat(EGRESS_USER)
+        m.submodules.beats = beats = SyncFIFO(width=layout.size, depth=BEATS)
+        beat, room = Signal(layout), Signal(range(BEATS + 1), init=BEATS)
+        leaves, asks = Signal(), Signal()
+        m.d.comb += [
+            beat.user.eq(1 << EVENT_USER_BIT),
+            beats.w_data.eq(beat),
+            self.frames.valid.eq(beats.r_rdy),
+            self.frames.payload.eq(beats.r_data),
+            beats.r_en.eq(self.frames.ready),
+            leaves.eq(self.frames.valid & self.frames.ready),
+        ]
+        m.d.sync += room.eq(room + leaves - asks)
+
+        consumer, producer, onward = (Signal(64, name=n, reset_less=True) for n in ("consumer", "producer", "onward"))
+        header = Signal(Header(config), reset_less=True)
+        used = Signal(offset_bits, reset_less=True)
+        record, last_word = Signal(31, reset_less=True), Signal(words, reset_less=True)
+        left_behind, stirred, gone = Signal(), Signal(), Signal()
+        at = Signal(words)
+        m.d.comb += [
+            self.run_cpu.eq(header.cpu),
+            left_behind.eq((self.run != header.run) | (header.cpu >= config.cores * config.threads)),
+            at.eq(ring.base + STATE_BYTES // 8 + (consumer[3:offset_bits] & ring.mask)),
+            self.emit_trace.index.eq(index),
+        ]
+        with m.If(self.ended):
+            m.d.sync += stirred.eq(1)
+        with m.If(self.write.enable & (self.write.index == index)):
+            m.d.sync += gone.eq(1)
+
+        with m.FSM() as fsm:
+            with m.State("TURN"):
+                m.d.sync += [ring.eq(place_read.data), gone.eq(0)]
+                with m.If((new & rings & mine).any()):
+                    m.d.comb += looks.eq(mine)
+                    m.next = "VISIT"
+                with m.Else():
+                    m.d.sync += index.eq(index + 1)
+            with m.State("VISIT"):
+                seek(ring.base + RingState.CONSUMER // 8, "STATE")
+            with m.State("STATE"):
+                m.d.comb += table.request.eq(issued < 2)
+                with m.If(came):
+                    m.d.sync += producer.eq(word)
+                    with m.If(got[0]):
+                        m.next = "COMPARE"
+                    with m.Else():
+                        m.d.sync += consumer.eq(word)
+            with m.State("COMPARE"):
+                m.d.sync += used.eq(producer - consumer)
+                seek(at, "HEADER")
+                with m.If(producer == consumer):
+                    m.d.sync += index.eq(index + 1)
+                    m.next = "TURN"
+            with m.State("HEADER"):
+                m.d.comb += table.request.eq(issued < 1)
+                with m.If(table.grant):
+                    m.d.sync += stirred.eq(0)
+                with m.If(came):
+                    m.d.sync += header.eq(word)
+                    m.next = "JUDGE"
+            with m.State("JUDGE"):
+                taken = (header.length + (HEADER_BYTES + 7)) & ~7
+                m.d.sync += [record.eq(taken), last_word.eq(((header.length + 7) >> 3) - 1)]
+                unsure = stirred | self.ended  # a program has ended since, perhaps its own
+                with m.If(header.busy & (unsure | ~left_behind)):
+                    m.d.comb += [again.eq(Mux(unsure, mine, 0)), waits.eq(Mux(unsure, 0, mine))]
+                    m.d.sync += index.eq(index + 1)
+                    m.next = "TURN"
+                with m.Else():
+                    m.next = "MEASURE"
+            with m.State("MEASURE"):
+                m.d.sync += onward.eq(consumer + record)
+                m.next = "OPEN"
+                with m.If(record > used):
+                    m.d.sync += onward.eq(producer)
+                with m.If((record > used) | header.discarded):
+                    seek(ring.base + RingState.CONSUMER // 8, "PASS")
+                with m.Elif(header.busy):
+                    seek(at, "LEFT")
+            with m.State("LEFT"):  # whose it was stands nowhere any more
+                m.d.comb += [table.request.eq(~gone), table.write.eq(0b11), table.data.eq(header)]
+                m.d.comb += table.data[-RUN_BITS:].eq(0)
+                with m.If(table.grant | gone):
+                    seek(ring.base + RingState.CONSUMER // 8, "PASS")
+            with m.State("OPEN"):
+                m.d.comb += [
+                    beat.data.eq(Cat(header.length, 0, 0, index)),
+                    beat.data[40:48].eq(header.cpu),
+                    beat.keep.eq(0xFF),
+                    beat.last.eq(header.length == 0),
+                    beats.w_en.eq(room != 0),
+                    asks.eq(room != 0),
+                ]
+                with m.If(room != 0):
+                    seek(at + HEADER_BYTES // 8, "SEND")
+                    with m.If(header.length == 0):
+                        seek(ring.base + RingState.CONSUMER // 8, "PASS")
+            with m.State("SEND"):
+                behind, rests = Signal(), Signal()  # behind: all words have been asked for
+                with m.If(table.grant & (issued == last_word)):
+                    m.d.sync += behind.eq(1)
+                m.d.sync += rests.eq(table.grant)  # half of the time is others'
+                m.d.comb += [
+                    table.request.eq((room != 0) & ~behind & ~rests),
+                    asks.eq(table.grant),
+                    beat.last.eq(got == last_word),
+                    beat.keep.eq(Mux(beat.last & header.length[:3].any(), (1 << header.length[:3]) - 1, 0xFF)),
+                    beats.w_en.eq(came),
+                ]
+                for lane in range(8):  # nothing of an earlier record leaves
+                    m.d.comb += beat.data.word_select(lane, 8).eq(Mux(beat.keep[lane], word.word_select(lane, 8), 0))
+                with m.If(came & beat.last):
+                    m.d.sync += behind.eq(0)
+                    seek(ring.base + RingState.CONSUMER // 8, "PASS")
+            with m.State("PASS"):  # its bytes are free
+                m.d.comb += [
+                    table.request.eq(~self.blocked & ~gone),
+                    table.write.eq(0b11),
+                    table.data.eq(onward),
+                    self.emit_trace.valid.eq(table.grant),
+                ]
+                with m.If(table.grant | gone):
+                    m.d.comb += again.eq(mine)
+                    m.d.sync += index.eq(index + 1)
+                    m.next = "TURN"
+
+        # A ring that waits for its program is looked at again when one has ended.
+        heard = Mux(self.news, 1 << self.news_index, 0)
+        m.d.sync += [
+            new.eq(new & ~looks | again | heard | Mux(self.ended, held, 0)),
+            held.eq(Mux(self.ended, 0, held & ~looks) | waits),
+        ]
+        with m.If(self.write.enable):
+            is_ring = Cat(written.type == each for each in sorted(EVENTS)).any()
+            m.d.sync += rings.bit_select(self.write.index, 1).eq(is_ring)
+        m.d.comb += self.emit_trace.waiting.eq((new & rings).any() | ~fsm.ongoing("TURN") | beats.r_rdy | self.news)
+        return m
+
+
+class Merge(Component):
+    """Two streams of frames are one: `packets` and `records` in turn, each frame whole. Members: streams of Beat."""
+
+    def __init__(self, config: NicConfig):
+        beats = stream.Signature(Beat(EGRESS_USER))
+        super().__init__({"packets": In(beats), "records": In(beats), "frames": Out(beats)})
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        before, chosen = Signal(name="before"), Signal(name="chosen")  # 1: records
+        held = Signal()  # one frame has begun, or offers its first beat
+        m.d.comb += chosen.eq(Mux(held, before, Mux(before, ~self.packets.valid, self.records.valid)))
+        packets, records = self.packets.payload.as_value(), self.records.payload.as_value()
+        m.d.comb += [
+            self.frames.valid.eq(Mux(chosen, self.records.valid, self.packets.valid)),
+            self.frames.payload.eq(Mux(chosen, records, packets)),
+            self.packets.ready.eq(self.frames.ready & ~chosen),
+            self.records.ready.eq(self.frames.ready & chosen),
+        ]
+        with m.If(self.frames.valid):
+            m.d.sync += [before.eq(chosen), held.eq(~(self.frames.ready & self.frames.payload.last))]
+        return m
