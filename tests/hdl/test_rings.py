@@ -347,6 +347,8 @@ class Bench:
 
     def load(self, address: int) -> int:
         dut = self.dut
+        for _ in range(20):  # answers to stores that are on their way
+            self.clock(False)
         dut[HOST + "request__payload"] = packed(
             MapRequest(CONFIG), operation=MapOperation.LOAD, address=address, bytes=8
         )
@@ -413,3 +415,26 @@ def test_clocks(library):
                 submitted += 1
             clocks["record"] = submitted
     assert clocks == {"RESERVE": 15, "SUBMIT": 9, "QUERY": 13, "record": 28}
+
+
+def test_a_map_that_goes(library):
+    """Its descriptor is written while a long record leaves: the frame ends, and nobody writes to its memory then."""
+    bench = Bench(library, 0, stall=0)
+    bench.chance.random = lambda: 0.5
+    bench.ring(0, MapType.RINGBUF, 0, 4096)
+    cpu = bench.cpus[0]
+    bench.begin(cpu, MapCall.RESERVE, 0, (0, 2000))
+    while cpu.call is not None or cpu.stores or bench.storing:
+        bench.clock(False)
+    state = [bench.load(place) for place in RingState]
+    bench.begin(cpu, MapCall.SUBMIT, 0, (MAP_VALUES + cpu.reserved[0][0],))
+    while not bench.frame:
+        bench.clock(False)
+    dut = bench.dut
+    dut["write__enable"], dut["write__index"], dut["write__descriptor"] = 1, 0, packed(MapDescriptor(CONFIG), type=0)
+    bench.clock(False)
+    dut["write__enable"] = 0
+    while EmitTrace(CONFIG).from_bits(dut["emit_trace"])["waiting"]:
+        bench.clock(False)
+    assert bench.emitted == 0 and [len(frame) for frame in bench.received] == [2008]
+    assert [bench.load(place) for place in RingState] == state

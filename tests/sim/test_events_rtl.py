@@ -8,6 +8,7 @@ import pytest
 from bpfnic import Nic
 from bpfnic.host.bench import Bench
 from bpfnic.host.device import Arrival, DeviceOptions, Pacing
+from bpfnic.spec.causes import Cause
 from bpfnic.spec.programs import XdpAction
 from bpfnic.spec.rings import CURRENT_CPU, PACKET_BYTES_SHIFT
 from tests.sim.test_events import (
@@ -102,3 +103,48 @@ def test_records_come_while_the_nic_runs(obj):
         nic.run([Arrival(0, data)] * 400, on_step=lambda _: seen.append(len(list(nic.maps["ring"]))))
         assert len([count for count in seen if count]) > 2
         assert sum(seen) + len(nic.maps["ring"]) <= 400 * REQUESTS
+
+
+WRONG_MAPS = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+struct { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 4096); } ring SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY); __type(key, int); __type(value, int); } perf SEC(".maps");
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4);
+	__type(key, __u32);
+	__type(value, __u64);
+} hash SEC(".maps");
+SEC("xdp") int program(struct xdp_md *ctx)
+{
+	__u8 *packet = (void *)(long)ctx->data;
+	__u64 word = 0;
+	switch (packet[0]) {
+	case 0: bpf_map_lookup_elem(&ring, &word); break;
+	case 1: bpf_map_update_elem(&perf, &word, &word, 0); break;
+	case 2: bpf_ringbuf_output(&hash, &word, 8, 0); break;
+	case 3: bpf_ringbuf_query(&perf, 0); break;
+	case 4: bpf_perf_event_output(ctx, &ring, 0, &word, 8); break;
+	case 5: bpf_ringbuf_reserve(&perf, 8, 0); break;
+	case 6: bpf_map_delete_elem(&perf, &word); break;
+	case 7: bpf_ringbuf_submit((void *)&word, 0); break;
+	case 8: bpf_ringbuf_output(&ring, (void *)64, 8, 0); break;
+	case 9: bpf_perf_event_output(ctx, &perf, BPF_F_CURRENT_CPU, (void *)64, 8); break;
+	default: bpf_ringbuf_output(&ring, &word, 8, 0); bpf_perf_event_output(ctx, &perf, BPF_F_CURRENT_CPU, &word, 8);
+	}
+	return XDP_PASS;
+}
+"""
+
+
+@pytest.mark.parametrize("backend", ["golden", "rtl"])
+def test_what_is_no_ring(build, backend):
+    """(Linux's verifier refuses it.) It aborts the packet with cause MAP; a record that can't be read does with cause
+    MEMORY_ACCESS, and holds nothing back."""
+    with Nic(backend) as nic:
+        nic.load(build(WRONG_MAPS)).attach()
+        packets = nic.run([Arrival(0, bytes([kind] * 64)) for kind in range(11)]).packets
+        causes = [packet.cause for packet in packets]
+        assert causes == [Cause.MAP] * 8 + [Cause.MEMORY_ACCESS] * 2 + [Cause.NONE]
+        assert (list(nic.maps["ring"]), list(nic.maps["perf"])) == ([bytes(8)], [bytes(12)])
