@@ -26,8 +26,10 @@ def main() -> None:
         "NIC, 16 threads, 128 KiB of maps": resources.nic(NicConfig(target="ecp5"), say),
         "NIC, 8 threads, 32 KiB of maps": resources.nic(small, say),
     }
-    units = resources.core_units(NicConfig(target="ecp5"), say)
-    text = report.results(runs, lookups, pairs, building, parts, units, accesses.measure())
+    ecp5 = NicConfig(target="ecp5")
+    units = resources.core_units(ecp5, say)
+    engine = resources.map_engine_units(ecp5, say), resources.map_types(ecp5, say)
+    text = report.results(runs, lookups, pairs, building, parts, units, engine, accesses.measure())
     RESULTS.write_text(text)
     print(text)
 

@@ -43,11 +43,13 @@ def results(
     building: Mapping[str, float],
     parts: Mapping[str, Resources],
     units: Mapping[str, Resources],
+    engine: tuple[Mapping[str, Resources], Mapping[str, Resources]],
     accesses: Mapping[str, float],
 ) -> str:
     """The whole document. lookups: what bench.maps found; pairs: clocks a second of the native loop and of cocotb with
     packets into so many interfaces; building: seconds of each step; parts: what each part of the NIC takes; units: what
-    each unit of the core adds; accesses: of registers, for an entry of a map."""
+    each unit of the core adds; engine: what each unit of the map engine does, and what resources.map_types found;
+    accesses: of registers, for an entry of a map."""
     counter = next(run for run in runs if run.program == "counter")
     lines = [HEAD]
     lines += [f"## The barrel: {THREADS} threads, one core, 64-byte packets back to back into port 0", ""]
@@ -97,7 +99,7 @@ def results(
             ["seconds: all that a first run builds (on two cores in parallel)", f"{sum(building.values()):.0f}", "–"],
         ],
     )
-    lines += [SIMULATION, *_accesses(accesses), *_resources(parts, units)]
+    lines += [SIMULATION, *_accesses(accesses), *_resources(parts, units), *_map_engine(*engine)]
     return "\n".join(lines)
 
 
@@ -116,7 +118,6 @@ def _accesses(accesses: Mapping[str, float]) -> list[str]:
 
 
 def _resources(parts: Mapping[str, Resources], units: Mapping[str, Resources]) -> list[str]:
-    by_size = sorted((name for name in units if name), key=lambda name: -units[name].sites)
     return [
         "## Resources: ECP5, `synth_ecp5`",
         "",
@@ -127,8 +128,7 @@ def _resources(parts: Mapping[str, Resources], units: Mapping[str, Resources]) -
         "",
         "### What each unit of the core costs (16 threads)",
         "",
-        *_cells("unit (`hdl/core/`)", {name: units[name] for name in by_size}
-                | {"the rest": units[""], "in all": sum(units.values(), Resources(0, 0, 0, 0, 0, 0))}),
+        *_units("unit (`hdl/core/`)", units),
         "",
         "From one synthesis that keeps the units apart and builds no LUT wider than four inputs (`-noflatten",
         "-nowidelut`). The core as a whole, in the table above, is mapped without regard to borders and for speed.",
@@ -136,6 +136,31 @@ def _resources(parts: Mapping[str, Resources], units: Mapping[str, Resources]) -
         "micro steps, operands, the next pc, what a pass leaves behind.",
         "",
     ]
+
+
+def _map_engine(units: Mapping[str, Resources], types: Mapping[str, Resources]) -> list[str]:
+    return [
+        "### What each unit of the map engine costs (16 threads, 128 KiB of map memory)",
+        "",
+        *_units("unit (`hdl/maps/`)", units),
+        "",
+        "The same kind of synthesis as the core's units; `calls` has the serial unit with its program, and the rings.",
+        "",
+        "### What map types cost",
+        "",
+        *_cells("what a build without them saves of the map engine", {name: types[name] for name in types if name}
+                | {"the map engine, with all types": types[""]}),
+        "",
+        "Differences of whole syntheses, of which each is a little luckier or unluckier than the other.",
+        "",
+    ]  # fmt: skip
+
+
+def _units(what: str, units: Mapping[str, Resources]) -> list[str]:
+    """The largest first."""
+    by_size = sorted((name for name in units if name), key=lambda name: -units[name].sites)
+    every = sum(units.values(), Resources(0, 0, 0, 0, 0, 0))
+    return _cells(what, {name: units[name] for name in by_size} | {"the rest": units[""], "in all": every})
 
 
 def _cells(what: str, rows: Mapping[str, Resources]) -> list[str]:

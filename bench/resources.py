@@ -6,11 +6,14 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.sim.rtl import build
+from bpfnic.spec import tables
+from bpfnic.spec.engine import MAP_TYPES
+from bpfnic.spec.maps import EVENTS, LRU, OF_MAPS, QUEUES, MapType
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,9 @@ class Resources:
 
     def __add__(self, other: "Resources") -> "Resources":
         return Resources(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+
+    def __sub__(self, other: "Resources") -> "Resources":
+        return Resources(*(mine - theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
     @property
     def sites(self) -> int:
@@ -94,6 +100,40 @@ def core_units(config: NicConfig, say: build.Say) -> dict[str, Resources]:
     from bpfnic.hdl.core import Core
 
     return units(Core(config), "core", say)
+
+
+TYPES_OF_MAPS = {
+    "PROG_ARRAY": {MapType.PROG_ARRAY},
+    "DEVMAP, CPUMAP, XSKMAP": {MapType.DEVMAP, MapType.CPUMAP, MapType.XSKMAP},
+    "ARRAY_OF_MAPS, HASH_OF_MAPS": OF_MAPS,
+    "DEVMAP_HASH": {MapType.DEVMAP_HASH},
+    "PERCPU_HASH, LRU_PERCPU_HASH": {MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH},
+    "LRU_HASH, LRU_PERCPU_HASH": LRU,
+    "LPM_TRIE": {MapType.LPM_TRIE},
+    "QUEUE, STACK": QUEUES,
+    "RINGBUF, PERF_EVENT_ARRAY": EVENTS,
+    "all that have tables": tables.TYPES,
+    "all but ARRAY and PERCPU_ARRAY": MAP_TYPES - {MapType.ARRAY, MapType.PERCPU_ARRAY},
+}
+"""What a small build may leave out, by how it is called."""
+
+
+def map_types(config: NicConfig, say: build.Say) -> dict[str, Resources]:
+    """What the map engine takes, by "", and what it takes less without some types."""
+    from bpfnic.hdl.maps import MapEngine
+
+    def engine(types: frozenset[MapType]) -> Resources:
+        return synthesize(MapEngine(replace(config, map_types=types)), "engine", say)
+
+    whole = engine(MAP_TYPES)
+    return {"": whole} | {name: whole - engine(MAP_TYPES - types) for name, types in TYPES_OF_MAPS.items()}
+
+
+def map_engine_units(config: NicConfig, say: build.Say) -> dict[str, Resources]:
+    """Each unit of the map engine."""
+    from bpfnic.hdl.maps import MapEngine
+
+    return units(MapEngine(config), "engine", say)
 
 
 def nic(config: NicConfig, say: build.Say) -> Resources:

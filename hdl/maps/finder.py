@@ -136,6 +136,9 @@ class Finder(Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         config, unit = self.config, self.descriptor
+        if not config.map_types & tables.HASHED:
+            m.d.comb += self.idle.eq(1)  # nobody asks
+            return m
         cpus = config.cores * config.threads
         self._cpu_bits = (cpus - 1).bit_length()
         header = tables.header_bytes(cpus) // ROW_BYTES

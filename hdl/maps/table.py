@@ -104,6 +104,8 @@ class TableUnit(Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         config, call, descriptor, search, table = self.config, self.call, self.descriptor, self.search, self.table
+        if not config.map_types & tables.TYPES:
+            return m  # nobody calls
         cpus = config.cores * config.threads
         m.d.comb += search.descriptor.eq(descriptor)
 
