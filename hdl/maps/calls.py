@@ -111,6 +111,9 @@ class Calls(Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         config, host = self.config, self.host
+        if not (tables.TYPES | EVENTS) & config.map_types:
+            m.d.comb += [host.done.eq(host.command), host.status.eq(Errno.EINVAL)]
+            return m
         m.submodules.unit = unit = TableUnit(config)
         m.submodules.waiting = waiting = Queue(WaitingCall(config), config.cores * config.threads)
         connect(m, unit.search, flipped(self.search))

@@ -8,6 +8,7 @@ from itertools import count
 import pytest
 from amaranth import Module
 from amaranth.lib.wiring import Component, connect, flipped
+from amaranth.sim import Simulator
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import (
@@ -22,6 +23,7 @@ from bpfnic.hdl.interfaces import (
     SharedTrace,
 )
 from bpfnic.hdl.maps import MapEngine, MapMemory, finder
+from bpfnic.hdl.maps.calls import Calls
 from bpfnic.sim.golden.hash import Hash
 from bpfnic.sim.golden.lpm import Lpm
 from bpfnic.sim.golden.lru import Lru
@@ -237,7 +239,7 @@ class Caller:
         self.only = None  # the map that it calls alone
         self.done: set[tuple] = set()
 
-    def begin(self) -> None:
+    def begin(self, traps: bool | None = None) -> None:
         chance, bench = self.chance, self.bench
         if self.ends and chance.random() < 0.95:  # otherwise the program trapped in the copy
             self.call, self.index, self.key, self.flags = self.ends
@@ -253,9 +255,10 @@ class Caller:
             elif kind is MapType.DEVMAP_HASH:
                 calls = [MapCall.REDIRECT]
             self.call = chance.choice(calls)
-        self.start()
+        self.start(traps)
 
-    def start(self, wrong: bool | None = None) -> None:
+    def start(self, traps: bool | None = None) -> None:
+        """traps: whether the map is none for this call; otherwise the handle says so, now and then."""
         chance = self.chance
         self.ends = None
         match self.call:
@@ -270,10 +273,10 @@ class Caller:
                     self.words.insert(0, {"flags": 1, "data": self.flags})
         size = len(self.key) or INDEX_BYTES
         self.wrong = self.call not in (MapCall.INSERT, MapCall.RELEASE) and chance.random() < 0.05
-        if wrong is not None:
-            self.wrong = wrong
         wrongs = [8, 1 << 63] if self.call in (MapCall.PUSH, MapCall.POP, MapCall.PEEK) else [1 << 16, 1 << 21, 8]
         handle = map_handle(self.index, size) ^ (self.wrong and chance.choice(wrongs))
+        if traps is not None:
+            self.wrong, handle = traps, map_handle(self.index, size)
         for word in self.words:
             word |= {"thread": self.cpu % CONFIG.threads, "call": self.call, "handle": handle}
         self.busy, self.expected, self.copies = True, None, False
@@ -545,12 +548,57 @@ def test_calls_of_all_threads_and_the_host(library):
         assert OUTCOMES[kind] <= {(call, outcome) for its, call, outcome in done if its is kind}, kind
 
 
+QUEUES_ALONE = NicConfig(cores=2, threads=8, map_bytes=65536, maps=16, map_types=QUEUES | {MapType.ARRAY})
+ARRAYS_ALONE = NicConfig(map_types=frozenset({MapType.ARRAY}))
+
+
+def test_an_engine_of_arrays_alone_refuses_the_hosts_commands():
+    dut = Calls(ARRAYS_ALONE)
+
+    async def bench(context):
+        assert not context.get(dut.host.done)
+        context.set(dut.host.command, 1)
+        assert context.get(dut.host.done) and context.get(dut.host.status) == errno.EINVAL
+
+    simulator = Simulator(dut)
+    simulator.add_testbench(bench)
+    simulator.run()
+
+
+def test_an_engine_of_queues_alone(tmp_path):
+    """It refuses what it hasn't got: a program's call traps, a command of the host is EINVAL."""
+    chance = random.Random(4)
+    bench = Bench(Library(EngineAndMemory(QUEUES_ALONE), tmp_path), chance)
+    key_of = tables_of(bench, chance, True)
+    has = {index for index in bench.maps if bench.kind(index) in QUEUES_ALONE.map_types}
+    callers = [Caller(bench, cpu, chance, key_of) for cpu in range(CPUS)]
+    for caller in callers:
+        caller.only = chance.choice([*has])
+    run(bench, callers, None, 6000)
+    assert {kind for caller in callers for kind, *_ in caller.done} == QUEUES_ALONE.map_types
+
+    refused = []
+
+    def steps(host):
+        for index in bench.models.keys() - has:
+            for operation in MapCommand:
+                yield from host.command(index, operation)
+                refused.append(host.seen["status"])
+
+    host_does(bench, steps)
+    assert set(refused) == {errno.EINVAL}
+    for index in bench.models.keys() - has:
+        callers[0].only, callers[0].busy, callers[0].ends = index, False, None
+        callers[0].begin(traps=True)
+        run(bench, callers[:1], None, 0)
+
+
 class Clocked(Caller):
     """A program that looks up one key, again and again."""
 
     def begin(self) -> None:
         self.call, self.flags = MapCall.LOOKUP, 0
-        self.start(wrong=False)
+        self.start(traps=False)
         self.began = self.bench.clock
 
     def answered(self, answer) -> None:
@@ -634,7 +682,7 @@ def test_a_new_value_is_zeros_for_every_cpu(bench, kind):
         bench.access(MapOperation.STORE, at, 2**64 - 1)
     caller = Caller(bench, 3, random.Random(1), None)
     caller.call, caller.index, caller.key, caller.flags = MapCall.UPDATE, 0, b"abcd", 0
-    caller.start(wrong=False)
+    caller.start(traps=False)
     run(bench, [caller], None, 0)
     assert not bench.models[0].refuses(b"abcd", 2)
     place = bench.models[0].find(b"abcd")
