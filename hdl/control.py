@@ -7,7 +7,8 @@ from amaranth.lib.wiring import Component
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.counters import COUNTERS, READ_CLOCKS, Counters
-from bpfnic.hdl.interfaces import ControlPorts, MapOperation
+from bpfnic.hdl.interfaces import ControlPorts
+from bpfnic.hdl.mapinterfaces import MapOperation
 from bpfnic.hdl.registers import RegisterBank
 from bpfnic.spec import engine
 from bpfnic.spec.registers import (

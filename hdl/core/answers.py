@@ -6,7 +6,8 @@ from amaranth.lib.wiring import Component, In, Out
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.core.registers import ENTRIES, TARGET_ENTRY
-from bpfnic.hdl.interfaces import LOCK, Answer, EngineAnswer, MapAnswer
+from bpfnic.hdl.interfaces import Answer
+from bpfnic.hdl.mapinterfaces import LOCK, EngineAnswer, MapAnswer
 
 Expected = data.StructLayout(
     {"write": 1, "entry": range(ENTRIES), "size": 2, "extend": 1, "zero": 1, "final": 1, "register": 4}

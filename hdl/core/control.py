@@ -7,7 +7,8 @@ begun earlier, from the thread's step (hdl/core/steps.py).
 from amaranth.lib import data
 from amaranth.lib.enum import Enum
 
-from bpfnic.hdl.interfaces import MapCall, MapOperation, Service
+from bpfnic.hdl.interfaces import Service
+from bpfnic.hdl.mapinterfaces import MapCall, MapOperation
 
 LOG2_BYTES = {8: 0, 16: 1, 32: 2, 64: 3}
 """Control.size by the bits of an access or result."""

@@ -21,7 +21,8 @@ from bpfnic.hdl.core.scheduler import Scheduler
 from bpfnic.hdl.core.staged import Staged
 from bpfnic.hdl.core.steps import next_step, this_pass
 from bpfnic.hdl.core.threads import HelperNumber, ProgramCounter, Threads
-from bpfnic.hdl.interfaces import CorePorts, Finish, MapCall
+from bpfnic.hdl.interfaces import CorePorts, Finish
+from bpfnic.hdl.mapinterfaces import MapCall
 from bpfnic.spec import addresses, isa
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.maps import LOCK_BYTES, MAX_TAIL_CALLS

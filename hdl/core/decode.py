@@ -24,7 +24,8 @@ from bpfnic.hdl.core.control import (
     Unit,
 )
 from bpfnic.hdl.core.threads import HelperNumber
-from bpfnic.hdl.interfaces import MapCall, MapOperation, Service
+from bpfnic.hdl.interfaces import Service
+from bpfnic.hdl.mapinterfaces import MapCall, MapOperation
 from bpfnic.spec import addresses, engine, helpers, isa
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.isa import Legal, Operation, Row

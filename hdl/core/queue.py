@@ -27,7 +27,8 @@ class Queue(Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        m.submodules.memory = array = memory.Memory(shape=self.shape, depth=self.depth, init=[])
+        places = 1 << (self.depth - 1).bit_length()  # addresses wrap by themselves
+        m.submodules.memory = array = memory.Memory(shape=self.shape, depth=places, init=[])
         write, read = array.write_port(), array.read_port(domain="comb")
         popped = self.pop.valid & self.pop.ready
         m.d.comb += [

@@ -21,7 +21,8 @@ from bpfnic.hdl.core.control import (
     Step,
     Unit,
 )
-from bpfnic.hdl.interfaces import MapCall, MapOperation, Service
+from bpfnic.hdl.interfaces import Service
+from bpfnic.hdl.mapinterfaces import MapCall, MapOperation
 from bpfnic.spec.causes import Cause
 
 KEY = {"kind": Kind.KEY, "left": Register.R2, "addend": Addend.PROGRESS, "access": Access.LOAD, "size": LOG2_BYTES[64],

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import Component, In, Out
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.core.control import Step
-from bpfnic.hdl.interfaces import MapCall
+from bpfnic.hdl.mapinterfaces import MapCall
 from bpfnic.spec import addresses
 from bpfnic.spec.maps import MAX_TAIL_CALLS
 

@@ -6,7 +6,7 @@ from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.interfaces import MapCall, MapDescriptor
+from bpfnic.hdl.mapinterfaces import MapCall, MapDescriptor
 from bpfnic.spec.maps import DEVMAPS, REDIRECT_MAPS, Errno, MapType, UpdateFlag
 
 TYPES = (MapType.ARRAY, MapType.PERCPU_ARRAY)

@@ -6,7 +6,8 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.core.queue import Queue
-from bpfnic.hdl.interfaces import LOCK, MapCall, MapDescriptor, MapHostPort, SearchPort, SharedTrace, TablePort
+from bpfnic.hdl.interfaces import SharedTrace
+from bpfnic.hdl.mapinterfaces import LOCK, MapCall, MapDescriptor, MapHostPort, SearchPort, TablePort
 from bpfnic.hdl.maps.rings import Rings, RingsPorts
 from bpfnic.hdl.maps.table import TableOperation, TableUnit
 from bpfnic.spec import tables
@@ -67,11 +68,11 @@ class Calls(Component):
         for each descriptor that has been written.
     done : a program's call is, as `answered` allows; of `thread` of `core`. copies: the thread copies `size`
         bytes to or from `value`; then, with `inserts`, it sends INSERT, or RELEASE behind what it read. locked, lock:
-        see interfaces.EngineAnswer.
+        see mapinterfaces.EngineAnswer.
     found, value, status : see TableUnit. of_ring : a ring's call: then trap, and ring_value as in EngineAnswer.
     word_write, word_cpu, word, write, ended, ended_thread, frames, emit_trace : see Rings.
-    host : interfaces.MapHostPort. search : interfaces.SearchPort. table : interfaces.TablePort. shared_trace : the call
-        that is decided in this clock.
+    host, search, table : MapHostPort, SearchPort and TablePort of hdl/mapinterfaces.py. shared_trace : the call that is
+        decided in this clock.
     """
 
     def __init__(self, config: NicConfig):

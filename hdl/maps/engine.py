@@ -10,7 +10,8 @@ from amaranth.utils import ceil_log2, exact_log2
 from bpfnic.hdl.arbiter import RoundRobin
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.core.queue import Queue
-from bpfnic.hdl.interfaces import EngineWord, KeyWord, MapCall, MapDescriptor, MapEnginePorts
+from bpfnic.hdl.interfaces import MapEnginePorts
+from bpfnic.hdl.mapinterfaces import EngineWord, KeyWord, MapCall, MapDescriptor
 from bpfnic.hdl.maps.array import ArrayUnit, UnitResult
 from bpfnic.hdl.maps.calls import Calls
 from bpfnic.hdl.maps.finder import Finder, Result

@@ -7,7 +7,8 @@ from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.interfaces import EGRESS_USER, Beat, DescriptorWrite, EmitTrace, TablePort
+from bpfnic.hdl.interfaces import EGRESS_USER, Beat, EmitTrace
+from bpfnic.hdl.mapinterfaces import DescriptorWrite, TablePort
 from bpfnic.hdl.maps.ring import RUN_BITS, WAY_LATENCY, Header
 from bpfnic.spec.maps import EVENTS
 from bpfnic.spec.rings import EVENT_USER_BIT, HEADER_BYTES, STATE_BYTES, RingState
@@ -28,7 +29,7 @@ class Emitter(Component):
     ended : a program has ended on some CPU.
     run_cpu, run : the number of that CPU's run, in the same clock.
     blocked : a ring's state may not be written.
-    table : interfaces.TablePort.
+    table : mapinterfaces.TablePort.
     frames : the stream of records, a frame each.
     emit_trace : interfaces.EmitTrace.
     """

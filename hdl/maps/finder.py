@@ -14,7 +14,7 @@ from amaranth.utils import bits_for, exact_log2
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.core.queue import Queue
-from bpfnic.hdl.interfaces import (
+from bpfnic.hdl.mapinterfaces import (
     Find,
     Found,
     HashSecret,
@@ -105,7 +105,7 @@ class Finder(Component):
     secret : HashSecret.
     look_up_valid, look_up : LookUp, taken at once; a CPU has one under way at most. result : its Result, in the
         one clock in which `result_valid` is high; `decides`, for CPU `decided`, in the clock in which it was known.
-    read, find, found, descriptor, hold, idle : interfaces.SearchPort.
+    read, find, found, descriptor, hold, idle : mapinterfaces.SearchPort.
     rows : RowPort. table : TablePort, reads only, granted when the serial unit has no use for it.
     """
 

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import bits_for
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.interfaces import HashSecret, key_slots
+from bpfnic.hdl.mapinterfaces import HashSecret, key_slots
 from bpfnic.spec.addresses import MAX_KEY_BYTES
 from bpfnic.spec.registers import HASH_SECRET_WORDS
 
@@ -32,7 +32,7 @@ class KeyHash(Component):
     add : takes `word`, number `number` of the key in `slot`; number 0 begins a key.
     slots : `hash` of the key in each `slot` that is asked for, in the same clock, from HASH_LATENCY clocks after the
         key's last word on. readers of them.
-    secret : interfaces.HashSecret. Hashes of keys change with it.
+    secret : mapinterfaces.HashSecret. Hashes of keys change with it.
     """
 
     def __init__(self, config: NicConfig, readers: int):

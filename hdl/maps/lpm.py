@@ -7,7 +7,16 @@ from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.interfaces import FIND_CLOCKS, SCRATCH_KEYS, Find, Found, KeyReadPort, KeyWord, MapDescriptor, key_slots
+from bpfnic.hdl.mapinterfaces import (
+    FIND_CLOCKS,
+    SCRATCH_KEYS,
+    Find,
+    Found,
+    KeyReadPort,
+    KeyWord,
+    MapDescriptor,
+    key_slots,
+)
 from bpfnic.hdl.memory import READ_LATENCY
 from bpfnic.spec import tables
 from bpfnic.spec.addresses import MAX_KEY_BYTES
@@ -28,7 +37,7 @@ class LongestPrefix(Component):
         the key; otherwise for just this one. They stay until `done`, which is high for a clock.
     takes : what `found` says in this clock is the best that has been found.
     busy : from start to done. length, invalid : of the key's prefix; it is longer than an address. They stay.
-    read, key, find, found : of interfaces.SearchPort. request, address, grant, word : of interfaces.TablePort.
+    read, key, find, found : of mapinterfaces.SearchPort. request, address, grant, word : of mapinterfaces.TablePort.
     """
 
     def __init__(self, config: NicConfig):

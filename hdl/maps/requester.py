@@ -15,7 +15,7 @@ from amaranth.lib.wiring import Component, In, Out, Signature
 from amaranth.utils import exact_log2
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.interfaces import MapAnswer, MapOperation, MapRequest
+from bpfnic.hdl.mapinterfaces import MapAnswer, MapOperation, MapRequest
 from bpfnic.spec.addresses import ROW_BYTES
 
 LANES = 8  # bytes of an access in place

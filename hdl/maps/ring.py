@@ -7,7 +7,7 @@ from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import bits_for, exact_log2
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.interfaces import EngineWord, MapCall, MapDescriptor, TablePort
+from bpfnic.hdl.mapinterfaces import EngineWord, MapCall, MapDescriptor, TablePort
 from bpfnic.hdl.memory import READ_LATENCY
 from bpfnic.spec.addresses import MAP_VALUES
 from bpfnic.spec.maps import Errno
@@ -89,7 +89,7 @@ class RingUnit(Component):
     decides : the call takes effect: of all before it sees everything, and of those after it nothing.
     done : up to the clock in which it is `taken`. trap, copy, size, value: as in EngineAnswer; with `copy` goes INSERT.
     news, news_index : a record of that map is reserved, is whole, or isn't wanted.
-    table : interfaces.TablePort.
+    table : mapinterfaces.TablePort.
     """
 
     def __init__(self, config: NicConfig):

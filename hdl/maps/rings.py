@@ -6,7 +6,8 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.interfaces import EGRESS_USER, Beat, DescriptorWrite, EmitTrace
+from bpfnic.hdl.interfaces import EGRESS_USER, Beat, EmitTrace
+from bpfnic.hdl.mapinterfaces import DescriptorWrite
 from bpfnic.hdl.maps.events import Emitter
 from bpfnic.hdl.maps.ring import RUN_BITS, RingUnit, RingUnitPorts
 
@@ -31,7 +32,7 @@ class Rings(Component):
     word_write, word_cpu, word, start, call, descriptor, decides, done, taken, trap, copy, size, value : see RingUnit.
     write : the engine's DescriptorWrite, as it happens.
     ended, ended_thread : of each core: in this clock a thread's program has ended (its Finish is taken).
-    table : interfaces.TablePort. The unit's accesses come before the emitter's.
+    table : mapinterfaces.TablePort. The unit's accesses come before the emitter's.
     frames, emit_trace : see Emitter.
     """
 

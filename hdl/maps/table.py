@@ -9,7 +9,7 @@ from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import bits_for, exact_log2
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.interfaces import SearchPort, TablePort
+from bpfnic.hdl.mapinterfaces import SearchPort, TablePort
 from bpfnic.hdl.maps.lpm import LongestPrefix
 from bpfnic.hdl.maps.microcode import (
     AGAIN,
@@ -72,7 +72,7 @@ class TableUnit(Component):
     decides : the operation takes effect: of all before it sees everything, and of those after it nothing.
     done : up to the clock in which it is `taken`; `status`, an error number or 0; if `found` then `value` is the byte
         offset of a value in map memory; in_place: of one that an UPDATE writes where it is.
-    search : interfaces.SearchPort. table : interfaces.TablePort.
+    search : mapinterfaces.SearchPort. table : mapinterfaces.TablePort.
     """
 
     def __init__(self, config: NicConfig):

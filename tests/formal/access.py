@@ -4,7 +4,8 @@ from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.hdl import Assert, Assume, Elaboratable
 
 from bpfnic.hdl.core.control import Control, Kind, Step
-from bpfnic.hdl.interfaces import MapOperation, Region
+from bpfnic.hdl.interfaces import Region
+from bpfnic.hdl.mapinterfaces import MapOperation
 from bpfnic.spec import addresses, isa
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.isa import Group, Operation

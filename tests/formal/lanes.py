@@ -4,7 +4,8 @@ from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.hdl import Assert, Assume, Elaboratable
 from amaranth.lib.data import View
 
-from bpfnic.hdl.interfaces import MapOperation, Region
+from bpfnic.hdl.interfaces import Region
+from bpfnic.hdl.mapinterfaces import MapOperation
 from bpfnic.hdl.maps.requester import Flight, Requester
 from bpfnic.hdl.packets.windows import Windows
 from bpfnic.spec import addresses
@@ -109,7 +110,7 @@ class StackHarness(Elaboratable):
 
 
 class MapLanesHarness(Elaboratable):
-    """A request to map memory, byte by byte: interfaces.MapRequest says what it may be. The crossbar grants when the
+    """A request to map memory, byte by byte: mapinterfaces.MapRequest says what it may be. The crossbar grants when the
     solver says, and rows hold what it says."""
 
     def elaborate(self, platform) -> Module:

@@ -5,7 +5,7 @@ from amaranth.hdl import Assert, Assume, Elaboratable
 from amaranth.lib.data import View
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.interfaces import key_slots
+from bpfnic.hdl.mapinterfaces import key_slots
 from bpfnic.hdl.maps.finder import UNDER_WAY, WAY_LATENCY, Comparison, Finder, Search
 from tests.formal.opened import Opened, constant
 from tests.formal.proof import Mutation, Proof

@@ -9,13 +9,13 @@ from amaranth import Module
 from amaranth.lib.wiring import Component, connect, flipped
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.interfaces import (
+from bpfnic.hdl.interfaces import MapMemoryPorts
+from bpfnic.hdl.mapinterfaces import (
     FIND_CLOCKS,
     Find,
     Found,
     KeyWord,
     MapDescriptor,
-    MapMemoryPorts,
     MapOperation,
     MapRequest,
     key_slots,

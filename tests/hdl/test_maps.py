@@ -9,7 +9,7 @@ from amaranth import ClockDomain, Module
 from amaranth.sim import Simulator
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.interfaces import MapCall, MapOperation
+from bpfnic.hdl.mapinterfaces import MapCall, MapOperation
 from bpfnic.hdl.maps import MapEngine, MapMemory
 from bpfnic.spec.addresses import INDEX_BYTES, MAP_VALUES, map_handle
 from bpfnic.spec.maps import MapType

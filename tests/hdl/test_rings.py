@@ -11,17 +11,8 @@ from amaranth import Module
 from amaranth.lib.wiring import Component, connect, flipped
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.interfaces import (
-    EGRESS_USER,
-    Beat,
-    EmitTrace,
-    EngineWord,
-    MapCall,
-    MapDescriptor,
-    MapMemoryPorts,
-    MapOperation,
-    MapRequest,
-)
+from bpfnic.hdl.interfaces import EGRESS_USER, Beat, EmitTrace, MapMemoryPorts
+from bpfnic.hdl.mapinterfaces import EngineWord, MapCall, MapDescriptor, MapOperation, MapRequest
 from bpfnic.hdl.maps import MapMemory
 from bpfnic.hdl.maps.ring import RingCall
 from bpfnic.hdl.maps.rings import Rings, RingsPorts

@@ -11,17 +11,8 @@ from amaranth.lib.wiring import Component, connect, flipped
 from amaranth.sim import Simulator
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.interfaces import (
-    EngineAnswer,
-    EngineWord,
-    MapCall,
-    MapDescriptor,
-    MapEnginePorts,
-    MapMemoryPorts,
-    MapOperation,
-    MapRequest,
-    SharedTrace,
-)
+from bpfnic.hdl.interfaces import MapEnginePorts, MapMemoryPorts, SharedTrace
+from bpfnic.hdl.mapinterfaces import EngineAnswer, EngineWord, MapCall, MapDescriptor, MapOperation, MapRequest
 from bpfnic.hdl.maps import MapEngine, MapMemory, finder
 from bpfnic.hdl.maps.calls import Calls
 from bpfnic.sim.golden.hash import Hash

@@ -1,11 +1,11 @@
-"""What the core says to the map engine, and what it does with its answers (interfaces.EngineWord, EngineAnswer). The
+"""What the core says to the map engine, and what it does with its answers (mapinterfaces.EngineWord, EngineAnswer). The
 engine's answers are given here, so that every one of them can be."""
 
 from itertools import pairwise
 
 import pytest
 
-from bpfnic.hdl.interfaces import MapCall
+from bpfnic.hdl.mapinterfaces import MapCall
 from bpfnic.spec import addresses
 from bpfnic.spec.assembly import assemble
 from bpfnic.spec.causes import Cause
