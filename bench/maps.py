@@ -12,81 +12,90 @@ from bpfnic.sim.rtl.device import RtlTransport
 from bpfnic.spec.maps import MapFlag, MapType
 
 PROGRAM = Path("bench/lookup.bpf.c")
-FEW, MANY = 8, 24
-PACKETS = 2000
+FEW, MANY = 24, 72
+PACKETS = 1000
+CORES = 4
 INSTRUCTION_CLOCKS = 10
 """Of any instruction that waits for nothing, of a thread alone."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A map with one key, and the clocks that a look-up of it may add to a thread alone."""
+    """A map with one key; what is asked of its look-ups, as Lookup has it."""
 
     name: str
     type: MapType
     key: bytes
-    asked: int
+    adds: int
+    of_all: int | None = None
     flags: MapFlag = MapFlag(0)
 
 
 CASES = (
-    Case("ARRAY", MapType.ARRAY, bytes(4), 12),
-    Case("HASH, 16-byte keys", MapType.HASH, bytes(range(16)), 32),
-    Case("LPM_TRIE, IPv4", MapType.LPM_TRIE, bytes([24, 0, 0, 0, 10, 0, 0, 0]), 60, MapFlag.NO_PREALLOC),
+    Case("ARRAY", MapType.ARRAY, bytes(4), 12, 1),
+    Case("HASH, 16-byte keys", MapType.HASH, bytes(range(16)), 32, 2),
+    Case("LPM_TRIE, IPv4", MapType.LPM_TRIE, bytes([24, 0, 0, 0, 10, 0, 0, 0]), 60, flags=MapFlag.NO_PREALLOC),
 )
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """What look-ups of a case take, in clocks. adds: to a thread alone, beyond those of an instruction. busy: from one
-    look-up to the next, of whatever thread, where all of them do nothing else; `instructions` are issued meanwhile."""
+    """What look-ups of a case take, in clocks. adds: to a thread alone, beyond those of an instruction. of_core: from
+    one look-up to the next, of whatever thread, where all threads of one core do nothing else; `instructions` are
+    issued meanwhile. of_all: where all threads of CORES cores do."""
 
     case: Case
     adds: float
-    busy: float
+    of_core: float
     instructions: float
+    of_all: float
 
 
-@dataclass(frozen=True)
-class _Run:
-    """Clocks of one packet alone; clocks and instructions for each of many packets."""
+class _Card:
+    """A NIC with a program that makes so many look-ups, on every port."""
 
-    alone: int
-    busy: float
-    instructions: float
+    def __init__(self, case: Case, calls: int, cores: int, say: build.Say):
+        key = "{" + ",".join(map(str, case.key)) + "}"
+        obj = open(PROGRAM, define=[f"TYPE=BPF_MAP_TYPE_{case.type.name}", f"KEY_BYTES={len(case.key)}", f"KEY={key}",
+                                    f"FLAGS={int(case.flags)}", f"CALLS={calls}"])  # fmt: skip
+        self.device = device = RegisterDevice(RtlTransport(DeviceOptions(cores=cores, threads=THREADS), say))
+        program = obj.program()
+        maps = {name: create(device, obj.maps[name]) for name in program.maps}
+        maps["map"].update(case.key, [bytes(8)])
+        loaded = device.load(program, maps)
+        for port in range(device.capabilities.ports):
+            device.attach(port, loaded)
 
+    def alone(self) -> int:
+        """Clocks of one packet."""
+        (packet,) = self.device.run([Arrival(0, FRAME)], Pacing()).packets
+        assert packet.started is not None and packet.finished is not None
+        return packet.finished - packet.started
 
-def _run(case: Case, calls: int, say: build.Say) -> _Run | None:
-    key = "{" + ",".join(map(str, case.key)) + "}"
-    obj = open(PROGRAM, define=[f"TYPE=BPF_MAP_TYPE_{case.type.name}", f"KEY_BYTES={len(case.key)}", f"KEY={key}",
-                                f"FLAGS={int(case.flags)}", f"CALLS={calls}"])  # fmt: skip
-    device = RegisterDevice(RtlTransport(DeviceOptions(threads=THREADS), say))
-    if case.type not in device.capabilities.map_types:
-        device.close()
-        return None
-    program = obj.program()
-    maps = {name: create(device, obj.maps[name]) for name in program.maps}
-    maps["map"].update(case.key, [bytes(8)])
-    device.attach(0, device.load(program, maps))
-    (packet,) = device.run([Arrival(0, FRAME)], Pacing()).packets
-    assert packet.started is not None and packet.finished is not None
-    traffic = device.run([Arrival(0, FRAME)] * PACKETS, Pacing())
-    device.close()
-    return _Run(packet.finished - packet.started, traffic.clocks / PACKETS, traffic.instructions / PACKETS)
+    def busy(self) -> tuple[float, float]:
+        """Clocks and instructions for each of many packets."""
+        ports = self.device.capabilities.ports
+        traffic = self.device.run([Arrival(number % ports, FRAME) for number in range(PACKETS)], Pacing())
+        return traffic.clocks / PACKETS, traffic.instructions / PACKETS
 
 
 def lookups(say: build.Say) -> list[Lookup]:
-    """Of each case whose type the hardware has: the difference between a program with many look-ups and one with
-    few."""
-    found = []
-    for case in CASES:
-        say(f"looking up in {case.name}")
-        few, many = _run(case, FEW, say), _run(case, MANY, say)
-        if few is None or many is None:
-            continue
-        count = MANY - FEW
-        instructions = (many.instructions - few.instructions) / count
-        alone = (many.alone - few.alone) / count
-        busy = (many.busy - few.busy) / count
-        found.append(Lookup(case, alone - INSTRUCTION_CLOCKS * instructions, busy, instructions))
-    return found
+    """Of each case: the difference between a program with many look-ups and one with few."""
+    return [_lookup(case, say) for case in CASES]
+
+
+def _lookup(case: Case, say: build.Say) -> Lookup:
+    say(f"looking up in {case.name}")
+    alone, of_core, instructions, of_all = [], [], [], []
+    for calls in (FEW, MANY):
+        card = _Card(case, calls, 1, say)
+        alone.append(card.alone())
+        clocks, count = card.busy()
+        of_core.append(clocks)
+        instructions.append(count)
+        card.device.close()
+        card = _Card(case, calls, CORES, say)
+        of_all.append(card.busy()[0])
+        card.device.close()
+    each = [(many - few) / (MANY - FEW) for few, many in (alone, of_core, instructions, of_all)]
+    return Lookup(case, each[0] - INSTRUCTION_CLOCKS * each[2], *each[1:])

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from bench.maps import Lookup
+from bench.maps import CORES, Lookup
 from bench.resources import Resources
 from bench.speed import THREADS, Run
 
@@ -67,14 +67,15 @@ def results(
         "flows. `drop` is as fast as its port: 8 clocks bring 64 bytes. The last column is the median from a program's",
         "start to its end, with all threads busy: a barrel is built for throughput.",
         "",
-        f"## Look-ups in maps: {THREADS} threads, one core",
+        "## Look-ups in maps",
         "",
         *_table(
             ["map", "clocks a call adds to a thread alone", "asked for", "clocks from one look-up to the next, all "
-             "threads at it", "instructions in them"],
+             f"{THREADS} threads of a core at it", "instructions in them", f"all threads of {CORES} cores at it",
+             "asked for"],
             [
-                [each.case.name, f"{each.adds:.1f}", f"≤ {each.case.asked}", f"{each.busy:.1f}",
-                 f"{each.instructions:.1f}"]
+                [each.case.name, f"{each.adds:.1f}", f"≤ {each.case.adds}", f"{each.of_core:.1f}",
+                 f"{each.instructions:.1f}", f"{each.of_all:.2f}", str(each.case.of_all or "–")]
                 for each in lookups
             ],
         ),

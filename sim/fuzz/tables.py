@@ -66,9 +66,11 @@ class Tables:
         )
 
     def check(self, index: int) -> str:
-        """What is wrong with one, of a NIC whose tables lie in map memory."""
+        """What is wrong with one, of a NIC whose tables lie in map memory; a ring is none."""
+        made = self._made[index]
         try:
-            of_map(self._made[index], self._device.capabilities.cpus)
+            if isinstance(made, KeyedMap):
+                of_map(made, self._device.capabilities.cpus)
         except AssertionError as why:
             return str(why)
         return ""

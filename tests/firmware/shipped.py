@@ -1,15 +1,10 @@
 """The programs that ship with the card, as tests run them on the sample capture."""
 
-from collections.abc import Container
-
-import pytest
-
 from bpfnic.host import rules
 from bpfnic.host.check import MapContents
 from bpfnic.host.nic import Nic
 from bpfnic.host.nic import open as open_program
 from bpfnic.host.object import Object
-from bpfnic.spec.maps import MapType
 from tests.conftest import REPOSITORY
 
 FIRMWARE = REPOSITORY / "firmware"
@@ -54,23 +49,11 @@ def entries(name: str, object: Object) -> list[rules.Rules]:
 
 
 def start(nic: Nic, name: str, object: Object, content: list[rules.Rules]) -> None:
-    """Its program on every port, with content in its maps. Skips the test where the NIC has not all map types."""
-    skip_without_map_types(nic, object)
+    """Its program on every port, with content in its maps."""
     nic.load(object, PROGRAMS[name]).attach()
     for each in content:
         rules.apply(each, {map_name: held.device_map for map_name, held in nic.maps.items()},
                     lambda program: nic.programs[program].loaded)  # fmt: skip
-
-
-def skip_without_map_types(nic: Nic, object: Object) -> None:
-    """Skips the test where the NIC has not all map types of the object, by its own account."""
-    skip_beyond(nic.device.capabilities.map_types, object, nic.device.name)
-
-
-def skip_beyond(map_types: Container[MapType], object: Object, device: str) -> None:
-    """Skips the test where the object has other map types."""
-    if missing := {definition.type.name for definition in object.maps.values() if definition.type not in map_types}:
-        pytest.skip(f"{device} has no map of type {', '.join(sorted(missing))}")
 
 
 def settled(name: str, maps: MapContents) -> dict[str, dict[bytes, list[bytes]]]:

@@ -750,3 +750,46 @@ def test_clocks_of_a_map_that_evicts(bench):
         put(bench, 0, bytes([key]) * 16)
     first, *later = measured(bench, 0, bytes([1]) * 16, 1)[0]
     assert first <= 75 and max(later) <= 48
+
+
+class Once(Caller):
+    """A program that calls once."""
+
+    def call_once(self, call: MapCall, index: int, key: bytes) -> int:
+        """Clocks of one call, from its first word to the answer."""
+        self.call, self.index, self.key, self.flags = call, index, key, 0
+        return self._timed()
+
+    def end(self) -> int:
+        """The same of the one behind the copy."""
+        self.call, self.index, self.key, self.flags = self.ends
+        return self._timed()
+
+    def _timed(self) -> int:
+        self.start(traps=False)
+        began = self.bench.clock
+        run(self.bench, [self], None, 0)
+        assert self.expected >= 0
+        return self.answered_at - began
+
+    def answered(self, answer) -> None:
+        super().answered(answer)
+        self.answered_at = self.bench.clock
+
+
+@pytest.mark.parametrize("kind, update, insert, delete", [
+    (MapType.HASH, 82, 115, 82),
+    (MapType.LRU_HASH, 82, 222, 92),  # of which most for the key that goes
+    (MapType.LPM_TRIE, 92, 132, 102),
+    (MapType.PERCPU_HASH, 292, None, 82),  # zeros for 16 CPUs
+], ids=lambda value: getattr(value, "name", None))  # fmt: skip
+def test_clocks_of_changes(bench, kind, update, insert, delete):
+    """A new key, where a map that evicts is full; and its deletion. Keys of 16 bytes, of IPv4 addresses 8."""
+    bench.make(0, kind, 8 if kind is MapType.LPM_TRIE else 16, 4, 8)
+    keys = [bytes([24, 0, 0, 0, n, n, n, 0]) if kind is MapType.LPM_TRIE else bytes([n] * 16) for n in range(5)]
+    caller = Once(bench, 3, random.Random(1), None)
+    for key in keys if kind is MapType.LRU_HASH else keys[:4]:
+        took = caller.call_once(MapCall.UPDATE, 0, key)
+        ended = caller.end() if insert else 0
+    assert took <= update and ended <= (insert or 0)
+    assert caller.call_once(MapCall.DELETE, 0, key) <= delete

@@ -9,7 +9,7 @@ import pytest
 from bpfnic.host import nic, pcap
 from bpfnic.host.bench import Bench
 from bpfnic.host.device import Arrival, Pacing
-from tests.firmware.shipped import PROGRAMS, entries, opened, skip_without_map_types
+from tests.firmware.shipped import PROGRAMS, entries, opened
 
 FIRMWARE = resources.files("bpfnic.firmware")
 PACES = {
@@ -32,8 +32,6 @@ def sample():
 
 def bench_of(sample, program, pace):
     obj = opened(program)
-    with nic.Nic("rtl") as card:
-        skip_without_map_types(card, obj)
     return Bench("rtl", obj, sample, PACES[pace], name=PROGRAMS[program], entries=entries(program, obj))
 
 

@@ -14,7 +14,7 @@ from bpfnic.spec import engine
 from bpfnic.spec.addresses import MAP_VALUES, map_handle
 from bpfnic.spec.maps import MapType
 from bpfnic.spec.programs import ProgramType, XdpAction
-from tests.firmware.shipped import PROGRAMS, skip_beyond
+from tests.firmware.shipped import PROGRAMS
 
 NAMES = {name: {PROGRAMS[name]} for name in PROGRAMS}
 NAMES["tailchain"] |= {"vlan", "ipv4", "ipv6", "tcp", "udp", "icmp", "account", "verdict"}
@@ -68,7 +68,6 @@ MAPS = {
 @pytest.mark.parametrize("name", NAMES)
 def test_it_fits_the_smallest_device(firmware, name):
     object = firmware(name)
-    skip_beyond(engine.MAP_TYPES, object, "the engine")
     addresses = DeviceAddresses(
         {map: map_handle(i) for i, map in enumerate(object.maps)}, {map: MAP_VALUES for map in object.maps}
     )

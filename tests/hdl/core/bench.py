@@ -27,7 +27,6 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
-from unittest import mock
 
 from amaranth import Value
 from amaranth.back import verilog
@@ -39,19 +38,12 @@ from bpfnic.sim.golden.helpers import Helpers
 from bpfnic.sim.golden.interpreter import Code, Retired, SharedAccess, Thread, Trap
 from bpfnic.sim.golden.maps import Descriptor, Maps
 from bpfnic.sim.golden.memory import Buffer, Memory
-from bpfnic.spec import addresses, engine, helpers
+from bpfnic.spec import addresses, engine
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.maps import MapType
 from tests.hdl.verilator import compile_simulation
 
 IFINDEX = 7
-HELPERS = engine.HELPERS | {
-    helpers.BY_NAME[name].number
-    for name in ("map_push_elem", "map_pop_elem", "map_peek_elem", "ringbuf_output", "ringbuf_reserve",
-                 "ringbuf_submit", "ringbuf_discard", "ringbuf_query", "perf_event_output",
-                 "spin_lock", "spin_unlock")
-}  # fmt: skip
-"""What the core knows how to call, whether an engine serves it or not."""
 PORTS = 2  # of the model of the packet path, which knows no ifindex of theirs
 _LAYOUTS = {
     "START": (interfaces.Start, {"thread": "THREAD", "pc": "PC"}),
@@ -100,9 +92,7 @@ def build(config: NicConfig, folder: Path) -> Path:
         "_".join(map(str, path)): (Value.cast(signal), None)
         for path, _, signal in core.signature.flatten(core)
     }
-    with mock.patch.object(engine, "HELPERS", HELPERS):
-        text = verilog.convert(core, name="core", ports=ports, emit_src=False)
-    (folder / "core.v").write_text(text)
+    (folder / "core.v").write_text(verilog.convert(core, name="core", ports=ports, emit_src=False))
     (folder / "layouts.h").write_text(layouts_header(config))
     main = Path(__file__).with_name("bench.cpp").read_text()
     return compile_simulation(folder, [folder / "core.v"], main, "core")
@@ -281,7 +271,7 @@ class _Golden:
         samples = _Recorded(run.retired)
         self.buffer = Buffer(frame, config.buffer_bytes)
         windows = Memory(self.buffer, IFINDEX, memory)
-        offered = Helpers(scenario.cpu_base + run.thread, self.buffer, maps, HELPERS, samples, [0] * PORTS)
+        offered = Helpers(scenario.cpu_base + run.thread, self.buffer, maps, engine.HELPERS, samples, [0] * PORTS)
         self.retired: list[Retired] = []
         self.thread = Thread(code, windows, offered.table, budget=scenario.budget, trace=self.retired.append)
         self.cause, self.verdict = Cause.NONE, None
