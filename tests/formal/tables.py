@@ -1,9 +1,9 @@
 """The program of the table unit (hdl/maps/tableprogram.py), by every state that a small table can be in.
 
 From the empty table on, each operation with each key and flag is done in each state that was reached, and every outcome
-is compared with golden's: its error, the place that it shows, and the whole table. The machine that executes it here is
-written from what microcode.py says of its lines. That hdl/maps/table.py is such a machine is tested, by the same
-operations on the hardware (tests/hdl/test_tables.py).
+is compared with golden's: its error, the place that it shows, and the whole table; and the host walks through it. The
+machine that executes the program here is written from what microcode.py says of its lines. That hdl/maps/table.py is
+such a machine is tested, by the same operations on the hardware (tests/hdl/test_tables.py).
 
 Two states are the same if they differ only in the numbers of places that have had a key, and in which key is where, for
 the program doesn't compare places with each other and knows nothing of keys. Prefixes of an LPM_TRIE are told apart.
@@ -93,6 +93,11 @@ class Machine:
                     at = total | step["bits"] << 2
                     result = memory[at // 4]
                     word = pack("<2I", result, memory[at // 4 ^ 1])
+                case Code.SCAN:
+                    at = total
+                    while not any(memory[at // 4 : at // 4 + 2]) and (at + 8) % 256 and at + 8 != self.layout.links:
+                        at += 8
+                    result, word = memory[at // 4], pack("<2I", *memory[at // 4 : at // 4 + 2])
                 case Code.STORE:
                     at = total | step["bits"] << 2
                     assert hold or not self.bucket <= at < self.layout.links, "look-ups may see a row that changes"
@@ -102,7 +107,7 @@ class Machine:
                         memory[total // 4 + i] = 0
                 case Code.KEY_FROM_SLOT | Code.KEY_FROM_HOST:
                     word = self.keys[0][8 * number : 8 * number + 8]
-                case Code.KEY_TO_SLOT:
+                case Code.KEY_TO_SLOT | Code.KEY_TO_HOST:
                     kept = (word if number <= self.last else b"")[: self.layout.key_bytes - 8 * number].ljust(8, b"\0")
                     slot = bytearray(self.keys[step["bits"]])
                     slot[8 * number : 8 * number + 8] = kept
@@ -328,9 +333,23 @@ def explore(source: str, kind: MapType, entries: int) -> int:
                 before = contents(pack(f"<{len(memory)}I", *memory), layout)
                 raise AssertionError(f"{operation} on {before}: {error}") from None
             if (form := _form(state, after, layout)) not in seen:
+                if kind not in QUEUES:
+                    assert sorted(_walked(machine, after)) == sorted(state.keys), f"a walk behind {operation}"
                 seen.add(form)
                 left.append((after, then))
     return len(seen) - 1
+
+
+def _walked(machine: Machine, memory: list[int]) -> list[bytes]:
+    """The keys that the host's walk visits."""
+    keys: list[bytes] = []
+    error, shown = machine.run(memory, "FIRST", HOST, 0, b"")
+    while shown is not None:
+        keys.append(machine.keys[0][: machine.layout.key_bytes])
+        assert len(keys) <= machine.layout.entries
+        error, shown = machine.run(memory, "NEXT", HOST, 0, keys[-1])
+    assert error == Errno.ENOENT
+    return keys
 
 
 def _copied(model):
@@ -403,10 +422,11 @@ SIZES = {
 PROOFS = [
     _exploration(
         "table-hash",
-        "; rows that look-ups read change only while these are held",
+        "; a walk visits each key once; rows that look-ups read change only while these are held",
         False,
         ("link_here:  [links + 4 new] = r\n", "link_here:  [links + 4 new] = zero\n"),
         ("            if negative goto cut\n", "            if not negative goto cut\n"),
+        ("            if negative goto next_word\n            r", "            r"),
         ("hold\n            decide\n            if found goto", "decide\n            if found goto"),
     ),
     _exploration("table-per-cpu", "", False, ("taken:      if claims return\n", "taken:\n")),
