@@ -516,6 +516,7 @@ struct nic {
         sources.push_back({bytes_in.size(), length, uint8_t(user)});
         bytes_in.insert(bytes_in.end(), bytes, bytes + length);
         pending_frames++;
+        last_work = clock; // however long registers were written before
     }
 
     void forget() {
