@@ -10,7 +10,7 @@
 #define HEAD_BYTES 64
 #define RING_BYTES 16384 // a power of two of pages
 
-const volatile __u32 one_in = 16;
+const volatile __u32 one_in = 64;
 
 struct sample {
 	__u64 time; // ns, bpf_ktime_get_ns
@@ -30,16 +30,20 @@ __u32 lost; // samples, for want of room
 // Not inlined, so that the compiler keeps the type for the host: nic.maps["samples"].of("sample").
 static __noinline void fill(struct sample *sample, struct xdp_md *ctx)
 {
-	unsigned char *data = (void *)(long)ctx->data;
-	unsigned char *data_end = (void *)(long)ctx->data_end;
+	void *data = (void *)(long)ctx->data, *data_end = (void *)(long)ctx->data_end, *head = sample->head;
+	int i = 0;
 
 	sample->time = bpf_ktime_get_ns();
 	sample->ifindex = ctx->ingress_ifindex;
 	sample->length = data_end - data;
 	__builtin_memset(sample->head, 0, HEAD_BYTES);
+	// By words: packets leave in order, and those behind a sampled one wait for it.
 #pragma clang loop unroll(disable)
-	for (int i = 0; i < HEAD_BYTES && data + i + 1 <= data_end; i++)
-		sample->head[i] = data[i];
+	for (; i < HEAD_BYTES && data + i + 8 <= data_end; i += 8)
+		*(__u64 *)(head + i) = *(__u64 *)(data + i);
+#pragma clang loop unroll(disable)
+	for (; i < HEAD_BYTES && data + i + 1 <= data_end; i++)
+		*(__u8 *)(head + i) = *(__u8 *)(data + i);
 }
 
 SEC("xdp")

@@ -24,7 +24,7 @@ PROGRAMS = {
 }
 """The program to attach, by file."""
 
-VARIABLES = {"portfilter": {"redirect_ifindex": 2}}
+VARIABLES = {"portfilter": {"redirect_ifindex": 2}, "sampler": {"one_in": 16}}
 
 VARYING = {
     ("flows", "flows"): slice(16, 32),

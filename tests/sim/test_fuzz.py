@@ -205,7 +205,8 @@ def test_rounds(mode, size):
     assert not tally.failures, tally.failures[0]
     assert tally.programs == rounds.BATCHES * rounds.PROGRAMS
     assert tally.instructions > 2000
-    assert {"NONE", "MEMORY_ACCESS", "ILLEGAL_INSTRUCTION"} <= set(tally.causes)
+    ends = {"NONE", "BUDGET"} if mode == "programs" else set()  # bytes mostly end by what they must not do
+    assert {"MEMORY_ACCESS", "ILLEGAL_INSTRUCTION"} | ends <= set(tally.causes)
 
 
 def test_the_reference_replays_itself():

@@ -175,6 +175,14 @@ def test_a_nic_that_is_not_enabled_stands_still(nic):
         nic.run([Arrival(0, bytes(64))], Pacing(), None, None, False)
 
 
+def test_the_clocks_of_registers_are_no_standing_still(nic):
+    prepare(nic, "r0 = 1\nexit")
+    nic._simulation.set_watchdog(1500)
+    for _ in range(600):
+        nic.read(0)
+    nic.run([Arrival(0, bytes(64))], Pacing(), None, None, False)
+
+
 def test_it_can_not_replay(nic, options):
     recording = prepare(GoldenTransport(options), "r0 = 2\nexit").run(
         [Arrival(0, bytes(64))], Pacing(), None, None, False
