@@ -200,6 +200,7 @@ PROOFS = [
         harness=lambda: MemoryHarness(Operation.ST, Operation.STX),
         mutations=(Mutation(_ACCESS, "self.aligned & (stack | context)", "self.aligned & context"),),
         clocks=WRITE + 1,
+        quick=False,
     ),
     Proof(
         name="acquire-release",
@@ -208,5 +209,6 @@ PROOFS = [
         harness=lambda: MemoryHarness(Operation.LOAD_ACQUIRE, Operation.STORE_RELEASE),
         mutations=(Mutation(_ACCESS, "misaligned & (self.natural |", "misaligned & (~self.natural |"),),
         clocks=WRITE + 1,
+        quick=False,
     ),
 ]

@@ -279,6 +279,7 @@ PROOFS = [
         lambda: ArithmeticHarness(Operation.AND, Operation.OR, Operation.XOR, Operation.MOV, Operation.MOVSX),
         Mutation(_ALU, "sign.replicate(16), raw[16:32]", "sign.replicate(16), raw[0:16]"),
         Mutation("hdl/core/core.py", "Mux(control.at(7).narrow, (control", "Mux(~control.at(7).narrow, (control"),
+        quick=False,
     ),
     _proof(
         "shifts",
@@ -301,12 +302,14 @@ PROOFS = [
         "MUL: the same, given a product",
         lambda: InstructionHarness({Operation.MUL}, _multiplies),
         Mutation(_DECODE, 'operands | result | {"multiply": 1}', 'operands | result | {"multiply": 1, "size": 3}'),
+        quick=False,
     ),
     _proof(
         "constants",
         "LDDW: the 64 bits of both slots in `dst`, then the slot behind them",
         lambda: InstructionHarness({Operation.LDDW}, _leaves_constant),
         Mutation("hdl/core/immediates.py", "Cat(imm, next_imm)", "Cat(next_imm, imm)"),
+        quick=False,
     ),
     _proof(
         "divisions",
@@ -314,6 +317,7 @@ PROOFS = [
         lambda: InstructionHarness({Operation.DIV, Operation.SDIV, Operation.MOD, Operation.SMOD}, _divides),
         Mutation(_DECODE, 'Operation.SDIV: {"signed": 1}', 'Operation.SDIV: {"signed": 0}'),
         Mutation("hdl/core/core.py", "divider.divisor.eq(right.at(8))", "divider.divisor.eq(left.at(8))"),
+        quick=False,
     ),
     Proof(
         name="jumps-equal",
@@ -332,6 +336,7 @@ PROOFS = [
             Mutation(_DECODE, 'JLE: {"condition": Condition.CARRY, "negate": 1}', 'JLE: {"condition": Condition.ZERO}'),
         ),
         clocks=WRITE + 1,
+        quick=False,
     ),
     Proof(
         name="jumps-signed",
@@ -343,6 +348,7 @@ PROOFS = [
             Mutation(_ALU, 'later["carry"] ^ later["signs_differ"]', 'later["carry"] & later["signs_differ"]'),
         ),
         clocks=WRITE + 1,
+        quick=False,
     ),
     Proof(
         name="decoder",

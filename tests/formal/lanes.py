@@ -226,5 +226,6 @@ PROOFS = [
         harness=MapLanesHarness,
         mutations=(Mutation("hdl/maps/requester.py", "offset[:3] - request.shift", "offset[:3] + request.shift"),),
         clocks=6,
+        quick=False,
     ),
 ]

@@ -250,6 +250,7 @@ PROOFS = [
             Mutation("hdl/packets/transmit.py", "state.word.eq(state.word + 1)", "state.word.eq(state.word | 1)"),
         ),
         clocks=14,
+        quick=False,
     ),
     Proof(
         name="pool",

@@ -141,11 +141,11 @@ def test_device_describes_itself():
         groups = {Group.BASE32, Group.BASE64, Group.DIVMUL32, Group.DIVMUL64, Group.ATOMIC32, Group.ATOMIC64,
                   Group.PACKET, Group.CALLX, Group.ACQUIRE_RELEASE, Group.MAY_GOTO}  # fmt: skip
         assert engine.groups_of(await bus.get("GROUPS")) == groups
-        types = {1, 2, 3, 5, 6, 9, 10, 11, 12, 13, 14, 16, 17, 22, 23, 25}
+        types = {1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 13, 14, 16, 17, 22, 23, 25, 27}
         assert await bus.get("MAP_TYPES") == sum(1 << number for number in types)
         helpers = [await bus.get("HELPERS", i) for i in range(8)]
         named = {32 * i + bit for i, word in enumerate(helpers) for bit in range(32) if word >> bit & 1}
-        assert named == {1, 2, 3, 5, 7, 8, 12, 23, 44, 51, 65, 87, 88, 89, 93, 94}
+        assert named == {1, 2, 3, 5, 7, 8, 12, 23, 25, 44, 51, 65, 87, 88, 89, 93, 94, 130, 131, 132, 133, 134}
 
     simulate(config, bench)
 

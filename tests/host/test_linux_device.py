@@ -349,4 +349,3 @@ def test_progress_is_reported_and_may_change_the_program(device, build):
 def test_capabilities(device):
     assert (device.capabilities.ports, device.capabilities.cpus) == (2, 1)
     assert {MapType.ARRAY, MapType.LPM_TRIE} < device.capabilities.map_types
-    assert MapType.DEVMAP_HASH not in device.capabilities.map_types

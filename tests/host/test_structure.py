@@ -93,7 +93,7 @@ def test_illegal_encodings_name_the_field(instruction, message):
         ("r0 /= r1\nexit", r"the device does not execute div64_reg \(conformance group divmul64\)"),
         ("w0 %= 3\nexit", r"the device does not execute mod32_imm \(conformance group divmul32\)"),
         ("r0 = *(u8 *)skb[3]\nexit", r"the device does not execute ld_abs_b \(conformance group packet\)"),
-        ("call 25\nexit", "the device has no helper perf_event_output"),
+        ("call 69\nexit", "the device has no helper fib_lookup"),
         ("r1 = map_by_fd(0x3) ll\nexit", "the device has no address for this"),
         ("call btf 3\nexit", "the device has no kernel function to call"),
     ],

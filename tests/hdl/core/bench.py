@@ -31,7 +31,7 @@ from typing import NamedTuple
 from amaranth import Value
 from amaranth.back import verilog
 
-from bpfnic.hdl import interfaces
+from bpfnic.hdl import interfaces, mapinterfaces
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.core import Core
 from bpfnic.sim.golden.helpers import Helpers
@@ -49,10 +49,10 @@ _LAYOUTS = {
     "START": (interfaces.Start, {"thread": "THREAD", "pc": "PC"}),
     "FINISH": (interfaces.Finish, {"thread": "THREAD", "verdict": "VERDICT", "cause": "CAUSE"}),
     "BOUNDS": (interfaces.Bounds, {"buffer": "BUFFER", "data_meta": "META", "data": "DATA", "data_end": "END"}),
-    "MAP_REQUEST": (interfaces.MapRequest, None),
-    "MAP_ANSWER": (lambda config: interfaces.MapAnswer, None),
-    "ENGINE_WORD": (interfaces.EngineWord, None),
-    "ENGINE_ANSWER": (interfaces.EngineAnswer, None),
+    "MAP_REQUEST": (mapinterfaces.MapRequest, None),
+    "MAP_ANSWER": (lambda config: mapinterfaces.MapAnswer, None),
+    "ENGINE_WORD": (mapinterfaces.EngineWord, None),
+    "ENGINE_ANSWER": (mapinterfaces.EngineAnswer, None),
     "SERVICE_REQUEST": (interfaces.ServiceRequest, None),
     "ANSWER": (interfaces.Answer, None),
     "RETIRE": (interfaces.RetireTrace, None),
@@ -70,14 +70,14 @@ def layouts_header(config: NicConfig) -> str:
         "PROGRAM_SLOTS": config.program_slots, "MAP_BYTES": config.map_bytes, "MAPS": config.maps,
         "THREADS": config.threads, "BUFFER_BYTES": config.buffer_bytes, "HEADROOM": addresses.HEADROOM,
         "PACKET": addresses.PACKET, "MAP_VALUES": addresses.MAP_VALUES, "MAP_HANDLES": addresses.MAP_HANDLES,
-        "HANDLE_KEY_BIT": addresses.HANDLE_KEY_BIT, "CALL_CHECK": interfaces.MapCall.CHECK.value,
-        "CALL_LOOKUP": interfaces.MapCall.LOOKUP.value, "CALL_DELETE": interfaces.MapCall.DELETE.value,
-        "CALL_TAIL": interfaces.MapCall.TAIL.value, "TYPE_PROG_ARRAY": MapType.PROG_ARRAY.value,
-        "CALL_REDIRECT": interfaces.MapCall.REDIRECT.value, "TYPE_DEVMAP": MapType.DEVMAP.value,
+        "HANDLE_KEY_BIT": addresses.HANDLE_KEY_BIT, "CALL_CHECK": mapinterfaces.MapCall.CHECK.value,
+        "CALL_LOOKUP": mapinterfaces.MapCall.LOOKUP.value, "CALL_DELETE": mapinterfaces.MapCall.DELETE.value,
+        "CALL_TAIL": mapinterfaces.MapCall.TAIL.value, "TYPE_PROG_ARRAY": MapType.PROG_ARRAY.value,
+        "CALL_REDIRECT": mapinterfaces.MapCall.REDIRECT.value, "TYPE_DEVMAP": MapType.DEVMAP.value,
         "TYPE_CPUMAP": MapType.CPUMAP.value, "TYPE_XSKMAP": MapType.XSKMAP.value, "PORTS": PORTS,
         "SERVICE_REDIRECT_MAP": interfaces.Service.REDIRECT_MAP.value,
         "SERVICE_REDIRECT": interfaces.Service.REDIRECT.value, "SERVICE_HEAD": interfaces.Service.ADJUST_HEAD.value,
-        **{f"OP_{operation.name}": operation.value for operation in interfaces.MapOperation},
+        **{f"OP_{operation.name}": operation.value for operation in mapinterfaces.MapOperation},
         **{f"REGION_{region.name}": region.value for region in interfaces.Region},
     }  # fmt: skip
     constants = "".join(f"constexpr unsigned {name} = {value}u;\n" for name, value in numbers.items())
@@ -100,7 +100,7 @@ def build(config: NicConfig, folder: Path) -> Path:
 
 @dataclass
 class Says:
-    """What the engine says to a call (interfaces.EngineAnswer)."""
+    """What the engine says to a call (mapinterfaces.EngineAnswer)."""
 
     value: int = 0
     trap: int = 0
@@ -120,7 +120,7 @@ class Scenario:
     packets: list[tuple[int, bytes]]
     map: bytes = b""
     descriptors: dict[int, Descriptor] = field(default_factory=dict)
-    answers: dict[interfaces.MapCall, "Says"] = field(default_factory=dict)
+    answers: dict[mapinterfaces.MapCall, "Says"] = field(default_factory=dict)
     seed: int = 1
     threads: int = 16
     latency: tuple[int, int] = (1, 20)
@@ -147,7 +147,7 @@ class Scenario:
 class Word(NamedTuple):
     """A word of a call to which Scenario.answers has an answer."""
 
-    call: interfaces.MapCall
+    call: mapinterfaces.MapCall
     flags: int
     last: int
     handle: int
@@ -200,10 +200,10 @@ def run(simulation: Path, scenario: Scenario) -> Result:
             record |= {"value": value, "pending": 0}
         elif kind == "M":
             packet, operation, offset, size = map(int, fields)
-            shared.append((packet, interfaces.MapOperation(operation).name, offset, size))
+            shared.append((packet, mapinterfaces.MapOperation(operation).name, offset, size))
         elif kind == "W":
             packet, call, *rest = map(int, fields)
-            runs[packet].words.append(Word(interfaces.MapCall(call), *rest))
+            runs[packet].words.append(Word(mapinterfaces.MapCall(call), *rest))
         elif kind == "F":
             packet = runs[int(fields[1])]
             assert packet.verdict == -1, f"packet {fields[1]} ended twice"
