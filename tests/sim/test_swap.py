@@ -128,7 +128,7 @@ class TableSwapper(Swapper):
 
 @pytest.mark.parametrize("kind", [Swapper, TableSwapper])
 @pytest.mark.parametrize("backend, size, swaps, each", [("golden", ONE_CORE, 50, 1), ("rtl", ONE_CORE, 1000, 16),
-                                                        ("rtl", TWO_CORES, 200, 16)])  # fmt: skip
+                                                        ("rtl", TWO_CORES, 200, 8)])  # fmt: skip
 def test_swaps_under_traffic(build, backend, size, swaps, each, kind) -> None:
     objects = [build(SOURCE, define=[f"VERSION={version}"]) for version in range(VERSIONS)]
     frames = [bytes((number * 7 + i) % 256 for i in range(64 + number % 31)) for number in range(FRAMES)]
@@ -166,5 +166,5 @@ def test_swaps_under_traffic(build, backend, size, swaps, each, kind) -> None:
     assert sum(counters["RECEIVED"]) == runs * FRAMES == ends["PASSED"] + ends["TRANSMITTED"] + missed
     assert ends.pop("DROPPED") == missed
     assert not any(ends[name] for name in ends if name not in ("PASSED", "TRANSMITTED"))
-    assert len(seen) > 0.8 * swaps, "most versions must have met traffic"
+    assert len(seen) > 0.9 * swaps, "most versions must have met traffic"
     assert max(swapper.entries.values()) > swaps / 10, "slots must have been used again"
