@@ -33,6 +33,9 @@ CONTENT: dict[str, dict[str, list[tuple[Any, Any]]]] = {
                         ("10.0.0.0/8", {"rule": 2, "action": "XDP_TX"})],
             "destinations": [("10.0.0.0/24", {"rule": 3, "action": "XDP_DROP"})]},
     "vlanmap": {"untagged": [("02:00:00:00:00:02", {"ifindex": 2})]},
+    "router": {"routes": [("0.0.0.0/0", {"port": 1}), ("10.0.0.0/8", {"gateway": "192.0.2.1", "port": 1})],
+               "neighbours": [("192.0.2.1", {"mac": "02:00:00:00:00:03"})],
+               "ports": [(1, {"mac": "02:00:00:00:00:04", "mtu": 1500})], "interfaces": [(1, "port1")]},
 }  # fmt: skip
 """What stands in their maps, so that packets find it."""
 PACKETS = 4000

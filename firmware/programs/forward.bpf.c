@@ -6,11 +6,9 @@
 // host answers with ICMP), and addresses whose next hop isn't set.
 
 #include <stddef.h>
-#include <linux/bpf.h>
 #include <linux/if_ether.h>
-#include <linux/ip.h>
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
+
+#include "checksum.h"
 
 #define NEXT_HOPS 16 // a power of two
 
@@ -38,7 +36,7 @@ int forward(struct xdp_md *ctx)
 	void *data_end = (void *)(long)ctx->data_end;
 	struct iphdr *ip = data + sizeof(struct ethhdr);
 	struct next_hop *hop;
-	__u32 key, sum;
+	__u32 key;
 
 	if ((void *)(ip + 1) > data_end)
 		return XDP_PASS;
@@ -51,11 +49,7 @@ int forward(struct xdp_md *ctx)
 	if (!hop || !hop->ifindex)
 		return XDP_PASS;
 
-	// RFC 1624: the checksum is a ones' complement sum, so that taking 1 from the TTL, the upper byte of its 16-bit
-	// word, adds 0x0100 to it, and a carry out of 16 bits comes back in at the bottom.
-	sum = ip->check + bpf_htons(0x0100);
-	ip->check = sum + ((sum + 1) >> 16); // of the two zeros, 0xffff becomes 0, as in a sum made afresh
-	ip->ttl--;
+	decrement_ttl(ip);
 
 	// Both addresses as three words: 12 bytes in the packet and in the map alike.
 	*(struct addresses *)data = *(struct addresses *)hop;

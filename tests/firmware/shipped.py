@@ -21,8 +21,13 @@ PROGRAMS = {
     "sampler": "sampler",
     "tailchain": "ethernet",
     "vlanmap": "vlanmap",
+    "router": "router",
 }
 """The program to attach, by file."""
+
+PACKET_PATH = [name for name in PROGRAMS if name not in {"router"}]
+"""Those that are tried at every pace, and at several in lockstep: the others do nothing to the packet path that these
+don't."""
 
 VARIABLES = {"portfilter": {"redirect_ifindex": 2}, "sampler": {"one_in": 16}}
 

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from random import Random
 
 import pytest
@@ -12,15 +12,10 @@ from scapy.layers.l2 import ARP
 
 from bpfnic.host.device import Arrival
 from tests.firmware.frames import ethernet, network, total
+from tests.firmware.prefixes import longest, prefixes
 from tests.firmware.shipped import entries, opened, start
 
 pytestmark = pytest.mark.timeout(900)  # the first one on rtl compiles the NIC
-
-
-def longest(prefixes: dict[str, dict], address: str) -> dict | None:
-    """The entry of the longest prefix with an address in it."""
-    found = [prefix for prefix in map(ip_network, prefixes) if ip_address(address) in prefix]
-    return prefixes[str(max(found, key=lambda prefix: prefix.prefixlen))] if found else None
 
 
 def judge(rules: dict[str, dict[str, dict]], data: bytes) -> tuple[int, str]:
@@ -55,18 +50,6 @@ def test_the_rules_of_the_sample_capture(nic, samples, arrivals):
     rules = json.loads((samples / "acl.json").read_text())
     met = check(nic, rules, arrivals)
     assert set(met) == {0, 3, 5, 10, 11, 12, 21, 22, 30, 50}  # of all four maps
-
-
-def prefixes(random: Random, address: type, count: int) -> list[str]:
-    """The prefix of no bits, and others of few trunks, so that many lie in others."""
-    bits = address(0).max_prefixlen
-    trunks = [random.getrandbits(bits) for _ in range(3)]
-    made = {ip_network((address(0), 0))}
-    while len(made) < count:
-        length = random.randint(1, bits)
-        value = random.choice(trunks) ^ random.getrandbits(bits) >> random.randrange(bits)
-        made.add(ip_network((address(value >> bits - length << bits - length), length)))
-    return [str(prefix) for prefix in sorted(made)]
 
 
 def test_random_prefixes(nic):

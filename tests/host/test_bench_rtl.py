@@ -9,7 +9,7 @@ import pytest
 from bpfnic.host import nic, pcap
 from bpfnic.host.bench import Bench
 from bpfnic.host.device import Arrival, Pacing
-from tests.firmware.shipped import PROGRAMS, entries, opened
+from tests.firmware.shipped import PACKET_PATH, PROGRAMS, entries, opened
 
 FIRMWARE = resources.files("bpfnic.firmware")
 PACES = {
@@ -36,7 +36,7 @@ def bench_of(sample, program, pace):
 
 
 @pytest.mark.parametrize("pace", PACES)
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", PACKET_PATH)
 def test_every_program_does_the_same_at_every_pace(sample, program, pace):
     bench = bench_of(sample, program, pace)
     evidence = bench.run()
@@ -48,12 +48,20 @@ def test_every_program_does_the_same_at_every_pace(sample, program, pace):
 
 
 @pytest.mark.parametrize("pace", ["back to back", "stalled, dropping", "pcap, dropping"])
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", PACKET_PATH)
 def test_every_program_does_the_same_in_lockstep(sample, program, pace):
     evidence, found = bench_of(sample, program, pace).in_lockstep()
     instructions = found.pop("instructions")
     assert found == {"reference": "golden", "equal": True}
     assert instructions == evidence.counters["RETIRED"] > 0
+
+
+@pytest.mark.parametrize("program", [name for name in PROGRAMS if name not in PACKET_PATH])
+def test_the_others_do_the_same_too(sample, program):
+    bench = bench_of(sample, program, "both")
+    assert bench.check(bench.run()) == {"reference": "golden", "equal": True}
+    evidence, found = bench_of(sample, program, "back to back").in_lockstep()
+    assert found == {"reference": "golden", "equal": True, "instructions": evidence.counters["RETIRED"]}
 
 
 RACING = """

@@ -62,6 +62,15 @@ MAPS = {
         "vlan42": (MapType.HASH, 6, 8, 64),
         "vlan100": (MapType.HASH, 6, 8, 64),
     },
+    "router": {
+        "routes": (MapType.LPM_TRIE, 8, 8, 256),
+        "routes6": (MapType.LPM_TRIE, 20, 20, 256),
+        "neighbours": (MapType.HASH, 4, 6, 256),
+        "neighbours6": (MapType.HASH, 16, 6, 256),
+        "ports": (MapType.ARRAY, 4, 8, 16),
+        "traffic": (MapType.PERCPU_ARRAY, 4, 16, 16),
+        "interfaces": (MapType.DEVMAP, 4, 4, 16),
+    },
 }
 
 

@@ -8,7 +8,7 @@ from bpfnic.host.check import Evidence
 from bpfnic.host.device import Arrival, Pacing, Traffic
 from bpfnic.host.nic import Nic
 from bpfnic.spec.addresses import HEADROOM
-from tests.firmware.shipped import PROGRAMS, entries, opened, settled, start
+from tests.firmware.shipped import PACKET_PATH, PROGRAMS, entries, opened, settled, start
 from tests.sim.bench import ONE_CORE, TWO_CORES
 
 pytestmark = pytest.mark.timeout(900)  # the first one compiles the NIC
@@ -49,7 +49,7 @@ def device(request) -> tuple[str, dict[str, int]]:
     return backend, TWO_CORES if size == "2x8" else ONE_CORE
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", PACKET_PATH)
 def test_the_reference_agrees_at_every_backpressure(device, name, arrivals) -> None:
     """Packets, verdicts, order, counters and maps, which go on from setting to setting on both. Nothing that
     leaves depends on the clock: it is the same at every setting."""
