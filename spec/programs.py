@@ -1,5 +1,6 @@
 """Program types: their context's fields and their verdicts (names as in linux/bpf.h)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -22,13 +23,39 @@ class XdpAction(IntEnum):
     XDP_REDIRECT = 4
 
 
+class TcAction(IntEnum):
+    """`TC_ACT_*` (linux/pkt_cls.h), a sched_cls program's verdict as cls_bpf takes it in direct action: SHOT, STOLEN
+    and TRAP end the packet (kernel: sch_handle_ingress), REDIRECT sends it on, all else lets it pass to the host."""
+
+    UNSPEC = 0xFFFF_FFFF
+    OK = 0
+    RECLASSIFY = 1
+    SHOT = 2
+    PIPE = 3
+    STOLEN = 4
+    QUEUED = 5
+    REPEAT = 6
+    REDIRECT = 7
+    TRAP = 8
+
+
+TC_DROPS = frozenset({TcAction.SHOT, TcAction.STOLEN, TcAction.TRAP})
+
+
 @dataclass(frozen=True)
 class Field:
-    """One member of a context: byte offset and size in bytes."""
+    """One member of a context: byte offset and size in bytes (of an array's elements together).
+
+    readable: a program may read it. writable: so many of its bytes, from the first, keep what a program writes; where
+    that is less than `size`, the others stay 0. live: read from the thread table, where the packet's place is kept;
+    other fields are words that firmware and program write, and 0 until then."""
 
     name: str
     offset: int
     size: int = 4
+    readable: bool = True
+    writable: int = 0
+    live: bool = False
 
 
 # struct xdp_md. data, data_end and data_meta are addresses of the packet window.
@@ -40,3 +67,63 @@ XDP_MD = (
     Field("rx_queue_index", 16),
     Field("egress_ifindex", 20),
 )
+
+# struct __sk_buff, and what a sched_cls program may do with it (kernel: tc_cls_act_is_valid_access). Fields of 16 bits
+# in `struct sk_buff` (queue_mapping, tc_index, tc_classid) keep as much of what is written.
+SK_BUFF = (
+    Field("len", 0, live=True),
+    Field("pkt_type", 4),
+    Field("mark", 8, writable=4),
+    Field("queue_mapping", 12, writable=2),
+    Field("protocol", 16),
+    Field("vlan_present", 20),
+    Field("vlan_tci", 24),
+    Field("vlan_proto", 28),
+    Field("priority", 32, writable=4),
+    Field("ingress_ifindex", 36, live=True),
+    Field("ifindex", 40, live=True),
+    Field("tc_index", 44, writable=2),
+    Field("cb", 48, 20, writable=20),
+    Field("hash", 68),
+    Field("tc_classid", 72, writable=2),
+    Field("data", 76, live=True),
+    Field("data_end", 80, live=True),
+    Field("napi_id", 84),
+    Field("family", 88, readable=False),
+    Field("remote_ip4", 92, readable=False),
+    Field("local_ip4", 96, readable=False),
+    Field("remote_ip6", 100, 16, readable=False),
+    Field("local_ip6", 116, 16, readable=False),
+    Field("remote_port", 132, readable=False),
+    Field("local_port", 136, readable=False),
+    Field("data_meta", 140, live=True),
+    Field("flow_keys", 144, 8, readable=False),
+    Field("tstamp", 152, 8, writable=8),
+    Field("wire_len", 160),
+    Field("gso_segs", 164),
+    Field("sk", 168, 8),
+    Field("gso_size", 176),
+    Field("tstamp_type", 180, 1),
+    Field("hwtstamp", 184, 8),
+)
+SK_BUFF_BYTES = 192
+
+WORD_BYTES = 4
+
+
+def _words(fields: tuple[Field, ...], permits: Callable[[Field], bool]) -> frozenset[int]:
+    return frozenset(
+        word // WORD_BYTES
+        for field in fields
+        if permits(field)
+        for word in range(field.offset, field.offset + field.size, WORD_BYTES)
+    )
+
+
+# By number of the 32-bit word in the context. Firmware may read and write all of them but the live ones, which nobody
+# writes: there a write is an access outside every window.
+SK_BUFF_READABLE = _words(SK_BUFF, lambda field: field.readable)
+SK_BUFF_WRITABLE = _words(SK_BUFF, lambda field: bool(field.writable))
+SK_BUFF_LIVE = _words(SK_BUFF, lambda field: field.live)
+SK_BUFF_HALVES = _words(SK_BUFF, lambda field: field.writable == 2)
+"""Words of which a write keeps the lower two bytes."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 
 from bpfnic.spec.addresses import INDEX_BYTES
+from bpfnic.spec.programs import ProgramType
 
 MAGIC = 0x4E465042  # "BPFN", the first byte lowest
 VERSION = 0x0001_0000
@@ -134,7 +135,13 @@ REGISTERS = (
     ),
     # Interfaces: ports, then the host.
     Register("IFINDEX", 0x200, _RW, "ifindex of the interface, 0 for none", **_INTERFACE),
-    Register("ENTRY", 0x204, _RW, "attached program: bit 31 valid, bits 15..0 its first slot", **_INTERFACE),
+    Register(
+        "ENTRY",
+        0x204,
+        _RW,
+        "attached program: bit 31 valid, bits 17..16 its type (PROGRAM_TYPES), bits 15..0 its first slot",
+        **_INTERFACE,
+    ),
     Register(
         "MODE",
         0x208,
@@ -203,6 +210,17 @@ HASH_SECRET_WORDS = 40
 CONTROL_ENABLE = 1 << 0
 CONTROL_FLOWS_APART = 1 << 1
 ENTRY_VALID = 1 << 31
+ENTRY_TYPE_BIT = 16
+ENTRY_SLOT = (1 << ENTRY_TYPE_BIT) - 1
+PROGRAM_TYPES = (ProgramType.XDP, ProgramType.SCHED_CLS)
+"""Types of programs in the order of their numbers in ENTRY: by its program's type a packet's verdict is read."""
+
+
+def entry_word(slot: int, program_type: ProgramType) -> int:
+    """What ENTRY, or an entry of a PROG_ARRAY, holds for a program of a type in PROGRAM_TYPES at a slot."""
+    return ENTRY_VALID | PROGRAM_TYPES.index(program_type) << ENTRY_TYPE_BIT | slot
+
+
 WIDTH_TAKES = 1 << 2
 MODE_INGRESS_WAITS = 1 << 0
 MODE_EGRESS_WAITS = 1 << 1

@@ -10,6 +10,8 @@ receive path would do it:
   entries are real: links of the namespace, queues of CPUs, sockets. A CPU's or socket's packet goes to the host, to the
   queue that the index says.
 - A verdict above XDP_REDIRECT aborts the packet (bpf_warn_invalid_xdp_action()).
+- A sched_cls program runs as at a link's ingress (skb.py); its verdict is that of a filter in direct action. A redirect
+  to no port aborts the packet, which skb_do_redirect() would drop.
 
 The device is a single CPU, the one that the namespace's thread is pinned to: per-CPU maps have that CPU's value alone.
 Its buffer is TEST_RUN's page: 256 bytes of headroom, frames up to 3,520 bytes, and growth at the tail up to there.
@@ -47,6 +49,7 @@ from bpfnic.host.linux.maps import KINDS, LinuxMap, LinuxProgram, LinuxRedirectM
 from bpfnic.host.linux.namespace import SPARE, Namespace
 from bpfnic.host.linux.permission import unavailable
 from bpfnic.host.linux.redirect import RedirectRecord, Target
+from bpfnic.host.linux.skb import SkbRecord
 from bpfnic.host.lockstep import Observe
 from bpfnic.host.mapsofmaps import check_inner, refuse_if_inner
 from bpfnic.host.object import FileDescriptors
@@ -59,7 +62,7 @@ from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import decode, encode
 from bpfnic.spec.isa import Group, Operation, find
 from bpfnic.spec.maps import DEVMAPS, MapFlag, MapType
-from bpfnic.spec.programs import ProgramType, XdpAction
+from bpfnic.spec.programs import SK_BUFF, SK_BUFF_BYTES, ProgramType, TcAction, XdpAction
 
 if TYPE_CHECKING:
     from bpfnic.host.object import MapDefinition, Program
@@ -67,6 +70,7 @@ if TYPE_CHECKING:
 _PAGE = 4096
 _LONGEST = addresses.data_hard_end(_PAGE) - addresses.HEADROOM  # bpf_prog_test_run_xdp(): the rest of a page
 _STEP_FRAMES = 64  # between two reports of progress
+_TYPES = frozenset({ProgramType.XDP, ProgramType.SCHED_CLS})
 _TAIL_CALL = helpers.BY_NAME["tail_call"].number
 
 
@@ -110,13 +114,14 @@ class LinuxDevice(Device):
             buffer_bytes=_PAGE,
             groups=frozenset(Group) - {Group.CALLX},
             map_types=frozenset(MapType),
-            helpers=frozenset(h.number for h in helpers.HELPERS if ProgramType.XDP in h.programs),
+            helpers=frozenset(h.number for h in helpers.HELPERS if h.programs & _TYPES),
         )
         self._ifindexes = [*range(1, ports + 1), 0]
         self._attached: list[LinuxProgram | None] = [None] * (ports + 1)
         self._maps: list[LinuxMap] = []
         self._programs: list[LinuxProgram] = []
         self._record = RedirectRecord()
+        self._skb = SkbRecord()
         self._btf: int | None = None
         self._cpu = min(os.sched_getaffinity(0))
         self._namespace: Namespace | None = None
@@ -166,9 +171,9 @@ class LinuxDevice(Device):
     def load(self, program: Program, maps: Mapping[str, DeviceMap]) -> LinuxProgram:
         """As Device.load; the constants (`.rodata`) that the program uses are frozen from here on. The __cause__ of the
         error has the verifier's whole log."""
-        if program.type is not ProgramType.XDP:
+        if program.type not in _TYPES:
             raise BpfnicError(
-                f"program {program.name}: the linux backend runs XDP programs, not section {program.section}"
+                f"program {program.name}: the linux backend runs XDP and tc programs, not section {program.section}"
             )
         used = []
         for name in program.maps:
@@ -182,15 +187,18 @@ class LinuxDevice(Device):
         code = encode(program.link(descriptors, self.capabilities.helpers))
         refuse_broadcast(program)
         redirects = [(used_map.definition.type, used_map.fd) for used_map in used if isinstance(used_map, RedirectMap)]
-        code = self._record.instrument(code, redirects)
-        records = _functions(code, program)
+        code = self._record.instrument(code, redirects, program.type)
+        before = 0
+        if program.type is ProgramType.SCHED_CLS:
+            code, before = self._skb.instrument(code), self._skb.slots
+        records = _functions(code, program, before)
         btf_fd = self._function_types() if records else 0
         try:
             fd, _log = bpf.prog_load(
                 program.type, code, name=program.name, license=program.license, btf_fd=btf_fd, functions=records
             )
         except bpf.Refused as refused:
-            raise BpfnicError(_refusal(program, refused)) from refused
+            raise BpfnicError(_refusal(program, refused, before)) from refused
         self._programs.append(LinuxProgram(program, fd, used))
         admitted(program, used)
         return self._programs[-1]
@@ -282,13 +290,11 @@ class LinuxDevice(Device):
         """Runs a program on a frame and does what it says with it."""
         if not self._ifindexes[ingress]:  # TEST_RUN would show the loopback link's
             raise BpfnicError(f"interface {ingress} runs program {loaded.program.name} and has no ifindex")
-        namespace = self._inside()
-        context = struct.pack("=IIIIII", 0, len(data), 0, self._ifindexes[ingress], 0, 0)  # struct xdp_md
         self._record.clear()
-        try:
-            run = namespace.call(bpf.prog_test_run, loaded.fd, data, context=context, room=_PAGE)
-        except OSError as error:
-            raise BpfnicError(f"program {loaded.program.name}: BPF_PROG_TEST_RUN: {error.strerror}") from None
+        if loaded.program.type is ProgramType.SCHED_CLS:
+            return self._execute_tc(loaded, ingress, data)
+        context = struct.pack("=IIIIII", 0, len(data), 0, self._ifindexes[ingress], 0, 0)  # struct xdp_md
+        run = self._test_run(loaded, data, context)
         result = PacketResult(accepted=True, action=XdpAction.XDP_ABORTED, verdict=run.value, cpu=self._cpu)
         match run.value:
             case XdpAction.XDP_ABORTED:
@@ -310,10 +316,38 @@ class LinuxDevice(Device):
         result.data = None if result.egress is None else run.data
         return result
 
+    def _execute_tc(self, loaded: LinuxProgram, ingress: int, data: bytes) -> PacketResult:
+        context = bytearray(SK_BUFF_BYTES)
+        for field in SK_BUFF:
+            if field.name in ("ingress_ifindex", "ifindex"):
+                struct.pack_into("=I", context, field.offset, self._ifindexes[ingress])
+        run = self._test_run(loaded, self._skb.receive(data), bytes(context))
+        result = PacketResult(accepted=True, action=XdpAction.XDP_PASS, verdict=run.value, cpu=self._cpu)
+        match run.value:
+            case TcAction.SHOT | TcAction.STOLEN | TcAction.TRAP:
+                result.action = XdpAction.XDP_DROP
+            case TcAction.REDIRECT:
+                if target := self._record.target():
+                    result.egress, _ = self._where(target)
+                result.action = XdpAction.XDP_ABORTED if result.egress is None else XdpAction.XDP_REDIRECT
+                result.cause = Cause.REDIRECT if result.egress is None else Cause.NONE
+            case _:
+                result.egress = self.capabilities.ports
+        result.data = None if result.egress is None else self._skb.send(run.data)
+        return result
+
+    def _test_run(self, loaded: LinuxProgram, data: bytes, context: bytes) -> bpf.TestRun:
+        try:
+            return self._inside().call(bpf.prog_test_run, loaded.fd, data, context=context)
+        except OSError as error:
+            raise BpfnicError(f"program {loaded.program.name}: BPF_PROG_TEST_RUN: {error.strerror}") from None
+
     def _where(self, target: Target) -> tuple[int | None, int | None]:
         """The interface that a redirect leads to, None for none, and the host's queue."""
         if target.broadcast:
             raise BpfnicError("bpf_redirect_map with BPF_F_BROADCAST: a packet of a NIC leaves once")
+        if target.ingress:
+            raise BpfnicError("bpf_redirect with BPF_F_INGRESS: a NIC has no second way in")
         ifindex = target.number
         if target.map is not None:
             (used,) = (each for each in self._maps if each.fd == target.map)
@@ -352,6 +386,7 @@ class LinuxDevice(Device):
             device_map.close()
         self._programs, self._maps, self._attached = [], [], [None] * len(self._attached)
         self._record.close()
+        self._skb.close()
         if self._btf is not None:
             os.close(self._btf)
         self._btf = None
@@ -359,8 +394,8 @@ class LinuxDevice(Device):
             self._namespace.close()
 
 
-def _functions(code: bytes, program: Program) -> bytes:
-    """Records of the program's functions where the kernel asks for them."""
+def _functions(code: bytes, program: Program, before: int) -> bytes:
+    """Records of the program's functions where the kernel asks for them; `before` slots stand in front of it."""
     image = decode(code)
     rows = [None if instruction is None else find(instruction) for instruction in image]
     asks = any(
@@ -369,15 +404,16 @@ def _functions(code: bytes, program: Program) -> bytes:
         for row, instruction in zip(rows, image, strict=True)
     )  # fmt: skip
     starts = function_starts(image, rows, program.name) if asks else [0]
-    return functions.records(sorted({*starts, *program.functions})) if len(starts) > 1 else b""
+    own = (before + start for start in program.functions)
+    return functions.records(sorted({*starts, *own})) if len(starts) > 1 else b""
 
 
-def _refusal(program: Program, refused: bpf.Refused) -> str:
-    """The verifier's last word, and where in the program it was."""
+def _refusal(program: Program, refused: bpf.Refused, before: int) -> str:
+    """The verifier's last word, and where in the program it was, in front of which `before` slots stand."""
     lines = [line for line in refused.log.splitlines() if line and not line.startswith("processed ")]
-    slots = [int(found[1]) for line in lines if (found := re.match(r"(\d+): \(", line))]
+    slots = [int(found[1]) - before for line in lines if (found := re.match(r"(\d+): \(", line))]
     where = ""
-    if slots:
+    if slots and slots[-1] >= 0:
         source = program.line(slots[-1]) if slots[-1] < len(program.instructions) else None
         where = f", instruction {slots[-1]}" + (f" ({source.file}:{source.line})" if source else "")
     word = lines[-1] if lines else refused.strerror

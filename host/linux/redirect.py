@@ -20,7 +20,7 @@ from bpfnic.spec import helpers
 from bpfnic.spec.assembly import assemble
 from bpfnic.spec.instruction import SLOT_BYTES
 from bpfnic.spec.maps import DEVMAPS, REDIRECT_ACTION, MapType, RedirectFlag
-from bpfnic.spec.programs import XdpAction
+from bpfnic.spec.programs import ProgramType, XdpAction
 
 _REDIRECT = helpers.BY_NAME["redirect"].number
 _REDIRECT_MAP = helpers.BY_NAME["redirect_map"].number
@@ -29,14 +29,18 @@ _KEY = bytes(4)
 _RECORD = struct.Struct("=II")  # ifindex or index, and one of:
 _NOTHING, _IFINDEX, _ENTRY, _BROADCAST = range(4)  # _ENTRY + n * _MAP: in the map with file descriptor n
 _MAP = 4
+_INGRESS = _IFINDEX + _MAP  # of a sched_cls program, with BPF_F_INGRESS
 
+BPF_F_INGRESS = 1
 
 class Target(NamedTuple):
-    """An ifindex, or an index in the map with a file descriptor `map`. `broadcast`: to all of the map."""
+    """An ifindex, or an index in the map with a file descriptor `map`. `broadcast`: to all of the map. `ingress`: as if
+    the packet came from there."""
 
     number: int
     map: int | None = None
     broadcast: bool = False
+    ingress: bool = False
 
 
 class RedirectRecord:
@@ -58,16 +62,19 @@ class RedirectRecord:
         number, word = _RECORD.unpack(bpf.map_lookup(self.fd, _KEY, _RECORD.size))
         map_fd, kind = divmod(word, _MAP)
         if kind in (_NOTHING, _IFINDEX):
-            return None if kind == _NOTHING else Target(number)
+            return None if kind == _NOTHING else Target(number, ingress=word == _INGRESS)
         return Target(number, map_fd, kind == _BROADCAST)
 
-    def instrument(self, code: bytes, maps: Sequence[tuple[MapType, int]]) -> bytes:
+    def instrument(
+        self, code: bytes, maps: Sequence[tuple[MapType, int]], program_type: ProgramType = ProgramType.XDP
+    ) -> bytes:
         """The program with its calls noted here; unchanged if it has none. `maps`: type and file descriptor of each
         redirect map that it uses.
 
         The appended functions have no stack, but the kernel counts a frame for them: a program that uses all of its 512
         bytes where it redirects is refused with that reason."""
-        for number, function in ((_REDIRECT, self._of_redirect()), (_REDIRECT_MAP, self._of_redirect_map(maps))):
+        redirect = self._of_redirect() if program_type is ProgramType.XDP else self._of_tc_redirect()
+        for number, function in ((_REDIRECT, redirect), (_REDIRECT_MAP, self._of_redirect_map(maps))):
             call = assemble(f"call {number}")  # no second half of a wide instruction is like it: there the opcode is 0
             end = len(code) // SLOT_BYTES
             slots = [code[at : at + SLOT_BYTES] for at in range(0, len(code), SLOT_BYTES)]
@@ -85,6 +92,23 @@ class RedirectRecord:
             r3 = map_val(map_by_fd({self.fd})) + 0 ll
             *(u32 *)(r3 + 0) = w1
             *(u32 *)(r3 + 4) = {_IFINDEX}
+        redirect:
+            call {_REDIRECT}
+            exit
+        """)
+
+    def _of_tc_redirect(self) -> bytes:
+        """The same of a sched_cls program: bpf_redirect() knows BPF_F_INGRESS too, and forgets nothing where it refuses
+        a flag."""
+        return assemble(f"""
+            r3 = r2
+            r3 &= {~BPF_F_INGRESS}
+            if r3 != 0 goto redirect
+            r3 = map_val(map_by_fd({self.fd})) + 0 ll
+            *(u32 *)(r3 + 0) = w1
+            *(u32 *)(r3 + 4) = {_IFINDEX}
+            if r2 == 0 goto redirect
+            *(u32 *)(r3 + 4) = {_INGRESS}
         redirect:
             call {_REDIRECT}
             exit
