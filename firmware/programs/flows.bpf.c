@@ -31,13 +31,6 @@ struct {
 	__type(value, struct traffic);
 } flows SEC(".maps");
 
-static __always_inline struct in6_addr mapped(__be32 address)
-{
-	struct in6_addr result = {.s6_addr32 = {0, 0, bpf_htonl(0xffff), address}};
-
-	return result;
-}
-
 // The 5-tuple of a frame; 0 if it has none.
 static __always_inline int flow_of(void *data, void *data_end, struct flow *flow)
 {

@@ -35,6 +35,14 @@ static __always_inline int is_vlan(__be16 ethertype)
 	return ethertype == bpf_htons(ETH_P_8021Q) || ethertype == bpf_htons(ETH_P_8021AD);
 }
 
+// An IPv4 address as one of IPv6: the last four bytes of ::ffff:0:0/96 (RFC 4291).
+static __always_inline struct in6_addr mapped(__be32 address)
+{
+	struct in6_addr result = {.s6_addr32 = {0, 0, bpf_htonl(0xffff), address}};
+
+	return result;
+}
+
 // What follows the Ethernet header and up to two VLAN tags, and its type.
 static __always_inline void *behind_ethernet(void *at, void *data_end, __be16 *ethertype)
 {

@@ -22,19 +22,25 @@ PROGRAMS = {
     "tailchain": "ethernet",
     "vlanmap": "vlanmap",
     "router": "router",
+    "ratelimit": "ratelimit",
 }
 """The program to attach, by file."""
 
-PACKET_PATH = [name for name in PROGRAMS if name not in {"router"}]
+PACKET_PATH = [name for name in PROGRAMS if name not in {"router", "ratelimit"}]
 """Those that are tried at every pace, and at several in lockstep: the others do nothing to the packet path that these
 don't."""
 
-VARIABLES = {"portfilter": {"redirect_ifindex": 2}, "sampler": {"one_in": 16}}
+ORDERED = {"ratelimit"}
+"""Where it depends on the packets before it what becomes of one: several threads have another order each time."""
+
+VARIABLES = {"portfilter": {"redirect_ifindex": 2}, "sampler": {"one_in": 16},
+             "ratelimit": {"interval": 10**15, "burst": 5}}  # fmt: skip
 
 VARYING = {
     ("flows", "flows"): slice(16, 32),
     ("tailchain", "current"): slice(0, 8),
     ("sampler", "samples"): slice(0, 80),
+    ("ratelimit", "buckets"): slice(0, 8),
 }
 """Bytes of values that another run may leave otherwise, by file and map: times, what a CPU noted of its last packet,
 and which packets were sampled."""
