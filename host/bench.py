@@ -166,7 +166,7 @@ class Bench:
                 if isinstance(loaded, RegisterProgram) and loaded.entry <= slot < loaded.entry + loaded.slots:
                     program, number = loaded.program, slot - loaded.entry
                     name = "" if program is self.program else f"program {program.name}, "
-                    lines = [f"{name}{listing.instruction(program, number)}", listing.source(program, number)]
+                    lines = [f"{name}{listing.instruction(loaded.whole, number)}", listing.source(loaded.whole, number)]
                     return [line for line in lines if line]
             return [f"slot {slot}: outside the program"]
 

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from bpfnic.host import valuetypes
+from bpfnic.host import runtime, valuetypes
 from bpfnic.host.device import (
     Arrival,
     Capabilities,
@@ -107,6 +107,8 @@ class RegisterDevice(Device):
         self._programs: list[RegisterProgram] = []
         self._attached: list[RegisterProgram | None] = [None] * self.interfaces
         self._maps: list[RegisterMap] = []
+        self._hidden: dict[str, RegisterMap] = {}  # the runtime's, as link.Linker names them
+        self._fill: dict[str, Callable[[RegisterMap], None]] = {}  # what puts the host's state into them, by name
         self._receivers: dict[int, RegisterEventMap] = {}  # of records, by descriptor
         self._ifindexes = [0] * self.capabilities.ports
         for port in range(self.capabilities.ports):
@@ -220,6 +222,24 @@ class RegisterDevice(Device):
                 self._receivers[index] = device_map
         return device_map
 
+    def _hidden_map(self, name: str, definition: "MapDefinition") -> RegisterMap:
+        """A map of the runtime, made when a program first comes with a routine that uses it, and there from then on."""
+        if name not in self._hidden:
+            device_map = self.create_map(definition)
+            if definition.variables is not None:
+                device_map.update(bytes(INDEX_BYTES), [bytes(definition.variables.content)])
+            elif fill := self._fill.get(definition.name):
+                fill(device_map)
+            self._hidden[name] = device_map
+        return self._hidden[name]
+
+    def fill_hidden(self, name: str, fill: Callable[[RegisterMap], None]) -> None:
+        """Have `fill` put the host's state into the runtime's map of that name, as soon as there is one: now, or with
+        the first program whose routines use it."""
+        self._fill[name] = fill
+        if device_map := self._hidden.get(f"runtime:{name}"):
+            fill(device_map)
+
     def _check_map(self, definition: "MapDefinition") -> None:
         name = f"map {definition.name} ({definition.type.name})"
         if definition.type not in self.capabilities.map_types & (ARRAYS | KEYED | QUEUES | EVENTS):
@@ -306,28 +326,33 @@ class RegisterDevice(Device):
             assert isinstance(device_map, RegisterMap) and device_map in self._maps
             used[name] = device_map
         admit(program, used.values())
-        linked = self._link(program, used)
+        whole = program.with_firmware(runtime.linked(program.type, self.capabilities.helpers))
+        linked = self._link(program, whole, used)
         slots = len(linked)
         entry = self._allocate(self._slots, slots, 1, f"program {program.name} takes {slots} slots of {self.name}")
         code = encode(at_slot(linked, entry))
         self._write("PROGRAM_ADDRESS", entry * 2)
         for i in range(0, len(code), 4):
             self._write("PROGRAM_DATA", int.from_bytes(code[i : i + 4], "little"))
-        loaded = RegisterProgram(program, entry, slots, frozenset(used.values()))
+        loaded = RegisterProgram(program, entry, slots, frozenset(used.values()), whole)
         self._programs.append(loaded)
         admitted(program, used.values())
         return loaded
 
-    def _link(self, program: "Program", maps: Mapping[str, RegisterMap]) -> list[Instruction | None]:
-        """The program as this device executes it. Raises BpfnicError for what the device can't do."""
+    def _link(
+        self, program: "Program", whole: "Program", maps: Mapping[str, RegisterMap]
+    ) -> list[Instruction | None]:
+        """The program, with its routines, as this device executes it. Raises BpfnicError for what the device can't do.
+        """
         if program.type is not ProgramType.XDP:
             kind = program.type.name if program.type else f"of no known type (section {program.section!r})"
             raise BpfnicError(f"program {program.name} is {kind}; {self.name} runs XDP")
-        handles = {name: used.handle for name, used in maps.items() if used.index is not None}
-        values = {name: MAP_VALUES + used.base for name, used in maps.items()}
+        placed = {**maps, **{name: self._hidden_map(name, definition) for name, definition in whole.hidden.items()}}
+        handles = {name: used.handle for name, used in placed.items() if used.index is not None}
+        values = {name: MAP_VALUES + used.base for name, used in placed.items()}
         has = self.capabilities
         limits = Limits(has.program_slots, lambda row: row.group in has.groups, has.helpers)
-        image = device_image(program, DeviceAddresses(handles, values), limits)
+        image = device_image(whole, DeviceAddresses(handles, values), limits)
         check_access(program, {name: used.definition for name, used in maps.items()})
         refuse_broadcast(program)
         return image

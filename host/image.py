@@ -25,8 +25,8 @@ def device_image(program: "Program", addresses: "Addresses", limits: Limits) -> 
     """The program for a device with these addresses and limits. Raises BpfnicError as structure.check and
     `place_frames` do."""
     image = program.link(addresses, limits.helpers)
-    check(image, program.name, program_type=program.type, limits=limits, line=program.line)
-    return place_frames(image, program.name)
+    check(image, program.name, program_type=program.type, limits=limits, line=program.line, own=program.own)
+    return place_frames(image, program.name, program.own)
 
 
 def at_slot(image: Code, entry: int) -> list[Instruction | None]:
@@ -41,35 +41,49 @@ def at_slot(image: Code, entry: int) -> list[Instruction | None]:
     return [placed(slot, instruction) for slot, instruction in enumerate(image)]
 
 
+_Node = tuple[int, int]
+"""A function's first slot, twice; or of a routine that calls its caller back first its own and then the caller's, so
+that a callback may call such a routine with another callback."""
+
+
 @dataclass
 class _Function:
     """`depth`: bytes below r10 that it uses, None where that can't be seen. `sites`: slots of its local calls, `calls`:
-    first slots of the functions that they may reach."""
+    the functions that they may reach. `routine`: it is the runtime's."""
 
     depth: int | None
     sites: list[int]
-    calls: set[int]
+    calls: set[_Node]
+    routine: bool
+
+    @property
+    def frame_bytes(self) -> int:
+        """What it takes of the stack; 0 where its depth can't be seen. A routine that calls nothing may take nothing,
+        as a helper."""
+        least = 0 if self.routine and not self.sites else FRAME_ALIGN
+        return max(-(-(self.depth or 0) // FRAME_ALIGN) * FRAME_ALIGN, least)
 
 
-def place_frames(code: Code, name: str) -> list[Instruction | None]:
+def place_frames(code: Code, name: str, own: int | None = None) -> list[Instruction | None]:
     """The code with the caller's frame size in the offset of each local call and each callx, which may call every
     function whose address is taken.
 
     A frame reaches down to the lowest address that the function forms from r10 and constants, rounded up to 16, at
     least 16; a pointer that is passed, stored or indexed is taken to be used at and above where it points. Where a
     function does something else with r10, its frame is what the other functions of its chains leave of the 512 bytes.
-    Raises BpfnicError for recursion, for more than 8 frames and for chains of more than 512 bytes, as Linux does."""
-    functions = _functions(code, name)
+    Behind the first `own` slots (None: all) are routines of the runtime. Raises BpfnicError for recursion, for more
+    than 8 frames and for chains of more than 512 bytes, as Linux does."""
+    functions = _functions(code, name, len(code) if own is None else own)
     _check_chains(functions, name)
-    callees = {first: function.calls for first, function in functions.items()}
-    callers = {first: {caller for caller in functions if first in callees[caller]} for first in functions}
-    sizes = {first: _rounded(function.depth) for first, function in functions.items()}
-    for first, function in functions.items():
+    callees = {node: function.calls for node, function in functions.items()}
+    callers = {node: {caller for caller in functions if node in callees[caller]} for node in functions}
+    sizes = {node: function.frame_bytes for node, function in functions.items()}
+    for node, function in functions.items():
         if function.depth is None:
-            sizes[first] = 0
-            others = _longest(first, callers, sizes) + _longest(first, callees, sizes)
-            sizes[first] = max(STACK_BYTES - others, FRAME_ALIGN)
-    if functions and (total := _longest(0, callees, sizes)) > STACK_BYTES:
+            sizes[node] = 0
+            others = _longest(node, callers, sizes) + _longest(node, callees, sizes)
+            sizes[node] = max(STACK_BYTES - others, FRAME_ALIGN)
+    if functions and (total := _longest((0, 0), callees, sizes)) > STACK_BYTES:
         raise BpfnicError(f"program {name!r}: a call chain needs {total} bytes of stack, of {STACK_BYTES}")
     return _sized(code, functions, sizes)
 
@@ -77,76 +91,88 @@ def place_frames(code: Code, name: str) -> list[Instruction | None]:
 def place_frames_alone(code: Code, name: str) -> list[Instruction | None]:
     """The same for code whose chains nobody has judged, and which may call itself: each function's frame is what it is
     seen to use by itself, and of the default size where that can't be seen. What gets too deep traps on the device."""
-    functions = _functions(code, name)
+    functions = _functions(code, name, len(code))
     sizes = {
-        first: isa.DEFAULT_FRAME_BYTES if function.depth is None else min(_rounded(function.depth), STACK_BYTES)
-        for first, function in functions.items()
+        node: isa.DEFAULT_FRAME_BYTES if function.depth is None else min(function.frame_bytes, STACK_BYTES)
+        for node, function in functions.items()
     }
     return _sized(code, functions, sizes)
 
 
-def _sized(code: Code, functions: dict[int, _Function], sizes: dict[int, int]) -> list[Instruction | None]:
+def _sized(code: Code, functions: dict[_Node, _Function], sizes: dict[_Node, int]) -> list[Instruction | None]:
     """The code with the frame size of the function around it in each call."""
     image = list(code)
-    for first, function in functions.items():
+    for node, function in functions.items():
         for slot in function.sites:
             instruction = image[slot]
             assert instruction
-            image[slot] = replace(instruction, offset=sizes[first])
+            image[slot] = replace(instruction, offset=sizes[node])
     return image
 
 
-def _functions(code: Code, name: str) -> dict[int, _Function]:
-    """The functions by their first slots; none where nothing is called."""
+def _functions(code: Code, name: str, own: int) -> dict[_Node, _Function]:
+    """The functions; none where nothing is called."""
     rows = [None if instruction is None else isa.find(instruction) for instruction in code]
     if not any(row and row.operation in _CALLS for row in rows):
         return {}
-    addressed = {slot + 1 + one.imm for slot, one in enumerate(code) if one is not None and rows[slot] is _CODE}
     starts = function_starts(code, rows, name)
-    functions = {}
-    for first, end in zip(starts, [*starts[1:], len(code)], strict=True):
-        sites: list[int] = []
-        calls: set[int] = set()
+    bounds = dict(zip(starts, [*starts[1:], len(code)], strict=True))
+    sites: dict[int, list[int]] = {}
+    called: dict[int, set[int]] = {}
+    addressed: dict[int, set[int]] = {}  # whose address each function takes
+    calls_back: set[int] = set()
+    for first, end in bounds.items():
+        sites[first], called[first], addressed[first] = [], set(), set()
         for slot in range(first, end):
             row, instruction = rows[slot], code[slot]
-            if row and instruction and row.operation in _CALLS:
-                sites.append(slot)
-                calls |= addressed if row.operation is Operation.CALLX else {slot + 1 + instruction.imm}
-        functions[first] = _Function(_depth(code, rows, first, end), sites, calls)
+            if row is _CODE and instruction:
+                addressed[first].add(slot + 1 + instruction.imm)
+            elif row and instruction and row.operation in _CALLS:
+                sites[first].append(slot)
+                if row.operation is Operation.CALL_LOCAL:
+                    called[first].add(slot + 1 + instruction.imm)
+                else:
+                    calls_back.add(first)
+    everywhere = set().union(*addressed.values())
+    functions = {}
+    for first, end in bounds.items():
+        function = _Function(_depth(code, rows, first, end), sites[first], set(), first >= own)
+        callers = [caller for caller in bounds if first in called[caller]] if first >= own else []
+        for caller in callers if first in calls_back and callers else [first]:
+            passed = (addressed[caller] if caller != first else set()) or everywhere
+            targets = called[first] | (passed if first in calls_back else set())
+            calls = {(to, first if to >= own and to in calls_back else to) for to in targets}
+            functions[first, caller] = replace(function, calls=calls)
     return functions
 
 
-def _rounded(depth: int | None) -> int:
-    return max(-(-(depth or 0) // FRAME_ALIGN) * FRAME_ALIGN, FRAME_ALIGN)
-
-
-def _check_chains(functions: dict[int, _Function], name: str) -> None:
+def _check_chains(functions: dict[_Node, _Function], name: str) -> None:
     """Refuses recursion and more than 8 frames, so that what follows the calls ends."""
-    heights: dict[int, int] = {}
+    heights: dict[_Node, int] = {}
 
-    def height(first: int, chain: tuple[int, ...]) -> int:
-        if first in chain:
-            raise BpfnicError(f"program {name!r}: the function at {first} calls itself")
-        if first not in heights:
-            heights[first] = 1 + max((height(callee, (*chain, first)) for callee in functions[first].calls), default=0)
-        if len(chain) + heights[first] > FRAMES:
+    def height(node: _Node, chain: tuple[_Node, ...]) -> int:
+        if node in chain:
+            raise BpfnicError(f"program {name!r}: the function at {node[0]} calls itself")
+        if node not in heights:
+            heights[node] = 1 + max((height(callee, (*chain, node)) for callee in functions[node].calls), default=0)
+        if len(chain) + heights[node] > FRAMES:
             raise BpfnicError(f"program {name!r}: a call chain of more than {FRAMES} functions")
-        return heights[first]
+        return heights[node]
 
-    for function in functions:
-        height(function, ())
+    for node in functions:
+        height(node, ())
 
 
-def _longest(first: int, edges: dict[int, set[int]], sizes: dict[int, int]) -> int:
-    """Bytes of the deepest chain along `edges`, the function at `first` included."""
-    totals: dict[int, int] = {}
+def _longest(node: _Node, edges: dict[_Node, set[_Node]], sizes: dict[_Node, int]) -> int:
+    """Bytes of the deepest chain along `edges`, the function itself included."""
+    totals: dict[_Node, int] = {}
 
-    def total(at: int) -> int:
+    def total(at: _Node) -> int:
         if at not in totals:
             totals[at] = sizes[at] + max(map(total, edges[at]), default=0)
         return totals[at]
 
-    return total(first)
+    return total(node)
 
 
 _UNSEEN = -STACK_BYTES - 1  # of a pointer into the frame that went somewhere

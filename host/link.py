@@ -1,11 +1,12 @@
 """Collects a program and the functions that it calls into one list of instructions, and says what it refers to.
 
 A *unit* is a function, or a whole section where an object names no functions. A program's own unit comes first, then
-each unit that it reaches by calls, in the order in which they are met; call distances are set accordingly."""
+each unit that it reaches by calls, in the order in which they are met; call distances are set accordingly. Units may be
+of another object: routines of the runtime (runtime.py), which stand for helpers and for undefined functions."""
 
 from bisect import bisect_right
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import Protocol, cast
 
 from bpfnic.host import ksyms
 from bpfnic.host.btf import Btf
@@ -23,7 +24,7 @@ from bpfnic.host.elf import (
     Section,
     Symbol,
 )
-from bpfnic.host.maps import MapTable
+from bpfnic.host.maps import MapDefinition, MapTable
 from bpfnic.spec import isa
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.helpers import Helper
@@ -55,6 +56,25 @@ class Reference:
 
 
 @dataclass(frozen=True)
+class Routine:
+    """A function that a call, or a 64-bit immediate, means: slot `slot` of unit `unit` of an object's code."""
+
+    linker: "Linker"
+    unit: int
+    slot: int = 0
+
+
+class Routines(Protocol):
+    """What the runtime has for a program."""
+
+    def helper(self, number: int) -> Routine | None:
+        """What is called in place of a helper; None: the helper itself."""
+
+    def function(self, name: str) -> Routine | None:
+        """A function that compilers take for granted (memcpy), None for others."""
+
+
+@dataclass(frozen=True)
 class Extern:
     """A function of the kernel that an instruction calls, or whose address it takes. `helper`: what the function is
     here, None for one that isn't (weak ones only)."""
@@ -79,6 +99,10 @@ class Linked:
     references: dict[int, Reference] = field(default_factory=dict)
     externs: dict[int, Extern] = field(default_factory=dict)
     functions: dict[int, str] = field(default_factory=dict)
+    routines: set[int] = field(default_factory=set)
+    """First slots of the functions that are the runtime's."""
+    hidden: dict[str, MapDefinition] = field(default_factory=dict)
+    """The maps of the runtime among the references."""
     sources: list[tuple[int, Unit, list[Line]]] = field(default_factory=list)
     """First slot, unit and its section's lines, in order."""
 
@@ -93,10 +117,12 @@ class Linked:
 
 
 class Linker:
-    """The code of one object. `units` in the order of sections and offsets."""
+    """The code of one object. `units` in the order of sections and offsets. `runtime`: the name of an object of the
+    runtime; its maps are called `runtime:name`, as no map of a program is, and are one for all routines, sections of
+    variables `runtime:object:section`."""
 
-    def __init__(self, elf: Elf, maps: MapTable, extension: Extension, btf: Btf | None):
-        self._elf, self._maps, self._extension, self._btf = elf, maps, extension, btf
+    def __init__(self, elf: Elf, maps: MapTable, extension: Extension, btf: Btf | None, runtime: str = ""):
+        self._elf, self._maps, self._extension, self._btf, self._runtime = elf, maps, extension, btf, runtime
         self._ksyms = ksyms.declared(btf)
         self.units: list[Unit] = []
         self._in_section: dict[int, list[int]] = {}  # numbers of units by section
@@ -128,52 +154,70 @@ class Linker:
     def _refuse(self, section: Section, offset: int, why: str) -> BpfnicError:
         return self._elf.refuse(f"section {section.name!r}, offset {offset:#x}: {why}")
 
-    def link(self, number: int, program: str) -> Linked:
+    def link(self, number: int, program: str, routines: Routines) -> Linked:
         """The program that unit `number` starts. Raises BpfnicError naming section, offset and symbol."""
         linked = Linked()
-        placed: dict[int, int] = {}  # first slot of each unit
-        calls: list[tuple[int, int, int]] = []  # slot of the instruction, unit and slot in it that it names
-        waiting = [number]
+        placed: dict[tuple[Linker, int], int] = {}  # first slot of each unit
+        calls: list[tuple[int, Routine]] = []  # by slot of the instruction
+        waiting = [Routine(self, number)]
         while waiting:
-            number = waiting.pop(0)
-            if number in placed:
-                continue
-            unit, base = self.units[number], len(linked.instructions)
-            placed[number] = base
-            section = self._elf.sections[unit.section]
-            linked.functions[base] = program if base == 0 else unit.name
-            linked.sources.append((base, unit, self._extension.lines.get(section.name, [])))
-            self._refuse_core_relocations(section, unit, program)
-            code, relocations = self._decoded(section), self._by_slot(section)
-            for slot in range(unit.start, unit.end):
-                instruction, place = code[slot], base + slot - unit.start
-                linked.instructions.append(instruction)
-                relocation = relocations.get(slot)
-                if instruction is None:
-                    if relocation:
-                        raise self._refuse(section, relocation.offset, "a relocation inside a 16-byte instruction")
-                    continue
-                try:
-                    target = self._target(section, slot, instruction, relocation)
-                except ksyms.Missing as missing:
-                    raise self._refuse(section, slot * SLOT_BYTES, f"{missing}{_where(linked.line(place))}") from None
-                if isinstance(target, Reference):
-                    linked.references[place] = target
-                elif isinstance(target, Extern):
-                    linked.externs[place] = target
-                    linked.instructions[place] = target.put(instruction, present=True)
-                elif target:
-                    calls.append((place, *target))
-                    waiting.append(target[0])
-        for place, number, slot in calls:
+            waiting.sort(key=lambda called: called.linker is not self)  # the runtime's come last
+            routine = waiting.pop(0)
+            unit = routine.linker, routine.unit
+            if unit not in placed:
+                placed[unit] = len(linked.instructions)
+                found = routine.linker._place(routine.unit, linked, program, routines)
+                calls += found
+                waiting += [called for _, called in found]
+        for place, routine in calls:
             instruction = linked.instructions[place]
             assert instruction
-            distance = placed[number] + slot - place - 1
+            distance = placed[routine.linker, routine.unit] + routine.slot - place - 1
             if instruction.opcode == WIDE_OPCODE:
                 linked.instructions[place] = replace(instruction, src=_CODE_SRC, imm=distance, next_imm=0)
             else:
                 linked.instructions[place] = replace(instruction, src=_CALL_SRC, imm=distance)
         return linked
+
+    def _place(
+        self, number: int, linked: Linked, program: str, routines: Routines
+    ) -> list[tuple[int, Routine]]:
+        """Puts a unit behind what is linked. Returns what it calls, by slot."""
+        unit, base = self.units[number], len(linked.instructions)
+        section = self._elf.sections[unit.section]
+        linked.functions[base] = program if base == 0 else unit.name
+        linked.sources.append((base, unit, self._extension.lines.get(section.name, [])))
+        if self._runtime:
+            linked.routines.add(base)
+        self._refuse_core_relocations(section, unit, program)
+        code, relocations = self._decoded(section), self._by_slot(section)
+        calls: list[tuple[int, Routine]] = []
+        for slot in range(unit.start, unit.end):
+            instruction, place = code[slot], base + slot - unit.start
+            linked.instructions.append(instruction)
+            relocation = relocations.get(slot)
+            if instruction is None:
+                if relocation:
+                    raise self._refuse(section, relocation.offset, "a relocation inside a 16-byte instruction")
+                continue
+            try:
+                target = self._target(section, slot, instruction, relocation, routines)
+            except ksyms.Missing as missing:
+                raise self._refuse(section, slot * SLOT_BYTES, f"{missing}{_where(linked.line(place))}") from None
+            if isinstance(target, Extern):
+                linked.externs[place] = target
+                linked.instructions[place] = instruction = target.put(instruction, present=True)
+            elif isinstance(target, Reference):
+                linked.references[place] = target
+                if self._runtime:
+                    linked.hidden[target.map] = self._maps.definitions[target.map.rpartition(":")[2]]
+            elif target:
+                calls.append((place, target))
+            if instruction.opcode == _CALL.opcode and instruction.src == _HELPER_SRC:
+                if routine := routines.helper(instruction.imm):
+                    linked.externs.pop(place, None)
+                    calls.append((place, routine))
+        return calls
 
     def _refuse_core_relocations(self, section: Section, unit: Unit, program: str) -> None:
         for relocation in self._extension.relocations.get(section.name, ()):
@@ -202,9 +246,9 @@ class Linker:
         return self._relocations[section.number]
 
     def _target(
-        self, section: Section, slot: int, instruction: Instruction, relocation: Relocation | None
-    ) -> Reference | Extern | tuple[int, int] | None:
-        """What an instruction refers to: a map or variable, an extern, a unit and a slot in it, or nothing."""
+        self, section: Section, slot: int, instruction: Instruction, relocation: Relocation | None, routines: Routines
+    ) -> Reference | Extern | Routine | None:
+        """What an instruction refers to: a map or variable, an extern, a function, or nothing."""
         call = instruction.opcode == _CALL.opcode
         if relocation is None:
             if call and instruction.src == _CALL_SRC:
@@ -218,6 +262,8 @@ class Linker:
             raise self._refuse(section, offset, f"relocation {kind} of {symbol.name!r} doesn't fit its instruction")
         if symbol.section == SHN_UNDEF and symbol.name in self._ksyms:
             return self._extern(symbol)
+        if symbol.section == SHN_UNDEF and call and (routine := routines.function(symbol.name)):
+            return routine
         if symbol.section == SHN_UNDEF:
             raise self._refuse(section, offset, f"{symbol.name!r} is not defined in this object (an extern)")
         if symbol.section == SHN_COMMON:
@@ -228,11 +274,11 @@ class Linker:
             return self._unit_at(section, slot, symbol.section, symbol.value // SLOT_BYTES + instruction.imm + 1)
         place = symbol.value + instruction.imm
         if name := self._maps.map_at(symbol.section, place):
-            return Reference(name)
+            return Reference(f"runtime:{name}" if self._runtime else name)
         if name := self._maps.variables_in(symbol.section):
             if not 0 <= place <= self._elf.sections[symbol.section].size:
                 raise self._refuse(section, offset, f"byte {place} of {name!r} is outside it")
-            return Reference(name, place)
+            return Reference(f"runtime:{self._runtime}:{name}" if self._runtime else name, place)
         if self._elf.sections[symbol.section].executable and place % SLOT_BYTES == 0:
             return self._unit_at(section, slot, symbol.section, place // SLOT_BYTES)
         where = self._elf.sections[symbol.section].name
@@ -247,11 +293,11 @@ class Linker:
                 raise
             return Extern(None, weak=True)
 
-    def _unit_at(self, section: Section, slot: int, number: int, target: int) -> tuple[int, int]:
+    def _unit_at(self, section: Section, slot: int, number: int, target: int) -> Routine:
         for candidate in self._in_section.get(number, ()):
             unit = self.units[candidate]
             if unit.start <= target < unit.end:
-                return candidate, target - unit.start
+                return Routine(self, candidate, target - unit.start)
         name = self._elf.sections[number].name
         raise self._refuse(section, slot * SLOT_BYTES, f"a call of byte {target * SLOT_BYTES:#x} of section {name!r}, "
                            "where no function is")  # fmt: skip

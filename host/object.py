@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from bpfnic.host import runtime
 from bpfnic.host.btf import Btf
 from bpfnic.host.btf_ext import Extension, read_extension
 from bpfnic.host.elf import Elf
@@ -91,18 +92,23 @@ class Program:
 
     Linking is done when `instructions` or what follows from it is first asked for, and raises BpfnicError there."""
 
-    def __init__(self, name: str, section: str, type: ProgramType | None, license: str, linker: Linker, unit: int):
+    def __init__(self, name: str, section: str, type: ProgramType | None, license: str, linker: Linker, unit: int,
+                 firmware: frozenset[int] = frozenset()):  # fmt: skip
         self.name, self.section, self.type, self.license = name, section, type, license
         words = section.removeprefix("?").split("/")
         self.autoload = not section.startswith("?")
         self.frags = words[0] == "xdp.frags"
         self.attach = "/".join(words[1:]) if program_type_of(section) else ""
-        self._linker, self._unit = linker, unit
+        self._linker, self._unit, self._firmware = linker, unit, firmware
         self._linked: Linked | None = None
+
+    def with_firmware(self, helpers: frozenset[int]) -> "Program":
+        """The same program with the runtime's routines behind it, in place of these helpers (by number)."""
+        return Program(self.name, self.section, self.type, self.license, self._linker, self._unit, helpers)
 
     def _link(self) -> Linked:
         if self._linked is None:
-            self._linked = self._linker.link(self._unit, self.name)
+            self._linked = self._linker.link(self._unit, self.name, runtime.Runtime(self._firmware))
         return self._linked
 
     @property
@@ -122,8 +128,18 @@ class Program:
 
     @property
     def maps(self) -> list[str]:
-        """Names of the maps that the program refers to, each once."""
-        return list(dict.fromkeys(reference.map for reference in self.references.values()))
+        """Names of the maps that the program refers to, each once, but for the hidden ones."""
+        return [name for name in dict.fromkeys(one.map for one in self.references.values()) if name not in self.hidden]
+
+    @property
+    def hidden(self) -> dict[str, MapDefinition]:
+        """The runtime's maps that its routines refer to, by the names in `references`."""
+        return self._link().hidden
+
+    @property
+    def own(self) -> int:
+        """How many slots are the program's own. Behind them are routines of the runtime."""
+        return min(self._link().routines, default=len(self.instructions))
 
     def line(self, slot: int) -> SourceLine | None:
         """The source line of an instruction, where the object has line info."""
@@ -134,10 +150,11 @@ class Program:
         """The instructions with every map and variable in its place. `helpers`: numbers of those that the target has,
         for weak functions (ksyms.py); None: all. Raises KeyError for a map that `addresses` doesn't have."""
         linked = list(self.instructions)
+        there = None if helpers is None else helpers | self._firmware
         for slot, extern in self._link().externs.items():
             instruction = linked[slot]
             assert instruction
-            if extern.weak and extern.helper and helpers is not None and extern.helper.number not in helpers:
+            if extern.weak and extern.helper and there is not None and extern.helper.number not in there:
                 linked[slot] = extern.put(instruction, present=False)
         for slot, reference in self.references.items():
             instruction = linked[slot]

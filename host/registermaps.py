@@ -50,10 +50,13 @@ _TRIES = 10_000  # to get a lock
 
 
 class RegisterProgram(LoadedProgram):
-    """A program in the slot store: `slots` slots from `entry` on."""
+    """A program in the slot store: `slots` slots from `entry` on. `whole`: the program with the runtime's routines
+    behind it, as it lies there."""
 
-    def __init__(self, program: "Program", entry: int, slots: int, maps: "frozenset[RegisterMap]"):
-        self.program = program
+    def __init__(
+        self, program: "Program", entry: int, slots: int, maps: "frozenset[RegisterMap]", whole: "Program"
+    ):
+        self.program, self.whole = program, whole
         self.entry = entry
         self.slots = slots
         self.maps = maps

@@ -40,11 +40,13 @@ def check(
     program_type: ProgramType | None = None,
     limits: Limits | None = None,
     line: "LineOf" = lambda slot: None,
+    own: int | None = None,
 ) -> None:
     """Raises BpfnicError that names program `name`, the instruction's number and text, and its source line by `line`:
     an unknown opcode or illegal field, a jump or call to no instruction or into another function, a function that runs
     off its end, a helper that is unknown, not for `program_type`, or not on the device, and what else is beyond
-    `limits` (None: the kernel, which has its own)."""
+    `limits` (None: the kernel, which has its own). The program's are the first `own` slots (None: all); helpers that it
+    may not call the runtime's routines behind them may."""
     if not code:
         raise BpfnicError(f"program {name!r}: has no instructions")
     if limits and len(code) > limits.slots:
@@ -55,7 +57,7 @@ def check(
             rows.append(None if instruction is None else isa.find(instruction))
             if instruction is None:
                 continue
-            _check_one(rows[-1], instruction, program_type, limits)
+            _check_one(rows[-1], instruction, program_type if own is None or slot < own else None, limits)
         except BpfnicError as error:
             raise _refusal(code, name, slot, str(error), line) from None
     starts = function_starts(code, rows, name, line)

@@ -330,6 +330,9 @@ HELPERS: tuple[Helper, ...] = (
 BY_NUMBER: dict[int, Helper] = {helper.number: helper for helper in HELPERS}
 BY_NAME: dict[str, Helper] = {helper.name: helper for helper in HELPERS}
 
+LIBRARY = frozenset(BY_NAME[name].number for name in ("strncmp", "xdp_get_buff_len"))
+"""Helpers that are functions of the runtime (firmware/runtime/), linked into the programs that call them."""
+
 RETURN_FIRST = 5
 """The one helper of the public conformance suite's machines: it returns its first argument."""
 

@@ -1,0 +1,15 @@
+/* What routines of the runtime have in common. Numbers of the NIC (PACKET_WINDOW, …) come from spec/ by the compiler's
+ * command line (host/runtime.py). */
+#pragma once
+#include <linux/bpf.h>
+#include <linux/errno.h>
+#include <bpf/bpf_helpers.h>
+
+#define __no_builtin __attribute__((no_builtin))
+
+/* Words of `size` bytes may be read and written at an address: below packets (context and stack) only where they are
+ * naturally aligned. */
+static __always_inline int takes(__u64 address, __u64 size)
+{
+	return address >= PACKET_WINDOW || address % size == 0;
+}

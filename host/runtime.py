@@ -1,0 +1,61 @@
+"""The runtime: helpers that are firmware, C functions under firmware/runtime/ which the loader links into the programs
+that call them, and the functions that compilers take for granted.
+
+`NAME.bpf.c` has one of them, with what it needs inlined: helper bpf_NAME is the function `helper_NAME`, memcpy the
+function `memcpy`. It is compiled when a program first calls it. The numbers of spec/ that it needs are defined for the
+compiler, so that they stand nowhere in C. A map that it declares is created once a device and hidden from users; all
+routines share it by its name."""
+
+import functools
+from importlib import resources
+from pathlib import Path
+
+from bpfnic.host.btf import Btf
+from bpfnic.host.btf_ext import read_extension
+from bpfnic.host.compile import compile_object
+from bpfnic.host.elf import Elf
+from bpfnic.host.link import Linker, Routine
+from bpfnic.host.maps import MapTable
+from bpfnic.spec import addresses, helpers
+from bpfnic.spec.programs import ProgramType
+
+FOLDER = Path(str(resources.files("bpfnic.firmware"))) / "runtime"
+FUNCTIONS = ("memcpy", "memmove", "memset", "memcmp")
+_DEFINED = {
+    "PACKET_WINDOW": addresses.PACKET,
+}
+
+
+class Runtime:
+    """What the runtime has for a program (link.Routines) that is linked with it in place of `helpers`, by number."""
+
+    def __init__(self, helpers: frozenset[int]):
+        self._helpers = helpers
+
+    def helper(self, number: int) -> Routine | None:
+        if number not in self._helpers:
+            return None
+        name = helpers.BY_NUMBER[number].name
+        return routine(name, f"helper_{name}")
+
+    def function(self, name: str) -> Routine | None:
+        return routine(name, name) if name in FUNCTIONS else None
+
+
+def linked(type: ProgramType | None, hardware: frozenset[int]) -> frozenset[int]:
+    """The helpers for which the runtime's routines stand in a program of that type, on a device that has the helpers
+    `hardware` itself."""
+    return frozenset(number for number in helpers.LIBRARY - hardware if type in helpers.BY_NUMBER[number].programs)
+
+
+@functools.cache
+def routine(file: str, function: str) -> Routine:
+    """A function of the runtime. Raises BpfnicError where it can't be compiled."""
+    define = [f"{name}={value:#x}" for name, value in _DEFINED.items()]
+    elf = Elf(compile_object(FOLDER / f"{file}.bpf.c", define=define))
+    types, lines = elf.section(".BTF"), elf.section(".BTF.ext")
+    assert types and lines
+    btf = Btf(types.data)
+    linker = Linker(elf, MapTable(elf, btf), read_extension(lines.data, btf), btf, runtime=file)
+    (unit,) = [number for number, unit in enumerate(linker.units) if unit.name == function]
+    return Routine(linker, unit)

@@ -1,0 +1,190 @@
+"""Helpers in firmware: the runtime's routines as the loader links them."""
+
+
+import pytest
+
+import bpfnic
+from bpfnic.host import listing, runtime
+from bpfnic.host.device import DeviceOptions
+from bpfnic.spec import helpers, isa
+from bpfnic.spec.isa import Operation
+from bpfnic.spec.programs import ProgramType
+
+HEAD = """#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+char _license[] SEC("license") = "GPL";
+"""
+FRAME = bytes(range(60))
+STRNCMP = helpers.BY_NAME["strncmp"].number
+
+
+def operations(program):
+    return [isa.find(one).operation for one in program.instructions if one]
+
+
+LENGTH = HEAD + """
+static __noinline int half(struct xdp_md *ctx) { return bpf_xdp_get_buff_len(ctx) >> 1; }
+SEC("xdp") int program(struct xdp_md *ctx) { return bpf_xdp_get_buff_len(ctx) == 60 && half(ctx) == 30 ? XDP_TX : 0; }
+"""
+
+
+def test_a_routine_is_linked_once_behind_the_program(build):
+    program = build(LENGTH).program()
+    whole = program.with_firmware(runtime.linked(ProgramType.XDP, frozenset()))
+    assert Operation.CALL_HELPER in operations(program) and program.own == len(program.instructions)
+    assert Operation.CALL_HELPER not in operations(whole)
+    assert list(whole.functions.values()) == ["program", "half", "helper_xdp_get_buff_len"]
+    assert whole.own == len(program.instructions) == max(whole.functions)
+    calls = [slot for slot, one in enumerate(whole.instructions) if one and isa.find(one).operation
+             is Operation.CALL_LOCAL]  # fmt: skip
+    targets = [slot + 1 + whole.instructions[slot].imm for slot in calls]
+    assert targets.count(whole.own) == 2
+
+
+def test_its_lines_are_those_of_its_source(build):
+    whole = build(LENGTH).program().with_firmware(runtime.linked(ProgramType.XDP, frozenset()))
+    lines = [listing.source(whole, slot) for slot in range(whole.own, len(whole.instructions))]
+    assert all(line.startswith("xdp_get_buff_len.bpf.c:") for line in lines)
+    assert any("return context->data_end - context->data;" in line for line in lines)
+
+
+def test_hardware_that_has_the_helper_is_called_itself(build):
+    program = build(LENGTH).program()
+    number = helpers.BY_NAME["xdp_get_buff_len"].number
+    assert number not in runtime.linked(ProgramType.XDP, frozenset({number}))
+    assert number not in runtime.linked(ProgramType.SCHED_CLS, frozenset())  # nor where a program may not call it
+    assert program.with_firmware(frozenset()).instructions == program.instructions
+
+
+@pytest.mark.parametrize("backend", ["golden", pytest.param("linux", marks=pytest.mark.linux)])
+def test_it_does_what_the_kernels_does(build, backend):
+    with bpfnic.Nic(backend) as nic:
+        assert nic.load(build(LENGTH)).test_run(FRAME).action.name == "XDP_TX"
+
+
+def test_a_routine_that_calls_nothing_needs_no_stack(build):
+    """A helper doesn't either: the kernel takes a program that fills its 512 bytes and calls it."""
+    obj = build(HEAD + """
+SEC("xdp") int program(struct xdp_md *ctx)
+{
+	volatile char all[512];
+	all[0] = 1;
+	return bpf_xdp_get_buff_len(ctx) == 60 && all[0] ? XDP_TX : XDP_DROP;
+}
+""")
+    with bpfnic.Nic("golden") as nic:
+        assert nic.load(obj).test_run(FRAME).action.name == "XDP_TX"
+
+
+# Functions that compilers take for granted.
+
+MEMORY = HEAD + """
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32); __type(value, char[128]); }
+    room SEC(".maps");
+extern void *memcpy(void *to, const void *from, unsigned long size);
+extern void *memmove(void *to, const void *from, unsigned long size);
+extern void *memset(void *to, int byte, unsigned long size);
+extern int memcmp(const void *left, const void *right, unsigned long size);
+SEC("xdp") __attribute__((no_builtin)) int program(struct xdp_md *ctx)
+{
+	unsigned char *packet = (void *)(long)ctx->data;
+	char stack[64];
+	__u32 key = 0;
+	char *value = bpf_map_lookup_elem(&room, &key);
+
+	if (!value)
+		return XDP_ABORTED;
+	memset(stack, 0x1ff, 64);
+	memcpy(stack + packet[1], packet + 8, packet[0]);		/* any alignment of a stack */
+	if (memcmp(stack + packet[1], packet + 8, packet[0]))
+		return XDP_DROP;
+	memcpy(value + 1, stack, 63);
+	if (memmove(value + packet[2], value + packet[3], packet[0]) != value + packet[2])
+		return XDP_DROP;
+	return memcmp(stack, value + 1, 64) > 0 ? XDP_TX : XDP_PASS;
+}
+"""
+
+
+@pytest.mark.parametrize("backend", ["golden", "rtl"])
+def test_memcpy_and_its_kin(build, backend):
+    options = DeviceOptions(threads=8) if backend == "rtl" else DeviceOptions()
+    with bpfnic.Nic(backend, options) as nic:
+        program = nic.load(build(MEMORY))
+        for size, at, to, start in [(1, 0, 1, 2), (8, 8, 3, 1), (17, 3, 20, 4), (40, 16, 5, 21), (33, 7, 21, 5),
+                                    (24, 8, 9, 1), (24, 8, 1, 9), (48, 8, 40, 32)]:  # fmt: skip
+            frame = bytes([size, at, to, start]) + bytes(range(4, 128))
+            stack = bytearray(b"\xff" * 64)
+            stack[at : at + size] = frame[8 : 8 + size]
+            value = bytearray(128)
+            value[1:64] = stack[:63]
+            value[to : to + size] = value[start : start + size]
+            nic.maps["room"][0] = bytes(128)
+            run = program.test_run(frame)
+            assert nic.maps["room"].device_map.lookup(bytes(4))[0] == value
+            assert run.action.name == ("XDP_TX" if bytes(stack) > bytes(value[1:65]) else "XDP_PASS")
+
+
+# Maps of the runtime.
+
+COUNTER = '#include "runtime.h"\n' + """
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 2); __type(key, __u32); __type(value, __u64); }
+    counts SEC(".maps");
+static __u64 step = 5;
+long helper_NAME(void)
+{
+	__u32 key = 1;
+	__u64 *count = bpf_map_lookup_elem(&counts, &key);
+	return count ? __sync_fetch_and_add(count, step) : -1;
+}
+long change(void) { return ++step; }
+"""
+CALLS = HEAD + """
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32); __type(value, __u64); }
+    counts SEC(".maps");
+SEC("xdp") int NAME(struct xdp_md *ctx)
+{
+	__u32 key = 0;
+	__u64 *mine = bpf_map_lookup_elem(&counts, &key);
+	if (mine)
+		*mine = CALL();
+	return XDP_PASS;
+}
+"""
+
+
+@pytest.fixture
+def two_routines(tmp_path, monkeypatch):
+    """A runtime in which bpf_jiffies64 and bpf_get_numa_node_id count with one map, which has a name that programs use
+    too."""
+    names = "jiffies64", "get_numa_node_id"
+    folder = tmp_path / "runtime"
+    folder.mkdir()
+    (folder / "runtime.h").write_text((runtime.FOLDER / "runtime.h").read_text())
+    for name in names:
+        (folder / f"{name}.bpf.c").write_text(COUNTER.replace("NAME", name))
+    monkeypatch.setattr(runtime, "FOLDER", folder)
+    monkeypatch.setattr(helpers, "LIBRARY", frozenset(helpers.BY_NAME[name].number for name in names))
+    runtime.routine.cache_clear()
+    yield
+    runtime.routine.cache_clear()
+
+
+def test_maps_of_the_runtime_are_made_once_and_hidden(build, two_routines):
+    with bpfnic.Nic("golden") as nic:
+        seen = []
+
+        def fill(found):
+            seen.append(found)
+            found.update(b"\1\0\0\0", [b"\7" + bytes(7)])
+
+        nic.device.fill_hidden("counts", fill)
+        assert not seen
+        first = nic.load(build(CALLS.replace("CALL", "bpf_jiffies64").replace("NAME", "first")))
+        assert [found.definition.max_entries for found in seen] == [2]
+        assert [first.test_run(FRAME) and nic.maps["counts"][0] for _ in range(3)] == [7, 12, 17]
+        assert list(nic.maps) == ["counts"]
+        first.unload()
+        second = nic.load(build(CALLS.replace("CALL", "bpf_get_numa_node_id").replace("NAME", "second")))
+        assert len(seen) == 1
+        assert second.test_run(FRAME) and nic.maps["counts"][0] == 22  # they outlive the program
