@@ -28,6 +28,36 @@ class Argument(Enum):
     """A number."""
     ROOM = auto()
     """A pointer to as many bytes that may be written as the map's value has."""
+    READ = auto()
+    """A pointer to as many readable bytes as the next argument says."""
+    READ_OR_NULL = auto()
+    """The same, or 0."""
+    WRITE = auto()
+    """A pointer to as many bytes that may be written as the next argument says."""
+    CHANGE = auto()
+    """A pointer to as many bytes that are read and may be written as the next argument says."""
+    SIZE = auto()
+    """Bytes that the pointer before it leads to, at least 1."""
+    SIZE_OR_ZERO = auto()
+    """The same, or 0."""
+    U32 = auto()
+    """A pointer to 4 aligned bytes that are read and may be written."""
+    LONG = auto()
+    """A pointer to 8 aligned bytes that may be written."""
+    TEXT = auto()
+    """A pointer to zero-terminated text in a map that neither programs nor the host write any more."""
+    FUNCTION = auto()
+    """A function of the program, which the helper calls."""
+    LOCAL_OR_NULL = auto()
+    """A pointer into the stack, or 0, for that function."""
+    LOCK = auto()
+    """A pointer to the spin lock of a map value."""
+    RECORD = auto()
+    """A record of a ring buffer, as bpf_ringbuf_reserve gave it; the helper takes it back."""
+    RECORD_SIZE = auto()
+    """Bytes of that record, a constant."""
+    ANY = auto()
+    """As many registers as there are left, of which the helper reads those that it needs."""
 
 
 class Result(Enum):
@@ -36,6 +66,8 @@ class Result(Enum):
     SCALAR = auto()
     VALUE_OR_NULL = auto()
     """A pointer to a map value, or 0."""
+    RECORD_OR_NULL = auto()
+    """A pointer to as many bytes as RECORD_SIZE said, or 0."""
     NOTHING = auto()
     """Nothing that a program may look at."""
 
@@ -45,7 +77,7 @@ class Helper:
     """One helper.
 
     `gpl` is true where only programs under a GPL-compatible license may call it. `takes` is None for a helper whose
-    arguments nothing here checks yet (no engine has it)."""
+    arguments nothing here checks (sockets, kernel structures, dynptrs and timers: no engine has it)."""
 
     number: int
     prototype: str
@@ -76,7 +108,8 @@ def _row(number: int, programs: str, prototype: str, *, gpl: bool = False, takes
     return Helper(number, prototype, frozenset(_TYPES[letter] for letter in programs), gpl, takes, gives)
 
 
-MAP, KEY, VALUE, CONTEXT, SCALAR, ROOM = Argument
+(MAP, KEY, VALUE, CONTEXT, SCALAR, ROOM, READ, READ_OR_NULL, WRITE, CHANGE, SIZE, SIZE_OR_ZERO, U32, LONG, TEXT,
+ FUNCTION, LOCAL_OR_NULL, LOCK, RECORD, RECORD_SIZE, ANY) = Argument  # fmt: skip
 VALUE_OR_NULL = Result.VALUE_OR_NULL
 
 HELPERS: tuple[Helper, ...] = (
@@ -87,59 +120,76 @@ HELPERS: tuple[Helper, ...] = (
     _row(3, "xts", "long bpf_map_delete_elem(void *map, const void *key)", takes=(MAP, KEY)),
     _row(4, "", "long bpf_probe_read(void *dst, __u32 size, const void *unsafe_ptr)"),
     _row(5, "xts", "__u64 bpf_ktime_get_ns(void)", takes=()),
-    _row(6, "xts", "long bpf_trace_printk(const char *fmt, __u32 fmt_size, ...)", gpl=True),
+    _row(6, "xts", "long bpf_trace_printk(const char *fmt, __u32 fmt_size, ...)", gpl=True, takes=(READ, SIZE, ANY)),
     _row(7, "xts", "__u32 bpf_get_prandom_u32(void)", takes=()),
     _row(8, "xts", "__u32 bpf_get_smp_processor_id(void)", takes=()),
     _row(9, "t",
-         "long bpf_skb_store_bytes(struct __sk_buff *skb, __u32 offset, const void *from, __u32 len, __u64 flags)"),
-    _row(10, "t", "long bpf_l3_csum_replace(struct __sk_buff *skb, __u32 offset, __u64 from, __u64 to, __u64 size)"),
-    _row(11, "t", "long bpf_l4_csum_replace(struct __sk_buff *skb, __u32 offset, __u64 from, __u64 to, __u64 flags)"),
+         "long bpf_skb_store_bytes(struct __sk_buff *skb, __u32 offset, const void *from, __u32 len, __u64 flags)",
+         takes=(CONTEXT, SCALAR, READ, SIZE, SCALAR)),
+    _row(10, "t", "long bpf_l3_csum_replace(struct __sk_buff *skb, __u32 offset, __u64 from, __u64 to, __u64 size)",
+         takes=(CONTEXT, SCALAR, SCALAR, SCALAR, SCALAR)),
+    _row(11, "t", "long bpf_l4_csum_replace(struct __sk_buff *skb, __u32 offset, __u64 from, __u64 to, __u64 flags)",
+         takes=(CONTEXT, SCALAR, SCALAR, SCALAR, SCALAR)),
     _row(12, "xts", "long bpf_tail_call(void *ctx, void *prog_array_map, __u32 index)",
          takes=(CONTEXT, MAP, SCALAR), gives=Result.NOTHING),
-    _row(13, "t", "long bpf_clone_redirect(struct __sk_buff *skb, __u32 ifindex, __u64 flags)"),
-    _row(14, "xts", "__u64 bpf_get_current_pid_tgid(void)"),
-    _row(15, "xts", "__u64 bpf_get_current_uid_gid(void)"),
-    _row(16, "xts", "long bpf_get_current_comm(void *buf, __u32 size_of_buf)"),
-    _row(17, "xts", "__u32 bpf_get_cgroup_classid(struct __sk_buff *skb)"),
-    _row(18, "t", "long bpf_skb_vlan_push(struct __sk_buff *skb, __be16 vlan_proto, __u16 vlan_tci)"),
-    _row(19, "t", "long bpf_skb_vlan_pop(struct __sk_buff *skb)"),
+    _row(13, "t", "long bpf_clone_redirect(struct __sk_buff *skb, __u32 ifindex, __u64 flags)",
+         takes=(CONTEXT, SCALAR, SCALAR)),
+    _row(14, "xts", "__u64 bpf_get_current_pid_tgid(void)", takes=()),
+    _row(15, "xts", "__u64 bpf_get_current_uid_gid(void)", takes=()),
+    _row(16, "xts", "long bpf_get_current_comm(void *buf, __u32 size_of_buf)", takes=(WRITE, SIZE)),
+    _row(17, "xts", "__u32 bpf_get_cgroup_classid(struct __sk_buff *skb)", takes=(CONTEXT,)),
+    _row(18, "t", "long bpf_skb_vlan_push(struct __sk_buff *skb, __be16 vlan_proto, __u16 vlan_tci)",
+         takes=(CONTEXT, SCALAR, SCALAR)),
+    _row(19, "t", "long bpf_skb_vlan_pop(struct __sk_buff *skb)", takes=(CONTEXT,)),
     _row(20, "t",
-         "long bpf_skb_get_tunnel_key(struct __sk_buff *skb, struct bpf_tunnel_key *key, __u32 size, __u64 flags)"),
+         "long bpf_skb_get_tunnel_key(struct __sk_buff *skb, struct bpf_tunnel_key *key, __u32 size, __u64 flags)",
+         takes=(CONTEXT, WRITE, SIZE, SCALAR)),
     _row(21, "t",
-         "long bpf_skb_set_tunnel_key(struct __sk_buff *skb, struct bpf_tunnel_key *key, __u32 size, __u64 flags)"),
-    _row(22, "xts", "__u64 bpf_perf_event_read(void *map, __u64 flags)", gpl=True),
+         "long bpf_skb_set_tunnel_key(struct __sk_buff *skb, struct bpf_tunnel_key *key, __u32 size, __u64 flags)",
+         takes=(CONTEXT, READ, SIZE, SCALAR)),
+    _row(22, "xts", "__u64 bpf_perf_event_read(void *map, __u64 flags)", gpl=True, takes=(MAP, SCALAR)),
     _row(23, "xt", "long bpf_redirect(__u32 ifindex, __u64 flags)", takes=(SCALAR, SCALAR)),
-    _row(24, "t", "__u32 bpf_get_route_realm(struct __sk_buff *skb)"),
-    _row(25, "xts", "long bpf_perf_event_output(void *ctx, void *map, __u64 flags, void *data, __u64 size)", gpl=True),
-    _row(26, "ts", "long bpf_skb_load_bytes(const void *skb, __u32 offset, void *to, __u32 len)"),
+    _row(24, "t", "__u32 bpf_get_route_realm(struct __sk_buff *skb)", takes=(CONTEXT,)),
+    _row(25, "xts", "long bpf_perf_event_output(void *ctx, void *map, __u64 flags, void *data, __u64 size)",
+         gpl=True, takes=(CONTEXT, MAP, SCALAR, READ, SIZE_OR_ZERO)),
+    _row(26, "ts", "long bpf_skb_load_bytes(const void *skb, __u32 offset, void *to, __u32 len)",
+         takes=(CONTEXT, SCALAR, WRITE, SIZE)),
     _row(27, "", "long bpf_get_stackid(void *ctx, void *map, __u64 flags)"),
-    _row(28, "xt", "__s64 bpf_csum_diff(__be32 *from, __u32 from_size, __be32 *to, __u32 to_size, __wsum seed)"),
-    _row(29, "t", "long bpf_skb_get_tunnel_opt(struct __sk_buff *skb, void *opt, __u32 size)"),
-    _row(30, "t", "long bpf_skb_set_tunnel_opt(struct __sk_buff *skb, void *opt, __u32 size)"),
-    _row(31, "t", "long bpf_skb_change_proto(struct __sk_buff *skb, __be16 proto, __u64 flags)"),
-    _row(32, "t", "long bpf_skb_change_type(struct __sk_buff *skb, __u32 type)"),
-    _row(33, "t", "long bpf_skb_under_cgroup(struct __sk_buff *skb, void *map, __u32 index)"),
-    _row(34, "t", "__u32 bpf_get_hash_recalc(struct __sk_buff *skb)"),
+    _row(28, "xt", "__s64 bpf_csum_diff(__be32 *from, __u32 from_size, __be32 *to, __u32 to_size, __wsum seed)",
+         takes=(READ_OR_NULL, SIZE_OR_ZERO, READ_OR_NULL, SIZE_OR_ZERO, SCALAR)),
+    _row(29, "t", "long bpf_skb_get_tunnel_opt(struct __sk_buff *skb, void *opt, __u32 size)",
+         takes=(CONTEXT, WRITE, SIZE)),
+    _row(30, "t", "long bpf_skb_set_tunnel_opt(struct __sk_buff *skb, void *opt, __u32 size)",
+         takes=(CONTEXT, READ, SIZE)),
+    _row(31, "t", "long bpf_skb_change_proto(struct __sk_buff *skb, __be16 proto, __u64 flags)",
+         takes=(CONTEXT, SCALAR, SCALAR)),
+    _row(32, "t", "long bpf_skb_change_type(struct __sk_buff *skb, __u32 type)", takes=(CONTEXT, SCALAR)),
+    _row(33, "t", "long bpf_skb_under_cgroup(struct __sk_buff *skb, void *map, __u32 index)",
+         takes=(CONTEXT, MAP, SCALAR)),
+    _row(34, "t", "__u32 bpf_get_hash_recalc(struct __sk_buff *skb)", takes=(CONTEXT,)),
     _row(35, "xts", "__u64 bpf_get_current_task(void)", gpl=True),
     _row(36, "", "long bpf_probe_write_user(void *dst, const void *src, __u32 len)"),
     _row(37, "xts", "long bpf_current_task_under_cgroup(void *map, __u32 index)"),
-    _row(38, "t", "long bpf_skb_change_tail(struct __sk_buff *skb, __u32 len, __u64 flags)"),
-    _row(39, "t", "long bpf_skb_pull_data(struct __sk_buff *skb, __u32 len)"),
-    _row(40, "t", "__s64 bpf_csum_update(struct __sk_buff *skb, __wsum csum)"),
-    _row(41, "t", "void bpf_set_hash_invalid(struct __sk_buff *skb)"),
-    _row(42, "xts", "long bpf_get_numa_node_id(void)"),
-    _row(43, "t", "long bpf_skb_change_head(struct __sk_buff *skb, __u32 len, __u64 flags)"),
+    _row(38, "t", "long bpf_skb_change_tail(struct __sk_buff *skb, __u32 len, __u64 flags)",
+         takes=(CONTEXT, SCALAR, SCALAR)),
+    _row(39, "t", "long bpf_skb_pull_data(struct __sk_buff *skb, __u32 len)", takes=(CONTEXT, SCALAR)),
+    _row(40, "t", "__s64 bpf_csum_update(struct __sk_buff *skb, __wsum csum)", takes=(CONTEXT, SCALAR)),
+    _row(41, "t", "void bpf_set_hash_invalid(struct __sk_buff *skb)", takes=(CONTEXT,)),
+    _row(42, "xts", "long bpf_get_numa_node_id(void)", takes=()),
+    _row(43, "t", "long bpf_skb_change_head(struct __sk_buff *skb, __u32 len, __u64 flags)",
+         takes=(CONTEXT, SCALAR, SCALAR)),
     _row(44, "x", "long bpf_xdp_adjust_head(struct xdp_md *xdp_md, int delta)", takes=(CONTEXT, SCALAR)),
     _row(45, "", "long bpf_probe_read_str(void *dst, __u32 size, const void *unsafe_ptr)"),
-    _row(46, "ts", "__u64 bpf_get_socket_cookie(void *ctx)"),
-    _row(47, "ts", "__u32 bpf_get_socket_uid(struct __sk_buff *skb)"),
-    _row(48, "t", "long bpf_set_hash(struct __sk_buff *skb, __u32 hash)"),
+    _row(46, "ts", "__u64 bpf_get_socket_cookie(void *ctx)", takes=(CONTEXT,)),
+    _row(47, "ts", "__u32 bpf_get_socket_uid(struct __sk_buff *skb)", takes=(CONTEXT,)),
+    _row(48, "t", "long bpf_set_hash(struct __sk_buff *skb, __u32 hash)", takes=(CONTEXT, SCALAR)),
     _row(49, "", "long bpf_setsockopt(void *bpf_socket, int level, int optname, void *optval, int optlen)"),
-    _row(50, "t", "long bpf_skb_adjust_room(struct __sk_buff *skb, __s32 len_diff, __u32 mode, __u64 flags)"),
+    _row(50, "t", "long bpf_skb_adjust_room(struct __sk_buff *skb, __s32 len_diff, __u32 mode, __u64 flags)",
+         takes=(CONTEXT, SCALAR, SCALAR, SCALAR)),
     _row(51, "x", "long bpf_redirect_map(void *map, __u64 key, __u64 flags)", takes=(MAP, SCALAR, SCALAR)),
     _row(52, "", "long bpf_sk_redirect_map(struct __sk_buff *skb, void *map, __u32 key, __u64 flags)"),
     _row(53, "", "long bpf_sock_map_update(struct bpf_sock_ops *skops, void *map, void *key, __u64 flags)"),
-    _row(54, "x", "long bpf_xdp_adjust_meta(struct xdp_md *xdp_md, int delta)"),
+    _row(54, "x", "long bpf_xdp_adjust_meta(struct xdp_md *xdp_md, int delta)", takes=(CONTEXT, SCALAR)),
     _row(55, "xts",
          "long bpf_perf_event_read_value(void *map, __u64 flags, struct bpf_perf_event_value *buf, "
          "__u32 buf_size)", gpl=True),
@@ -160,8 +210,10 @@ HELPERS: tuple[Helper, ...] = (
          "__u32 size, __u64 flags)"),
     _row(67, "", "long bpf_get_stack(void *ctx, void *buf, __u32 size, __u64 flags)"),
     _row(68, "ts",
-         "long bpf_skb_load_bytes_relative(const void *skb, __u32 offset, void *to, __u32 len, __u32 start_header)"),
-    _row(69, "xt", "long bpf_fib_lookup(void *ctx, struct bpf_fib_lookup *params, int plen, __u32 flags)", gpl=True),
+         "long bpf_skb_load_bytes_relative(const void *skb, __u32 offset, void *to, __u32 len, __u32 start_header)",
+         takes=(CONTEXT, SCALAR, WRITE, SIZE, SCALAR)),
+    _row(69, "xt", "long bpf_fib_lookup(void *ctx, struct bpf_fib_lookup *params, int plen, __u32 flags)",
+         gpl=True, takes=(CONTEXT, CHANGE, SIZE, SCALAR)),
     _row(70, "", "long bpf_sock_hash_update(struct bpf_sock_ops *skops, void *map, void *key, __u64 flags)"),
     _row(71, "", "long bpf_msg_redirect_hash(struct sk_msg_md *msg, void *map, void *key, __u64 flags)"),
     _row(72, "", "long bpf_sk_redirect_hash(struct __sk_buff *skb, void *map, void *key, __u64 flags)"),
@@ -171,11 +223,12 @@ HELPERS: tuple[Helper, ...] = (
     _row(76, "", "long bpf_lwt_seg6_action(struct __sk_buff *skb, __u32 action, void *param, __u32 param_len)"),
     _row(77, "", "long bpf_rc_repeat(void *ctx)"),
     _row(78, "", "long bpf_rc_keydown(void *ctx, __u32 protocol, __u64 scancode, __u32 toggle)"),
-    _row(79, "t", "__u64 bpf_skb_cgroup_id(struct __sk_buff *skb)"),
-    _row(80, "xts", "__u64 bpf_get_current_cgroup_id(void)"),
+    _row(79, "t", "__u64 bpf_skb_cgroup_id(struct __sk_buff *skb)", takes=(CONTEXT,)),
+    _row(80, "xts", "__u64 bpf_get_current_cgroup_id(void)", takes=()),
     _row(81, "", "void *bpf_get_local_storage(void *map, __u64 flags)"),
     _row(82, "", "long bpf_sk_select_reuseport(struct sk_reuseport_md *reuse, void *map, void *key, __u64 flags)"),
-    _row(83, "t", "__u64 bpf_skb_ancestor_cgroup_id(struct __sk_buff *skb, int ancestor_level)"),
+    _row(83, "t", "__u64 bpf_skb_ancestor_cgroup_id(struct __sk_buff *skb, int ancestor_level)",
+         takes=(CONTEXT, SCALAR)),
     _row(84, "xt",
          "struct bpf_sock *bpf_sk_lookup_tcp(void *ctx, struct bpf_sock_tuple *tuple, __u32 tuple_size, "
          "__u64 netns, __u64 flags)"),
@@ -189,11 +242,11 @@ HELPERS: tuple[Helper, ...] = (
     _row(90, "", "long bpf_msg_push_data(struct sk_msg_md *msg, __u32 start, __u32 len, __u64 flags)"),
     _row(91, "", "long bpf_msg_pop_data(struct sk_msg_md *msg, __u32 start, __u32 len, __u64 flags)"),
     _row(92, "", "long bpf_rc_pointer_rel(void *ctx, __s32 rel_x, __s32 rel_y)"),
-    _row(93, "xts", "long bpf_spin_lock(struct bpf_spin_lock *lock)"),
-    _row(94, "xts", "long bpf_spin_unlock(struct bpf_spin_lock *lock)"),
+    _row(93, "xts", "long bpf_spin_lock(struct bpf_spin_lock *lock)", takes=(LOCK,), gives=Result.NOTHING),
+    _row(94, "xts", "long bpf_spin_unlock(struct bpf_spin_lock *lock)", takes=(LOCK,), gives=Result.NOTHING),
     _row(95, "t", "struct bpf_sock *bpf_sk_fullsock(struct bpf_sock *sk)"),
     _row(96, "t", "struct bpf_tcp_sock *bpf_tcp_sock(struct bpf_sock *sk)"),
-    _row(97, "t", "long bpf_skb_ecn_set_ce(struct __sk_buff *skb)"),
+    _row(97, "t", "long bpf_skb_ecn_set_ce(struct __sk_buff *skb)", takes=(CONTEXT,)),
     _row(98, "t", "struct bpf_sock *bpf_get_listener_sock(struct bpf_sock *sk)"),
     _row(99, "xt",
          "struct bpf_sock *bpf_skc_lookup_tcp(void *ctx, struct bpf_sock_tuple *tuple, __u32 tuple_size, "
@@ -204,11 +257,13 @@ HELPERS: tuple[Helper, ...] = (
     _row(102, "", "long bpf_sysctl_get_current_value(struct bpf_sysctl *ctx, char *buf, unsigned long buf_len)"),
     _row(103, "", "long bpf_sysctl_get_new_value(struct bpf_sysctl *ctx, char *buf, unsigned long buf_len)"),
     _row(104, "", "long bpf_sysctl_set_new_value(struct bpf_sysctl *ctx, const char *buf, unsigned long buf_len)"),
-    _row(105, "xts", "long bpf_strtol(const char *buf, unsigned long buf_len, __u64 flags, long *res)"),
-    _row(106, "xts", "long bpf_strtoul(const char *buf, unsigned long buf_len, __u64 flags, unsigned long *res)"),
+    _row(105, "xts", "long bpf_strtol(const char *buf, unsigned long buf_len, __u64 flags, long *res)",
+         takes=(READ, SIZE, SCALAR, LONG)),
+    _row(106, "xts", "long bpf_strtoul(const char *buf, unsigned long buf_len, __u64 flags, unsigned long *res)",
+         takes=(READ, SIZE, SCALAR, LONG)),
     _row(107, "t", "void *bpf_sk_storage_get(void *map, void *sk, void *value, __u64 flags)"),
     _row(108, "t", "long bpf_sk_storage_delete(void *map, void *sk)"),
-    _row(109, "xts", "long bpf_send_signal(__u32 sig)"),
+    _row(109, "xts", "long bpf_send_signal(__u32 sig)", takes=(SCALAR,)),
     _row(110, "xt",
          "__s64 bpf_tcp_gen_syncookie(void *sk, void *iph, __u32 iph_len, struct tcphdr *th, __u32 th_len)", gpl=True),
     _row(111, "", "long bpf_skb_output(void *ctx, void *map, __u64 flags, void *data, __u64 size)"),
@@ -217,27 +272,29 @@ HELPERS: tuple[Helper, ...] = (
     _row(114, "xts", "long bpf_probe_read_user_str(void *dst, __u32 size, const void *unsafe_ptr)", gpl=True),
     _row(115, "xts", "long bpf_probe_read_kernel_str(void *dst, __u32 size, const void *unsafe_ptr)", gpl=True),
     _row(116, "", "long bpf_tcp_send_ack(void *tp, __u32 rcv_nxt)"),
-    _row(117, "xts", "long bpf_send_signal_thread(__u32 sig)"),
-    _row(118, "xts", "__u64 bpf_jiffies64(void)"),
+    _row(117, "xts", "long bpf_send_signal_thread(__u32 sig)", takes=(SCALAR,)),
+    _row(118, "xts", "__u64 bpf_jiffies64(void)", takes=()),
     _row(119, "", "long bpf_read_branch_records(struct bpf_perf_event_data *ctx, void *buf, __u32 size, __u64 flags)"),
     _row(120, "xts",
          "long bpf_get_ns_current_pid_tgid(__u64 dev, __u64 ino, struct bpf_pidns_info *nsdata, __u32 size)"),
     _row(121, "", "long bpf_xdp_output(void *ctx, void *map, __u64 flags, void *data, __u64 size)"),
     _row(122, "ts", "__u64 bpf_get_netns_cookie(void *ctx)"),
-    _row(123, "xts", "__u64 bpf_get_current_ancestor_cgroup_id(int ancestor_level)"),
+    _row(123, "xts", "__u64 bpf_get_current_ancestor_cgroup_id(int ancestor_level)", takes=(SCALAR,)),
     _row(124, "t", "long bpf_sk_assign(void *ctx, void *sk, __u64 flags)"),
-    _row(125, "xts", "__u64 bpf_ktime_get_boot_ns(void)"),
+    _row(125, "xts", "__u64 bpf_ktime_get_boot_ns(void)", takes=()),
     _row(126, "",
          "long bpf_seq_printf(struct seq_file *m, const char *fmt, __u32 fmt_size, const void *data, __u32 data_len)"),
     _row(127, "", "long bpf_seq_write(struct seq_file *m, const void *data, __u32 len)"),
     _row(128, "", "__u64 bpf_sk_cgroup_id(void *sk)"),
     _row(129, "", "__u64 bpf_sk_ancestor_cgroup_id(void *sk, int ancestor_level)"),
-    _row(130, "xts", "long bpf_ringbuf_output(void *ringbuf, void *data, __u64 size, __u64 flags)"),
-    _row(131, "xts", "void *bpf_ringbuf_reserve(void *ringbuf, __u64 size, __u64 flags)"),
-    _row(132, "xts", "void bpf_ringbuf_submit(void *data, __u64 flags)"),
-    _row(133, "xts", "void bpf_ringbuf_discard(void *data, __u64 flags)"),
-    _row(134, "xts", "__u64 bpf_ringbuf_query(void *ringbuf, __u64 flags)"),
-    _row(135, "t", "long bpf_csum_level(struct __sk_buff *skb, __u64 level)"),
+    _row(130, "xts", "long bpf_ringbuf_output(void *ringbuf, void *data, __u64 size, __u64 flags)",
+         takes=(MAP, READ, SIZE_OR_ZERO, SCALAR)),
+    _row(131, "xts", "void *bpf_ringbuf_reserve(void *ringbuf, __u64 size, __u64 flags)",
+         takes=(MAP, RECORD_SIZE, SCALAR), gives=Result.RECORD_OR_NULL),
+    _row(132, "xts", "void bpf_ringbuf_submit(void *data, __u64 flags)", takes=(RECORD, SCALAR), gives=Result.NOTHING),
+    _row(133, "xts", "void bpf_ringbuf_discard(void *data, __u64 flags)", takes=(RECORD, SCALAR), gives=Result.NOTHING),
+    _row(134, "xts", "__u64 bpf_ringbuf_query(void *ringbuf, __u64 flags)", takes=(MAP, SCALAR)),
+    _row(135, "t", "long bpf_csum_level(struct __sk_buff *skb, __u64 level)", takes=(CONTEXT, SCALAR)),
     _row(136, "xts", "struct tcp6_sock *bpf_skc_to_tcp6_sock(void *sk)"),
     _row(137, "xts", "struct tcp_sock *bpf_skc_to_tcp_sock(void *sk)"),
     _row(138, "xts", "struct tcp_timewait_sock *bpf_skc_to_tcp_timewait_sock(void *sk)"),
@@ -254,23 +311,25 @@ HELPERS: tuple[Helper, ...] = (
     _row(149, "xts",
          "long bpf_snprintf_btf(char *str, __u32 str_size, struct btf_ptr *ptr, __u32 btf_ptr_size, __u64 flags)"),
     _row(150, "", "long bpf_seq_printf_btf(struct seq_file *m, struct btf_ptr *ptr, __u32 ptr_size, __u64 flags)"),
-    _row(151, "t", "__u64 bpf_skb_cgroup_classid(struct __sk_buff *skb)"),
-    _row(152, "t", "long bpf_redirect_neigh(__u32 ifindex, struct bpf_redir_neigh *params, int plen, __u64 flags)"),
+    _row(151, "t", "__u64 bpf_skb_cgroup_classid(struct __sk_buff *skb)", takes=(CONTEXT,)),
+    _row(152, "t", "long bpf_redirect_neigh(__u32 ifindex, struct bpf_redir_neigh *params, int plen, __u64 flags)",
+         takes=(SCALAR, READ_OR_NULL, SIZE_OR_ZERO, SCALAR)),
     _row(153, "xts", "void *bpf_per_cpu_ptr(const void *percpu_ptr, __u32 cpu)"),
     _row(154, "xts", "void *bpf_this_cpu_ptr(const void *percpu_ptr)"),
-    _row(155, "t", "long bpf_redirect_peer(__u32 ifindex, __u64 flags)"),
+    _row(155, "t", "long bpf_redirect_peer(__u32 ifindex, __u64 flags)", takes=(SCALAR, SCALAR)),
     _row(156, "xts", "void *bpf_task_storage_get(void *map, struct task_struct *task, void *value, __u64 flags)"),
     _row(157, "xts", "long bpf_task_storage_delete(void *map, struct task_struct *task)"),
     _row(158, "xts", "struct task_struct *bpf_get_current_task_btf(void)", gpl=True),
     _row(159, "", "long bpf_bprm_opts_set(struct linux_binprm *bprm, __u64 flags)"),
-    _row(160, "xts", "__u64 bpf_ktime_get_coarse_ns(void)"),
+    _row(160, "xts", "__u64 bpf_ktime_get_coarse_ns(void)", takes=()),
     _row(161, "", "long bpf_ima_inode_hash(struct inode *inode, void *dst, __u32 size)"),
     _row(162, "", "struct socket *bpf_sock_from_file(struct file *file)"),
-    _row(163, "xt",
-         "long bpf_check_mtu(void *ctx, __u32 ifindex, __u32 *mtu_len, __s32 len_diff, __u64 flags)", gpl=True),
-    _row(164, "xts", "long bpf_for_each_map_elem(void *map, void *callback_fn, void *callback_ctx, __u64 flags)"),
-    _row(165, "xts",
-         "long bpf_snprintf(char *str, __u32 str_size, const char *fmt, __u64 *data, __u32 data_len)", gpl=True),
+    _row(163, "xt", "long bpf_check_mtu(void *ctx, __u32 ifindex, __u32 *mtu_len, __s32 len_diff, __u64 flags)",
+         gpl=True, takes=(CONTEXT, SCALAR, U32, SCALAR, SCALAR)),
+    _row(164, "xts", "long bpf_for_each_map_elem(void *map, void *callback_fn, void *callback_ctx, __u64 flags)",
+         takes=(MAP, FUNCTION, LOCAL_OR_NULL, SCALAR)),
+    _row(165, "xts", "long bpf_snprintf(char *str, __u32 str_size, const char *fmt, __u64 *data, __u32 data_len)",
+         gpl=True, takes=(WRITE, SIZE_OR_ZERO, TEXT, READ_OR_NULL, SIZE_OR_ZERO)),
     _row(166, "", "long bpf_sys_bpf(__u32 cmd, void *attr, __u32 attr_size)"),
     _row(167, "", "long bpf_btf_find_by_name_kind(char *name, int name_sz, __u32 kind, int flags)"),
     _row(168, "", "long bpf_sys_close(__u32 fd)"),
@@ -282,29 +341,34 @@ HELPERS: tuple[Helper, ...] = (
     _row(174, "", "__u64 bpf_get_attach_cookie(void *ctx)"),
     _row(175, "xts", "long bpf_task_pt_regs(struct task_struct *task)", gpl=True),
     _row(176, "xts", "long bpf_get_branch_snapshot(void *entries, __u32 size, __u64 flags)", gpl=True),
-    _row(177, "xts",
-         "long bpf_trace_vprintk(const char *fmt, __u32 fmt_size, const void *data, __u32 data_len)", gpl=True),
+    _row(177, "xts", "long bpf_trace_vprintk(const char *fmt, __u32 fmt_size, const void *data, __u32 data_len)",
+         gpl=True, takes=(READ, SIZE, READ_OR_NULL, SIZE_OR_ZERO)),
     _row(178, "xts", "struct unix_sock *bpf_skc_to_unix_sock(void *sk)"),
     _row(179, "", "long bpf_kallsyms_lookup_name(const char *name, int name_sz, int flags, __u64 *res)"),
     _row(180, "xts",
          "long bpf_find_vma(struct task_struct *task, __u64 addr, void *callback_fn, void *callback_ctx, __u64 flags)"),
-    _row(181, "xts", "long bpf_loop(__u32 nr_loops, void *callback_fn, void *callback_ctx, __u64 flags)"),
-    _row(182, "xts", "long bpf_strncmp(const char *s1, __u32 s1_sz, const char *s2)"),
+    _row(181, "xts", "long bpf_loop(__u32 nr_loops, void *callback_fn, void *callback_ctx, __u64 flags)",
+         takes=(SCALAR, FUNCTION, LOCAL_OR_NULL, SCALAR)),
+    _row(182, "xts", "long bpf_strncmp(const char *s1, __u32 s1_sz, const char *s2)", takes=(READ, SIZE, TEXT)),
     _row(183, "", "long bpf_get_func_arg(void *ctx, __u32 n, __u64 *value)"),
     _row(184, "", "long bpf_get_func_ret(void *ctx, __u64 *value)"),
     _row(185, "", "long bpf_get_func_arg_cnt(void *ctx)"),
     _row(186, "", "int bpf_get_retval(void)"),
     _row(187, "", "int bpf_set_retval(int retval)"),
-    _row(188, "x", "__u64 bpf_xdp_get_buff_len(struct xdp_md *xdp_md)"),
-    _row(189, "x", "long bpf_xdp_load_bytes(struct xdp_md *xdp_md, __u32 offset, void *buf, __u32 len)"),
-    _row(190, "x", "long bpf_xdp_store_bytes(struct xdp_md *xdp_md, __u32 offset, void *buf, __u32 len)"),
+    _row(188, "x", "__u64 bpf_xdp_get_buff_len(struct xdp_md *xdp_md)", takes=(CONTEXT,)),
+    _row(189, "x", "long bpf_xdp_load_bytes(struct xdp_md *xdp_md, __u32 offset, void *buf, __u32 len)",
+         takes=(CONTEXT, SCALAR, WRITE, SIZE)),
+    _row(190, "x", "long bpf_xdp_store_bytes(struct xdp_md *xdp_md, __u32 offset, void *buf, __u32 len)",
+         takes=(CONTEXT, SCALAR, READ, SIZE)),
     _row(191, "xts",
          "long bpf_copy_from_user_task(void *dst, __u32 size, const void *user_ptr, struct task_struct *tsk, "
          "__u64 flags)", gpl=True),
-    _row(192, "t", "long bpf_skb_set_tstamp(struct __sk_buff *skb, __u64 tstamp, __u32 tstamp_type)"),
+    _row(192, "t", "long bpf_skb_set_tstamp(struct __sk_buff *skb, __u64 tstamp, __u32 tstamp_type)",
+         takes=(CONTEXT, SCALAR, SCALAR)),
     _row(193, "", "long bpf_ima_file_hash(struct file *file, void *dst, __u32 size)"),
     _row(194, "xts", "void *bpf_kptr_xchg(void *dst, void *ptr)"),
-    _row(195, "xts", "void *bpf_map_lookup_percpu_elem(void *map, const void *key, __u32 cpu)"),
+    _row(195, "xts", "void *bpf_map_lookup_percpu_elem(void *map, const void *key, __u32 cpu)",
+         takes=(MAP, KEY, SCALAR), gives=VALUE_OR_NULL),
     _row(196, "xts", "struct mptcp_sock *bpf_skc_to_mptcp_sock(void *sk)"),
     _row(197, "xts", "long bpf_dynptr_from_mem(void *data, __u64 size, __u64 flags, struct bpf_dynptr *ptr)"),
     _row(198, "xts", "long bpf_ringbuf_reserve_dynptr(void *ringbuf, __u32 size, __u64 flags, struct bpf_dynptr *ptr)"),
@@ -321,7 +385,7 @@ HELPERS: tuple[Helper, ...] = (
          "__s64 bpf_tcp_raw_gen_syncookie_ipv6(struct ipv6hdr *iph, struct tcphdr *th, __u32 th_len)", gpl=True),
     _row(206, "xt", "long bpf_tcp_raw_check_syncookie_ipv4(struct iphdr *iph, struct tcphdr *th)", gpl=True),
     _row(207, "xt", "long bpf_tcp_raw_check_syncookie_ipv6(struct ipv6hdr *iph, struct tcphdr *th)", gpl=True),
-    _row(208, "xts", "__u64 bpf_ktime_get_tai_ns(void)"),
+    _row(208, "xts", "__u64 bpf_ktime_get_tai_ns(void)", takes=()),
     _row(209, "xts", "long bpf_user_ringbuf_drain(void *map, void *callback_fn, void *ctx, __u64 flags)"),
     _row(210, "xts", "void *bpf_cgrp_storage_get(void *map, struct cgroup *cgroup, void *value, __u64 flags)"),
     _row(211, "xts", "long bpf_cgrp_storage_delete(void *map, struct cgroup *cgroup)"),
@@ -332,6 +396,16 @@ BY_NAME: dict[str, Helper] = {helper.name: helper for helper in HELPERS}
 
 LIBRARY = frozenset(BY_NAME[name].number for name in ("strncmp", "xdp_get_buff_len"))
 """Helpers that are functions of the runtime (firmware/runtime/), linked into the programs that call them."""
+
+CHANGES_PACKET = frozenset(
+    BY_NAME[name].number
+    for name in (
+        "skb_store_bytes", "l3_csum_replace", "l4_csum_replace", "clone_redirect", "skb_vlan_push", "skb_vlan_pop",
+        "skb_change_proto", "skb_change_tail", "skb_pull_data", "skb_change_head", "skb_adjust_room", "xdp_adjust_head",
+        "xdp_adjust_meta", "xdp_adjust_tail",
+    )
+)  # fmt: skip
+"""Helpers behind which no pointer into the packet may be used (kernel: bpf_helper_changes_pkt_data)."""
 
 RETURN_FIRST = 5
 """The one helper of the public conformance suite's machines: it returns its first argument."""
