@@ -223,7 +223,7 @@ def _step(row: Row, instruction: Instruction, distances: dict[int, int]) -> int:
         if written is not None:
             distances.pop(written, None)
         return used
-    if operation in (Operation.CALL_HELPER, Operation.CALL_LOCAL, Operation.CALL_BTF, Operation.CALLX):
+    if operation in isa.CALLS:
         for register in range(6):
             distances.pop(register, None)
         return 0

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 _WRITES = {helpers.BY_NAME[name].number for name in ("map_update_elem", "map_delete_elem", "map_push_elem",
                                                      "map_pop_elem")}  # fmt: skip
 _LOOKUP = helpers.BY_NAME["map_lookup_elem"].number
-_CALLS = (Operation.CALL_HELPER, Operation.CALL_LOCAL, Operation.CALL_BTF, Operation.CALLX)
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def _step(
 ) -> None:
     """Changes `held` to what holds behind an instruction."""
     dst, src, operation = instruction.dst, instruction.src, row.operation
-    if operation in _CALLS:
+    if operation in isa.CALLS:
         found = _found(held.get(1)) if operation is Operation.CALL_HELPER and instruction.imm == _LOOKUP else None
         for register in range(6):
             held.pop(register, None)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     LineOf = Callable[[int], SourceLine | None]
 
+_CALLS = (Operation.CALL_LOCAL, Operation.CALL_FIRMWARE)
+
 Code = Sequence[Instruction | None]
 """One entry a slot, as spec.instruction.decode gives them."""
 
@@ -91,6 +93,8 @@ def _check_one(
     row: Row | None, instruction: Instruction, program_type: ProgramType | None, limits: Limits | None
 ) -> None:
     assert row
+    if row.group is Group.FIRMWARE:
+        raise BpfnicError("a loader alone calls privileged routines of the firmware")
     if row.operation is Operation.CALL_HELPER:
         helper = helpers.find(instruction.imm)
         if program_type is not None and program_type not in helper.programs:
@@ -116,7 +120,7 @@ def _check_one(
 
 def jump_target(slot: int, row: Row, instruction: Instruction) -> int | None:
     """The slot that a jump names; None for anything that is no jump."""
-    if row.instruction_class not in (Class.JMP, Class.JMP32) or row.operation is Operation.CALL_LOCAL:
+    if row.instruction_class not in (Class.JMP, Class.JMP32) or row.operation in _CALLS:
         return None
     if row.offset is Legal.BRANCH:
         return slot + 1 + instruction.offset
@@ -132,7 +136,7 @@ def _by(row: Row, instruction: Instruction) -> str:
 def _call_target(slot: int, row: Row, instruction: Instruction) -> int | None:
     """The slot where a called function, or one whose address is taken, starts."""
     takes_address = row.operation is Operation.LDDW_REFERENCE and row.imm is Legal.BRANCH
-    return slot + 1 + instruction.imm if row.operation is Operation.CALL_LOCAL or takes_address else None
+    return slot + 1 + instruction.imm if row.operation in _CALLS or takes_address else None
 
 
 def _no_target(code: Code, target: int) -> str | None:

@@ -6,6 +6,7 @@ a field's offset always traps.
 
     0x0001_0000  context         64 bytes, read only, natural alignment
     0x0002_0000  stack          512 bytes, natural alignment; r10 starts at 0x0002_0200
+    0x0002_0200  firmware stack 512 bytes more of it, which the firmware's frame alone reaches; its r10 is 0x0002_0400
     0x0004_0000  packet buffer  buffer_bytes; only data_meta <= address < data_end may be accessed, any alignment
     0x1000_0000  map values     map_bytes, any alignment
     0x2000_0000  map handles    what a program passes as `struct bpf_map *`, with the key's size in it; not memory
@@ -19,6 +20,9 @@ STACK = 0x0002_0000
 STACK_BYTES = 512  # for the whole chain of frames, as MAX_BPF_STACK
 STACK_TOP = STACK + STACK_BYTES
 FRAMES = 8  # MAX_CALL_FRAMES
+FIRMWARE_FRAME = FRAMES  # one more, of a privileged routine (isa.Group.FIRMWARE); it calls no function
+STACK_WINDOW_BYTES = 2 * STACK_BYTES  # with what is that frame's
+FIRMWARE_STACK_TOP = STACK + STACK_WINDOW_BYTES
 FRAME_ALIGN = 16
 
 PACKET = 0x0004_0000

@@ -12,8 +12,9 @@ llvm-objdump can't tell calls and 64-bit immediates of different `src` apart; fo
 
 The assembler takes one statement a line: an instruction, or `label:`, alone or before an instruction. Comments start
 with `;`, `#` or `//`. Numbers are decimal or hexadecimal. A label may stand for a branch distance (`goto loop`,
-`if r1 > 3 goto out`, `gotol far`, `may_goto out`, `call function`, `r1 = code_addr(function) ll`). As in clang, loads
-and stores of 32 bits and less may name `w` registers (`w1 = *(u8 *)(r2 + 0)`): the same instructions.
+`if r1 > 3 goto out`, `gotol far`, `may_goto out`, `call function`, `call_firmware routine`,
+`r1 = code_addr(function) ll`). As in clang, loads and stores of 32 bits and less may name `w` registers
+(`w1 = *(u8 *)(r2 + 0)`): the same instructions.
 """
 
 import re
@@ -70,7 +71,9 @@ def assemble(text: str) -> bytes:
     return bytes(code)
 
 
-_LABEL = re.compile(r"\b(goto|gotol|may_goto|call|code_addr)(\s+|\()(?!pc\b|btf\b)([A-Za-z_.][\w.]*)(?=\)|$)")
+_LABEL = re.compile(
+    r"\b(goto|gotol|may_goto|call|call_firmware|code_addr)(\s+|\()(?!pc\b|btf\b)([A-Za-z_.][\w.]*)(?=\)|$)"
+)
 
 
 def _resolve(line: str, slot: int, labels: dict[str, int]) -> str:

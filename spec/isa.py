@@ -83,6 +83,11 @@ class Group(Enum):
     So a loop with one inside ends by itself, and what follows has the other half. Linux bounds the loop by a count or
     by time instead: 8,388,608 passes for each function, or 250 ms (kernel/bpf/core.c, bpf_check_timed_may_goto).
     The default budget of 16,777,215 comes to the same order; which pass is the last isn't specified in either."""
+    FIRMWARE = "firmware"
+    """The call of a privileged routine, which a loader alone writes: no object may hold it. Whoever the caller is, the
+    routine runs in frame 8 (addresses.FIRMWARE_FRAME), which has r6 to r9 of its own and r10 at the top of the firmware
+    stack, which no other frame reaches. Its exit goes back to the caller's frame and r10. It may call helpers; calls of
+    functions and other routines trap as CALL_DEPTH. r0 to r5 are the caller's, as for any function."""
 
 
 class Operation(Enum):
@@ -125,6 +130,7 @@ class Operation(Enum):
     CALL_LOCAL = auto()
     CALL_BTF = auto()
     CALLX = auto()
+    CALL_FIRMWARE = auto()
     EXIT = auto()
 
     LDX = auto()
@@ -271,6 +277,8 @@ def _jumps() -> Iterator[Row]:
     yield Row("call_local", 0x85, Operation.CALL_LOCAL, 64, 0, 1, Legal.FRAME, Legal.BRANCH, base, "4.3.2",
               "call pc{imm} frame {offset}")  # fmt: skip
     yield Row("call_btf", 0x85, Operation.CALL_BTF, 64, 0, 2, 0, Legal.IMM32, base, "4.3.1", "call btf {imm}")
+    yield Row("call_firmware", 0x85, Operation.CALL_FIRMWARE, 64, 0, 3, 0, Legal.BRANCH, Group.FIRMWARE, "",
+              "call_firmware {imm}")  # fmt: skip
     yield Row("callx", 0x8D, Operation.CALLX, 64, Legal.REGISTER, 0, Legal.FRAME, 0, Group.CALLX, "",
               "callx r{dst} frame {offset}")  # fmt: skip
     yield Row("exit", 0x95, Operation.EXIT, 64, 0, 0, 0, 0, base, "4.3", "exit")
@@ -351,6 +359,9 @@ EXTENSIONS: tuple[Group, ...] = tuple(
     group for group in Group if not any(row.section for row in ROWS if row.group is group)
 )
 """Groups that are not RFC 9669's: none of their rows has a section there."""
+
+CALLS = (Operation.CALL_HELPER, Operation.CALL_LOCAL, Operation.CALL_BTF, Operation.CALLX, Operation.CALL_FIRMWARE)
+"""They leave r0 to r5 to what they call."""
 
 BY_NAME: dict[str, Row] = {row.name: row for row in ROWS}
 

@@ -108,6 +108,8 @@ def required(row: Row) -> set[str]:
         needs |= registers("src", 9) if operation is Operation.LD_IND and row.width == 8 else set()
     elif operation is Operation.LDDW:
         needs |= registers("dst", 9) | {"r10 refused", "retired"}
+    elif operation is Operation.CALL_FIRMWARE:
+        needs |= {"trap CALL_DEPTH", *(f"from frame {frame}" for frame in range(addresses.FRAMES))}
     elif operation in CALLS:
         needs |= {"retired", "trap CALL_DEPTH"}
         needs |= registers("dst", 9) | {"trap HELPER"} if operation is Operation.CALLX else set()
@@ -184,6 +186,8 @@ class Observer:
                 yield "not taken"
         if operation is Operation.EXIT and retired.next_pc is not None:
             yield "from a function"
+        if operation is Operation.CALL_FIRMWARE:
+            yield f"from frame {self.thread.depth - 1}"
         if operation in (Operation.LD_ABS, Operation.LD_IND) and retired.next_pc is None:
             yield "outside the packet"
         if operation is Operation.ATOMIC_CMPXCHG:

@@ -112,7 +112,7 @@ class LinuxDevice(Device):
             map_bytes=1 << 32,
             maps=1 << 16,
             buffer_bytes=_PAGE,
-            groups=frozenset(Group) - {Group.CALLX},
+            groups=frozenset(Group) - {Group.CALLX, Group.FIRMWARE},
             map_types=frozenset(MapType),
             helpers=frozenset(h.number for h in helpers.HELPERS if h.programs & _TYPES),
         )

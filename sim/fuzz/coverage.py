@@ -18,6 +18,7 @@ that it had then. As every retired instruction was compared, the count is the RT
                                 operands                 of memory and register; of cmpxchg: equal or different
     local calls, callx          depth, frame             of the caller's frame
     callx                       helper                   –
+    call_firmware               frame                    the caller's
     helpers                     its name                 r0: zero, negative, positive
       that take a map           its name, map type       the same
     exit                        of                       the program, a function
@@ -47,7 +48,7 @@ Item = tuple[str, str, str]
 _CONDITIONS = frozenset(row.operation for row in isa.ROWS if row.offset is Legal.BRANCH and row.dst is Legal.REGISTER)
 _ARITHMETIC = (Class.ALU, Class.ALU64)
 _MOVES = (Operation.MOV, Operation.MOVSX)
-_WINDOWS = ((CONTEXT, CONTEXT + addresses.CONTEXT_BYTES, "context"), (STACK, addresses.STACK_TOP, "stack"),
+_WINDOWS = ((CONTEXT, CONTEXT + addresses.CONTEXT_BYTES, "context"), (STACK, addresses.FIRMWARE_STACK_TOP, "stack"),
             (PACKET, MAP_VALUES, "packet"), (MAP_VALUES, addresses.MAP_HANDLES, "map"))  # fmt: skip
 _LOADS = (Operation.LDX, Operation.LDXS, Operation.LOAD_ACQUIRE)
 _STORES = (Operation.ST, Operation.STX, Operation.STORE_RELEASE)
@@ -300,8 +301,18 @@ def _called(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _:
 
     def counted(thread: Thread) -> int:
         next_pc = execute(thread)
-        hits[row.name, "depth", str(len(thread._frames))] += 1
+        hits[row.name, "depth", str(thread.depth)] += 1
         hits[row.name, "frame", "default" if size == 0 else "16" if size == 16 else "more"] += 1
+        return next_pc
+
+    return counted
+
+
+def _privileged(row: Row, instruction: Instruction, execute: Execute, hits: Hits, _: MapMemory) -> Execute:
+    def counted(thread: Thread) -> int:
+        caller = thread.frame
+        next_pc = execute(thread)
+        hits[row.name, "frame", str(caller)] += 1
         return next_pc
 
     return counted
@@ -312,9 +323,9 @@ def _called_through(row: Row, instruction: Instruction, execute: Execute, hits: 
     size = instruction.offset
 
     def counted(thread: Thread) -> Generator[Any, None, int]:
-        depth = len(thread._frames)
+        depth = thread.depth
         next_pc = yield from execute(thread)
-        if len(thread._frames) > depth:
+        if thread.depth > depth:
             hits[row.name, "depth", str(depth + 1)] += 1
             hits[row.name, "frame", "default" if size == 0 else "16" if size == 16 else "more"] += 1
         else:
@@ -379,6 +390,7 @@ _others = {
     Operation.MAY_GOTO: _went_on,
     Operation.CALL_LOCAL: _called,
     Operation.CALLX: _called_through,
+    Operation.CALL_FIRMWARE: _privileged,
     Operation.EXIT: _left,
     Operation.LDDW: _constant,
     **dict.fromkeys(_PACKET_LOADS, _packet_loaded),
@@ -426,6 +438,8 @@ def _of_kind(row: Row, helpers: Iterable[str], map_types: Collection[MapType]) -
         depths = {("depth", str(depth)) for depth in range(1, addresses.FRAMES)}
         sizes = {("frame", size) for size in ("default", "16", "more")}
         return depths | sizes | ({("helper", "–")} if kind is _called_through else set())
+    if kind is _privileged:
+        return {("frame", str(frame)) for frame in range(addresses.FRAMES)}
     if kind is _left:
         return {("of", "the program"), ("of", "a function")}
     if kind is _constant:

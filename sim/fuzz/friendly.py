@@ -23,7 +23,7 @@ STACK_BYTES = 64  # what a caller's frame is on the NIC where its call says noth
 
 _SHIFTS = (Operation.LSH, Operation.RSH, Operation.ARSH)
 _DIVISIONS = (Operation.DIV, Operation.SDIV, Operation.MOD, Operation.SMOD)
-_OF_THE_RFC = frozenset(Group) - {Group.CALLX, Group.PACKET, Group.ACQUIRE_RELEASE, Group.MAY_GOTO}
+_OF_THE_RFC = frozenset(Group) - {*isa.EXTENSIONS, Group.PACKET}
 _ROWS = [row for row in isa.ROWS if row.group in _OF_THE_RFC]
 _ARITHMETIC = [row for row in _ROWS if row.instruction_class in (Class.ALU, Class.ALU64)]
 _CONDITIONS = [row for row in _ROWS if row.offset is Legal.BRANCH and row.dst is Legal.REGISTER]

@@ -52,6 +52,7 @@ class Device:
         self.may_goto = [row for row in self.rows if row.operation is Operation.MAY_GOTO]
         self.ordered = ORDERED
         self.calls_registers = any(row.operation is Operation.CALLX for row in self.rows)
+        self.calls_routines = any(row.operation is Operation.CALL_FIRMWARE for row in self.rows)
 
 
 class Generator:
@@ -65,12 +66,13 @@ class Generator:
         self.text = Text([])
         self.maps = MapCalls(self, device.maps, focus_of(device, chance) if focus is None else focus)
         self.functions: list[Label] = []
+        self.routine: Label | None = None  # a privileged one, which calls no function
         self.frames: tuple[int, ...] = (0,)
         self.function = 0
         pieces: list[tuple[float, Callable[[], None]]] = [
             (34, self.arithmetic), (14, self.condition), (2, self.jump), (20, self.access), (2, self.edge_access),
             (8, self.atomic), (2, self.constant), (5, self.maps.array), (3, self.helper), (3, self.call),
-            (2, self.copy), (4, self.loop), (2, self.packet_load), (1, self.long_loop),
+            (2, self.copy), (1, self.call_routine), (4, self.loop), (2, self.packet_load), (1, self.long_loop),
             (0.5, self.tail_call), (12, self.maps.hash), (3, self.maps.queue), (2, self.maps.redirect),
             (2, self.maps.inner), (3, self.maps.ring), (2, self.maps.event), (1, self.maps.lock),
         ]  # fmt: skip
@@ -81,6 +83,7 @@ class Generator:
                    self.maps.event: not device.maps.perf,
                    self.maps.lock: not {"spin_lock", "spin_unlock"} <= set(device.helpers),
                    self.long_loop: not device.may_goto,
+                   self.call_routine: not device.calls_routines,
                    self.tail_call: "tail_call" not in device.helpers}  # fmt: skip
         pieces = [(weight, piece) for weight, piece in pieces if not lacking.get(piece)]
         self.weights, self.pieces = zip(*pieces, strict=True)
@@ -91,20 +94,29 @@ class Generator:
         deep = count == addresses.FRAMES - 1
         self.frames = (0, 16, 16, 32) if deep else (0, 16, 32, 64, 128)
         self.functions = [Label() for _ in range(count)]
+        self.routine = Label() if self.device.calls_routines and self.chance.random() < 0.4 else None
         self.start()
         self.body(pieces)
         self.verdict()
         for number, label in enumerate(self.functions, 1):
             self.function = number
-            self.text.place(label)
-            # Of r6 to r9 a callee has its own: what it finds there first is 0, then what it left.
-            for register in range(4):
-                self.text.add("mov64_reg", dst=6 + register, src=1 + register)
+            self.begin(label)
             self.body(1 if deep else max(2, pieces // 4))
             if deep and number < count:
                 self.invoke(self.functions[number])
             self.text.add("exit")
+        if self.routine:
+            self.function, label, self.routine = count, self.routine, None
+            self.begin(label)
+            self.body(max(2, pieces // 4))
+            self.text.add("exit")
         return self.text.program()
+
+    def begin(self, function: Label) -> None:
+        """Of r6 to r9 a callee has its own: what it finds there first is 0, then what it left."""
+        self.text.place(function)
+        for register in range(4):
+            self.text.add("mov64_reg", dst=6 + register, src=1 + register)
 
     def start(self) -> None:
         """r6 to r9, and something in r0 to r5."""
@@ -361,6 +373,13 @@ class Generator:
             self.text.add("callx", dst=5, offset=frame)
         else:
             self.text.add("call_local", function, offset=frame)
+
+    def call_routine(self) -> None:
+        if self.routine:
+            self.arguments()
+            self.text.add("call_firmware", self.routine)
+        else:
+            self.arithmetic()
 
     def arguments(self) -> None:
         for register in range(4):

@@ -26,7 +26,7 @@ MemoryAfter = Callable[[Case], bytes]
 
 MOST_TRIALS = 3000
 EXIT = Line(make("exit"))
-_CONTROL = (Operation.CALL_LOCAL, Operation.CALLX, Operation.EXIT)
+_CALLS = (Operation.CALL_LOCAL, Operation.CALLX, Operation.CALL_FIRMWARE)
 
 
 @dataclass
@@ -107,7 +107,7 @@ class Shrinker:
         entry = self.case.first
         at = {slot + entry: line for slot, line in zip(program.slots(), program.lines, strict=False)}
         path = [at.get(one.pc) for one in self.trace(self.case)]
-        if None in path or any(_operation(line) in _CONTROL[:2] for line in path if line):
+        if None in path or any(_operation(line) in _CALLS for line in path if line):
             return
         straight = [line for line in path if line and line.target is None and _operation(line) is not Operation.EXIT]
         straight = [line for line in straight if _operation(line) is not Operation.JA]

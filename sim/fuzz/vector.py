@@ -91,7 +91,7 @@ def _operations(program: Program) -> list[Operation]:
 
 
 def _calls(program: Program) -> bool:
-    return bool({Operation.CALL_LOCAL, Operation.CALLX} & set(_operations(program)))
+    return bool({Operation.CALL_LOCAL, Operation.CALLX, Operation.CALL_FIRMWARE} & set(_operations(program)))
 
 
 def ends_once(program: Program) -> bool:

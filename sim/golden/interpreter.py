@@ -15,8 +15,9 @@ they share:
 
 The scheduler that doesn't care runs it to its end at once: `finish(thread.run(entry))`.
 
-Registers r0 to r5 and r10 are one set; r6 to r9 are a window for each frame, which keeps what the same packet last left
-there. Helpers change r0 alone, a tail call r1. An instruction that traps changes nothing and does not retire.
+Registers r0 to r5 and r10 are one set; r6 to r9 are a window for each frame, the firmware's included, which keeps what
+the same packet last left there. Helpers change r0 alone, a tail call r1. An instruction that traps changes nothing and
+does not retire.
 """
 
 from collections.abc import Callable, Generator, Mapping
@@ -79,6 +80,9 @@ class Retired(NamedTuple):
 
 class Memory(Protocol):
     """What a program can reach. Addresses are below 2**32, values unsigned and little-endian."""
+
+    privileged: bool
+    """The firmware's frame runs, which reaches the firmware stack too."""
 
     def shared_parts(self, address: int, size: int) -> list[int]:
         """Bytes of each part of a shared access, lower addresses first; empty for what this thread alone reaches."""
@@ -171,9 +175,12 @@ def _written(row: Row, instruction: Instruction) -> int | None:
     return 0 if row.operation in writes_r0 else None
 
 
-class _Frame(NamedTuple):
+class _Caller(NamedTuple):
+    """Where a function's exit goes back to: the next instruction, the caller's frame and its r10."""
+
     return_pc: int
-    frame_bytes: int
+    frame: int
+    pointer: int
 
 
 class Thread:
@@ -200,8 +207,9 @@ class Thread:
         self._address: int | None = None
         self._written: int | None = None
         self._stored: bytes | None = None
-        self._frames: list[_Frame] = []  # of the callers
-        self._windows = [[0] * 4 for _ in range(addresses.FRAMES)]  # r6 to r9 of the frames that aren't running
+        self.frame = 0  # the number of the running function's
+        self._callers: list[_Caller] = []
+        self._windows = [[0] * 4 for _ in range(addresses.FIRMWARE_FRAME + 1)]  # r6 to r9 of frames that aren't running
 
     def run(
         self, entry: int, context: int = addresses.CONTEXT, steps: bool = False
@@ -243,7 +251,7 @@ class Thread:
     @property
     def depth(self) -> int:
         """Callers of the running function."""
-        return len(self._frames)
+        return len(self._callers)
 
     def load(self, address: int, size: int) -> Generator[SharedAccess, None, int]:
         """The unsigned number of `size` bytes at `address`, part by part where it is shared."""
@@ -279,14 +287,31 @@ class Thread:
     def enter(self, target: int, frame_bytes: int) -> int:
         """A local call: the callee's stack frame begins where the caller's `frame_bytes` end. Raises Trap(CALL_DEPTH)
         beyond 8 frames or the stack's 512 bytes."""
-        registers, depth = self.registers, len(self._frames)
-        top = registers[isa.FRAME_POINTER] - frame_bytes
-        if depth + 1 == addresses.FRAMES or top < addresses.STACK:
+        top = self.registers[isa.FRAME_POINTER] - frame_bytes
+        if self.frame + 1 >= addresses.FRAMES or top < addresses.STACK:
             raise Trap(Cause.CALL_DEPTH)
-        self._frames.append(_Frame(self.pc + 1, frame_bytes))
-        self._windows[depth], registers[6:10] = registers[6:10], self._windows[depth + 1]
-        registers[isa.FRAME_POINTER] = top
+        self._callers.append(self._caller())
+        self._switch(self.frame + 1, top)
         return target
+
+    def enter_firmware(self, target: int) -> int:
+        """The call of a privileged routine. Raises Trap(CALL_DEPTH) from another one."""
+        if self.frame == addresses.FIRMWARE_FRAME:
+            raise Trap(Cause.CALL_DEPTH)
+        self._callers.append(self._caller())
+        self._switch(addresses.FIRMWARE_FRAME, addresses.FIRMWARE_STACK_TOP)
+        return target
+
+    def _caller(self) -> _Caller:
+        return _Caller(self.pc + 1, self.frame, self.registers[isa.FRAME_POINTER])
+
+    def _switch(self, frame: int, pointer: int) -> None:
+        """Another frame runs."""
+        registers = self.registers
+        self._windows[self.frame], registers[6:10] = registers[6:10], self._windows[frame]
+        registers[isa.FRAME_POINTER] = pointer
+        self.frame = frame
+        self.memory.privileged = frame == addresses.FIRMWARE_FRAME
 
     def call(self, number: int) -> Suspending:
         """Helper `number`, and what comes behind it. Raises Trap(HELPER) if there is none."""
@@ -309,13 +334,11 @@ class Thread:
 
     def leave(self) -> int | None:
         """EXIT: back to the caller, or None from the outermost function."""
-        if not self._frames:
+        if not self._callers:
             return None
-        registers, depth = self.registers, len(self._frames)
-        frame = self._frames.pop()
-        self._windows[depth], registers[6:10] = registers[6:10], self._windows[depth - 1]
-        registers[isa.FRAME_POINTER] += frame.frame_bytes
-        return frame.return_pc
+        caller = self._callers.pop()
+        self._switch(caller.frame, caller.pointer)
+        return caller.return_pc
 
 
 def finish(run: Generator[Any, None, int]) -> int:
@@ -411,6 +434,11 @@ def _may_goto(row: Row, instruction: Instruction) -> Callable[[Thread], int]:
 def _call_local(row: Row, instruction: Instruction) -> Callable[[Thread], int]:
     distance, frame_bytes = 1 + instruction.imm, instruction.offset or isa.DEFAULT_FRAME_BYTES
     return lambda thread: thread.enter(thread.pc + distance, frame_bytes)
+
+
+def _call_firmware(row: Row, instruction: Instruction) -> Callable[[Thread], int]:
+    distance = 1 + instruction.imm
+    return lambda thread: thread.enter_firmware(thread.pc + distance)
 
 
 def _call_register(row: Row, instruction: Instruction) -> Callable[[Thread], Suspending]:
@@ -519,6 +547,7 @@ _BUILDERS: dict[Operation, Callable[[Row, Instruction], Callable[[Thread], Any]]
     **dict.fromkeys(CONDITION, _branch),
     Operation.MAY_GOTO: _may_goto,
     Operation.CALL_LOCAL: _call_local,
+    Operation.CALL_FIRMWARE: _call_firmware,
     Operation.CALLX: _call_register,
     Operation.CALL_HELPER: _call_helper,
     Operation.CALL_BTF: lambda row, instruction: _trap(Cause.HELPER),  # no kernel, no kernel functions

@@ -32,7 +32,8 @@ class Memory:
     def __init__(self, buffer: Buffer, ifindex: int, map_memory: bytearray):
         self.buffer = buffer
         self.ifindex = ifindex
-        self.stack = bytearray(addresses.STACK_BYTES)
+        self.stack = bytearray(addresses.STACK_WINDOW_BYTES)
+        self.privileged = False
         self.map_memory = map_memory
 
     def shared_parts(self, address: int, size: int) -> list[int]:
@@ -78,7 +79,7 @@ class Memory:
         if buffer.data_meta <= packet and packet + size <= buffer.data_end:
             return buffer.bytes, packet
         stack = address - addresses.STACK
-        if 0 <= stack and stack + size <= addresses.STACK_BYTES:
+        if 0 <= stack and stack + size <= (addresses.STACK_WINDOW_BYTES if self.privileged else addresses.STACK_BYTES):
             if aligned:
                 self._align(address, size)
             return self.stack, stack

@@ -48,7 +48,7 @@ def test_the_second_half_of_a_wide_instruction(byte, field, value):
         decode(START + code + END)
 
 
-JUMPS = [row for row in isa.ROWS if Legal.BRANCH in (row.offset, row.imm)]
+JUMPS = [row for row in isa.ROWS if Legal.BRANCH in (row.offset, row.imm) and row.group is not isa.Group.FIRMWARE]
 
 
 def at_distance(row: isa.Row, distance: int) -> bytes:
@@ -69,7 +69,17 @@ def test_every_jump_to_no_instruction(row):
         refused(at_distance(row, distance), rf"instruction 1: .*: {field} {distance} {verb} {2 + distance}, {why}$")
 
 
-@pytest.mark.parametrize("row", [row for row in isa.ROWS if row.operation not in ENDS_A_FUNCTION], ids=lambda r: r.name)
+@pytest.mark.parametrize("distance", [-2, 0, 1000])
+def test_no_object_calls_a_privileged_routine(distance: int):
+    call = instance(isa.BY_NAME["call_firmware"], imm=distance)
+    refused(START + encode([call]) + END,
+            r"instruction 1: call_firmware [+-]\w+: a loader alone calls privileged routines of the firmware$")
+
+
+ENDLESS = [row for row in isa.ROWS if row.operation not in ENDS_A_FUNCTION and row.group is not isa.Group.FIRMWARE]
+
+
+@pytest.mark.parametrize("row", ENDLESS, ids=lambda r: r.name)
 def test_every_row_that_a_program_may_not_end_with(row):
     if row.operation in (Operation.CALL_LOCAL, Operation.LDDW_REFERENCE) and Legal.BRANCH in (row.offset, row.imm):
         changes = {"imm": -2}  # the program itself

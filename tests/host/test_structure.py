@@ -79,7 +79,7 @@ def test_what_no_device_takes(text, message):
         (raw(0xBF, 0xC0), "mov64_reg: src names r12, above r10"),
         (raw(0x95, imm=1), "exit: imm must be 0, not 1"),
         (raw(0x07, offset=3), "add64_imm: offset must be 0, not 3"),
-        (raw(0x85, 0x70), "src must be one of 0, 1, 2, not 7"),
+        (raw(0x85, 0x70), "src must be one of 0, 1, 2, 3, not 7"),
     ],
 )
 def test_illegal_encodings_name_the_field(instruction, message):

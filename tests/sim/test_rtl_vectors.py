@@ -47,9 +47,9 @@ class Registers:
         self.code = code
         self.values = [0] * isa.REGISTERS
         self.values[1], self.values[isa.FRAME_POINTER] = addresses.CONTEXT, addresses.STACK_TOP
-        self.depth = 0
-        self.frames = [0] * addresses.FRAMES
-        self.windows = [[0] * 4 for _ in range(addresses.FRAMES)]
+        self.frame = 0
+        self.callers: list[tuple[int, int]] = []  # frame and r10
+        self.windows = [[0] * 4 for _ in range(addresses.FIRMWARE_FRAME + 1)]
 
     def retire(self, retired: Retirement) -> None:
         if retired.register is not None:
@@ -57,17 +57,22 @@ class Registers:
         instruction = self._instruction(retired.pc)
         operation = isa.find(instruction).operation
         if operation in (Operation.CALL_LOCAL, Operation.CALLX):
-            self.frames[self.depth] = instruction.offset or isa.DEFAULT_FRAME_BYTES
-            self._move(1)
-            self.values[isa.FRAME_POINTER] -= self.frames[self.depth - 1]
-        elif operation is Operation.EXIT and self.depth:
-            self._move(-1)
-            self.values[isa.FRAME_POINTER] += self.frames[self.depth]
+            frame_bytes = instruction.offset or isa.DEFAULT_FRAME_BYTES
+            self._enter(self.frame + 1, self.values[isa.FRAME_POINTER] - frame_bytes)
+        elif operation is Operation.CALL_FIRMWARE:
+            self._enter(addresses.FIRMWARE_FRAME, addresses.FIRMWARE_STACK_TOP)
+        elif operation is Operation.EXIT and self.callers:
+            self._switch(*self.callers.pop())
 
-    def _move(self, by: int) -> None:
-        self.windows[self.depth] = self.values[6:10]
-        self.depth += by
-        self.values[6:10] = self.windows[self.depth]
+    def _enter(self, frame: int, pointer: int) -> None:
+        self.callers.append((self.frame, self.values[isa.FRAME_POINTER]))
+        self._switch(frame, pointer)
+
+    def _switch(self, frame: int, pointer: int) -> None:
+        self.windows[self.frame] = self.values[6:10]
+        self.values[6:10] = self.windows[frame]
+        self.values[isa.FRAME_POINTER] = pointer
+        self.frame = frame
 
     def _instruction(self, pc: int) -> Instruction:
         start = pc * SLOT_BYTES

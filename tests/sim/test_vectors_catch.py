@@ -67,11 +67,14 @@ MISTAKES = {
     ),
     "a callee's registers stay": (
         INTERPRETER,
-        "self._windows[depth], registers[6:10] = registers[6:10], self._windows[depth - 1]",
+        "self._windows[self.frame], registers[6:10] = registers[6:10], self._windows[frame]",
         "pass",
     ),
-    "nine frames": (INTERPRETER, "if depth + 1 == addresses.FRAMES", "if depth == addresses.FRAMES"),
+    "nine frames": (INTERPRETER, "if self.frame + 1 >= addresses.FRAMES", "if self.frame >= addresses.FRAMES"),
     "frames beyond the stack": (INTERPRETER, "or top < addresses.STACK:", "or top < addresses.STACK - 16:"),
+    "routines call routines": (INTERPRETER, "if self.frame == addresses.FIRMWARE_FRAME:", "if False:"),
+    "the firmware stack is everybody's": (MEMORY, "if self.privileged else addresses.STACK_BYTES", "if True else 0"),
+    "the firmware stack stays open": (INTERPRETER, "self.memory.privileged = ", "self.memory.privileged |= "),
     "32-bit cmpxchg compares 64 bits": (INTERPRETER, "old == registers[0] & mask", "old == registers[0]"),
     "a missed cmpxchg writes": (INTERPRETER, "new = operand if old == registers[0] & mask else old", "new = operand"),
     "misaligned atomics": (
@@ -84,7 +87,7 @@ MISTAKES = {
     "packets end a byte late": (MEMORY, "<= buffer.data_end", "<= buffer.data_end + 1"),
     "packets begin a byte early": (MEMORY, "buffer.data_meta <= packet", "buffer.data_meta <= packet + 1"),
     "the stack begins a byte early": (MEMORY, "0 <= stack and", "-1 <= stack and"),
-    "the stack ends a byte late": (MEMORY, "<= addresses.STACK_BYTES", "<= addresses.STACK_BYTES + 1"),
+    "the stack ends a byte late": (MEMORY, "else addresses.STACK_BYTES)", "else addresses.STACK_BYTES + 1)"),
     "the context can be written": (MEMORY, "and not write:", ":"),
     "map memory ends a byte late": (MEMORY, "address + size <= behind", "address + size <= behind + 1"),
     "the stack takes any alignment": (

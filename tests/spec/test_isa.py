@@ -56,6 +56,7 @@ def test_rows_are_those_of_the_registry():
     )
     assert ours - registry == Counter([
         ("0x8d", "0x0", "0", "0x00", "callx"),
+        ("0x85", "0x3", "0", "any", "firmware"),  # between a loader and its devices
         ("0xe5", "0x0", "any", "0x00", "may_goto"),  # BPF_JMP | BPF_JCOND (0xe0), src BPF_MAY_GOTO (0)
         *((opcode, "any", "any", imm, "acquire_release")
           for opcode in ("0xd3", "0xcb", "0xc3", "0xdb")  # BPF_STX | BPF_ATOMIC | BPF_B, BPF_H, BPF_W, BPF_DW
@@ -147,7 +148,7 @@ def test_find_refuses_an_exact_field_that_is_off(row: Row, imm: int):
         (Instruction(0x37, 1, 0, 2), "opcode 0x37: offset must be one of 0, 1, not 2"),
         (Instruction(0xBF, 1, 1, 32), None),
         (Instruction(0xBC, 1, 1, 32), "opcode 0xbc: offset must be one of 0, 8, 16, not 32"),
-        (Instruction(0x85, 0, 7), "opcode 0x85: src must be one of 0, 1, 2, not 7"),
+        (Instruction(0x85, 0, 7), "opcode 0x85: src must be one of 0, 1, 2, 3, not 7"),
         (Instruction(0x85, 0, 1, 24), "call_local: offset must be a frame size (a multiple of 16 up to 512), not 24"),
         (Instruction(0x18, 1), "lddw: next_imm must be present"),
         (Instruction(0x95, next_imm=0), "exit: next_imm must be absent"),
