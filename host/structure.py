@@ -98,9 +98,10 @@ def _check_one(
     if row.operation is Operation.CALL_HELPER:
         helper = helpers.find(instruction.imm)
         if program_type is not None and program_type not in helper.programs:
-            raise BpfnicError(f"helper {helper.name} is not for {program_type.name} programs")
+            raise BpfnicError(f"helper {helper.name} ({helper.number}) is not for {program_type.name} programs")
         if limits and helper.number not in limits.helpers:
-            raise BpfnicError(f"the device has no helper {helper.name}")
+            why = f": {helpers.REFUSED[helper.number]}" if helper.number in helpers.REFUSED else ""
+            raise BpfnicError(f"the device has no helper {helper.name} ({helper.number}){why}")
     if row.group is Group.PACKET and program_type is ProgramType.XDP:
         raise BpfnicError("loads by offset in the packet are for socket filters and tc programs, not for XDP ones")
     if limits is None:

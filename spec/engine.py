@@ -5,7 +5,7 @@ GROUPS has a bit for each conformance group or extension, in the order of isa.Gr
 
 from collections.abc import Iterable
 
-from bpfnic.spec.helpers import BY_NAME
+from bpfnic.spec.helpers import HARDWARE
 from bpfnic.spec.isa import Group
 from bpfnic.spec.maps import EVENTS, KEYED, QUEUES, REDIRECT_MAPS, MapType
 
@@ -30,33 +30,7 @@ MAP_TYPES = (
     | REDIRECT_MAPS
     | EVENTS
 )
-HELPERS = frozenset(
-    BY_NAME[name].number
-    for name in (
-        "map_lookup_elem",
-        "map_update_elem",
-        "map_delete_elem",
-        "map_push_elem",
-        "map_pop_elem",
-        "map_peek_elem",
-        "spin_lock",
-        "spin_unlock",
-        "ktime_get_ns",
-        "get_prandom_u32",
-        "get_smp_processor_id",
-        "tail_call",
-        "redirect",
-        "redirect_map",
-        "xdp_adjust_head",
-        "xdp_adjust_tail",
-        "perf_event_output",
-        "ringbuf_output",
-        "ringbuf_reserve",
-        "ringbuf_submit",
-        "ringbuf_discard",
-        "ringbuf_query",
-    )
-)
+HELPERS = HARDWARE
 
 _ORDER = tuple(Group)
 

@@ -394,8 +394,67 @@ HELPERS: tuple[Helper, ...] = (
 BY_NUMBER: dict[int, Helper] = {helper.number: helper for helper in HELPERS}
 BY_NAME: dict[str, Helper] = {helper.name: helper for helper in HELPERS}
 
-LIBRARY = frozenset(BY_NAME[name].number for name in ("strncmp", "xdp_get_buff_len"))
-"""Helpers that are functions of the runtime (firmware/runtime/), linked into the programs that call them."""
+
+def _numbers(names: str) -> frozenset[int]:
+    return frozenset(BY_NAME[name].number for name in names.split())
+
+
+CHANGES_PACKET = _numbers("""
+    skb_store_bytes l3_csum_replace l4_csum_replace clone_redirect skb_vlan_push skb_vlan_pop skb_change_proto
+    skb_change_tail skb_pull_data skb_change_head skb_adjust_room xdp_adjust_head xdp_adjust_meta xdp_adjust_tail
+""")
+"""Helpers behind which no pointer into the packet may be used (kernel: bpf_helper_changes_pkt_data)."""
+
+# Where each helper is that a program of some type may call: hardware, firmware or nowhere. A name stands in one place.
+
+HARDWARE = _numbers("""
+    map_lookup_elem map_update_elem map_delete_elem map_push_elem map_pop_elem map_peek_elem spin_lock spin_unlock
+    ktime_get_ns get_prandom_u32 get_smp_processor_id tail_call redirect redirect_map xdp_adjust_head xdp_adjust_tail
+    perf_event_output ringbuf_output ringbuf_reserve ringbuf_submit ringbuf_discard ringbuf_query
+""")
+"""What the core and its units do (hdl/core/decode.py)."""
+
+LIBRARY = _numbers("strncmp xdp_get_buff_len")
+"""Functions of the runtime (firmware/runtime/), linked into the programs that call them."""
+
+_REFUSED = {
+    "there is no process here": "get_current_pid_tgid get_current_uid_gid get_current_comm get_current_task "
+        "get_current_task_btf get_ns_current_pid_tgid get_task_stack task_storage_get task_storage_delete task_pt_regs "
+        "find_vma send_signal send_signal_thread copy_from_user copy_from_user_task probe_read_user "
+        "probe_read_user_str get_cgroup_classid",
+    "there are no cgroups here": "get_current_cgroup_id get_current_ancestor_cgroup_id current_task_under_cgroup "
+        "skb_under_cgroup skb_cgroup_id skb_ancestor_cgroup_id skb_cgroup_classid cgrp_storage_get cgrp_storage_delete",
+    "there are no sockets here": "get_socket_cookie get_socket_uid sk_lookup_tcp sk_lookup_udp skc_lookup_tcp "
+        "sk_release sk_fullsock tcp_sock get_listener_sock sk_storage_get sk_storage_delete sk_assign "
+        "tcp_check_syncookie tcp_gen_syncookie skc_to_tcp6_sock skc_to_tcp_sock skc_to_tcp_timewait_sock "
+        "skc_to_tcp_request_sock skc_to_udp6_sock skc_to_unix_sock skc_to_mptcp_sock",
+    "SYN cookies need the host's secret": "tcp_raw_gen_syncookie_ipv4 tcp_raw_gen_syncookie_ipv6 "
+        "tcp_raw_check_syncookie_ipv4 tcp_raw_check_syncookie_ipv6",
+    "there are no network namespaces here": "get_netns_cookie",
+    "there is no kernel memory here": "probe_read_kernel probe_read_kernel_str snprintf_btf per_cpu_ptr this_cpu_ptr",
+    "there are no performance counters here": "perf_event_read perf_event_read_value get_branch_snapshot",
+    "there are no timers here": "timer_init timer_set_callback timer_start timer_cancel",
+    "there are no kernel objects here": "kptr_xchg",
+    "there are no dynptrs here": "dynptr_from_mem dynptr_read dynptr_write dynptr_data ringbuf_reserve_dynptr "
+        "ringbuf_submit_dynptr ringbuf_discard_dynptr",
+    "there is no USER_RINGBUF here": "user_ringbuf_drain",
+    "text is made by the host, from what bpf_trace_printk and records send": "snprintf",
+    "there is no IPsec here": "skb_get_xfrm_state",
+    "tunnels have no options here": "skb_get_tunnel_opt skb_set_tunnel_opt",
+    "routes have no realms here": "get_route_realm",
+    "there are no clones of packets here": "clone_redirect",
+    "it is not there yet": """
+        trace_printk trace_vprintk csum_diff xdp_adjust_meta ktime_get_boot_ns ktime_get_coarse_ns ktime_get_tai_ns
+        jiffies64 get_numa_node_id loop for_each_map_elem strtol strtoul xdp_load_bytes xdp_store_bytes
+        map_lookup_percpu_elem fib_lookup check_mtu
+        skb_store_bytes l3_csum_replace l4_csum_replace skb_vlan_push skb_vlan_pop skb_get_tunnel_key
+        skb_set_tunnel_key skb_load_bytes skb_change_proto skb_change_type get_hash_recalc skb_change_tail
+        skb_pull_data csum_update set_hash_invalid skb_change_head set_hash skb_adjust_room skb_ecn_set_ce csum_level
+        redirect_neigh redirect_peer skb_load_bytes_relative skb_set_tstamp
+    """,
+}
+REFUSED: dict[int, str] = {number: why for why, names in _REFUSED.items() for number in _numbers(names)}
+"""Why the others aren't there."""
 
 CHANGES_PACKET = frozenset(
     BY_NAME[name].number

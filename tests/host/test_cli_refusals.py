@@ -45,7 +45,12 @@ def test_a_jump_out_of_range(refused, patched):
 
 
 @pytest.mark.parametrize(
-    ("helper", "says"), [(9999, "unknown helper 9999"), (69, "the device has no helper fib_lookup")]
+    ("helper", "says"),
+    [
+        (9999, "unknown helper 9999"),
+        (14, r"the device has no helper get_current_pid_tgid \(14\): there is no process here \(.*program\.bpf\.c:\d+"),
+        (46, r"helper get_socket_cookie \(46\) is not for XDP programs"),
+    ],
 )
 def test_a_helper_that_is_not_there(refused, patched, helper, says):
     assert re.search(rf"program 'x', instruction 0: call {helper:#x}: {says}", refused(patched(code(0x85, imm=helper))))

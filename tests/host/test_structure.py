@@ -1,13 +1,15 @@
 """The check of structure and the frames of a device image, on programs written in assembly."""
 
+import re
 import struct
+from dataclasses import replace
 
 import pytest
 
 from bpfnic.host.image import at_slot, device_image, place_frames
 from bpfnic.host.object import DeviceAddresses, SourceLine
 from bpfnic.host.structure import Limits, check
-from bpfnic.spec import addresses, engine, isa
+from bpfnic.spec import addresses, engine, helpers, isa
 from bpfnic.spec.assembly import assemble
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import decode
@@ -63,7 +65,7 @@ def test_a_sound_program_passes():
         ("call f\nexit\nf: r0 = 1 ll", "instruction 2: r0 = 0x1 ll: the function at 2 runs off its end here"),
         ("call 0\nexit", "instruction 0: call 0x0: unknown helper 0: Linux 6.18 has 1 to 211"),
         ("call 212\nexit", "instruction 0: call 0xd4: unknown helper 212"),
-        ("call 9\nexit", "instruction 0: call 0x9: helper skb_store_bytes is not for XDP programs"),
+        ("call 9\nexit", "instruction 0: call 0x9: helper skb_store_bytes .9. is not for XDP programs"),
     ],
 )
 def test_what_no_device_takes(text, message):
@@ -93,7 +95,7 @@ def test_illegal_encodings_name_the_field(instruction, message):
         ("r0 /= r1\nexit", r"the device does not execute div64_reg \(conformance group divmul64\)"),
         ("w0 %= 3\nexit", r"the device does not execute mod32_imm \(conformance group divmul32\)"),
         ("r0 = *(u8 *)skb[3]\nexit", r"the device does not execute ld_abs_b \(conformance group packet\)"),
-        ("call 69\nexit", "the device has no helper fib_lookup"),
+        ("call 69\nexit", "the device has no helper fib_lookup .69."),
         ("r1 = map_by_fd(0x3) ll\nexit", "the device has no address for this"),
         ("call btf 3\nexit", "the device has no kernel function to call"),
     ],
@@ -102,6 +104,14 @@ def test_what_the_device_lacks(text, message):
     check(code(text), "p")
     with pytest.raises(BpfnicError, match=f"^program 'p', instruction 0: .*{message}"):
         check(code(text), "p", limits=BARREL)
+
+
+@pytest.mark.parametrize("number", helpers.REFUSED)
+def test_a_refused_helper_has_its_reason(number):
+    helper = helpers.BY_NUMBER[number]
+    says = f"call {number:#x}: the device has no helper {helper.name} ({number}): {helpers.REFUSED[number]}"
+    with pytest.raises(BpfnicError, match=re.escape(says)):
+        check(code(f"call {number}\nexit"), "p", limits=replace(BARREL, helpers=engine.HELPERS))
 
 
 def test_loads_by_offset_are_not_for_xdp():

@@ -10,7 +10,7 @@ import pytest
 from bpfnic.host.compile import find_compiler
 from bpfnic.host.linux import bpf
 from bpfnic.spec.errors import BpfnicError
-from bpfnic.spec.helpers import BY_NAME, HELPERS, Argument, Result, find
+from bpfnic.spec.helpers import BY_NAME, BY_NUMBER, HARDWARE, HELPERS, LIBRARY, REFUSED, Argument, Result, find
 from bpfnic.spec.maps import MapFlag, MapType
 from bpfnic.spec.programs import ProgramType
 
@@ -59,6 +59,12 @@ def test_what_is_checked_agrees_with_the_prototype():
             pointer = helper.gives in (Result.VALUE_OR_NULL, Result.RECORD_OR_NULL)
             assert pointer == helper.prototype.startswith("void *")
     assert BY_NAME["map_update_elem"].takes == (Argument.MAP, Argument.KEY, Argument.VALUE, Argument.SCALAR)
+
+
+def test_every_helper_that_a_program_may_call_has_one_place():
+    callable = {helper.number for helper in HELPERS if helper.programs}
+    assert sorted([*HARDWARE, *LIBRARY, *REFUSED]) == sorted(callable)
+    assert all(BY_NUMBER[number].takes is not None for number in HARDWARE | LIBRARY)
 
 
 @pytest.mark.linux
