@@ -23,10 +23,11 @@ PROGRAMS = {
     "vlanmap": "vlanmap",
     "router": "router",
     "ratelimit": "ratelimit",
+    "dnsfilter": "dnsfilter",
 }
 """The program to attach, by file."""
 
-PACKET_PATH = [name for name in PROGRAMS if name not in {"router", "ratelimit"}]
+PACKET_PATH = [name for name in PROGRAMS if name not in {"router", "ratelimit", "dnsfilter"}]
 """Those that are tried at every pace, and at several in lockstep: the others do nothing to the packet path that these
 don't."""
 

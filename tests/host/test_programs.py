@@ -63,6 +63,7 @@ MAPS = {
         "vlan100": (MapType.HASH, 6, 8, 64),
     },
     "ratelimit": {".rodata": (MapType.ARRAY, 4, 12, 1), "buckets": (MapType.LRU_HASH, 16, 16, 512)},
+    "dnsfilter": {"domains": (MapType.LPM_TRIE, 64, 8, 256)},
     "router": {
         "routes": (MapType.LPM_TRIE, 8, 8, 256),
         "routes6": (MapType.LPM_TRIE, 20, 20, 256),
