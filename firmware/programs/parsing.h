@@ -30,6 +30,12 @@ struct ports {
 	__be16 destination;
 };
 
+static __always_inline void copy_mac(void *to, const void *from)
+{
+	*(__u32 *)to = *(__u32 *)from;
+	*(__u16 *)(to + 4) = *(__u16 *)(from + 4);
+}
+
 static __always_inline int is_vlan(__be16 ethertype)
 {
 	return ethertype == bpf_htons(ETH_P_8021Q) || ethertype == bpf_htons(ETH_P_8021AD);

@@ -99,12 +99,6 @@ struct {
 	__type(value, __u32); // an interface
 } interfaces SEC(".maps");
 
-static __always_inline void copy_mac(void *to, const void *from)
-{
-	*(__u32 *)to = *(__u32 *)from;
-	*(__u16 *)(to + 4) = *(__u16 *)(from + 4);
-}
-
 // Writes the Ethernet header; 0, and nothing written, if the packet can't leave so.
 static __always_inline int address(void *data, __u64 length, struct neighbour *neighbour, __u32 number)
 {

@@ -24,12 +24,13 @@ PROGRAMS = {
     "router": "router",
     "ratelimit": "ratelimit",
     "dnsfilter": "dnsfilter",
+    "tunnel": "tunnel",
 }
 """The program to attach, by file."""
 
-PACKET_PATH = [name for name in PROGRAMS if name not in {"router", "ratelimit", "dnsfilter"}]
-"""Those that are tried at every pace, and at several in lockstep: the others do nothing to the packet path that these
-don't."""
+PACKET_PATH = ["drop", "counter", "l2swap", "portfilter", "forward", "firewall", "acl", "flows", "sampler", "tailchain",
+               "vlanmap"]  # fmt: skip
+"""Those that are tried at every pace, and at several in lockstep; the others at one each, for the sake of time."""
 
 ORDERED = {"ratelimit"}
 """Where it depends on the packets before it what becomes of one: several threads have another order each time."""

@@ -64,6 +64,13 @@ MAPS = {
     },
     "ratelimit": {".rodata": (MapType.ARRAY, 4, 12, 1), "buckets": (MapType.LRU_HASH, 16, 16, 512)},
     "dnsfilter": {"domains": (MapType.LPM_TRIE, 64, 8, 256)},
+    "tunnel": {
+        "ends": (MapType.HASH, 12, 4, 64),
+        "routes": (MapType.LPM_TRIE, 8, 4, 256),
+        "routes6": (MapType.LPM_TRIE, 20, 4, 256),
+        "tunnels": (MapType.ARRAY, 4, 32, 64),
+        "traffic": (MapType.PERCPU_ARRAY, 4, 32, 64),
+    },
     "router": {
         "routes": (MapType.LPM_TRIE, 8, 8, 256),
         "routes6": (MapType.LPM_TRIE, 20, 20, 256),
