@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from bpfnic.host import runtime, valuetypes
+from bpfnic.host import maplayout, runtime, valuetypes
 from bpfnic.host.device import (
     Arrival,
     Capabilities,
@@ -108,7 +108,9 @@ class RegisterDevice(Device):
         self._attached: list[RegisterProgram | None] = [None] * self.interfaces
         self._maps: list[RegisterMap] = []
         self._hidden: dict[str, RegisterMap] = {}  # the runtime's, as link.Linker names them
-        self._fill: dict[str, Callable[[RegisterMap], None]] = {}  # what puts the host's state into them, by name
+        self._fill: dict[str, Callable[[RegisterMap], None]] = {maplayout.NAME: self._write_layouts}
+        """What puts the host's state into them, by the names that they have in C."""
+        self._described: dict[int, RegisterMap] = {}  # by descriptor
         self._receivers: dict[int, RegisterEventMap] = {}  # of records, by descriptor
         self._ifindexes = [0] * self.capabilities.ports
         for port in range(self.capabilities.ports):
@@ -225,6 +227,8 @@ class RegisterDevice(Device):
     def _hidden_map(self, name: str, definition: "MapDefinition") -> RegisterMap:
         """A map of the runtime, made when a program first comes with a routine that uses it, and there from then on."""
         if name not in self._hidden:
+            if definition.name == maplayout.NAME:
+                definition = maplayout.sized(definition, self.capabilities.maps)
             device_map = self.create_map(definition)
             if definition.variables is not None:
                 device_map.update(bytes(INDEX_BYTES), [bytes(definition.variables.content)])
@@ -290,6 +294,13 @@ class RegisterDevice(Device):
         if isinstance(device_map, RegisterEventMap):
             self._write("MAP_TABLE", device_map.ring - 1)
         self._write("MAP_COMMIT", index)
+        self._described[index] = device_map
+        if layouts := self._hidden.get(f"runtime:{maplayout.NAME}"):
+            maplayout.write(layouts, index, device_map, self.capabilities.cpus)
+
+    def _write_layouts(self, layouts: RegisterMap) -> None:
+        for index, device_map in self._described.items():
+            maplayout.write(layouts, index, device_map, self.capabilities.cpus)
 
     def _deliver(self, frame: bytes) -> None:
         """A record left the NIC. What a map sent that is gone since nobody can want."""
@@ -310,6 +321,7 @@ class RegisterDevice(Device):
             if device_map.index is not None:
                 self._write("MAP_TYPE", 0)
                 self._write("MAP_COMMIT", device_map.index)
+                del self._described[device_map.index]
                 self._descriptors.free(device_map.index)
             self._values.free(device_map.base)
 
@@ -369,6 +381,11 @@ class RegisterDevice(Device):
         assert loaded is None or isinstance(loaded, RegisterProgram) and loaded in self._programs
         self._attached[interface] = loaded
         self._write("ENTRY", 0 if loaded is None else registers.ENTRY_VALID | loaded.entry, interface)
+
+    def set_tai_offset(self, nanoseconds: int) -> None:
+        """How far International Atomic Time is ahead of the NIC's clock, for bpf_ktime_get_tai_ns; 0 until set."""
+        value = nanoseconds.to_bytes(8, "little", signed=True)
+        self.fill_hidden("tai_offset", lambda offset: offset.update(bytes(INDEX_BYTES), [value]))
 
     def set_ifindex(self, interface: int, ifindex: int) -> None:
         self._write("IFINDEX", ifindex, interface)

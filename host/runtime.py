@@ -23,6 +23,9 @@ FOLDER = Path(str(resources.files("bpfnic.firmware"))) / "runtime"
 FUNCTIONS = ("memcpy", "memmove", "memset", "memcmp")
 _DEFINED = {
     "PACKET_WINDOW": addresses.PACKET,
+    "MAP_HANDLES": addresses.MAP_HANDLES,
+    "HANDLE_KEY_BIT": addresses.HANDLE_KEY_BIT,
+    "JIFFIES_PER_SECOND": helpers.JIFFIES_PER_SECOND,
 }
 
 

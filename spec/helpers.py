@@ -414,7 +414,10 @@ HARDWARE = _numbers("""
 """)
 """What the core and its units do (hdl/core/decode.py)."""
 
-LIBRARY = _numbers("strncmp xdp_get_buff_len")
+LIBRARY = _numbers("""
+    xdp_get_buff_len xdp_load_bytes xdp_store_bytes strncmp strtol strtoul loop for_each_map_elem map_lookup_percpu_elem
+    jiffies64 ktime_get_tai_ns get_numa_node_id
+""")
 """Functions of the runtime (firmware/runtime/), linked into the programs that call them."""
 
 _REFUSED = {
@@ -444,9 +447,7 @@ _REFUSED = {
     "routes have no realms here": "get_route_realm",
     "there are no clones of packets here": "clone_redirect",
     "it is not there yet": """
-        trace_printk trace_vprintk csum_diff xdp_adjust_meta ktime_get_boot_ns ktime_get_coarse_ns ktime_get_tai_ns
-        jiffies64 get_numa_node_id loop for_each_map_elem strtol strtoul xdp_load_bytes xdp_store_bytes
-        map_lookup_percpu_elem fib_lookup check_mtu
+        trace_printk trace_vprintk csum_diff xdp_adjust_meta ktime_get_boot_ns ktime_get_coarse_ns fib_lookup check_mtu
         skb_store_bytes l3_csum_replace l4_csum_replace skb_vlan_push skb_vlan_pop skb_get_tunnel_key
         skb_set_tunnel_key skb_load_bytes skb_change_proto skb_change_type get_hash_recalc skb_change_tail
         skb_pull_data csum_update set_hash_invalid skb_change_head set_hash skb_adjust_room skb_ecn_set_ce csum_level
@@ -465,6 +466,9 @@ CHANGES_PACKET = frozenset(
     )
 )  # fmt: skip
 """Helpers behind which no pointer into the packet may be used (kernel: bpf_helper_changes_pkt_data)."""
+
+JIFFIES_PER_SECOND = 250
+"""Of bpf_jiffies64: what most distributions configure (CONFIG_HZ)."""
 
 RETURN_FIRST = 5
 """The one helper of the public conformance suite's machines: it returns its first argument."""

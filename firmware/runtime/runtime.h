@@ -13,3 +13,16 @@ static __always_inline int takes(__u64 address, __u64 size)
 {
 	return address >= PACKET_WINDOW || address % size == 0;
 }
+
+/* For regions that don't overlap. */
+static __always_inline void copy(void *to, const void *from, __u64 size)
+{
+	char *target = to;
+	const char *source = from;
+
+	if (takes((__u64)to, 8) && takes((__u64)from, 8))
+		for (; size >= 8; size -= 8, target += 8, source += 8)
+			*(__u64 *)target = *(const __u64 *)source;
+	for (; size; size--)
+		*target++ = *source++;
+}

@@ -60,7 +60,7 @@ from bpfnic.spec import addresses, helpers, registers
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import decode, encode
-from bpfnic.spec.isa import Group, Operation, find
+from bpfnic.spec.isa import BY_NAME, Group, Operation, find
 from bpfnic.spec.maps import DEVMAPS, MapFlag, MapType
 from bpfnic.spec.programs import SK_BUFF, SK_BUFF_BYTES, ProgramType, TcAction, XdpAction
 
@@ -71,6 +71,7 @@ _PAGE = 4096
 _LONGEST = addresses.data_hard_end(_PAGE) - addresses.HEADROOM  # bpf_prog_test_run_xdp(): the rest of a page
 _STEP_FRAMES = 64  # between two reports of progress
 _TYPES = frozenset({ProgramType.XDP, ProgramType.SCHED_CLS})
+_CODE = BY_NAME["lddw_code"]  # of a callback
 _TAIL_CALL = helpers.BY_NAME["tail_call"].number
 
 
@@ -399,7 +400,7 @@ def _functions(code: bytes, program: Program, before: int) -> bytes:
     image = decode(code)
     rows = [None if instruction is None else find(instruction) for instruction in image]
     asks = any(
-        row and instruction and (row.operation in (Operation.LD_ABS, Operation.LD_IND)
+        row and instruction and (row.operation in (Operation.LD_ABS, Operation.LD_IND) or row is _CODE
                                  or row.operation is Operation.CALL_HELPER and instruction.imm == _TAIL_CALL)
         for row, instruction in zip(rows, image, strict=True)
     )  # fmt: skip

@@ -1,5 +1,6 @@
-"""What the kernel asks to know of functions that a tail call or LD_ABS may end: BTF that says that they return an int
-(check_abnormal_return(), kernel/bpf/verifier.c). It doesn't need their names and arguments."""
+"""What the kernel asks to know of callbacks, and of functions that a tail call or LD_ABS may end: BTF that says that
+they are static and return an int (check_abnormal_return(), kernel/bpf/verifier.c). It doesn't need their names and
+arguments."""
 
 from __future__ import annotations
 
