@@ -19,8 +19,9 @@ from bpfnic.sim.rtl.device import RtlTransport
 PROGRAMS = Path("firmware/programs")
 ETHERNET, IPV4 = "020000000002 020000000001 0800", "4500003200004000401100000a0000010a000002"
 SOURCE_PORTS = range(1234, 1234 + 256)
-FRAMES = [bytes.fromhex(f"{ETHERNET} {IPV4} {port:04x}0035001e0000").ljust(64, b"\0") for port in SOURCE_PORTS]
-"""DNS from 10.0.0.1 to 10.0.0.2, a flow each."""
+QUERY = "0000010000010000 00000000 026162 0163 00 00010001"
+FRAMES = [bytes.fromhex(f"{ETHERNET} {IPV4} {port:04x}0035001e0000 {QUERY}") for port in SOURCE_PORTS]
+"""DNS from 10.0.0.1 to 10.0.0.2, a flow each, which asks for ab.c; 64 bytes."""
 FRAME = FRAMES[0]
 
 ATTACHED = {"flows": "account", "tailchain": "ethernet"}
@@ -32,6 +33,11 @@ CONTENT: dict[str, dict[str, list[tuple[Any, Any]]]] = {
     "acl": {"sources": [("0.0.0.0/0", {"rule": 9, "action": "XDP_DROP"}),
                         ("10.0.0.0/8", {"rule": 2, "action": "XDP_TX"})],
             "destinations": [("10.0.0.0/24", {"rule": 3, "action": "XDP_DROP"})]},
+    "balancer": {"services": [({"address": "::ffff:10.0.0.2", "port": 53, "protocol": 17}, {"number": 1})],
+                 "rings": [(251 + place, 1) for place in range(251)], "servers": [(1, "::ffff:10.0.9.1")]},
+    "dnsfilter": {"domains": [({"length": 16, "reversed": "c."}, {"action": "XDP_DROP"})]},
+    "tunnel": {"routes": [("10.0.0.0/8", 1)],
+               "tunnels": [(1, {"local": "192.0.2.1", "remote": "192.0.2.2", "ifindex": 2, "mtu": 1480})]},
     "vlanmap": {"untagged": [("02:00:00:00:00:02", {"ifindex": 2})]},
     "router": {"routes": [("0.0.0.0/0", {"port": 1}), ("10.0.0.0/8", {"gateway": "192.0.2.1", "port": 1})],
                "neighbours": [("192.0.2.1", {"mac": "02:00:00:00:00:03"})],

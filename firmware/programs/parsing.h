@@ -30,10 +30,10 @@ struct ports {
 	__be16 destination;
 };
 
-static __always_inline void copy_mac(void *to, const void *from)
+static __always_inline void copy_mac(void *to, const volatile void *from)
 {
-	*(__u32 *)to = *(__u32 *)from;
-	*(__u16 *)(to + 4) = *(__u16 *)(from + 4);
+	*(__u32 *)to = *(const volatile __u32 *)from;
+	*(__u16 *)(to + 4) = *(const volatile __u16 *)(from + 4);
 }
 
 static __always_inline int is_vlan(__be16 ethertype)

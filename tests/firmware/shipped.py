@@ -25,6 +25,7 @@ PROGRAMS = {
     "ratelimit": "ratelimit",
     "dnsfilter": "dnsfilter",
     "tunnel": "tunnel",
+    "balancer": "balancer",
 }
 """The program to attach, by file."""
 
@@ -36,16 +37,19 @@ ORDERED = {"ratelimit"}
 """Where it depends on the packets before it what becomes of one: several threads have another order each time."""
 
 VARIABLES = {"portfilter": {"redirect_ifindex": 2}, "sampler": {"one_in": 16},
-             "ratelimit": {"interval": 10**15, "burst": 5}}  # fmt: skip
+             "ratelimit": {"interval": 10**15, "burst": 5},
+             "balancer": {"next_hop": {"destination": "02:00:00:00:00:09", "source": "02:00:00:00:00:08"},
+                          "source": "172.16.0.0", "source6": "100::"}}  # fmt: skip
 
 VARYING = {
     ("flows", "flows"): slice(16, 32),
     ("tailchain", "current"): slice(0, 8),
     ("sampler", "samples"): slice(0, 80),
     ("ratelimit", "buckets"): slice(0, 8),
+    ("balancer", "traffic"): slice(16, 24),
 }
 """Bytes of values that another run may leave otherwise, by file and map: times, what a CPU noted of its last packet,
-and which packets were sampled."""
+which packets were sampled, and how many CPUs met a connection that was new."""
 
 
 def opened(name: str) -> Object:

@@ -71,6 +71,15 @@ MAPS = {
         "tunnels": (MapType.ARRAY, 4, 32, 64),
         "traffic": (MapType.PERCPU_ARRAY, 4, 32, 64),
     },
+    "balancer": {
+        "services": (MapType.HASH, 20, 8, 16),
+        "rings": (MapType.ARRAY, 4, 4, 16 * 251),
+        "servers": (MapType.ARRAY, 4, 16, 64),
+        "connections": (MapType.LRU_HASH, 40, 4, 512),
+        "traffic": (MapType.PERCPU_ARRAY, 4, 24, 16),
+        "served": (MapType.PERCPU_ARRAY, 4, 16, 64),
+        ".rodata": (MapType.ARRAY, 4, 32, 1),
+    },
     "router": {
         "routes": (MapType.LPM_TRIE, 8, 8, 256),
         "routes6": (MapType.LPM_TRIE, 20, 20, 256),
