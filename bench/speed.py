@@ -44,6 +44,7 @@ CONTENT: dict[str, dict[str, list[tuple[Any, Any]]]] = {
                "ports": [(1, {"mac": "02:00:00:00:00:04", "mtu": 1500})], "interfaces": [(1, "port1")]},
 }  # fmt: skip
 """What stands in their maps, so that packets find it."""
+VARIABLES = {"nat": {"inside": {"ifindex": 1}, "outside": {"ifindex": 2}}}
 PACKETS = 4000
 THREADS = 16
 TRIES = 5
@@ -101,6 +102,7 @@ def run(name: str, say: build.Say, packets: int = PACKETS, interfaces: int = 1) 
     """Run a firmware program on packets into the first interfaces in turn. Of several tries the quickest counts: others
     use the machine too."""
     obj = open(PROGRAMS / f"{name}.bpf.c")
+    obj.rodata.update(VARIABLES.get(name, {}))
     say(f"running {name}")
     transport = RecordingTransport(DeviceOptions(threads=THREADS), say)
     with Nic(RegisterDevice(transport)) as nic:

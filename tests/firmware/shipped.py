@@ -26,6 +26,7 @@ PROGRAMS = {
     "dnsfilter": "dnsfilter",
     "tunnel": "tunnel",
     "balancer": "balancer",
+    "nat": "nat",
 }
 """The program to attach, by file."""
 
@@ -33,13 +34,16 @@ PACKET_PATH = ["drop", "counter", "l2swap", "portfilter", "forward", "firewall",
                "vlanmap"]  # fmt: skip
 """Those that are tried at every pace, and at several in lockstep; the others at one each, for the sake of time."""
 
-ORDERED = {"ratelimit"}
+ORDERED = {"ratelimit", "nat"}
 """Where it depends on the packets before it what becomes of one: several threads have another order each time."""
 
 VARIABLES = {"portfilter": {"redirect_ifindex": 2}, "sampler": {"one_in": 16},
              "ratelimit": {"interval": 10**15, "burst": 5},
              "balancer": {"next_hop": {"destination": "02:00:00:00:00:09", "source": "02:00:00:00:00:08"},
-                          "source": "172.16.0.0", "source6": "100::"}}  # fmt: skip
+                          "source": "172.16.0.0", "source6": "100::"},
+             "nat": {"inside": {"ifindex": 1, "mac": "02:00:00:00:00:1a"},
+                     "outside": {"ifindex": 2, "mac": "02:00:00:00:00:2a"},
+                     "gateway": {"mac": "02:00:00:00:00:2b"}, "address": "192.0.2.1"}}  # fmt: skip
 
 VARYING = {
     ("flows", "flows"): slice(16, 32),

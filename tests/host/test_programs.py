@@ -80,6 +80,11 @@ MAPS = {
         "served": (MapType.PERCPU_ARRAY, 4, 16, 64),
         ".rodata": (MapType.ARRAY, 4, 32, 1),
     },
+    "nat": {
+        "outbound": (MapType.LRU_HASH, 16, 12, 512),
+        "inbound": (MapType.LRU_HASH, 16, 12, 512),
+        ".rodata": (MapType.ARRAY, 4, 40, 1),
+    },
     "router": {
         "routes": (MapType.LPM_TRIE, 8, 8, 256),
         "routes6": (MapType.LPM_TRIE, 20, 20, 256),
