@@ -7,6 +7,7 @@ from typing import Any
 from bpfnic.host import check, listing, lockstep, rules
 from bpfnic.host.check import Difference, Evidence
 from bpfnic.host.device import Arrival, DeviceOptions, OnStep, Pacing, Traffic
+from bpfnic.host.network import Network
 from bpfnic.host.nic import Nic, interface_name
 from bpfnic.host.nicmaps import NicEvents
 from bpfnic.host.object import Object, Program
@@ -25,7 +26,7 @@ _NOT_COMPUTED = frozenset(
 @dataclass(frozen=True)
 class Bench:
     """A program of an object with its rules (one file's after the other), frames and their pacing, and the device that
-    it is about. `ifindexes` by port; a port p that isn't named has p + 1."""
+    it is about. `ifindexes` by port; a port p that isn't named has p + 1. `network`: what the devices know of it."""
 
     backend: str
     obj: Object
@@ -35,6 +36,7 @@ class Bench:
     name: str | None = None
     entries: Sequence[rules.Rules] = ()
     ifindexes: Mapping[int, int] = field(default_factory=dict)
+    network: Network | None = None
 
     @property
     def program(self) -> Program:
@@ -91,6 +93,8 @@ class Bench:
         try:
             for port in range(card.ports):
                 card.device.set_ifindex(port, self.ifindex(port))
+            if self.network:
+                card.network = self.network
             loaded = card.load(self.obj, self.name)
             for entries in self.entries:
                 self._load_what_is_named(card, entries)

@@ -103,6 +103,8 @@ _PATH = click.Path(path_type=Path)
 @click.option("--port", type=int, help="The port at which all packets arrive; otherwise the capture's interface.")
 @click.option("--ifindex", "ifindexes", metavar="portN=INDEX", multiple=True, callback=_pairs("portN=INDEX"),
               help="What programs know a port by; port N is N+1 otherwise.")  # fmt: skip
+@click.option("--network", metavar="FILE|netns:NAME",
+              help="Links, routes and neighbours for bpf_fib_lookup and its kin: see `bpfnic network`.")  # fmt: skip
 @click.option("--cores", type=int, help="Cores of the NIC.")
 @click.option("--threads", type=int, help="Hardware threads of a core.")
 @click.option("--map-bytes", type=int, help="Bytes of map memory.")
@@ -133,6 +135,19 @@ def run(as_json: bool, ifindexes: dict[str, str], backend: str, **given: Any) ->
     else:
         _print(result, backend)
     return DIFFERENCE if result["check"] and not result["check"]["equal"] else 0
+
+
+@commands.command()
+@click.argument("source", default="netns")
+def network(source: str) -> None:
+    """Print the network of a namespace (netns:NAME, by default one's own) as a file for `bpfnic run --network`."""
+    import json
+
+    from bpfnic.host import iproute
+
+    content = iproute.raw(source)
+    iproute.parse(content, source)
+    click.echo(json.dumps(content, indent=1))
 
 
 @commands.command("backends")

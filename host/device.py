@@ -22,6 +22,7 @@ from bpfnic.spec.maps import QUEUES, MapType
 from bpfnic.spec.programs import XdpAction
 
 if TYPE_CHECKING:
+    from bpfnic.host.network import Network
     from bpfnic.host.object import MapDefinition, Program
 
 
@@ -333,6 +334,12 @@ class Device(ABC):
     @abstractmethod
     def set_ifindex(self, interface: int, ifindex: int) -> None:
         """What programs know the interface by. Until set: port p is p + 1, the host is 0 (none)."""
+
+    @abstractmethod
+    def set_network(self, network: "Network") -> None:
+        """What helpers like bpf_fib_lookup answer from, from now on; its links that are ports are those with the ports'
+        ifindexes. Until set: host.network.unconnected. Raises BpfnicError where a port is no link of it, or where a
+        table of the device is full."""
 
     @abstractmethod
     def run(

@@ -29,6 +29,8 @@ from bpfnic.host.keyedmaps import KeyedMap, RegisterHash, RegisterHashOfMaps, Re
 from bpfnic.host.lockstep import Follower, Observe
 from bpfnic.host.mapaccess import check_access
 from bpfnic.host.mapsofmaps import check_inner, refuse_if_inner
+from bpfnic.host.network import Network, unconnected
+from bpfnic.host.networktables import NetworkTables
 from bpfnic.host.object import DeviceAddresses
 from bpfnic.host.programarray import admit, admitted, refuse_if_held
 from bpfnic.host.redirectmap import RedirectMap, refuse_broadcast
@@ -113,6 +115,8 @@ class RegisterDevice(Device):
         self._described: dict[int, RegisterMap] = {}  # by descriptor
         self._receivers: dict[int, RegisterEventMap] = {}  # of records, by descriptor
         self._ifindexes = [0] * self.capabilities.ports
+        self._network: Network | None = None
+        self._tables = NetworkTables(unconnected(()), self._free_later, self._reclaim)
         for port in range(self.capabilities.ports):
             self.set_ifindex(port, port + 1)
         if self.capabilities.map_types & tables.HASHED:
@@ -166,9 +170,12 @@ class RegisterDevice(Device):
         """`action` frees something that packets accepted until now may use."""
         self._grace.defer(self._sequences("NEXT_SEQUENCE"), action)
 
-    def _allocate(self, regions: Regions, size: int, align: int, what: str) -> int:
+    def _reclaim(self) -> None:
         if self._grace:
             self._grace.run(self._sequences("OLDEST_SEQUENCE"))
+
+    def _allocate(self, regions: Regions, size: int, align: int, what: str) -> int:
+        self._reclaim()
         start = regions.allocate(size, align)
         if start is None:
             later = ", and more once packets in flight have left" if self._grace else ""
@@ -229,7 +236,7 @@ class RegisterDevice(Device):
         if name not in self._hidden:
             if definition.name == maplayout.NAME:
                 definition = maplayout.sized(definition, self.capabilities.maps)
-            device_map = self.create_map(definition)
+            device_map = self.create_map(self._tables.sized(definition))
             if definition.variables is not None:
                 device_map.update(bytes(INDEX_BYTES), [bytes(definition.variables.content)])
             elif fill := self._fill.get(definition.name):
@@ -359,7 +366,9 @@ class RegisterDevice(Device):
         if program.type is not ProgramType.XDP:
             kind = program.type.name if program.type else f"of no known type (section {program.section!r})"
             raise BpfnicError(f"program {program.name} is {kind}; {self.name} runs XDP")
-        placed = {**maps, **{name: self._hidden_map(name, definition) for name, definition in whole.hidden.items()}}
+        hidden = {name: self._hidden_map(name, definition) for name, definition in whole.hidden.items()}
+        self._tables.add(hidden.values())
+        placed = {**maps, **hidden}
         handles = {name: used.handle for name, used in placed.items() if used.index is not None}
         values = {name: MAP_VALUES + used.base for name, used in placed.items()}
         has = self.capabilities
@@ -391,6 +400,13 @@ class RegisterDevice(Device):
         self._write("IFINDEX", ifindex, interface)
         if interface < self.capabilities.ports:
             self._ifindexes[interface] = ifindex
+            if self._network is None:
+                self._tables.set(unconnected(self._ifindexes))
+
+    def set_network(self, network: Network) -> None:
+        network.check_ports(self._ifindexes)
+        self._tables.set(network)
+        self._network = network
 
     def _interface_name(self, loaded: RegisterProgram) -> str:
         interface = self._attached.index(loaded)

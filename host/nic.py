@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from bpfnic.host import compile
+from bpfnic.host import compile, iproute
 from bpfnic.host.device import (
     Arrival,
     Device,
@@ -31,6 +31,7 @@ from bpfnic.host.eventmaps import EventMap
 from bpfnic.host.lockstep import Observe
 from bpfnic.host.maps import MapDefinition
 from bpfnic.host.mapsofmaps import MapOfMaps
+from bpfnic.host.network import Network
 from bpfnic.host.nicmaps import FIRST, NicEvents, NicMap, NicMapOfMaps, NicQueue, NicVariables
 from bpfnic.host.object import Object, Program, open_object
 from bpfnic.host.programarray import ProgramArray
@@ -177,6 +178,7 @@ class Nic:
         self.maps: dict[str, NicMap | NicProgramArray | NicQueue | NicEvents | NicVariables] = {}
         self.programs: dict[str, NicProgram] = {}
         self._attached: list[NicProgram | None] = [None] * (self.ports + 1)
+        self._network: Network | None = None
         self._live: dict[DeviceMap, NicMap | NicQueue] = {}  # what may be in a map of maps
         self._origin: dict[str, MapDefinition] = {}  # of each map, to share it among programs of one object
 
@@ -191,6 +193,24 @@ class Nic:
     def close(self) -> None:
         """Give the device back."""
         self.device.close()
+
+    @property
+    def network(self) -> Network | None:
+        """Links, routes and neighbours that helpers like bpf_fib_lookup answer from; None until it is set. What is set
+        may also be what host.iproute.read takes: "netns:NAME", or a file. It may change while packets run; set it first
+        before programs that use it are loaded, for that is when its tables get their size. Raises BpfnicError: it can't
+        be read, a port's ifindex is no link of it, a table is full."""
+        return self._network
+
+    @network.setter
+    def network(self, network: Network | str | Path) -> None:
+        read = network if isinstance(network, Network) else iproute.read(network)
+        self.device.set_network(read)
+        self._network = read
+
+    def set_ifindex(self, port: int, ifindex: int) -> None:
+        """What programs know a port by; port p is p + 1 until set."""
+        self.device.set_ifindex(port, ifindex)
 
     def load(self, obj: Object, program: str | None = None) -> NicProgram:
         """Load a program of an object, with the maps it uses (those that another program of the same object brought are

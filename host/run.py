@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bpfnic.host import compile, pcap, report, rules
+from bpfnic.host import compile, iproute, pcap, report, rules
 from bpfnic.host.bench import REFERENCE, Bench
 from bpfnic.host.device import Arrival, DeviceOptions, OnStep, Pacing, Traffic
 from bpfnic.host.nic import interface_name, open
@@ -22,7 +22,7 @@ _AT_THEIR_TIMES = Pacing(back_to_back=False, lossless=False)
 class Job:
     """What the command line asks for. `timing`: "back-to-back", "pcap" or "pps=N". `order`: "any" or "flow".
     `ifindexes` by port. `port`: the one at which every packet arrives; None: a capture's interface n is port n modulo
-    the ports."""
+    the ports. `network`: what iproute.read takes."""
 
     program: Path
     capture: Path
@@ -41,6 +41,7 @@ class Job:
     define: tuple[str, ...] = ()
     ifindexes: Mapping[int, int] = field(default_factory=dict)
     port: int | None = None
+    network: str | None = None
 
 
 MEMBERS = ("program", "device", "notes", "packets", "interfaces", "clocks", "maps", "check", "seconds")
@@ -65,7 +66,8 @@ def run(job: Job, on_step: OnStep | None = None) -> dict[str, Any]:
     entries = [rules.read(path, obj.maps) for path in job.rules]
     capture = pcap.read(job.capture)
     pacing, arrivals = _arrivals(job, capture)
-    bench = Bench(job.backend, obj, arrivals, pacing, job.options, job.name, entries, job.ifindexes)
+    network = iproute.read(job.network) if job.network else None
+    bench = Bench(job.backend, obj, arrivals, pacing, job.options, job.name, entries, job.ifindexes, network)
     result: dict[str, Any] = dict.fromkeys(MEMBERS)
     result["program"] = {"file": str(job.program), "name": program.name, "slots": len(program.instructions)}
     evidence, result["check"] = bench.in_lockstep(on_step) if job.lockstep else (bench.run(on_step), None)

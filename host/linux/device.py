@@ -44,6 +44,7 @@ from bpfnic.host.device import (
 )
 from bpfnic.host.eventmaps import sized
 from bpfnic.host.linux import bpf, functions, locks
+from bpfnic.host.linux import network as kernel_network
 from bpfnic.host.linux.events import LinuxEventMap, LinuxPerfEvents, LinuxRingBuffer
 from bpfnic.host.linux.maps import KINDS, LinuxMap, LinuxProgram, LinuxRedirectMap
 from bpfnic.host.linux.namespace import SPARE, Namespace
@@ -52,6 +53,7 @@ from bpfnic.host.linux.redirect import RedirectRecord, Target
 from bpfnic.host.linux.skb import SkbRecord
 from bpfnic.host.lockstep import Observe
 from bpfnic.host.mapsofmaps import check_inner, refuse_if_inner
+from bpfnic.host.network import Network, unconnected
 from bpfnic.host.object import FileDescriptors
 from bpfnic.host.programarray import admit, admitted, refuse_if_held
 from bpfnic.host.redirectmap import RedirectMap, refuse_broadcast
@@ -126,6 +128,7 @@ class LinuxDevice(Device):
         self._btf: int | None = None
         self._cpu = min(os.sched_getaffinity(0))
         self._namespace: Namespace | None = None
+        self._network: Network | None = None
         self._counts = {name: [0] * (ports + 1) for name in _COUNTERS}
         self._counts["CAUSES"] = [0] * registers.BY_NAME["CAUSES"].count
 
@@ -224,12 +227,15 @@ class LinuxDevice(Device):
 
     def set_ifindex(self, interface: int, ifindex: int) -> None:
         self._ifindexes[interface] = ifindex
-        if self._namespace:
-            self._namespace.close()
-        self._namespace = None
+        self._leave()
         for device_map in self._maps:
             if isinstance(device_map, RedirectMap):
                 device_map.ifindexes = self._ifindexes[:-1]
+
+    def set_network(self, network: Network) -> None:
+        network.check_ports(self._ifindexes[:-1])
+        self._network = network
+        self._leave()
 
     # -- packets ------------------------------------------------------------------------------------------------
 
@@ -363,17 +369,32 @@ class LinuxDevice(Device):
         """The namespace whose links are the interfaces, with the entries of the maps that name some."""
         if not self._namespace:
             self._namespace = Namespace(self._links(), self._cpu)
+            if self._network:
+                self._namespace.call(kernel_network.install, self._network)
+            else:
+                self._namespace.call(kernel_network.set_forwarding, unconnected(self._ifindexes))
             for device_map in self._maps:
                 if isinstance(device_map, LinuxRedirectMap):
                     device_map.restore()
         return self._namespace
 
+    def _leave(self) -> None:
+        """Give the namespace up; the next packet gets another."""
+        if self._namespace:
+            self._namespace.close()
+        self._namespace = None
+
     def _links(self) -> list[int]:
-        """The ifindexes of the interfaces that have one. Raises BpfnicError where two have the same."""
+        """The ifindexes of the interfaces that have one; of a network, those of its links, each joined to a link of no
+        use, so that none loses its carrier when another goes down. Raises BpfnicError where two have the same."""
         links = [ifindex for ifindex in self._ifindexes if ifindex]
+        if self._network:
+            links = [link.ifindex for link in self._network.links if not link.loopback]
         for ifindex in links:
             if not 0 < ifindex < SPARE or links.count(ifindex) > 1:
                 raise BpfnicError(f"ifindex {ifindex}: ifindexes must be distinct and 1 to {SPARE - 1}")
+        if self._network:
+            return [end for n, ifindex in enumerate(links) for end in (ifindex, SPARE + n)]
         return links
 
     def counters(self) -> dict[str, int | list[int]]:

@@ -25,10 +25,15 @@ _IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_INFO_KIND, _IFLA_INFO_DATA = 3, 18, 1, 2
 _VETH_INFO_PEER = 1
 
 LOOPBACK = 1  # every namespace has it from the start
-SPARE = 0x7FFFFFFF  # other end of the pair of an odd interface, far from any number that a user would choose
+SPARE = 0x7FFF0000  # and on: other ends of links that have no other, far from any number that a user would choose
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+
+def link_name(ifindex: int) -> str:
+    """What a link is called there."""
+    return "lo" if ifindex == LOOPBACK else f"nic{ifindex}"
 
 
 class Namespace:
@@ -74,9 +79,9 @@ class Namespace:
 
 def _make_pair(one: int, other: int) -> None:
     """Makes two links of these ifindexes, joined by a virtual cable."""
-    peer = _attribute(_VETH_INFO_PEER, _link(other) + _attribute(_IFLA_IFNAME, f"nic{other}\0".encode()))
+    peer = _attribute(_VETH_INFO_PEER, _link(other) + _attribute(_IFLA_IFNAME, f"{link_name(other)}\0".encode()))
     info = _attribute(_IFLA_INFO_KIND, b"veth\0") + _attribute(_IFLA_INFO_DATA, peer)
-    body = _link(one) + _attribute(_IFLA_IFNAME, f"nic{one}\0".encode()) + _attribute(_IFLA_LINKINFO, info)
+    body = _link(one) + _attribute(_IFLA_IFNAME, f"{link_name(one)}\0".encode()) + _attribute(_IFLA_LINKINFO, info)
     flags = _NLM_F_REQUEST | _NLM_F_ACK | _NLM_F_EXCL | _NLM_F_CREATE
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
         netlink.send(struct.pack("=IHHII", 16 + len(body), _RTM_NEWLINK, flags, 1, 0) + body)

@@ -291,7 +291,7 @@ def test_backends_are_listed_with_what_they_execute_or_why_not(bpfnic):
     golden, linux = listed["golden"], listed["linux"]
     assert (golden["usable"], golden["why_not"]) == (True, None)
     assert golden["groups"].keys() == {group.value for group in Group} - golden["extensions"].keys()
-    assert golden["extensions"].keys() == {"callx", "acquire_release", "may_goto"}
+    assert golden["extensions"].keys() == {"callx", "acquire_release", "may_goto", "firmware"}
     said = golden["groups"] | golden["extensions"]
     assert {name for name, extent in said.items() if extent == "complete"} == {group.value for group in engine.GROUPS}
     assert set(said.values()) <= {"complete", "no"}
@@ -303,7 +303,9 @@ def test_backends_are_listed_with_what_they_execute_or_why_not(bpfnic):
     assert linux["usable"] == (unavailable() is None)
     if linux["usable"]:
         assert set(linux["groups"].values()) == {"complete"}
-        assert linux["extensions"] == {"callx": "no", "acquire_release": "complete", "may_goto": "complete"}
+        assert linux["extensions"] == {
+            "callx": "no", "acquire_release": "complete", "may_goto": "complete", "firmware": "no"
+        }  # fmt: skip
 
 
 def test_backends_are_a_table(bpfnic, monkeypatch):
