@@ -1,10 +1,11 @@
 """Clocks of look-ups: what a call adds to a thread alone, and what it takes of the core where all threads look up."""
 
+import random
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.speed import FRAME, THREADS
-from bpfnic.host.device import Arrival, DeviceOptions, Pacing
+from bpfnic.host.device import Arrival, DeviceOptions, Pacing, Traffic
 from bpfnic.host.driver import RegisterDevice
 from bpfnic.host.nic import create, open
 from bpfnic.sim.rtl import build
@@ -12,16 +13,20 @@ from bpfnic.sim.rtl.device import RtlTransport
 from bpfnic.spec.maps import MapFlag, MapType
 
 PROGRAM = Path("bench/lookup.bpf.c")
-FEW, MANY = 24, 72
-PACKETS = 1000
+ENTRIES, KEYS = 1024, 8
 CORES = 4
+ROUND = CORES * THREADS  # packets that all threads have at once
+FEWER, MORE = 10 * ROUND, 20 * ROUND
 INSTRUCTION_CLOCKS = 10
 """Of any instruction that waits for nothing, of a thread alone."""
+LENGTHS = (16, 17, 18, 20, 22, 24, 28, 32)
+"""Of an LPM_TRIE's prefixes, in turn."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A map with one key; what is asked of its look-ups, as Lookup has it."""
+    """A map with ENTRIES keys; what is asked of its look-ups, as Lookup has it. key: of a look-up, but for the last
+    four bytes, which are a number below ENTRIES. calls: a program's look-ups, few and many."""
 
     name: str
     type: MapType
@@ -29,13 +34,20 @@ class Case:
     adds: int
     of_all: int | None = None
     flags: MapFlag = MapFlag(0)
+    calls: tuple[int, int] = (128, 384)
+
+    def entry(self, number: int) -> bytes:
+        """The key in the map that the look-up with this number finds."""
+        key = self.key[:-4] + number.to_bytes(4, "little")
+        return LENGTHS[number % len(LENGTHS)].to_bytes(4, "little") + key[4:] if self.type is MapType.LPM_TRIE else key
 
 
 CASES = (
     Case("ARRAY", MapType.ARRAY, bytes(4), 12, 1),
     Case("HASH, 16-byte keys", MapType.HASH, bytes(range(16)), 32, 2),
-    Case("LPM_TRIE, IPv4", MapType.LPM_TRIE, bytes([24, 0, 0, 0, 10, 0, 0, 0]), 60, flags=MapFlag.NO_PREALLOC),
-)
+    Case("LPM_TRIE, IPv4", MapType.LPM_TRIE, bytes([32, 0, 0, 0, 0, 0, 0, 0]), 60, flags=MapFlag.NO_PREALLOC,
+         calls=(16, 48)),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,31 +64,39 @@ class Lookup:
 
 
 class _Card:
-    """A NIC with a program that makes so many look-ups, on every port."""
+    """A NIC with a program that makes so many look-ups, on every port. Its hash secret is the same each time."""
 
     def __init__(self, case: Case, calls: int, cores: int, say: build.Say):
-        key = "{" + ",".join(map(str, case.key)) + "}"
-        obj = open(PROGRAM, define=[f"TYPE=BPF_MAP_TYPE_{case.type.name}", f"KEY_BYTES={len(case.key)}", f"KEY={key}",
-                                    f"FLAGS={int(case.flags)}", f"CALLS={calls}"])  # fmt: skip
-        self.device = device = RegisterDevice(RtlTransport(DeviceOptions(cores=cores, threads=THREADS), say))
+        words = "".join(f"{int.from_bytes(case.key[i : i + 4], 'little')}," for i in range(0, len(case.key) - 4, 4))
+        obj = open(PROGRAM, define=[f"TYPE=BPF_MAP_TYPE_{case.type.name}", f"KEY_BYTES={len(case.key)}", f"KEY={words}",
+                                    f"FLAGS={int(case.flags)}", f"ENTRIES={ENTRIES}", f"KEYS={KEYS}",
+                                    f"CALLS={calls}"])  # fmt: skip
+        transport = RtlTransport(DeviceOptions(cores=cores, threads=THREADS), say)
+        self.device = device = RegisterDevice(transport, random_bits=random.Random(0).getrandbits)
         program = obj.program()
         maps = {name: create(device, obj.maps[name]) for name in program.maps}
-        maps["map"].update(case.key, [bytes(8)])
+        for number in range(ENTRIES):
+            maps["map"].update(case.entry(number), [bytes(8)])
         loaded = device.load(program, maps)
         for port in range(device.capabilities.ports):
             device.attach(port, loaded)
 
     def alone(self) -> int:
         """Clocks of one packet."""
-        (packet,) = self.device.run([Arrival(0, FRAME)], Pacing()).packets
+        (packet,) = self._run(1).packets
         assert packet.started is not None and packet.finished is not None
         return packet.finished - packet.started
 
     def busy(self) -> tuple[float, float]:
-        """Clocks and instructions for each of many packets."""
+        """Clocks and instructions that each of many packets takes: those of MORE packets beside FEWER ones. All threads
+        have equally many, so that none waits at the end while others still work."""
+        fewer, more = self._run(FEWER), self._run(MORE)
+        packets = MORE - FEWER
+        return (more.clocks - fewer.clocks) / packets, (more.instructions - fewer.instructions) / packets
+
+    def _run(self, packets: int) -> Traffic:
         ports = self.device.capabilities.ports
-        traffic = self.device.run([Arrival(number % ports, FRAME) for number in range(PACKETS)], Pacing())
-        return traffic.clocks / PACKETS, traffic.instructions / PACKETS
+        return self.device.run([Arrival(number % ports, FRAME) for number in range(packets)], Pacing())
 
 
 def lookups(say: build.Say) -> list[Lookup]:
@@ -87,7 +107,7 @@ def lookups(say: build.Say) -> list[Lookup]:
 def _lookup(case: Case, say: build.Say) -> Lookup:
     say(f"looking up in {case.name}")
     alone, of_core, instructions, of_all = [], [], [], []
-    for calls in (FEW, MANY):
+    for calls in case.calls:
         card = _Card(case, calls, 1, say)
         alone.append(card.alone())
         clocks, count = card.busy()
@@ -97,5 +117,6 @@ def _lookup(case: Case, say: build.Say) -> Lookup:
         card = _Card(case, calls, CORES, say)
         of_all.append(card.busy()[0])
         card.device.close()
-    each = [(many - few) / (MANY - FEW) for few, many in (alone, of_core, instructions, of_all)]
+    more = case.calls[1] - case.calls[0]
+    each = [(many - few) / more for few, many in (alone, of_core, instructions, of_all)]
     return Lookup(case, each[0] - INSTRUCTION_CLOCKS * each[2], *each[1:])

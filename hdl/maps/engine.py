@@ -69,7 +69,7 @@ class MapEngine(Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         config = self.config
-        core_bits, cpus = (config.cores - 1).bit_length(), config.cores * config.threads
+        core_bits, thread_bits = (config.cores - 1).bit_length(), exact_log2(config.threads)
         m.submodules.calls = calls = Calls(config)
         search = calls.search
         stage = data.StructLayout(
@@ -136,7 +136,7 @@ class MapEngine(Component):
         with m.If(made_up):
             m.d.comb += finder.key.eq(key)
         connect(m, flipped(self.secret), finder.secret)
-        m.submodules.flags = flags = memory.Memory(shape=4, depth=1 << core_bits + exact_log2(config.threads), init=[])
+        m.submodules.flags = flags = memory.Memory(shape=4, depth=1 << core_bits + thread_bits, init=[])
         flags_write, flags_read = flags.write_port(), flags.read_port(domain="comb")
         sent_flags = Cat(sent[:3], (sent & ~UpdateFlag.LOCK) > UpdateFlag.EXIST)
         m.d.comb += [
@@ -202,13 +202,16 @@ class MapEngine(Component):
             pending[0].size.eq(descriptor.value_size),
             pending[1].eq(pending[0]),
         ]
-        m.submodules.of_arrays = of_arrays = Queue(waiting, cpus, through=True)
-        m.d.comb += [
-            of_arrays.push.eq(coming[-1]),
-            of_arrays.entry.eq(pending[-1]),
-            of_arrays.entry.copy.eq(pending[-1].copy & unit.result.found),
-            of_arrays.entry.result.eq(unit.result),
-        ]
+        # A core that can't take its answer now keeps no other core's back.
+        of_arrays = [Queue(waiting, config.threads, through=True) for _ in self.port]
+        for i, queue in enumerate(of_arrays):
+            m.submodules[f"of_arrays{i}"] = queue
+            m.d.comb += [
+                queue.push.eq(coming[-1] & (pending[-1].core == i)),
+                queue.entry.eq(pending[-1]),
+                queue.entry.copy.eq(pending[-1].copy & unit.result.found),
+                queue.entry.result.eq(unit.result),
+            ]
 
         # A look-up by the finder, and what the serial unit wants of it.
         found_by = Signal()
@@ -227,8 +230,13 @@ class MapEngine(Component):
         connect(m, search.read, finder.read)
         connect(m, search.find, finder.find)
         connect(m, finder.rows, flipped(self.rows))
-        m.submodules.of_finder = of_finder = Queue(Result(config), cpus, through=True)
-        m.d.comb += [of_finder.push.eq(finder.result_valid), of_finder.entry.eq(finder.result)]
+        of_finder = [Queue(Result(config), config.threads, through=True) for _ in self.port]
+        for i, queue in enumerate(of_finder):
+            m.submodules[f"of_finder{i}"] = queue
+            m.d.comb += [
+                queue.push.eq(finder.result_valid & (finder.result.slot[thread_bits:] == i)),
+                queue.entry.eq(finder.result),
+            ]
 
         # Way B: the serial unit's, or the finder's while that has no use for it.
         m.d.comb += [
@@ -265,30 +273,24 @@ class MapEngine(Component):
             calls.pushed.locked.eq(its_flags[2]),
             self.shared_trace[0].eq(calls.shared_trace),
             self.shared_trace[1].valid.eq(finder.decides),
-            self.shared_trace[1].requester.eq(finder.decided[exact_log2(config.threads) :]),
-            self.shared_trace[1].tag.eq(finder.decided[: exact_log2(config.threads)]),
+            self.shared_trace[1].requester.eq(finder.decided[thread_bits:]),
+            self.shared_trace[1].tag.eq(finder.decided[:thread_bits]),
         ]
 
         # Answers: arrays first, then the finder.
-        from_array, from_finder = of_arrays.pop.payload, of_finder.pop.payload
-        found = from_array.result
-        finder_thread = from_finder.slot[: exact_log2(config.threads)]
-        finder_core = from_finder.slot[exact_log2(config.threads) :]
-        taken = []
-        for i, port in enumerate(self.port):
+        answered = []
+        for i, (port, arrays, searches) in enumerate(zip(self.port, of_arrays, of_finder, strict=True)):
             answer = port.answer.payload
-            array_here = of_arrays.pop.valid & (from_array.core == i)
-            finder_here = of_finder.pop.valid & (finder_core == i)
+            from_array, from_finder = arrays.pop.payload, searches.pop.payload
+            found = from_array.result
             unit_here = calls.done & (calls.core == i)
-            m.d.comb += port.answer.valid.eq(array_here | finder_here | unit_here)
-            taken.append(
-                (
-                    array_here & port.answer.ready,
-                    finder_here & port.answer.ready & ~array_here,
-                    unit_here & port.answer.ready & ~array_here & ~finder_here,
-                )
-            )
-            with m.If(array_here):
+            m.d.comb += [
+                port.answer.valid.eq(arrays.pop.valid | searches.pop.valid | unit_here),
+                arrays.pop.ready.eq(port.answer.ready),
+                searches.pop.ready.eq(port.answer.ready & ~arrays.pop.valid),
+            ]
+            answered.append(unit_here & port.answer.ready & ~arrays.pop.valid & ~searches.pop.valid)
+            with m.If(arrays.pop.valid):
                 m.d.comb += [
                     answer.thread.eq(from_array.thread),
                     answer.trap.eq(from_array.trap),
@@ -298,9 +300,9 @@ class MapEngine(Component):
                     answer.size.eq(from_array.size),
                     answer.value.eq(_helpers(found.found, found.value, found.value)),
                 ]
-            with m.Elif(finder_here):
+            with m.Elif(searches.pop.valid):
                 m.d.comb += [
-                    answer.thread.eq(finder_thread),
+                    answer.thread.eq(from_finder.slot[:thread_bits]),
                     answer.copy.eq(from_finder.found & from_finder.entry),
                     answer.value.eq(_helpers(from_finder.found, from_finder.value, Const(0, 1))),
                 ]
@@ -317,10 +319,7 @@ class MapEngine(Component):
                         Mux(calls.of_ring, calls.ring_value, _helpers(calls.found, calls.value, calls.status))
                     ),
                 ]
-        for ready, which in zip(
-            (of_arrays.pop.ready, of_finder.pop.ready, calls.answered), zip(*taken, strict=True), strict=True
-        ):
-            m.d.comb += ready.eq(Cat(which).any())
+        m.d.comb += calls.answered.eq(Cat(answered).any())
         return m
 
     def _is(self, descriptor, types: Iterable[MapType]) -> Value:

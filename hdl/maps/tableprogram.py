@@ -18,41 +18,41 @@ TEXT = """
 # Where is the key, which the host's registers may still have? And what every operation needs.
 begin:      if host call bring
             find
-            call setup
-            await
-            return
-bring:      key from host
-            key to slot
-            repeat bring
-            return
 setup:      cpu = CPU
             own = 4 cpu + TABLE
             links = LINKS
             links = links - 4               # links + 4 x: that of place x - 1
             return
+bring:      key from host
+            key to slot
+            repeat bring
+            return
 
 LOOKUP:     call begin
+            await
             decide
             if not found goto finish_nothing
             if lru call use_found
 found_at:   v = (PLACE) * STRIDE
-            goto show_value
-READ:       call begin
-            if not found goto enoent
-            goto found_at
-
-# What is at place n.
-show:       v = (n - 1) * STRIDE
 show_value: if mine goto show_mine
             finish at v + BASE
 show_mine:  v = v + BASE
             t = CPU
             t = (t) * CPU_STRIDE
             finish at v + t
+READ:       call begin
+            await
+            if not found goto enoent
+            goto found_at
+
+# What is at place n.
+show:       v = (n - 1) * STRIDE
+            goto show_value
 
 # A program's update. Where it has a value of its own, the key gets its place at once; otherwise what it copies now
 # stands beside the value until INSERT.
 UPDATE:     call begin
+            await
             call check
             if claims goto claim
             decide
@@ -75,6 +75,7 @@ claimed:    decide
             goto found_at
 
 INSERT:     call begin
+            await
             new = [own + RESERVATIONS]
             if zero goto einval
             call check
@@ -121,6 +122,7 @@ replace:    n = PLACE
             goto inserted
 
 DELETE:     call begin
+            await
             if invalid goto einval
             if not found goto enoent
             hold
@@ -129,6 +131,7 @@ DELETE:     call begin
             call free
             finish 0
 TAKE:       call begin
+            await
             if not found goto enoent
             hold
             call remove
@@ -296,6 +299,7 @@ FIRST:      walk = TABLE
             walk = walk + HEADER
             goto scan
 NEXT:       call begin
+            await
             if not found goto FIRST
             n = PLACE
             n = n + 1

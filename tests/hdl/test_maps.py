@@ -301,27 +301,39 @@ def test_after_a_reset_no_handle_is_a_map():
     simulate(m, bench)
 
 
-def test_map_engine_takes_a_word_a_clock():
-    config = NicConfig(threads=16)
+def look_up(ctx, port, clock):
+    """A look-up of another thread each clock, of another index."""
+    word = {"thread": clock % 16, "call": MapCall.LOOKUP, "flags": 0, "last": 1, "handle": map_handle(0)}
+    ctx.set(port.word.payload, word | {"data": clock % 10})
+    ctx.set(port.word.valid, 1)
+
+
+@pytest.mark.parametrize("cores", [1, 4])
+def test_map_engine_takes_a_word_a_clock(cores):
+    """One core's, while the others take no answers of theirs."""
+    config = NicConfig(cores=cores, threads=16)
     dut = MapEngine(config)
 
     async def bench(ctx):
-        port = dut.port[0]
+        *others, port = dut.port
         ctx.set(dut.write.enable, 1)
         ctx.set(dut.write.descriptor, DESCRIPTORS[0])
         await ctx.tick()
         ctx.set(dut.write.enable, 0)
+        for other in others:
+            look_up(ctx, other, 0)
+            await ctx.tick()
+            ctx.set(other.word.valid, 0)
         ctx.set(port.answer.ready, 1)
         answers = []
         for clock in range(40):
-            word = {"thread": clock % 16, "call": MapCall.LOOKUP, "flags": 0, "last": 1, "handle": map_handle(0)}
-            ctx.set(port.word.payload, word | {"data": clock % 10})
-            ctx.set(port.word.valid, 1)
+            look_up(ctx, port, clock)
             await ctx.delay(4e-7)
             assert ctx.get(port.word.ready)
             if ctx.get(port.answer.valid):
                 answers.append((clock, ctx.get(port.answer.payload)["value"]))
             await ctx.tick()
         assert answers == [(clock + 4, MAP_VALUES + 0x40 + 24 * (clock % 10)) for clock in range(36)]
+        assert all(ctx.get(other.answer.valid) for other in others)
 
     simulate(dut, bench)
