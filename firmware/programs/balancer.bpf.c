@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //
-// A load balancer for TCP and UDP, as Katran is one: a packet for a service (address, port, protocol) goes to one of its
-// real servers, in an outer header by which the network finds it; the server answers the client itself. A connection
-// keeps its server: a table of connections says which, and for a new one the service's ring does, at the place of a
-// hash over the client's address and port. The host fills the rings, best by Maglev (Eisenbud et al., NSDI 2016), so that
-// few places change when a server comes or goes; packets of connections that the table has forgotten then still find
-// theirs. An ICMP error goes where the packet that it quotes came from. Shows hashing, an LRU table, per-CPU counters,
-// and growth at the head. IPv4 addresses stand in the last four bytes of ::ffff:0:0/96 (RFC 4291); a server has an
-// outer header of its own family. Packets leave by the port that they came by. What is for no service passes, and so
-// do fragments, VLAN tags, and services without a server.
+// A load balancer for TCP and UDP, as Katran is one: a packet for a service (address, port, protocol) goes to one of
+// its real servers, in an outer header by which the network finds it; the server answers the client itself. A
+// connection keeps its server: a table of connections says which, and for a new one the service's ring does, at the
+// place of a hash over the client's address and port. The host fills the rings, best by Maglev (Eisenbud et al., NSDI
+// 2016), so that few places change when a server comes or goes; packets of connections that the table has forgotten
+// then still find theirs. An ICMP error goes where the packet that it quotes came from. Shows hashing, an LRU table,
+// per-CPU counters, and growth at the head. IPv4 addresses stand in the last four bytes of ::ffff:0:0/96 (RFC 4291); a
+// server has an outer header of its own family. Packets leave by the port that they came by. What is for no service
+// passes, and so do fragments, VLAN tags, and services without a server.
 
 #include <linux/icmp.h>
 #include <linux/icmpv6.h>
@@ -31,8 +31,8 @@ struct ethernet {
 
 // Where outer packets go: the addresses of the next router and of this port.
 const volatile struct ethernet next_hop;
-// And where they come from: the last 2 bytes of the one, the last 4 of the other are a connection's hash, for servers that
-// spread what they receive by addresses.
+// And where they come from: the last 2 bytes of the one, the last 4 of the other are a connection's hash, for servers
+// that spread what they receive by addresses.
 const volatile __be32 source;
 const volatile struct in6_addr source6;
 
@@ -120,10 +120,11 @@ struct packet {
 	__u8 opens; // a TCP connection
 };
 
-// Ports, and whether a TCP connection opens; 0 if they are cut off or there are none. In what an error quotes the sender
-// is the service.
+// Ports, and whether a TCP connection opens; 0 if they are cut off or there are none. In what an error quotes the
+// sender is the service.
 static __always_inline int
-read_transport(void *transport, void *data_end, __u8 protocol, int quoted, struct connection *connection, struct packet *packet)
+read_transport(void *transport, void *data_end, __u8 protocol, int quoted, struct connection *connection,
+	       struct packet *packet)
 {
 	struct tcphdr *tcp = transport;
 	struct ports *ports = transport;

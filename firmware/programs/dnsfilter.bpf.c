@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //
-// Filters DNS queries (UDP, port 53) by the name that they ask for: of the domains in a table the longest that the name
-// is or lies in says what becomes of the query, and counts it. Shows a name of unknown length walked in bounded loops,
-// and longest match over text: with its letters reversed a domain is a prefix of all names in it ("tset.elpmaxe.", which
-// is example.test, of "tset.elpmaxe.www." and not of "tset.elpmaxeretnuoc."). Upper and lower case are alike. What is no
-// query, has no whole name in it, or lies in no domain of the table passes.
+// Filters DNS queries (UDP, port 53) by the name that they ask for: of the domains in a table the longest that the
+// name is or lies in says what becomes of the query, and counts it. Shows a name of unknown length walked in bounded
+// loops, and longest match over text: with its letters reversed a domain is a prefix of all names in it
+// ("tset.elpmaxe.", which is example.test, of "tset.elpmaxe.www." and not of "tset.elpmaxeretnuoc."). Upper and lower
+// case are alike. What is no query, has no whole name in it, or lies in no domain of the table passes.
 
 #include "parsing.h"
 
@@ -46,8 +46,8 @@ struct {
 	__type(value, struct policy);
 } domains SEC(".maps");
 
-// Bytes between two places of a frame. To the verifier that is any number, so that it walks what follows once, by whatever
-// way it came here; the compiler may not know better, nor take the difference apart.
+// Bytes between two places of a frame. To the verifier that is any number, so that it walks what follows once, by
+// whatever way it came here; the compiler may not know better, nor take the difference apart.
 static __always_inline __u64 distance(void *to, void *from)
 {
 	__u64 bytes;

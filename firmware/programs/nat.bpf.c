@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //
-// Network address translation: hosts inside share one IPv4 address outside (RFC 3022, address and port). The first packet
-// of a connection from the inside gets a port of that address, its own if that is free, and what comes back finds the way
-// to the host and its MAC address; TCP, UDP, and echoes of ICMP, whose identifier takes the place of the port. Shows a
-// table for each direction, kept together while entries come, go and are forgotten, CPUs that agree on a port, and
-// checksums of both layers that follow what they cover. Packets are routed too: their TTL goes down by one, and they
-// leave by the other side. Where no free port is found a packet is dropped. What isn't translated passes to the host as it
-// came: what comes from outside to no connection, expired packets, options, fragments, VLAN tags, other protocols, errors
-// of ICMP.
+// Network address translation: hosts inside share one IPv4 address outside (RFC 3022, address and port). The first
+// packet of a connection from the inside gets a port of that address, its own if that is free, and what comes back
+// finds the way to the host and its MAC address; TCP, UDP, and echoes of ICMP, whose identifier takes the place of the
+// port. Shows a table for each direction, kept together while entries come, go and are forgotten, CPUs that agree on a
+// port, and checksums of both layers that follow what they cover. Packets are routed too: their TTL goes down by one,
+// and they leave by the other side. Where no free port is found a packet is dropped. What isn't translated passes to
+// the host as it came: what comes from outside to no connection, expired packets, options, fragments, VLAN tags, other
+// protocols, errors of ICMP.
 
 #include <linux/icmp.h>
 #include <linux/tcp.h>

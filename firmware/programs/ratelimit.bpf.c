@@ -8,15 +8,15 @@
 // passes.
 
 #include "parsing.h"
+#include "tokens.h"
 
 #define SOURCES 512
-#define TRIES 64 // to take a token while others take theirs; then there is none
 
 const volatile __u64 interval = 1000000; // ns for a new token
 const volatile __u32 burst = 100; // tokens in a full bucket
 
 struct bucket {
-	__u64 full; // when it will be: now or earlier if it is
+	__u64 full; // when it will be
 	__u64 dropped;
 };
 
@@ -45,23 +45,6 @@ static __always_inline int source_of(void *data, void *data_end, struct in6_addr
 	return 0;
 }
 
-static __always_inline int take_token(struct bucket *bucket)
-{
-	__u64 now = bpf_ktime_get_ns(), room = burst * interval;
-
-#pragma clang loop unroll(disable)
-	for (int i = 0; i < TRIES; i++) {
-		__u64 before = *(volatile __u64 *)&bucket->full;
-		__u64 after = (before > now ? before : now) + interval;
-
-		if (after - now > room)
-			return 0;
-		if (__sync_val_compare_and_swap(&bucket->full, before, after) == before)
-			return 1;
-	}
-	return 0;
-}
-
 SEC("xdp")
 int ratelimit(struct xdp_md *ctx)
 {
@@ -81,7 +64,7 @@ int ratelimit(struct xdp_md *ctx)
 		bpf_map_update_elem(&buckets, &source, &fresh, BPF_NOEXIST);
 		bucket = bpf_map_lookup_elem(&buckets, &source);
 	}
-	if (bucket && !take_token(bucket)) {
+	if (bucket && !take_token(&bucket->full, interval, burst)) {
 		__sync_fetch_and_add(&bucket->dropped, 1);
 		return XDP_DROP;
 	}

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //
-// An end of tunnels over IPv4. What is for a prefix behind a tunnel gets an outer header, IPIP (RFC 2003, and RFC 4213 for
-// IPv6) or GRE (RFC 2784), and leaves by the tunnel's interface; what comes out of a tunnel loses its outer header and
-// passes to the host. Shows packets that grow and shrink at the head. As for any packet that is forwarded the inner TTL
-// goes down by one on the way in. The outer header has the inner type of service, and DF, for outer fragments are not
-// put together here. What a tunnel can't carry passes to the host as it came: expired, longer than the tunnel's MTU, tagged
-// with a VLAN; and on the way out what the host should see: options, fragments, checksums, keys and sequence numbers
-// of GRE, marks of congestion (RFC 6040), tunnels that aren't known.
+// An end of tunnels over IPv4. What is for a prefix behind a tunnel gets an outer header, IPIP (RFC 2003, and RFC 4213
+// for IPv6) or GRE (RFC 2784), and leaves by the tunnel's interface; what comes out of a tunnel loses its outer header
+// and passes to the host. Shows packets that grow and shrink at the head. As for any packet that is forwarded the
+// inner TTL goes down by one on the way in. The outer header has the inner type of service, and DF, for outer
+// fragments are not put together here. What a tunnel can't carry passes to the host as it came: expired, longer than
+// the tunnel's MTU, tagged with a VLAN; and on the way out what the host should see: options, fragments, checksums,
+// keys and sequence numbers of GRE, marks of congestion (RFC 6040), tunnels that aren't known.
 
 #include "checksum.h"
 #include "parsing.h"

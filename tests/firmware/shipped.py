@@ -27,6 +27,7 @@ PROGRAMS = {
     "tunnel": "tunnel",
     "balancer": "balancer",
     "nat": "nat",
+    "icmp-too-big": "icmp_too_big",
 }
 """The program to attach, by file."""
 
@@ -41,6 +42,7 @@ VARIABLES = {"portfilter": {"redirect_ifindex": 2}, "sampler": {"one_in": 16},
              "ratelimit": {"interval": 10**15, "burst": 5},
              "balancer": {"next_hop": {"destination": "02:00:00:00:00:09", "source": "02:00:00:00:00:08"},
                           "source": "172.16.0.0", "source6": "100::"},
+             "icmp-too-big": {"mtu": 600, "interval": 1, "burst": 10**6},
              "nat": {"inside": {"ifindex": 1, "mac": "02:00:00:00:00:1a"},
                      "outside": {"ifindex": 2, "mac": "02:00:00:00:00:2a"},
                      "gateway": {"mac": "02:00:00:00:00:2b"}, "address": "192.0.2.1"}}  # fmt: skip
@@ -51,6 +53,7 @@ VARYING = {
     ("sampler", "samples"): slice(0, 80),
     ("ratelimit", "buckets"): slice(0, 8),
     ("balancer", "traffic"): slice(16, 24),
+    ("icmp-too-big", ".bss"): slice(0, 8),
 }
 """Bytes of values that another run may leave otherwise, by file and map: times, what a CPU noted of its last packet,
 which packets were sampled, and how many CPUs met a connection that was new."""

@@ -85,6 +85,7 @@ MAPS = {
         "inbound": (MapType.LRU_HASH, 16, 12, 512),
         ".rodata": (MapType.ARRAY, 4, 40, 1),
     },
+    "icmp-too-big": {".rodata": (MapType.ARRAY, 4, 20, 1), ".bss": (MapType.ARRAY, 4, 16, 1)},
     "router": {
         "routes": (MapType.LPM_TRIE, 8, 8, 256),
         "routes6": (MapType.LPM_TRIE, 20, 20, 256),
