@@ -19,7 +19,11 @@ from bpfnic.spec.maps import MapType
 
 REFERENCE = "golden"
 _NOT_COMPUTED = frozenset(
-    helpers.BY_NAME[name].number for name in ("ktime_get_ns", "get_prandom_u32", "get_smp_processor_id")
+    helpers.BY_NAME[name].number
+    for name in (
+        *("ktime_get_ns", "ktime_get_boot_ns", "ktime_get_coarse_ns", "ktime_get_tai_ns", "jiffies64"),
+        *("get_prandom_u32", "get_smp_processor_id"),
+    )
 )
 
 
@@ -180,4 +184,5 @@ class Bench:
 def _evidence(card: Nic, traffic: Traffic) -> Evidence:
     contents = {name: held.device_map.dump() for name, held in card.maps.items()}
     lost = {name: held.lost for name, held in card.maps.items() if isinstance(held, NicEvents)}
-    return Evidence(card.device.name, card.device.capabilities, traffic, card.device.counters(), contents, lost)
+    counters, printed = card.device.counters(), [str(line) for line in card.trace]
+    return Evidence(card.device.name, card.device.capabilities, traffic, counters, contents, lost, printed)

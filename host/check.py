@@ -19,7 +19,7 @@ MapContents = dict[str, dict[bytes, list[bytes]]]
 @dataclass(frozen=True)
 class Evidence:
     """What one device did: its name, what it has, the run, counters that began at 0, and all maps afterwards. `lost`:
-    for each map of records how many were lost."""
+    for each map of records how many were lost. `trace`: what programs printed."""
 
     device: str
     capabilities: Capabilities
@@ -27,6 +27,7 @@ class Evidence:
     counters: dict[str, int | list[int]]
     maps: MapContents
     lost: dict[str, int] = field(default_factory=dict)
+    trace: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

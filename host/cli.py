@@ -133,6 +133,8 @@ def run(as_json: bool, ifindexes: dict[str, str], backend: str, **given: Any) ->
 
         click.echo(json.dumps(result, indent=2))
     else:
+        for line in result["trace"] or ():
+            click.echo(line, err=True)
         _print(result, backend)
     return DIFFERENCE if result["check"] and not result["check"]["equal"] else 0
 

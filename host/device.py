@@ -24,6 +24,7 @@ from bpfnic.spec.programs import XdpAction
 if TYPE_CHECKING:
     from bpfnic.host.network import Network
     from bpfnic.host.object import MapDefinition, Program
+    from bpfnic.host.trace import Line
 
 
 @dataclass(frozen=True)
@@ -358,6 +359,11 @@ class Device(ABC):
     @abstractmethod
     def counters(self) -> dict[str, int | list[int]]:
         """Counters by register name (spec.registers), all of the same clock; those of interfaces as lists."""
+
+    def trace(self) -> list["Line"]:
+        """What programs printed with bpf_trace_printk since it was asked for last. Empty where somebody else shows it
+        (the kernel's trace_pipe)."""
+        return []
 
     def follow(self, arrivals: Sequence[Arrival]) -> Follower:
         """Go along with another device that runs these frames: its `observe` is the follower's `see` (golden only).

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from bpfnic.host import maplayout, runtime, valuetypes
+from bpfnic.host import maplayout, runtime, trace, valuetypes
 from bpfnic.host.device import (
     Arrival,
     Capabilities,
@@ -429,6 +429,11 @@ class RegisterDevice(Device):
         order = registers.CONTROL_FLOWS_APART if pacing.flows_apart else 0
         self._write("CONTROL", registers.CONTROL_ENABLE | order)
         return self._transport.run(arrivals, pacing, on_step, replay, retirements, observe)
+
+    def trace(self) -> list[trace.Line]:
+        records = self._hidden.get(f"runtime:{trace.MAP}")
+        assert records is None or isinstance(records, RegisterEventMap)
+        return trace.take(records) if records else []
 
     def follow(self, arrivals: Sequence[Arrival]) -> Follower:
         return self._transport.follow(arrivals)

@@ -35,6 +35,7 @@ from bpfnic.host.network import Network
 from bpfnic.host.nicmaps import FIRST, NicEvents, NicMap, NicMapOfMaps, NicQueue, NicVariables
 from bpfnic.host.object import Object, Program, open_object
 from bpfnic.host.programarray import ProgramArray
+from bpfnic.host.trace import Line
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.maps import QUEUES
 from bpfnic.spec.programs import XdpAction
@@ -302,6 +303,12 @@ class Nic:
     def attached(self, interface: int) -> NicProgram | None:
         """The program that runs for the packets of an interface."""
         return self._attached[interface]
+
+    @property
+    def trace(self) -> list[Line]:
+        """What programs printed with bpf_trace_printk since it was read last: each a Line with `text`, `cpu` and
+        `time_ns`. Of the linux backend it is in the kernel's trace_pipe."""
+        return self.device.trace()
 
     def run(
         self,

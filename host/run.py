@@ -44,7 +44,7 @@ class Job:
     network: str | None = None
 
 
-MEMBERS = ("program", "device", "notes", "packets", "interfaces", "clocks", "maps", "check", "seconds")
+MEMBERS = ("program", "device", "notes", "packets", "interfaces", "clocks", "maps", "trace", "check", "seconds")
 
 
 def run(job: Job, on_step: OnStep | None = None) -> dict[str, Any]:
@@ -82,6 +82,7 @@ def run(job: Job, on_step: OnStep | None = None) -> dict[str, Any]:
             "interfaces": report.describe_interfaces(counters, [bench.ifindex(i) for i in range(ports + 1)], ports),
             "clocks": report.describe_clocks(traffic, pacing),
             "maps": report.describe_maps(obj.maps, evidence.maps, evidence.lost),
+            "trace": list(evidence.trace),
         }
         if job.check and not job.lockstep:
             result["check"] = bench.check(evidence)

@@ -22,7 +22,11 @@ from bpfnic.spec.programs import ProgramType
 FOLDER = Path(str(resources.files("bpfnic.firmware"))) / "runtime"
 FUNCTIONS = ("memcpy", "memmove", "memset", "memcmp")
 _DEFINED = {
+    "CONTEXT_WINDOW": addresses.CONTEXT,
+    "STACK_WINDOW": addresses.STACK,
+    "STACK_BYTES": addresses.STACK_BYTES,
     "PACKET_WINDOW": addresses.PACKET,
+    "MAP_VALUES": addresses.MAP_VALUES,
     "MAP_HANDLES": addresses.MAP_HANDLES,
     "HANDLE_KEY_BIT": addresses.HANDLE_KEY_BIT,
     "JIFFIES_PER_SECOND": helpers.JIFFIES_PER_SECOND,

@@ -416,7 +416,7 @@ HARDWARE = _numbers("""
 
 LIBRARY = _numbers("""
     xdp_get_buff_len xdp_load_bytes xdp_store_bytes strncmp strtol strtoul loop for_each_map_elem map_lookup_percpu_elem
-    jiffies64 ktime_get_tai_ns get_numa_node_id fib_lookup check_mtu
+    jiffies64 ktime_get_tai_ns get_numa_node_id fib_lookup check_mtu trace_printk trace_vprintk
 """)
 """Functions of the runtime (firmware/runtime/), linked into the programs that call them."""
 
@@ -447,7 +447,7 @@ _REFUSED = {
     "routes have no realms here": "get_route_realm",
     "there are no clones of packets here": "clone_redirect",
     "it is not there yet": """
-        trace_printk trace_vprintk csum_diff xdp_adjust_meta ktime_get_boot_ns ktime_get_coarse_ns
+        csum_diff xdp_adjust_meta ktime_get_boot_ns ktime_get_coarse_ns
         skb_store_bytes l3_csum_replace l4_csum_replace skb_vlan_push skb_vlan_pop skb_get_tunnel_key
         skb_set_tunnel_key skb_load_bytes skb_change_proto skb_change_type get_hash_recalc skb_change_tail
         skb_pull_data csum_update set_hash_invalid skb_change_head set_hash skb_adjust_room skb_ecn_set_ce csum_level

@@ -6,6 +6,7 @@
 #include <bpf/bpf_helpers.h>
 
 #define __no_builtin __attribute__((no_builtin))
+#define __small __attribute__((minsize))
 
 /* Words of `size` bytes may be read and written at an address: below packets (context and stack) only where they are
  * naturally aligned. */

@@ -51,6 +51,22 @@ def test_json_says_what_the_tables_say(run, tmp_path):
     assert re.search(r"Map rules \(ARRAY, 65,536 entries\)", out) and re.search(r"run: \d", out)
 
 
+def test_what_programs_print_is_shown(run, source, tmp_path):
+    program = source("""
+SEC("xdp") int prints(struct xdp_md *ctx)
+{
+	bpf_printk("%u bytes", (__u32)(ctx->data_end - ctx->data));
+	return XDP_PASS;
+}
+""")
+    pcap = capture(tmp_path / "two.pcapng", [bytes(60), bytes(80)])
+    status, out, err = run(program, "--threads", "8", pcap=pcap)
+    assert status == 0 and "60 bytes" not in out
+    assert sorted(line.partition(": bpf_trace_printk: ")[2] for line in err.splitlines()) == ["60 bytes", "80 bytes"]
+    status, out, err = run(program, "--threads", "8", "--json", pcap=pcap)
+    assert err == "" and len(json.loads(out)["trace"]) == 2
+
+
 def test_it_runs_as_a_command_without_a_terminal():
     """Through the installed entry point: no progress bar, no colour codes."""
     command = [
