@@ -44,7 +44,7 @@ CONTENT: dict[str, dict[str, list[tuple[Any, Any]]]] = {
                "ports": [(1, {"mac": "02:00:00:00:00:04", "mtu": 1500})], "interfaces": [(1, "port1")]},
 }  # fmt: skip
 """What stands in their maps, so that packets find it."""
-VARIABLES = {"nat": {"inside": {"ifindex": 1}, "outside": {"ifindex": 2}}}
+VARIABLES = {"nat": {"inside_ifindex": 1, "outside_ifindex": 2}}
 PACKETS = 4000
 THREADS = 16
 TRIES = 5

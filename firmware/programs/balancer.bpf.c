@@ -24,13 +24,8 @@
 #define OUTER_TTL 64
 #define NOT_FIRST_OR_LAST 0x3fff // more fragments, or an offset
 
-struct ethernet {
-	__u8 destination[ETH_ALEN];
-	__u8 source[ETH_ALEN];
-};
-
-// Where outer packets go: the addresses of the next router and of this port.
-const volatile struct ethernet next_hop;
+// MAC addresses of outer packets: of the next router, and of the port.
+const volatile __u8 gateway_mac[ETH_ALEN], port_mac[ETH_ALEN];
 // And where they come from: the last 2 bytes of the one, the last 4 of the other are a connection's hash, for servers
 // that spread what they receive by addresses.
 const volatile __be32 source;
@@ -243,8 +238,8 @@ encapsulate(struct xdp_md *ctx, struct packet *packet, const struct in6_addr *se
 	data_end = (void *)(long)ctx->data_end;
 	if (data + sizeof(struct ethhdr) + sizeof(struct ipv6hdr) > data_end)
 		return 0; // it never is, which the verifier can't know
-	copy_mac(data, next_hop.destination);
-	copy_mac(data + ETH_ALEN, next_hop.source);
+	copy_mac(data, gateway_mac);
+	copy_mac(data + ETH_ALEN, port_mac);
 	data += sizeof(struct ethhdr);
 	if (four) {
 		struct iphdr *ip = data;

@@ -20,13 +20,10 @@
 #define TRIES 16 // to find a free port
 #define FIRST_PORT 1024 // of those that are drawn where a packet's own is taken
 
-struct side {
-	__u32 ifindex;
-	__u8 mac[ETH_ALEN];
-};
-
-const volatile struct side inside, outside;
-const volatile struct side gateway; // the next router outside; its ifindex isn't used
+// Both interfaces, with the MAC address of each.
+const volatile __u32 inside_ifindex, outside_ifindex;
+const volatile __u8 inside_mac[ETH_ALEN], outside_mac[ETH_ALEN];
+const volatile __u8 gateway_mac[ETH_ALEN]; // of the next router outside
 const volatile __be32 address; // outside
 
 // A connection as one side sees it; `address` and `port` are the inner host's inside, the common one and its port
@@ -187,9 +184,9 @@ static __always_inline int go_out(void *data, struct iphdr *ip, void *data_end)
 	if (!port)
 		return XDP_DROP;
 	rewrite(ip, &ip->saddr, &places, address, port);
-	copy_mac(data, gateway.mac);
-	copy_mac(data + ETH_ALEN, outside.mac);
-	return bpf_redirect(outside.ifindex, 0);
+	copy_mac(data, gateway_mac);
+	copy_mac(data + ETH_ALEN, outside_mac);
+	return bpf_redirect(outside_ifindex, 0);
 }
 
 static __always_inline int go_in(void *data, struct iphdr *ip, void *data_end)
@@ -209,8 +206,8 @@ static __always_inline int go_in(void *data, struct iphdr *ip, void *data_end)
 	bpf_map_lookup_elem(&outbound, &there); // so that it is kept as well
 	rewrite(ip, &ip->daddr, &places, there.address, there.port);
 	copy_mac(data, host->mac);
-	copy_mac(data + ETH_ALEN, inside.mac);
-	return bpf_redirect(inside.ifindex, 0);
+	copy_mac(data + ETH_ALEN, inside_mac);
+	return bpf_redirect(inside_ifindex, 0);
 }
 
 SEC("xdp")
@@ -222,9 +219,9 @@ int nat(struct xdp_md *ctx)
 
 	if (ip > data_end || *(__u8 *)data & 1 || *(__be16 *)(ip - 2) != bpf_htons(ETH_P_IP))
 		return XDP_PASS;
-	if (ctx->ingress_ifindex == inside.ifindex)
+	if (ctx->ingress_ifindex == inside_ifindex)
 		return go_out(data, ip, data_end);
-	if (ctx->ingress_ifindex == outside.ifindex)
+	if (ctx->ingress_ifindex == outside_ifindex)
 		return go_in(data, ip, data_end);
 	return XDP_PASS;
 }

@@ -40,12 +40,12 @@ ORDERED = {"ratelimit", "nat"}
 
 VARIABLES = {"portfilter": {"redirect_ifindex": 2}, "sampler": {"one_in": 16},
              "ratelimit": {"interval": 10**15, "burst": 5},
-             "balancer": {"next_hop": {"destination": "02:00:00:00:00:09", "source": "02:00:00:00:00:08"},
+             "balancer": {"gateway_mac": "02:00:00:00:00:09", "port_mac": "02:00:00:00:00:08",
                           "source": "172.16.0.0", "source6": "100::"},
              "icmp-too-big": {"mtu": 600, "interval": 1, "burst": 10**6},
-             "nat": {"inside": {"ifindex": 1, "mac": "02:00:00:00:00:1a"},
-                     "outside": {"ifindex": 2, "mac": "02:00:00:00:00:2a"},
-                     "gateway": {"mac": "02:00:00:00:00:2b"}, "address": "192.0.2.1"}}  # fmt: skip
+             "nat": {"inside_ifindex": 1, "outside_ifindex": 2, "address": "192.0.2.1",
+                     "inside_mac": "02:00:00:00:00:1a", "outside_mac": "02:00:00:00:00:2a",
+                     "gateway_mac": "02:00:00:00:00:2b"}}  # fmt: skip
 
 VARYING = {
     ("flows", "flows"): slice(16, 32),

@@ -25,7 +25,7 @@ from tests.firmware.shipped import VARIABLES, entries, opened, start
 pytestmark = pytest.mark.timeout(900)  # the first one on rtl compiles the NIC
 
 RING = 251
-NEXT_HOP = VARIABLES["balancer"]["next_hop"]
+MACS = {"dst": VARIABLES["balancer"]["gateway_mac"], "src": VARIABLES["balancer"]["port_mac"]}
 SOURCE, SOURCE6 = (ip_address(VARIABLES["balancer"][name]) for name in ("source", "source6"))
 ALL = 2**64 - 1
 NUMBERS = {"TCP": 6, "UDP": 17}
@@ -104,7 +104,7 @@ class Judge:
         else:
             source = IPv6Address(SOURCE6.packed[:12] + low[:4])
             outer = IPv6(src=str(source), dst=server, tc=service, plen=length, hlim=64, nh=protocol)
-        return bytes(Ether(dst=NEXT_HOP["destination"], src=NEXT_HOP["source"]) / outer) + data[14:]
+        return bytes(Ether(**MACS) / outer) + data[14:]
 
 
 def check(nic, judge: Judge, arrivals: list[Arrival]) -> None:

@@ -28,8 +28,8 @@ Connection = tuple[str, int, str, int, int]
 def nat_of(nic, connections: int = 512) -> None:
     object = opened("nat")
     object.rodata.update({
-        "inside": {"ifindex": 1, "mac": INSIDE_MAC}, "outside": {"ifindex": 2, "mac": OUTSIDE_MAC},
-        "gateway": {"mac": GATEWAY_MAC}, "address": PUBLIC,
+        "inside_ifindex": INSIDE + 1, "outside_ifindex": OUTSIDE + 1, "inside_mac": INSIDE_MAC,
+        "outside_mac": OUTSIDE_MAC, "gateway_mac": GATEWAY_MAC, "address": PUBLIC,
     })  # fmt: skip
     for name in ("outbound", "inbound"):
         object.maps[name] = replace(object.maps[name], max_entries=connections)

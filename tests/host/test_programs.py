@@ -83,7 +83,7 @@ MAPS = {
     "nat": {
         "outbound": (MapType.LRU_HASH, 16, 12, 512),
         "inbound": (MapType.LRU_HASH, 16, 12, 512),
-        ".rodata": (MapType.ARRAY, 4, 40, 1),
+        ".rodata": (MapType.ARRAY, 4, 32, 1),
     },
     "icmp-too-big": {".rodata": (MapType.ARRAY, 4, 20, 1), ".bss": (MapType.ARRAY, 4, 16, 1)},
     "router": {
