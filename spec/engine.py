@@ -21,6 +21,7 @@ GROUPS = frozenset(
         Group.CALLX,
         Group.ACQUIRE_RELEASE,
         Group.MAY_GOTO,
+        Group.FIRMWARE,
     }
 )
 MAP_TYPES = (

@@ -12,12 +12,14 @@ from bpfnic.spec.causes import Cause
 
 
 class AccessCheck(Component):
-    """`bytes` and `bounds` in stage 8, `address` and `size` in stage 9, the other inputs and the outputs in stage 10.
+    """`bytes` and `bounds` in stage 8, `address`, `size` and `privileged` in stage 9, the other inputs and the outputs
+    in stage 10.
 
     Members
     -------
     bounds : of the thread's packet. bytes : 1 to 8, that the access is long.
     address : 64 bits. access, size, aligned, natural : of the Control; natural alignment is that of `size`.
+    privileged : the firmware's frame runs, which reaches the upper half of the stack's window.
     in_pieces : a local access of so many `bytes` is done in naturally aligned pieces, of which this pass does one.
     in_maps : it may lie in map memory alone.
     in_packet : `address` counts from the packet's first byte, in 32 bits with sign. Then nothing traps, but the bytes
@@ -36,6 +38,7 @@ class AccessCheck(Component):
                 "bytes": In(4),
                 "address": In(64),
                 "size": In(2),
+                "privileged": In(1),
                 "access": In(Access),
                 "aligned": In(1),
                 "natural": In(1),
@@ -87,7 +90,9 @@ class AccessCheck(Component):
 
         in_buffer = address[: ceil_log2(self.config.buffer_bytes)]
         in_row = ceil_log2(addresses.ROW_BYTES)
-        stack = register(fits(addresses.STACK, addresses.STACK_BYTES), "stack_10")
+        of_all = fits(addresses.STACK, addresses.STACK_BYTES)
+        of_firmware = fits(addresses.STACK, addresses.STACK_WINDOW_BYTES) & self.privileged
+        stack = register(of_all | of_firmware, "stack_10")
         context = register(fits(addresses.CONTEXT, addresses.CONTEXT_BYTES), "context_10")
         shared = register(fits(addresses.MAP_VALUES, self.config.map_bytes), "shared_10")
         buffer = register(within(addresses.PACKET, self.config.buffer_bytes), "buffer_10")

@@ -27,7 +27,8 @@ class Register(Enum, shape=4):
     SRC = 9
     TARGET = 10  # hidden: the address in map memory of what is copied, what a local atomic stores
     WORD = 11  # hidden: half of a split load, a key from map memory, 8 bytes of a copy, what a local atomic found
-    LINK = 12  # what a call leaves for its callee's exit: return pc and frame pointer; reads as r0 in the first frame
+    LINK = 12  # what a call leaves for its callee's exit: return pc, r10, frame; reads as r0 in the first frame
+    FIRMWARE_LINK = 13  # the same, of a privileged routine
 
 
 class Immediate(Enum, shape=4):
@@ -93,6 +94,7 @@ class Flow(Enum, shape=3):
     EXIT = 3
     TAIL = 4  # to the entry in the left operand, if it is valid and the packet has tail calls left
     CALLX = 5  # a call of the function at the adder's sum, a code address
+    FIRMWARE = 6  # a call of a privileged routine
 
 
 class Access(Enum, shape=2):

@@ -20,7 +20,7 @@ from bpfnic.hdl.core.retirement import Retirement
 from bpfnic.hdl.core.scheduler import Scheduler
 from bpfnic.hdl.core.staged import Staged
 from bpfnic.hdl.core.steps import next_step, this_pass
-from bpfnic.hdl.core.threads import HelperNumber, ProgramCounter, Threads
+from bpfnic.hdl.core.threads import FIRMWARE_POINTER_UNITS, HelperNumber, ProgramCounter, Progress, Threads
 from bpfnic.hdl.interfaces import CorePorts, Finish
 from bpfnic.hdl.mapinterfaces import MapCall
 from bpfnic.spec import addresses, isa
@@ -31,6 +31,8 @@ from bpfnic.spec.rings import PACKET_BYTES_SHIFT
 
 _DEFAULT_FRAME_UNITS = isa.DEFAULT_FRAME_BYTES // addresses.FRAME_ALIGN
 _LINK_POINTER_BIT = 20  # a link's pc lies below
+_LINK_FRAME_BIT = _LINK_POINTER_BIT + Progress["pointer"].width
+_CALLER_BITS = ceil_log2(addresses.FRAMES)
 _CODE_BITS = ceil_log2(addresses.CODE_BYTES)
 
 
@@ -134,8 +136,11 @@ class Core(Component):
         destination = staged(5, entry_of(control.at(5).to, dst, src, frame), "destination")
         pc_after = staged(5, self._pc(pc.at(5), 1), "pc_after", shape=ProgramCounter(config))
         frame_units = Mux(instruction.at(5).offset.any(), instruction.at(5).offset[4:10], _DEFAULT_FRAME_UNITS)
-        callee_pointer = staged(5, progress.at(5).pointer - frame_units, "callee_pointer")
-        link = Cat(Cat(pc_after.at(5), Const(0, _LINK_POINTER_BIT))[:_LINK_POINTER_BIT], progress.at(5).pointer)
+        to_firmware = control.at(5).flow == Flow.FIRMWARE
+        callee_pointer = staged(5, Mux(to_firmware, FIRMWARE_POINTER_UNITS, progress.at(5).pointer - frame_units),
+                                "callee_pointer")  # fmt: skip
+        link = Cat(Cat(pc_after.at(5), Const(0, _LINK_POINTER_BIT))[:_LINK_POINTER_BIT], progress.at(5).pointer,
+                   progress.at(5).frame[:_CALLER_BITS])  # fmt: skip
         constant_5 = immediate(m, control.at(5).immediate, instruction=instruction.at(5), next_imm=next_imm.at(5),
                                link=link, time=self.time, random=self.random, cpu=self.cpu_base + thread.at(5))
         constant = staged(5, constant_5, "constant")
@@ -266,14 +271,15 @@ class Core(Component):
             divider.divisor.eq(right.at(8)),
         ]
         too_deep = Value.cast(control.at(8).flow).matches(Flow.CALL, Flow.CALLX) & (
-            (progress.at(8).frame == addresses.FRAMES - 1) | callee_pointer.at(8)[-1]
+            (progress.at(8).frame >= addresses.FRAMES - 1) | callee_pointer.at(8)[-1]
         )
+        nested = (control.at(8).flow == Flow.FIRMWARE) & (progress.at(8).frame == addresses.FIRMWARE_FRAME)
         cause_8 = Signal(4)
         with m.If(counts.at(8) & ~remaining.at(8).any()):
             m.d.comb += cause_8.eq(Cause.BUDGET)
         with m.Elif(early_cause.at(8).any()):
             m.d.comb += cause_8.eq(early_cause.at(8))
-        with m.Elif(too_deep):
+        with m.Elif(too_deep | nested):
             m.d.comb += cause_8.eq(Cause.CALL_DEPTH)
         cause = Staged(pipeline, 8, cause_8, "cause")
 
@@ -281,6 +287,7 @@ class Core(Component):
         control_9 = control.at(9)
         kind = Value.cast(control_9.kind)
         m.d.comb += [check.address.eq(alu.sum), check.size.eq(control_9.size)]
+        m.d.comb += check.privileged.eq(progress.at(9).frame == addresses.FIRMWARE_FRAME)
         result = Staged(pipeline, 9, alu.result, "result")
         address = Staged(pipeline, 9, alu.sum[:32], "address")
         of_function = staged(9, alu.sum[_CODE_BITS:] == addresses.CODE >> _CODE_BITS, "of_function")
@@ -374,8 +381,13 @@ class Core(Component):
         ]
         with m.If(Value.cast(control_10.flow).matches(Flow.CALL, Flow.CALLX)):
             m.d.comb += [after.frame.eq(progress_10.frame + 1), after.pointer.eq(callee_pointer.at(10))]
+        with m.Elif(control_10.flow == Flow.FIRMWARE):
+            m.d.comb += [after.frame.eq(addresses.FIRMWARE_FRAME), after.pointer.eq(callee_pointer.at(10))]
         with m.Elif(returns.at(10)):
-            m.d.comb += [after.frame.eq(progress_10.frame - 1), after.pointer.eq(address.at(10)[_LINK_POINTER_BIT:])]
+            m.d.comb += [
+                after.frame.eq(address.at(10)[_LINK_FRAME_BIT:][:_CALLER_BITS]),
+                after.pointer.eq(address.at(10)[_LINK_POINTER_BIT:_LINK_FRAME_BIT]),
+            ]
         with m.If(sends_key | word_done):  # none are done when the next key or copy begins
             m.d.comb += after.words.eq(Mux(last.at(10), 0, progress_10.words + 1))
         m.d.comb += [
@@ -509,7 +521,7 @@ class Core(Component):
                 trace.pc.eq(pc.at(13).slot),
                 trace.next_pc.eq(next_pc.at(13).slot),
                 trace.pending.eq(staged(10, waits, "pending").at(13)),
-                trace.write.eq(kept.write & (kept.to != Register.LINK)),
+                trace.write.eq(kept.write & ~Value.cast(kept.to).matches(Register.LINK, Register.FIRMWARE_LINK)),
                 trace.register.eq(staged(10, number, "number").at(13)),
                 trace.value.eq(Mux(kept.write, written, joined.at(13))),
                 trace.sampled.eq(kept.sampled),

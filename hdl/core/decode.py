@@ -198,6 +198,9 @@ def _work(row: Row) -> dict:
     if operation is Operation.CALL_LOCAL:
         return {"flow": Flow.CALL, "far": 1, "immediate": Immediate.LINK, "unit": Unit.LOGIC, "logic": Logic.RIGHT,
                 "write": 1, "to": Register.LINK, "size": 3}  # fmt: skip
+    if operation is Operation.CALL_FIRMWARE:
+        return {"flow": Flow.FIRMWARE, "far": 1, "immediate": Immediate.LINK, "unit": Unit.LOGIC, "logic": Logic.RIGHT,
+                "write": 1, "to": Register.FIRMWARE_LINK, "size": 3}  # fmt: skip
     if operation is Operation.EXIT:
         return {"flow": Flow.EXIT, "left": Register.LINK, "addend": Addend.ZERO, "unit": Unit.SUM, "size": 3}
 

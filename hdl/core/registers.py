@@ -15,7 +15,8 @@ from bpfnic.hdl.core.control import Register
 from bpfnic.hdl.memory import SimpleRam
 
 ENTRIES = 64
-"""Entries of a thread: r0..r5, TARGET, WORD, 8 links, r6..r9 of 8 frames; 16 are unused."""
+"""Entries of a thread: r0..r5, TARGET, WORD, 8 links (the firmware's, then those of frames 1 to 7), r6..r9 of 9 frames;
+12 are unused."""
 
 GENERATION_BITS = 8
 CONTEXT_ENTRY, TARGET_ENTRY, WORD_ENTRY = 1, 6, 7
@@ -27,18 +28,23 @@ Entry = data.StructLayout({"value": 64, "generation": GENERATION_BITS})
 def entry_of(register, dst, src, frame, *, reading=False):
     """The number of a register's entry, from a Control's Register and the instruction's fields.
 
-    frame : of the running function. LINK is what a call writes for its callee's frame (`frame` + 1) and what that one
-    finds there when it is `reading`; the first frame, which has none, finds r0.
+    frame : of the running function, 8 for the firmware's. LINK is what a call writes for its callee's frame (`frame` +
+    1; FIRMWARE_LINK for frame 8) and what that one finds there when it is `reading`; the first frame, which has none,
+    finds r0.
     """
     number = Mux(register == Register.SRC, src, dst)
-    window = Cat(number[0], ~number[1], frame[:2], ~frame[2], frame[2])
+    window = Cat(number[0], ~number[1], frame[:2], ~frame[2], frame[2] | frame[3])
     program = Mux(number < _FIRST_WINDOWED, Cat(number[:3], Const(0, 3)), window)
-    link = Mux(frame.any(), Cat(frame, Const(0b001, 3)), 0) if reading else Cat((frame + 1)[:3], Const(0b001, 3))
+    # That of frame 8 is at 0, which the first frame doesn't use.
+    if reading:
+        link = Mux(frame.any(), Cat(frame[:3], Const(0b001, 3)), 0)
+    else:
+        link = Cat(Mux(register == Register.LINK, frame[:3] + 1, 0)[:3], Const(0b001, 3))
     return Mux(
         (register == Register.DST) | (register == Register.SRC),
         program,
         Mux(
-            register == Register.LINK,
+            (register == Register.LINK) | (register == Register.FIRMWARE_LINK),
             link,
             Mux(
                 (register == Register.TARGET) | (register == Register.WORD),

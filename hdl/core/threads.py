@@ -11,6 +11,7 @@ from bpfnic.spec import addresses
 from bpfnic.spec.maps import MAX_TAIL_CALLS
 
 POINTER_UNITS = addresses.STACK_BYTES // addresses.FRAME_ALIGN
+FIRMWARE_POINTER_UNITS = addresses.STACK_WINDOW_BYTES // addresses.FRAME_ALIGN
 
 
 def ProgramCounter(config: NicConfig) -> data.StructLayout:
@@ -26,8 +27,8 @@ Progress = data.StructLayout(
         "step": Step,
         "call": MapCall,
         "skip": 3,
-        "frame": range(addresses.FRAMES),
-        "pointer": range(POINTER_UNITS + 1),
+        "frame": range(addresses.FIRMWARE_FRAME + 1),
+        "pointer": range(FIRMWARE_POINTER_UNITS + 1),
         "words": 9,
         "piece": 4,
         "last": 1,

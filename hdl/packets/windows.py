@@ -10,6 +10,7 @@ A context is no memory: its few fields are read from the thread table.
 from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import memory
 from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import exact_log2
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import LocalPort, Region
@@ -19,7 +20,7 @@ from bpfnic.hdl.packets.lanes import rotate_up, spread
 from bpfnic.hdl.packets.records import WORD_BYTES, ThreadRead, ThreadStrobe
 from bpfnic.spec import addresses, programs
 
-STACK_WORDS = addresses.STACK_BYTES // WORD_BYTES
+STACK_WORDS = addresses.STACK_WINDOW_BYTES // WORD_BYTES
 CONTEXT_WORDS = addresses.CONTEXT_BYTES // WORD_BYTES
 
 
@@ -113,7 +114,7 @@ class Windows(Component):
         m.submodules.written = written = memory.Memory(shape=STACK_WORDS, depth=config.threads, init=[])
         fresh = Signal(config.threads, init=-1)
         look, record = written.read_port(domain="comb"), written.write_port()
-        word = local.offset[3:9]
+        word = local.offset[3:][: exact_log2(STACK_WORDS)]
         begins_odd = word[0]
         stale = Signal()  # the bits are another packet's
         m.d.comb += [

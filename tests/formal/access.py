@@ -50,7 +50,8 @@ class ContainmentHarness(Elaboratable):
         inside = Signal()
         with m.Switch(local["region"]):
             with m.Case(Region.STACK):
-                m.d.comb += inside.eq(end <= addresses.STACK_BYTES)
+                privileged = this.progress.frame == addresses.FIRMWARE_FRAME
+                m.d.comb += inside.eq(end <= Mux(privileged, addresses.STACK_WINDOW_BYTES, addresses.STACK_BYTES))
             with m.Case(Region.CONTEXT):
                 m.d.comb += inside.eq((end <= addresses.CONTEXT_BYTES) & ~local["write"])
             with m.Case(Region.PACKET):
@@ -113,7 +114,8 @@ class MemoryHarness(Elaboratable):
         def within(first, behind) -> Value:
             return (address >= first) & (end <= behind)
 
-        stack = within(addresses.STACK, addresses.STACK + addresses.STACK_BYTES)
+        privileged = this.progress.frame == addresses.FIRMWARE_FRAME
+        stack = within(addresses.STACK, Mux(privileged, addresses.FIRMWARE_STACK_TOP, addresses.STACK_TOP))
         context = within(addresses.CONTEXT, addresses.CONTEXT + addresses.CONTEXT_BYTES)
         aligned = ~(address[:3] & (size - 1)[:3]).any()
         packet = within(addresses.PACKET + bounds.data_meta, addresses.PACKET + bounds.data_end)
@@ -172,12 +174,14 @@ PROOFS = [
     Proof(
         name="containment",
         of=("hdl/core/",),
-        says="whatever the pass: no address outside the stack, the context, the packet between its bounds or map "
-        "memory reaches a memory; nothing writes the context; a request to map memory stays in its row",
+        says="whatever the pass: no address outside the stack (the firmware's in its frame alone), the context, the "
+        "packet between its bounds or map memory reaches a memory; nothing writes the context; a request to map memory "
+        "stays in its row",
         harness=ContainmentHarness,
         mutations=(
             Mutation(_ACCESS, "(in_buffer <= highest)", "(in_buffer != highest)"),
             Mutation(_ACCESS, "within(base, size) & ~(beyond &", "within(base, size) & (beyond &"),
+            Mutation(_ACCESS, "addresses.STACK_WINDOW_BYTES) & self.privileged", "addresses.STACK_WINDOW_BYTES)"),
         ),
         clocks=WRITE + 1,
     ),

@@ -259,6 +259,32 @@ class DecoderHarness(Elaboratable):
         return m
 
 
+class PrivilegeHarness(Elaboratable):
+    """Any pass at all: what makes its thread the firmware's."""
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        this = Pass(m)
+        after = this.seen(10, this.threads.updated_progress)
+        call = isa.BY_NAME["call_firmware"]
+        stands = (this.instruction.opcode == call.opcode) & (this.instruction.src == call.src)
+        legal = this.first & rfc9669.legal(call, this.instruction) & ~this.finished.push
+        before, behind = (frame == addresses.FIRMWARE_FRAME for frame in (this.progress.frame, after.frame))
+        onward = this.seen(10, this.threads.updated_pc)
+        slot = (this.pc.slot + 1 + this.instruction.imm.as_signed())[: len(onward.slot)]
+        link, written = Signal(64), this.registers.write_data
+        m.d.comb += [
+            Assume(this.progress.frame <= addresses.FIRMWARE_FRAME),
+            Assert(~this.valid | this.finished.push | ~behind | before | stands),
+            Assert(~legal | (~before & behind & (onward.slot == slot))),
+            Assert(~legal | (after.pointer * addresses.FRAME_ALIGN == addresses.STACK_WINDOW_BYTES)),
+            link.eq(Cat(Cat(this.pc.slot + 1, Const(0, 20))[:20], this.progress.pointer, this.progress.frame[:3])),
+            Assert(~legal | (~this.writes_nothing & this.registers.write & (written.value == link))),
+            Assert(~legal | (this.registers.write_entry == entry_of(Register.FIRMWARE_LINK, *(Const(0, 4),) * 3))),
+        ]
+        return m
+
+
 def _proof(name: str, says: str, harness, *mutations: Mutation, **more) -> Proof:
     return Proof(name=name, says=says, of=_CORE, harness=harness, mutations=mutations, clocks=WRITE + 1, **more)
 
@@ -295,6 +321,15 @@ PROOFS = [
         lambda: ArithmeticHarness(Operation.LE, Operation.BE, Operation.BSWAP),
         Mutation("hdl/core/immediates.py", "imm[4] | imm[5]", "imm[4]"),
         solver="boolector",
+        quick=False,
+    ),
+    _proof(
+        "privilege",
+        "a thread is in the firmware's frame only behind a call_firmware from another, or where it was before; the "
+        "routine's r10 is the firmware stack's top, its link has the next slot, the caller's r10 and frame",
+        PrivilegeHarness,
+        Mutation("hdl/core/core.py", "progress.at(8).frame == addresses.FIRMWARE_FRAME", "progress.at(8).frame == 7"),
+        Mutation("hdl/core/core.py", "[_LINK_FRAME_BIT:][:_CALLER_BITS]", "[_LINK_FRAME_BIT:][:4]"),
         quick=False,
     ),
     _proof(

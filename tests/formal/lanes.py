@@ -62,7 +62,8 @@ class StackHarness(Elaboratable):
         windows = Windows(CONFIG)
         m.submodules.windows = opened = Opened(windows, inputs=True, without=("stack_even", "stack_odd"))
         local, banks = windows.local, [opened.part("stack_even"), opened.part("stack_odd")]
-        mine, place = constant(m, range(CONFIG.threads), "mine"), constant(m, 9, "place")
+        mine = constant(m, range(CONFIG.threads), "mine")
+        place = constant(m, range(addresses.STACK_WINDOW_BYTES), "place")
         size, behind = Signal(4), Signal(range(CONFIG.buffer_bytes + 8))
         uses = local.enable & (local.region == Region.STACK)
         touches = uses & (local.thread == mine)
@@ -70,7 +71,7 @@ class StackHarness(Elaboratable):
         m.d.comb += [
             size.eq(1 << local.size),
             behind.eq(local.offset + size),
-            Assume(~uses | (behind <= addresses.STACK_BYTES)),
+            Assume(~uses | (behind <= addresses.STACK_WINDOW_BYTES)),
             Assume(~(uses & local.write) | ~(local.offset[:3] & (size - 1)[:3]).any()),
             Assume(~(launched & touches)),  # a launch is before the thread's first access
         ]

@@ -155,8 +155,8 @@ class EntriesHarness(Elaboratable):
                  Register.WORD, Register.LINK)  # fmt: skip
         ways = []
         for side in ("one", "other"):
-            number, frame = constant(m, 4, f"{side}_number"), constant(m, range(addresses.FRAMES), f"{side}_frame")
-            m.d.comb += Assume(number < isa.FRAME_POINTER)
+            number, frame = constant(m, 4, f"{side}_number"), constant(m, 4, f"{side}_frame")
+            m.d.comb += Assume((number < isa.FRAME_POINTER) & (frame <= addresses.FIRMWARE_FRAME))
             entries = [entry_of(kind, number, Const(0, 4), frame, reading=True) for kind in kinds]
             ways.append([(kind, number, frame, entry) for kind, entry in zip(kinds, entries, strict=True)])
         for kind, number, frame, entry in ways[0]:
@@ -174,14 +174,17 @@ class EntriesHarness(Elaboratable):
         # What a call writes is what its callee finds.
         caller = ways[0][0][2]
         left = entry_of(Register.LINK, Const(0, 4), Const(0, 4), caller)
-        found = entry_of(Register.LINK, Const(0, 4), Const(0, 4), (caller + 1)[:3], reading=True)
-        m.d.comb += Assert((caller == addresses.FRAMES - 1) | (left == found))
+        found = entry_of(Register.LINK, Const(0, 4), Const(0, 4), (caller + 1)[:4], reading=True)
+        m.d.comb += Assert((caller >= addresses.FRAMES - 1) | (left == found))
+        left = entry_of(Register.FIRMWARE_LINK, Const(0, 4), Const(0, 4), caller)
+        found = entry_of(Register.LINK, Const(0, 4), Const(0, 4), Const(addresses.FIRMWARE_FRAME, 4), reading=True)
+        m.d.comb += Assert(left == found)
         return m
 
     def _identity(self, kind, number, frame):
         """What tells registers apart: r0 to r5 are the same in all frames (RFC 9669 section 3)."""
         if kind is Register.DST:
-            return Cat(number, Mux(number < 6, 0, frame)[:3])
+            return Cat(number, Mux(number < 6, 0, frame)[:4])
         if kind in (Register.TARGET, Register.WORD):
             return Const(0x70 + kind.value, 7)
         return Const(kind.value, 7)
@@ -227,7 +230,10 @@ PROOFS = [
         says="registers of a thread share an entry of the register file only if they are the same register of the same "
         "function; a callee finds its caller's link",
         harness=EntriesHarness,
-        mutations=(Mutation("hdl/core/registers.py", "~frame[2], frame[2])", "frame[2], frame[2])"),),
+        mutations=(
+            Mutation("hdl/core/registers.py", "~frame[2], frame[2] | frame[3])", "frame[2], frame[2] | frame[3])"),
+            Mutation("hdl/core/registers.py", "frame[2] | frame[3])", "frame[2])"),
+        ),
         clocks=1,
     ),
 ]

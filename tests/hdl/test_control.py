@@ -139,7 +139,7 @@ def test_device_describes_itself():
                     "MAP_BYTES": 8192, "MAPS": 16, "PORTS": 1}  # fmt: skip
         assert {name: await bus.get(name) for name in expected} == expected
         groups = {Group.BASE32, Group.BASE64, Group.DIVMUL32, Group.DIVMUL64, Group.ATOMIC32, Group.ATOMIC64,
-                  Group.PACKET, Group.CALLX, Group.ACQUIRE_RELEASE, Group.MAY_GOTO}  # fmt: skip
+                  Group.PACKET, Group.CALLX, Group.ACQUIRE_RELEASE, Group.MAY_GOTO, Group.FIRMWARE}  # fmt: skip
         assert engine.groups_of(await bus.get("GROUPS")) == groups
         types = {1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 13, 14, 16, 17, 22, 23, 25, 27}
         assert await bus.get("MAP_TYPES") == sum(1 << number for number in types)

@@ -7,7 +7,7 @@ from amaranth.sim import Simulator
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import Region
 from bpfnic.hdl.packets.windows import Windows
-from bpfnic.spec.addresses import STACK_BYTES
+from bpfnic.spec.addresses import STACK_WINDOW_BYTES
 
 ACCESSES = 3000
 LATENCY = 3
@@ -17,7 +17,7 @@ def test_stack_loads_take_any_alignment_and_start_at_zero() -> None:
     config = NicConfig(threads=8)
     windows = Windows(config)
     choose = random.Random(1)
-    stacks = [bytearray(STACK_BYTES) for _ in range(config.threads)]
+    stacks = [bytearray(STACK_WINDOW_BYTES) for _ in range(config.threads)]
     expected: list[int | None] = []
 
     async def bench(ctx) -> None:
@@ -28,8 +28,9 @@ def test_stack_loads_take_any_alignment_and_start_at_zero() -> None:
                 assert ctx.get(local.read_data) == value
             thread, size, write = choose.randrange(config.threads), choose.randrange(4), choose.random() < 0.4
             # A few places, so that words are met again; near the window's ends too.
-            offset = choose.choice((0, 8, 200, 208, STACK_BYTES - 16, STACK_BYTES - 8)) + choose.randrange(8)
-            offset = offset >> size << size if write else min(offset, STACK_BYTES - (1 << size))
+            end = STACK_WINDOW_BYTES
+            offset = choose.choice((0, 8, 200, 208, 504, 512, end - 16, end - 8)) + choose.randrange(8)
+            offset = offset >> size << size if write else min(offset, STACK_WINDOW_BYTES - (1 << size))
             data = choose.getrandbits(64)
             starts = choose.random() < 0.02
             ctx.set(launch.enable, starts)
@@ -47,7 +48,7 @@ def test_stack_loads_take_any_alignment_and_start_at_zero() -> None:
             else:
                 expected.append(int.from_bytes(stacks[thread][place], "little"))
             if starts:
-                stacks[(thread + 1) % config.threads] = bytearray(STACK_BYTES)
+                stacks[(thread + 1) % config.threads] = bytearray(STACK_WINDOW_BYTES)
             await ctx.tick()
 
     simulator = Simulator(windows)

@@ -312,7 +312,7 @@ int main() {
             Thread& t = state[free];
             auto [number, packet] = packets.front();
             t.packet = number;
-            t.stack.assign(512, 0);
+            t.stack.assign(STACK_WINDOW_BYTES, 0);
             t.buffer.assign(BUFFER_BYTES, 0);
             t.meta = t.data = HEADROOM;
             t.end = HEADROOM + packet.frame.size();

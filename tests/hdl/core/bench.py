@@ -68,7 +68,8 @@ def layouts_header(config: NicConfig) -> str:
             rows.append(f"FIELD({name}_{names[key] if names else key.upper()}, {place.offset}, {place.width})")
     numbers = {
         "PROGRAM_SLOTS": config.program_slots, "MAP_BYTES": config.map_bytes, "MAPS": config.maps,
-        "THREADS": config.threads, "BUFFER_BYTES": config.buffer_bytes, "HEADROOM": addresses.HEADROOM,
+        "THREADS": config.threads, "STACK_WINDOW_BYTES": addresses.STACK_WINDOW_BYTES,
+        "BUFFER_BYTES": config.buffer_bytes, "HEADROOM": addresses.HEADROOM,
         "PACKET": addresses.PACKET, "MAP_VALUES": addresses.MAP_VALUES, "MAP_HANDLES": addresses.MAP_HANDLES,
         "HANDLE_KEY_BIT": addresses.HANDLE_KEY_BIT, "CALL_CHECK": mapinterfaces.MapCall.CHECK.value,
         "CALL_LOOKUP": mapinterfaces.MapCall.LOOKUP.value, "CALL_DELETE": mapinterfaces.MapCall.DELETE.value,

@@ -20,7 +20,7 @@ class Packet:
         self.data = addresses.HEADROOM
         self.data_end = self.data + len(frame)
         self.bytes[self.data : self.data_end] = frame
-        self.stack = bytearray(addresses.STACK_BYTES)
+        self.stack = bytearray(addresses.STACK_WINDOW_BYTES)
         self.target: int | None = None  # the interface
         self.queue = 0
 
