@@ -38,8 +38,8 @@ struct connection {
 
 struct endpoint {
 	__be32 address;
-	__u8 mac[ETH_ALEN]; // of the inner host
 	__be16 port;
+	__u8 mac[ETH_ALEN]; // of the inner host
 };
 
 struct connections {

@@ -30,10 +30,11 @@ struct ports {
 	__be16 destination;
 };
 
+// On the stack a MAC address must lie 2 bytes before a multiple of 4, as the destination's in struct bpf_fib_lookup does.
 static __always_inline void copy_mac(void *to, const volatile void *from)
 {
-	*(__u32 *)to = *(const volatile __u32 *)from;
-	*(__u16 *)(to + 4) = *(const volatile __u16 *)(from + 4);
+	*(__u16 *)to = *(const volatile __u16 *)from;
+	*(__u32 *)(to + 2) = *(const volatile __u32 *)(from + 2);
 }
 
 static __always_inline int is_vlan(__be16 ethertype)

@@ -4,7 +4,11 @@
 // there its MAC address; the packet gets both MAC addresses, its TTL or hop limit goes down by one, and it leaves by
 // the port. Shows a path of four look-ups (LPM_TRIE, HASH, ARRAY, PERCPU_ARRAY) that ends in a redirect map. What it
 // doesn't route passes to the host, which answers or asks: no route, a neighbour that isn't known, an expired TTL, a
-// packet longer than the port's MTU, IPv4 options, VLAN tags, frames to a group, and what is for the host itself.
+// packet longer than the port's MTU, IPv4 options, VLAN tags, frames to a group, and what is for the host itself. With
+// `use_fib` the host's routes and neighbours take the place of the tables (bpf_fib_lookup, docs/network.md); a port's
+// index in the others is its ifindex then.
+
+#include <sys/socket.h>
 
 #include "checksum.h"
 #include "parsing.h"
@@ -12,6 +16,8 @@
 #define ROUTES 256
 #define NEIGHBOURS 256
 #define PORTS 16
+
+const volatile _Bool use_fib = 0;
 
 struct prefix {
 	__u32 length; // in bits
@@ -100,13 +106,16 @@ struct {
 } interfaces SEC(".maps");
 
 // Writes the Ethernet header; 0, and nothing written, if the packet can't leave so.
-static __always_inline int address(void *data, __u64 length, struct neighbour *neighbour, __u32 number)
+static __always_inline int address(void *data, __u64 length, const __u8 *neighbour, __u32 number)
 {
-	struct port *port = bpf_map_lookup_elem(&ports, &number);
+	struct port *port;
 
-	if (!neighbour || !port || length - sizeof(struct ethhdr) > port->mtu)
+	if (!neighbour)
 		return 0;
-	copy_mac(data, neighbour->mac);
+	port = bpf_map_lookup_elem(&ports, &number);
+	if (!port || length - sizeof(struct ethhdr) > port->mtu)
+		return 0;
+	copy_mac(data, neighbour);
 	copy_mac(data + ETH_ALEN, port->mac);
 	return 1;
 }
@@ -122,46 +131,94 @@ static __always_inline int send(__u64 length, __u32 port)
 	return bpf_redirect_map(&interfaces, port, XDP_DROP);
 }
 
-static __always_inline int route_ipv4(struct iphdr *ip, void *data, void *data_end)
+// The MAC address that a packet goes to, NULL if none is known, and the port that it leaves by.
+static __always_inline const __u8 *hop_ipv4(struct xdp_md *ctx, struct iphdr *ip, struct bpf_fib_lookup *fib, __u32 *port)
 {
-	struct prefix destination = {.length = 32};
-	__u64 length = data_end - data;
+	struct prefix destination = {.length = 32, .address = ip->daddr};
 	struct route *route;
 	__be32 gateway;
 
-	if ((void *)(ip + 1) > data_end || ip->ihl != 5 || ip->ttl <= 1)
-		return XDP_PASS;
-	destination.address = ip->daddr;
+	if (use_fib) {
+		*fib = (struct bpf_fib_lookup){
+			.family = AF_INET,
+			.l4_protocol = ip->protocol,
+			.tot_len = bpf_ntohs(ip->tot_len),
+			.ifindex = ctx->ingress_ifindex,
+			.tos = ip->tos,
+			.ipv4_src = ip->saddr,
+			.ipv4_dst = ip->daddr,
+		};
+		if (bpf_fib_lookup(ctx, fib, sizeof(*fib), 0) != BPF_FIB_LKUP_RET_SUCCESS)
+			return NULL;
+		*port = fib->ifindex;
+		return fib->dmac;
+	}
 	route = bpf_map_lookup_elem(&routes, &destination);
 	if (!route)
-		return XDP_PASS;
+		return NULL;
+	*port = route->port;
 	gateway = route->gateway ?: destination.address;
-	if (!address(data, length, bpf_map_lookup_elem(&neighbours, &gateway), route->port))
-		return XDP_PASS;
-	decrement_ttl(ip);
-	return send(length, route->port);
+	return bpf_map_lookup_elem(&neighbours, &gateway);
 }
 
-static __always_inline int route_ipv6(struct ipv6hdr *ip, void *data, void *data_end)
+static __always_inline const __u8 *
+hop_ipv6(struct xdp_md *ctx, struct ipv6hdr *ip, struct bpf_fib_lookup *fib, __u32 *port)
 {
-	struct prefix6 destination = {.length = 128};
-	__u64 length = data_end - data;
+	struct prefix6 destination = {.length = 128, .address = ip->daddr};
 	struct in6_addr *gateway;
 	struct route6 *route;
 
-	if ((void *)(ip + 1) > data_end || ip->hop_limit <= 1)
-		return XDP_PASS;
-	destination.address = ip->daddr;
+	if (use_fib) {
+		*fib = (struct bpf_fib_lookup){
+			.family = AF_INET6,
+			.l4_protocol = ip->nexthdr,
+			.tot_len = sizeof(*ip) + bpf_ntohs(ip->payload_len),
+			.ifindex = ctx->ingress_ifindex,
+			.flowinfo = *(__be32 *)ip & bpf_htonl(0x0fffffff),
+		};
+		*(struct in6_addr *)fib->ipv6_src = ip->saddr;
+		*(struct in6_addr *)fib->ipv6_dst = ip->daddr;
+		if (bpf_fib_lookup(ctx, fib, sizeof(*fib), 0) != BPF_FIB_LKUP_RET_SUCCESS)
+			return NULL;
+		*port = fib->ifindex;
+		return fib->dmac;
+	}
 	route = bpf_map_lookup_elem(&routes6, &destination);
 	if (!route)
-		return XDP_PASS;
+		return NULL;
+	*port = route->port;
 	gateway = &route->gateway;
 	if (!(gateway->s6_addr32[0] | gateway->s6_addr32[1] | gateway->s6_addr32[2] | gateway->s6_addr32[3]))
 		gateway = &destination.address;
-	if (!address(data, length, bpf_map_lookup_elem(&neighbours6, gateway), route->port))
+	return bpf_map_lookup_elem(&neighbours6, gateway);
+}
+
+static __always_inline int route_ipv4(struct xdp_md *ctx, struct iphdr *ip, void *data, void *data_end)
+{
+	__u64 length = data_end - data;
+	struct bpf_fib_lookup fib;
+	__u32 port = 0;
+
+	if ((void *)(ip + 1) > data_end || ip->ihl != 5 || ip->ttl <= 1)
+		return XDP_PASS;
+	if (!address(data, length, hop_ipv4(ctx, ip, &fib, &port), port))
+		return XDP_PASS;
+	decrement_ttl(ip);
+	return send(length, port);
+}
+
+static __always_inline int route_ipv6(struct xdp_md *ctx, struct ipv6hdr *ip, void *data, void *data_end)
+{
+	__u64 length = data_end - data;
+	struct bpf_fib_lookup fib;
+	__u32 port = 0;
+
+	if ((void *)(ip + 1) > data_end || ip->hop_limit <= 1)
+		return XDP_PASS;
+	if (!address(data, length, hop_ipv6(ctx, ip, &fib, &port), port))
 		return XDP_PASS;
 	ip->hop_limit--;
-	return send(length, route->port);
+	return send(length, port);
 }
 
 SEC("xdp")
@@ -176,9 +233,9 @@ int router(struct xdp_md *ctx)
 		return XDP_PASS;
 	ethertype = *(__be16 *)(ip - 2);
 	if (ethertype == bpf_htons(ETH_P_IP))
-		return route_ipv4(ip, data, data_end);
+		return route_ipv4(ctx, ip, data, data_end);
 	if (ethertype == bpf_htons(ETH_P_IPV6))
-		return route_ipv6(ip, data, data_end);
+		return route_ipv6(ctx, ip, data, data_end);
 	return XDP_PASS;
 }
 

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from random import Random
 
 import pytest
@@ -11,6 +11,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Ether
 
 from bpfnic.host.device import Arrival
+from bpfnic.host.network import IPV4, IPV6, Link, Neighbour, Network, NextHop, Route
 from tests.firmware.frames import ethernet, total
 from tests.firmware.prefixes import longest, prefixes
 from tests.firmware.shipped import entries, opened, start
@@ -46,19 +47,23 @@ def routed(rules: dict[str, dict], data: bytes) -> tuple[int, bytes] | None:
     return route["port"], bytes(frame)
 
 
-def check(nic, rules, arrivals) -> Counter:
-    """Runs frames, and says how many left by each port."""
+def check(nic, rules, arrivals, first: int = 0) -> Counter:
+    """Runs frames, and says how many left by each port; `first`: what the tables call port0."""
     packets, sizes = Counter(), Counter()
     for arrival, packet in zip(arrivals, nic.run(arrivals).packets, strict=True):
         expected = routed(rules, arrival.data)
         if expected is None:
             assert (packet.action.name, packet.egress, packet.data) == ("XDP_PASS", HOST, arrival.data)
         else:
-            assert (packet.action.name, packet.egress, packet.data) == ("XDP_REDIRECT", *expected)
-            sizes[expected[0]] += len(arrival.data)
+            port, data = expected
+            assert (packet.action.name, packet.egress, packet.data) == ("XDP_REDIRECT", port - first, data)
+            sizes[packet.egress] += len(arrival.data)
         packets[packet.egress] += 1
-    counted = {port: total(values) for port, values in nic.maps["traffic"].items()}
-    assert counted == {port: {"packets": packets[port] * (port < HOST), "bytes": sizes[port]} for port in range(16)}
+    counted = {port - first: total(values) for port, values in nic.maps["traffic"].items()}
+    assert counted == {
+        port - first: {"packets": packets[port - first] * (port - first < HOST), "bytes": sizes[port - first]}
+        for port in range(16)
+    }
     return packets
 
 
@@ -97,6 +102,80 @@ def test_random_routes(nic):
         nic.maps[name].update({int(key) if name == "ports" else key: value for key, value in content.items()})
     nic.maps["interfaces"].update({0: "port0", 1: "port1"})
     met = check(nic, rules, arrivals)
+    assert min(met[egress] for egress in range(3)) > 20
+
+
+NETWORK = {
+    "routes": {
+        "0.0.0.0/0": {"gateway": "10.2.0.254", "port": 2},
+        "10.2.0.0/24": {"port": 2},
+        "10.3.0.0/24": {"port": 3},
+        "203.0.113.0/24": {"gateway": "10.3.0.254", "port": 3},
+        "203.0.113.128/25": {"gateway": "10.3.0.253", "port": 3},  # a neighbour that isn't known
+        "203.0.113.129/32": {"gateway": "10.2.0.254", "port": 2},
+        "198.51.100.0/24": {"gateway": "10.7.0.1", "port": 7},  # a link that is no port of the NIC
+    },
+    "routes6": {
+        "2001:db8:2::/64": {"port": 2},
+        "2001:db8:3::/64": {"port": 3},
+        "2001:db8:9::/48": {"gateway": "2001:db8:3::254", "port": 3},
+        "2001:db8:9:9::/64": {"gateway": "2001:db8:2::254", "port": 2},
+        "2001:db8:7::/48": {"gateway": "2001:db8:3::253", "port": 3},
+    },
+    "neighbours": {
+        "10.2.0.254": {"mac": "02:00:00:00:02:fe"}, "10.3.0.254": {"mac": "02:00:00:00:03:fe"},
+        "10.3.0.9": {"mac": "02:00:00:00:03:09"}, "10.7.0.1": {"mac": "02:00:00:00:07:01"},
+    },
+    "neighbours6": {
+        "2001:db8:2::254": {"mac": "02:00:00:00:62:fe"}, "2001:db8:3::254": {"mac": "02:00:00:00:63:fe"},
+        "2001:db8:2::9": {"mac": "02:00:00:00:62:09"},
+    },
+    "ports": {"2": {"mac": "02:00:00:00:00:f2", "mtu": 1500}, "3": {"mac": "02:00:00:00:00:f3", "mtu": 1400}},
+}  # fmt: skip
+
+
+def host_network() -> Network:
+    """The same as a host has it; a neighbour is on the link of the routes by it."""
+    links = [Link(1, "lo", mtu=65536, loopback=True), Link(7, "eth7", bytes([2, 0, 0, 0, 0, 0xF7]))]
+    links += [Link(int(port), f"eth{port}", bytes.fromhex(of["mac"].replace(":", "")), of["mtu"])
+              for port, of in NETWORK["ports"].items()]  # fmt: skip
+    routes, neighbours = [], []
+    for family, name in ((IPV4, ""), (IPV6, "6")):
+        for prefix, route in NETWORK["routes" + name].items():
+            network, gateway = ip_network(prefix), route.get("gateway")
+            hop = NextHop(route["port"], ip_address(gateway).packed if gateway else None, onlink=bool(gateway))
+            routes.append(Route(family, network[0].packed, network.prefixlen, (hop,), metric=1024 * (family == IPV6)))
+        for address, neighbour in NETWORK["neighbours" + name].items():
+            packed = ip_address(address).packed
+            link = packed[1 if family == IPV4 else 5]
+            neighbours.append(Neighbour(link, packed, bytes.fromhex(neighbour["mac"].replace(":", ""))))
+    return Network(tuple(links), tuple(routes), tuple(neighbours))
+
+
+def test_routes_of_the_host(nic):
+    """With use_fib: the host's own routes and neighbours instead of the tables."""
+    random = Random(16)
+    object = opened("router")
+    object.rodata["use_fib"] = True
+    for port in (0, 1):
+        nic.set_ifindex(port, port + 2)
+    nic.network = host_network()
+    start(nic, "router", object, [])
+    nic.maps["ports"].update({int(port): of for port, of in NETWORK["ports"].items()})
+    nic.maps["interfaces"].update({2: "port0", 3: "port1"})
+    to = ["10.2.0.254", "10.2.0.77", "10.3.0.9", "203.0.113.1", "203.0.113.127", "203.0.113.128", "203.0.113.129",
+          "198.51.100.1", "8.8.8.8", "2001:db8:2::9", "2001:db8:3::9", "2001:db8:9::1", "2001:db8:9:9::1",
+          "2001:db8:7::1", "2001:db8:5::1"]  # fmt: skip
+    arrivals = []
+    for number in range(150):
+        destination = random.choice(to)
+        if ":" in destination:
+            ip = IPv6(src="2001:db8:ffff::1", dst=destination, hlim=random.randrange(1, 256), tc=random.randrange(256))
+        else:
+            ip = IP(src="192.0.2.1", dst=destination, ttl=random.randrange(1, 256), tos=random.randrange(256))
+        packet = ip / UDP(sport=number) / bytes(random.choice((0, 10, 1300, 1400)))
+        arrivals.append(Arrival(number % 2, ethernet(packet)))
+    met = check(nic, NETWORK, arrivals, first=2)
     assert min(met[egress] for egress in range(3)) > 20
 
 

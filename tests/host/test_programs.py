@@ -9,6 +9,7 @@ from bpfnic.host.device import Arrival, DeviceOptions
 from bpfnic.host.image import device_image
 from bpfnic.host.linux.device import open_device
 from bpfnic.host.object import DeviceAddresses
+from bpfnic.host.runtime import linked
 from bpfnic.host.structure import Limits
 from bpfnic.spec import engine
 from bpfnic.spec.addresses import MAP_VALUES, map_handle
@@ -94,6 +95,7 @@ MAPS = {
         "ports": (MapType.ARRAY, 4, 8, 16),
         "traffic": (MapType.PERCPU_ARRAY, 4, 16, 16),
         "interfaces": (MapType.DEVMAP, 4, 4, 16),
+        ".rodata": (MapType.ARRAY, 4, 1, 1),
     },
 }
 
@@ -101,14 +103,14 @@ MAPS = {
 @pytest.mark.parametrize("name", NAMES)
 def test_it_fits_the_smallest_device(firmware, name):
     object = firmware(name)
-    addresses = DeviceAddresses(
-        {map: map_handle(i) for i, map in enumerate(object.maps)}, {map: MAP_VALUES for map in object.maps}
-    )
     assert set(object.programs) == NAMES[name]
     for program in object.programs.values():
         assert (program.section, program.type) == ("xdp", ProgramType.XDP)
-        image = device_image(program, addresses, LIMITS)
-        assert all(program.line(slot) for slot in range(len(image)))
+        whole = program.with_firmware(linked(program.type, engine.HELPERS))
+        maps = [*object.maps, *whole.hidden]
+        addresses = DeviceAddresses({map: map_handle(i) for i, map in enumerate(maps)}, dict.fromkeys(maps, MAP_VALUES))
+        image = device_image(whole, addresses, LIMITS)
+        assert all(whole.line(slot) for slot in range(len(image)))
 
 
 @pytest.mark.parametrize("name", NAMES)
