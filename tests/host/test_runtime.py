@@ -6,7 +6,10 @@ import pytest
 import bpfnic
 from bpfnic.host import listing, runtime
 from bpfnic.host.device import DeviceOptions
+from bpfnic.host.image import place_frames
 from bpfnic.spec import helpers, isa
+from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.helpernotes import STACK
 from bpfnic.spec.isa import Operation
 from bpfnic.spec.programs import ProgramType
 
@@ -67,13 +70,35 @@ def test_a_routine_that_calls_nothing_needs_no_stack(build):
     obj = build(HEAD + """
 SEC("xdp") int program(struct xdp_md *ctx)
 {
-	volatile char all[512];
-	all[0] = 1;
-	return bpf_xdp_get_buff_len(ctx) == 60 && all[0] ? XDP_TX : XDP_DROP;
+	asm volatile("*(u64 *)(r10 - 512) = r1" : : : "memory");
+	return bpf_xdp_get_buff_len(ctx) == 60 ? XDP_TX : XDP_DROP;
 }
 """)
     with bpfnic.Nic("golden") as nic:
         assert nic.load(obj).test_run(FRAME).action.name == "XDP_TX"
+
+
+@pytest.mark.parametrize("number", sorted(helpers.LIBRARY), ids=lambda number: helpers.BY_NUMBER[number].name)
+def test_how_much_stack_each_takes_is_documented(build, number):
+    """By what a program that calls it with all arguments 0 may have for itself."""
+    helper = helpers.BY_NUMBER[number]
+    program = build(CALL_ZEROS, define=[f"NUMBER={number}"]).program()
+    whole = program.with_firmware(frozenset({number}))
+    takes = STACK.get(helper.name, 0)
+    if takes:
+        with pytest.raises(BpfnicError, match=f"a call chain needs {512 + takes} bytes of stack"):
+            place_frames(whole.instructions, "p", whole.own)
+    else:
+        place_frames(whole.instructions, "p", whole.own)
+
+
+CALL_ZEROS = HEAD + """
+SEC("xdp") int program(struct xdp_md *ctx)
+{
+	asm volatile("*(u64 *)(r10 - 512) = r1" : : : "memory");
+	return ((long (*)(int, int, int, int, int))NUMBER)(0, 0, 0, 0, 0);
+}
+"""
 
 
 # Functions that compilers take for granted.

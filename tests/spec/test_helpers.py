@@ -10,9 +10,11 @@ import pytest
 from bpfnic.host.compile import find_compiler
 from bpfnic.host.linux import bpf
 from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.helpernotes import ERRORS, NOTES, STACK
 from bpfnic.spec.helpers import BY_NAME, BY_NUMBER, HARDWARE, HELPERS, LIBRARY, REFUSED, Argument, Result, find
 from bpfnic.spec.maps import MapFlag, MapType
 from bpfnic.spec.programs import ProgramType
+from tools import helpers_doc
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +67,14 @@ def test_every_helper_that_a_program_may_call_has_one_place():
     callable = {helper.number for helper in HELPERS if helper.programs}
     assert sorted([*HARDWARE, *LIBRARY, *REFUSED]) == sorted(callable)
     assert all(BY_NUMBER[number].takes is not None for number in HARDWARE | LIBRARY)
+
+
+def test_the_document_is_current():
+    assert helpers_doc.TARGET.read_text() == helpers_doc.text(), "run python -m tools.helpers_doc"
+
+
+def test_what_is_said_of_helpers_is_of_some():
+    assert all(BY_NAME[name].programs for name in [*ERRORS, *NOTES, *STACK])
 
 
 @pytest.mark.linux

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//
+// CALLS times what CALL says in assembly, with A to E in r1 to r5 (A_IN: "i" of
+// a constant, otherwise "r"); ALONE leaves it out, so that what remains is the
+// program's own. bench/helpers.py runs it.
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32); __type(value, __u64[4]); }
+	array SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type(key, __u32); __type(value, __u64); }
+	percpu SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 64); __type(key, __u64[2]); __type(value, __u64); }
+	hash SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_QUEUE); __uint(max_entries, 64); __type(value, __u64); }
+	queue SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_PROG_ARRAY); __uint(max_entries, 1); __type(key, __u32); __type(value, __u32); }
+	programs SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_DEVMAP); __uint(max_entries, 1); __type(key, __u32); __type(value, __u32); }
+	ports SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 16384); }
+	ring SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY); __uint(key_size, 4); __uint(value_size, 4); }
+	events SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 1); __type(key, __u32);
+	 __type(value, struct { struct bpf_spin_lock lock; __u32 number; }); } locked SEC(".maps");
+
+static __attribute__((used)) long callback(void)
+{
+	return 0;
+}
+
+SEC("xdp") int helper(struct xdp_md *ctx)
+{
+	char *packet = (void *)(long)ctx->data;
+	__u64 room[8] = { 0x3433323120313200, 0x61, 0, 0, 0, 0, 0, 0 };
+	__u32 zero = 0;
+	void *lock = 0;
+#ifdef LOCK
+	lock = bpf_map_lookup_elem(&locked, &zero);
+#endif
+	asm volatile("" : : "r"(packet), "r"(lock), "r"(room), "r"(&zero) : "memory");
+#pragma unroll
+	for (int i = 0; i < CALLS; i++) {
+		__u64 a = (__u64)(A), b = (__u64)(B), c = (__u64)(C), d = (__u64)(D), e = (__u64)(E);
+
+		asm volatile("r1 = %[a]\n r2 = %[b]\n r3 = %[c]\n r4 = %[d]\n r5 = %[e]\n"
+#ifndef ALONE
+			     CALL
+#endif
+			     : : [a] A_IN(a), [b] B_IN(b), [c] C_IN(c), [d] D_IN(d), [e] E_IN(e)
+			     : "r0", "r1", "r2", "r3", "r4", "r5", "memory");
+	}
+	return XDP_DROP;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,151 @@
+"""What a call of each helper costs, on the rtl: `python -m bench.helpers` measures and writes docs/helpers.json, and
+docs/helpers.md from it (tools/helpers_doc.py)."""
+
+import json
+import random
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bench.speed import FRAME, THREADS
+from bpfnic.host.device import Arrival, DeviceOptions
+from bpfnic.host.nic import Nic, open
+from bpfnic.spec import helpers
+from bpfnic.spec.programs import XdpAction
+from tools import helpers_doc
+
+PROGRAM = Path("bench/helper.bpf.c")
+CALLS = 8, 24
+FEWER, MORE = 10 * THREADS, 20 * THREADS
+
+
+@dataclass(frozen=True)
+class Case:
+    """A call that is measured. arguments: in C, with what the program has. call: in assembly, where it is more than
+    one instruction. says: the call for people. clocks, where it is one: what waits, so that only a thread alone is
+    measured."""
+
+    arguments: tuple[str, ...]
+    says: str
+    call: str = ""
+    define: tuple[str, ...] = ()
+
+
+_DISCARD, _UNLOCK = (helpers.BY_NAME[name].number for name in ("ringbuf_discard", "spin_unlock"))
+_GIVES_BACK = "call {number}\\n if r0 == 0 goto +3\\n r1 = r0\\n r2 = 0\\n call %d\\n"
+
+CASES = {
+    "map_lookup_elem": Case(("&array", "&zero"), "ARRAY"),
+    "map_update_elem": Case(("&hash", "room", "room", "0"), "HASH, 16-byte key and 8-byte value, replaced"),
+    "map_delete_elem": Case(("&hash", "room + 2"), "HASH, 16-byte key, none found"),
+    "map_push_elem": Case(("&queue", "room", "BPF_EXIST"), "QUEUE, 8 bytes"),
+    "map_pop_elem": Case(("&queue", "room"), "QUEUE, 8 bytes"),
+    "map_peek_elem": Case(("&queue", "room"), "QUEUE, 8 bytes"),
+    "spin_lock": Case(("lock",), "with bpf_spin_unlock, free", f"call {{number}}\\n r1 = %[a]\\n call {_UNLOCK}\\n",
+                      ("LOCK",)),  # fmt: skip
+    "ktime_get_ns": Case((), ""),
+    "ktime_get_boot_ns": Case((), ""),
+    "ktime_get_coarse_ns": Case((), ""),
+    "get_prandom_u32": Case((), ""),
+    "get_smp_processor_id": Case((), ""),
+    "tail_call": Case(("ctx", "&programs", "0"), "no program there"),
+    "redirect": Case(("2", "0"), ""),
+    "redirect_map": Case(("&ports", "0", "0"), "DEVMAP"),
+    "csum_diff": Case(("0", "0", "room", "40", "0"), "40 bytes"),
+    "xdp_adjust_head": Case(("ctx", "0"), "by 0"),
+    "xdp_adjust_tail": Case(("ctx", "0"), "by 0"),
+    "xdp_adjust_meta": Case(("ctx", "0"), "by 0"),
+    "perf_event_output": Case(("ctx", "&events", "(__u64)BPF_F_CURRENT_CPU", "room", "16"), "16 bytes"),
+    "ringbuf_output": Case(("&ring", "room", "16", "0"), "16 bytes"),
+    "ringbuf_reserve": Case(("&ring", "16", "0"), "with bpf_ringbuf_discard, 16 bytes", _GIVES_BACK % _DISCARD),
+    "ringbuf_query": Case(("&ring", "0"), ""),
+    "xdp_get_buff_len": Case(("ctx",), ""),
+    "xdp_load_bytes": Case(("ctx", "14", "room", "20"), "20 bytes to the stack"),
+    "xdp_store_bytes": Case(("ctx", "14", "room", "20"), "20 bytes from the stack"),
+    "strncmp": Case(("(char *)room + 1", "8", "(char *)room + 1"), "8 equal characters"),
+    "strtol": Case(("(char *)room + 1", "3", "0", "room + 4"), '"21 "'),
+    "strtoul": Case(("(char *)room + 1", "3", "0", "room + 4"), '"21 "'),
+    "loop": Case(("8", "callback", "0", "0"), "8 times a callback of 2 instructions"),
+    "for_each_map_elem": Case(("&array", "callback", "0", "0"), "ARRAY of 1, a callback of 2 instructions"),
+    "map_lookup_percpu_elem": Case(("&percpu", "&zero", "0"), "PERCPU_ARRAY"),
+    "jiffies64": Case((), ""),
+    "ktime_get_tai_ns": Case((), ""),
+    "get_numa_node_id": Case((), ""),
+    "trace_printk": Case(('"%d bytes"', "9", "60"), '"%d bytes"'),
+    "trace_vprintk": Case(('"%d bytes"', "9", "room", "8"), '"%d bytes"'),
+    "fib_lookup": Case(("ctx", "room", "64", "0"), "of an unknown family"),
+    "check_mtu": Case(("ctx", "1", "&zero", "0", "0"), "of a port"),
+}
+
+
+CONTENT = {
+    "hash": ((0x3433323120313200).to_bytes(8, "little") + b"a".ljust(8, b"\0"), bytes(8)),
+    "locked": (bytes(4), bytes(8)),
+    "queue": (b"", bytes(8)),
+}
+"""A key and value of the program's maps."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one call as `says` has it. core: clocks that it takes of the core where all threads make such calls, which are
+    issue slots where no unit is slower. instructions: of a routine. alone: clocks for a thread alone."""
+
+    says: str
+    core: float
+    instructions: int
+    alone: int
+
+
+def _run(name: str, case: Case, calls: int, alone: bool) -> tuple[float, float, float]:
+    """For a packet whose program makes so many calls, or with `alone` all but the calls: clocks for a thread alone,
+    clocks and instructions that it takes of the core where all threads have such."""
+    call = (case.call or "call {number}\\n").format(number=helpers.BY_NAME[name].number)
+    arguments = [*case.arguments, *["0"] * 5][:5]
+    define = [f"{letter}={argument}" for letter, argument in zip("ABCDE", arguments, strict=True)]
+    define += [f'{letter}_IN="{"i" if argument[0].isdigit() or argument.isupper() else "r"}"'
+               for letter, argument in zip("ABCDE", arguments, strict=True)]  # fmt: skip
+    define += [f'CALL="{call}"', f"CALLS={calls}", *case.define, *["ALONE"] * alone]
+    with Nic("rtl", DeviceOptions(threads=THREADS)) as nic:
+        program = nic.load(open(PROGRAM, define=define))
+        for key, value in CONTENT.items():
+            if key in nic.maps:
+                nic.maps[key].device_map.update(value[0], [value[1]])
+        program.attach()
+        (packet,) = nic.run([Arrival(0, FRAME)]).packets
+        counts = []
+        for packets in (FEWER, MORE):
+            traffic = nic.run([Arrival(number % nic.ports, FRAME) for number in range(packets)])
+            assert {each.verdict for each in [packet, *traffic.packets]} == {XdpAction.XDP_DROP}, name
+            counts.append((traffic.clocks, traffic.instructions))
+    (few, few_instructions), (many, many_instructions) = counts
+    each = MORE - FEWER
+    return packet.finished - packet.started, (many - few) / each, (many_instructions - few_instructions) / each
+
+
+def measure(name: str) -> Cost:
+    """The difference between a program that makes many calls and one that makes few, less what their arguments take."""
+    case = CASES[name]
+    made, left_out = (
+        [(many - few) / (CALLS[1] - CALLS[0]) for few, many in
+         zip(*(_run(name, case, calls, alone) for calls in CALLS), strict=True)]
+        for alone in (False, True)
+    )  # fmt: skip
+    instructions = round(made[2] - left_out[2]) - 1 if helpers.BY_NAME[name].number not in helpers.HARDWARE else 0
+    return Cost(case.says, round(made[1] - left_out[2], 1), instructions, round(made[0] - left_out[0]))
+
+
+def main() -> None:
+    random.seed(0)
+    costs = {}
+    for name in CASES:
+        if helpers.BY_NAME[name].number in helpers.REFUSED:
+            continue
+        costs[name] = measure(name)
+        print(f"{name}: {costs[name]}", file=sys.stderr, flush=True)
+    helpers_doc.COSTS.write_text(json.dumps({name: asdict(cost) for name, cost in costs.items()}, indent=1) + "\n")
+    helpers_doc.TARGET.write_text(helpers_doc.text())
+
+
+if __name__ == "__main__":
+    main()

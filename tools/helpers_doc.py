@@ -1,0 +1,87 @@
+"""Writes docs/helpers.md from spec/ and from what bench/helpers.py measured. Run it after changing either:
+`python -m tools.helpers_doc`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bpfnic.spec import helpers
+from bpfnic.spec.helpernotes import ERRORS, NOTES, STACK
+from bpfnic.spec.helpers import HELPERS, Helper
+from bpfnic.spec.programs import ProgramType
+
+DOCS = Path(__file__).parent.parent / "docs"
+COSTS, TARGET = DOCS / "helpers.json", DOCS / "helpers.md"
+
+_HEAD = """\
+# Helpers
+
+<!-- Generated from spec/helpers.py, spec/helpernotes.py and docs/helpers.json by tools/helpers_doc.py. -->
+
+Every helper of Linux 6.18 that XDP, tc or socket filter programs may call, and where it is: in *hardware*; in firmware,
+as a *library* function that the loader links into the programs that call it, or as a *privileged* routine in the
+firmware's own frame; or not there, and why. A program pays for what it calls alone: routines take slots of the program
+store only with programs that call them. A helper of firmware needs the NIC to have the helpers and instructions that it
+uses, and nothing else: see [architecture.md](architecture.md) for how one is added.
+
+A program that calls a helper that isn't there, or that its type may not call, is refused when it is loaded, with the
+helper's name and number, the instruction and the line of C.
+
+Library functions are called as the program's own functions are: they take one of the 8 frames, and bytes of the 512 of
+stack only where the last column of their table says so.
+
+**Costs** are measured on the rtl, 16 threads on one core, by `python -m bench.helpers`. *alone*: clocks that the call
+takes of a thread alone, where an instruction takes 10. *core*: clocks that it takes of the core where all threads make
+such calls at once: issue slots, unless a unit that all of them wait for is slower (the lock that all want, the serial
+unit of the map engine). *of them its own*: instructions of the routine, its exit included; what is left is the call.
+Arguments are in registers already. Not measured: what needs tc programs.
+"""
+_TYPES = {ProgramType.XDP: "XDP", ProgramType.SCHED_CLS: "tc", ProgramType.SOCKET_FILTER: "socket filter"}
+
+
+def text() -> str:
+    """The document."""
+    costs = json.loads(COSTS.read_text())
+    here = [helper for helper in HELPERS if helper.programs and helper.number not in helpers.REFUSED]
+    parts = [_HEAD, "\n## What there is\n\n"]
+    parts.append("| helper | for | where | call | core | of them its own | alone |\n" + 7 * "| --- " + "|\n")
+    parts += [_row(helper, costs.get(helper.name)) for helper in here]
+    parts.append("\n## Prototypes, errors, differences\n\nErrors are the kernel's, negative in r0; in brackets what is "
+                 "returned instead.\n\n| prototype | errors | here |\n| --- | --- | --- |\n")  # fmt: skip
+    parts += [_details(helper) for helper in here]
+    parts.append("\n## What there isn't\n\n| helper | for | why |\n| --- | --- | --- |\n")
+    for helper in HELPERS:
+        if helper.programs and helper.number in helpers.REFUSED:
+            why = helpers.REFUSED[helper.number]
+            parts.append(f"| {helper.name} ({helper.number}) | {_programs(helper)} | {why} |\n")
+    return "".join(parts)
+
+
+def _programs(helper: Helper) -> str:
+    return ", ".join(name for kind, name in _TYPES.items() if kind in helper.programs)
+
+
+def _where(helper: Helper) -> str:
+    if helper.number in helpers.HARDWARE:
+        return "hardware"
+    return "library" if helper.number in helpers.LIBRARY else "privileged"
+
+
+def _row(helper: Helper, cost: dict[str, Any] | None) -> str:
+    cells = [f"{helper.name} ({helper.number})", _programs(helper), _where(helper)]
+    if cost is None:
+        cells += ["", "", "", ""]
+    else:
+        own = "" if helper.number in helpers.HARDWARE else str(cost["instructions"])
+        cells += [cost["says"], f"{cost['core']:g}", own, str(cost["alone"])]
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _details(helper: Helper) -> str:
+    errors = "; ".join(f"{name}: {when.replace(';', ',')}" for name, when in ERRORS.get(helper.name, {}).items())
+    stack = f"{STACK[helper.name]} bytes of stack. " if helper.name in STACK else ""
+    return f"| `{helper.prototype}` | {errors} | {stack}{NOTES.get(helper.name, '')} |\n"
+
+
+if __name__ == "__main__":
+    TARGET.write_text(text())
