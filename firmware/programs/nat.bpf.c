@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //
 // Network address translation: hosts inside share one IPv4 address outside (RFC 3022, address and port). The first
-// packet of a connection from the inside gets a port of that address, its own if that is free, and what comes back
-// finds the way to the host and its MAC address; TCP, UDP, and echoes of ICMP, whose identifier takes the place of the
-// port. Shows a table for each direction, kept together while entries come, go and are forgotten, CPUs that agree on a
-// port, and checksums of both layers that follow what they cover. Packets are routed too: their TTL goes down by one,
-// and they leave by the other side. Where no free port is found a packet is dropped. What isn't translated passes to
-// the host as it came: what comes from outside to no connection, expired packets, options, fragments, VLAN tags, other
-// protocols, errors of ICMP.
+// packet of a connection from the inside gets a port of that address, its own if that is free, and what comes back finds
+// the way to the host and its MAC address; TCP, UDP, and echoes of ICMP, whose identifier takes the place of the port.
+// Errors of ICMP from outside come to the host with the packet that it had sent in them (RFC 5508). Shows a table for
+// each direction, kept together while entries come, go and are forgotten, CPUs that agree on a port, and checksums of
+// both layers that follow what they cover. Packets are routed too: their TTL goes down by one, and they leave by the
+// other side. Where no free port is found a packet is dropped. What isn't translated passes to the host as it came: what
+// comes from outside to no connection, expired packets, options, fragments, VLAN tags, other protocols, errors from
+// inside.
 
 #include <linux/icmp.h>
 #include <linux/tcp.h>
@@ -95,6 +96,53 @@ read_packet(struct iphdr *ip, void *data_end, int outward, struct connection *co
 	return 1;
 }
 
+// The connection that an error from outside is about, which quotes a packet that went out: at least its header and the 8
+// bytes behind it. `places->check` is NULL where the quote ends before it. 0 if it isn't such an error.
+static __always_inline int
+read_quote(struct iphdr *ip, void *data_end, struct connection *connection, struct places *places)
+{
+	struct icmphdr *error = (void *)(ip + 1);
+	struct iphdr *quoted = (void *)(error + 1);
+	struct icmphdr *icmp = (void *)(quoted + 1);
+	struct tcphdr *tcp = (void *)icmp;
+	struct udphdr *udp = (void *)icmp;
+	struct ports *ports = (void *)icmp;
+	void *end;
+
+	if ((void *)(icmp + 1) > data_end)
+		return 0;
+	end = (void *)ip + bpf_ntohs(ip->tot_len); // behind it a frame may have padding
+	if ((void *)(icmp + 1) > end || end > data_end || ip->ihl != 5 || ip->frag_off & bpf_htons(0x3fff) ||
+	    ip->ttl <= 1 || ip->protocol != IPPROTO_ICMP || quoted->ihl != 5 || quoted->frag_off & bpf_htons(0x1fff))
+		return 0;
+	if (error->type != ICMP_DEST_UNREACH && error->type != ICMP_TIME_EXCEEDED && error->type != ICMP_PARAMETERPROB)
+		return 0;
+	connection->address = quoted->saddr;
+	connection->remote = quoted->daddr;
+	connection->protocol = quoted->protocol;
+	connection->port = ports->source;
+	connection->remote_port = ports->destination;
+	places->port = &ports->source;
+	if (quoted->protocol == IPPROTO_ICMP) {
+		if (icmp->type != ICMP_ECHO)
+			return 0;
+		connection->port = icmp->un.echo.id;
+		connection->remote_port = 0;
+		places->port = &icmp->un.echo.id;
+		places->check = &icmp->checksum;
+	} else if (quoted->protocol == IPPROTO_TCP) {
+		barrier_var(end); // the verifier wants data_end compared, which clang knows to be no less
+		places->check = NULL;
+		if ((void *)(&tcp->check + 1) <= end && (void *)(&tcp->check + 1) <= data_end)
+			places->check = &tcp->check;
+	} else if (quoted->protocol == IPPROTO_UDP) {
+		places->check = udp->check ? &udp->check : NULL;
+	} else {
+		return 0;
+	}
+	return ip->daddr == quoted->saddr;
+}
+
 static __always_inline int is_of(struct endpoint *endpoint, struct connection *connection)
 {
 	return endpoint->address == connection->address && endpoint->port == connection->port;
@@ -172,6 +220,38 @@ rewrite(struct iphdr *ip, __be32 *field, struct places *places, __be32 new_addre
 	decrement_ttl(ip);
 }
 
+// Gives a 16-bit field a value; what that adds to `change` of a checksum over it.
+static __always_inline __u64 set(__be16 *field, __be16 value)
+{
+	__u64 change = change_of(*field, value);
+
+	*field = value;
+	return change;
+}
+
+// Turns an error's quote into the packet that the inner host had sent, and sends the error there.
+static __always_inline void
+rewrite_quote(struct iphdr *ip, struct places *places, __be32 new_address, __be16 new_port)
+{
+	struct icmphdr *error = (void *)(ip + 1);
+	struct iphdr *quoted = (void *)(error + 1);
+	__u64 of_address = change_of(quoted->saddr, new_address), of_port = change_of(*places->port, new_port);
+	__u64 change = of_address + of_port; // of what the error's checksum covers
+	__sum16 check;
+
+	change += set(&quoted->check, changed(quoted->check, of_address));
+	if (places->check) {
+		check = changed(*places->check, of_port + (quoted->protocol == IPPROTO_ICMP ? 0 : of_address));
+		change += set(places->check, quoted->protocol == IPPROTO_UDP && !check ? 0xffff : check);
+	}
+	error->checksum = changed(error->checksum, change);
+	quoted->saddr = new_address;
+	*places->port = new_port;
+	ip->check = changed(ip->check, of_address);
+	ip->daddr = new_address;
+	decrement_ttl(ip);
+}
+
 static __always_inline int go_out(void *data, struct iphdr *ip, void *data_end)
 {
 	struct connection connection;
@@ -194,9 +274,13 @@ static __always_inline int go_in(void *data, struct iphdr *ip, void *data_end)
 	struct connection connection, there;
 	struct endpoint *host;
 	struct places places;
+	int quoted = 0;
 
-	if (!read_packet(ip, data_end, 0, &connection, &places))
-		return XDP_PASS;
+	if (!read_packet(ip, data_end, 0, &connection, &places)) {
+		quoted = read_quote(ip, data_end, &connection, &places);
+		if (!quoted)
+			return XDP_PASS;
+	}
 	host = bpf_map_lookup_elem(&inbound, &connection);
 	if (!host)
 		return XDP_PASS;
@@ -204,7 +288,10 @@ static __always_inline int go_in(void *data, struct iphdr *ip, void *data_end)
 	there.address = host->address;
 	there.port = host->port;
 	bpf_map_lookup_elem(&outbound, &there); // so that it is kept as well
-	rewrite(ip, &ip->daddr, &places, there.address, there.port);
+	if (quoted)
+		rewrite_quote(ip, &places, there.address, there.port);
+	else
+		rewrite(ip, &ip->daddr, &places, there.address, there.port);
 	copy_mac(data, host->mac);
 	copy_mac(data + ETH_ALEN, inside_mac);
 	return bpf_redirect(inside_ifindex, 0);

@@ -157,16 +157,47 @@ def test_what_is_forgotten_comes_again(nic):
 
 def test_a_full_table_forgets_connections_in_both_directions(nic):
     nat_of(nic, connections=64)
-    connections = [("10.0.0.2", port, "198.51.100.1", 80, 6) for port in range(2000, 2120)]
+    connections = [("10.0.0.2", port, "198.51.100.1", 80, 6) for port in range(2000, 2080)]
     ports: dict[Connection, int] = {}
     for connection in connections:
         both_ways(nic, Random(13), [connections[0], connection], ports)
     assert max(len(nic.maps["outbound"]), len(nic.maps["inbound"])) <= 64
 
 
+def test_errors_reach_the_host(nic):
+    """With the packet in them that the host had sent, whole or cut off, and every checksum that is there right."""
+    random = Random(17)
+    nat_of(nic)
+    connections, ports = random_connections(random, 40), {}
+    both_ways(nic, random, connections, ports)
+    arrivals, expected = [], []
+    for connection in connections:
+        body = random.randbytes(random.randrange(80))
+        fields = {"ttl": random.randrange(1, 256), "id": random.randrange(65536)}
+        size = random.choice((28, 29, 36, 37, 38, 39, 46, 200))
+        router, host = f"192.0.2.{random.randrange(1, 255)}", connection[0]
+        error = ICMP(type=random.choice((3, 11, 12)), code=random.randrange(2), unused=random.randrange(1 << 16))
+        padding = bytes(random.choice((0, 0, 12)))
+        sent = outside(connection, True, ports[connection], body, **fields)[14:][:size]
+        inner = inside(connection, True, body, **fields)[14:][:size]
+        if connection[4] == 6 and size == 37:
+            inner = inner[:36] + sent[36:]  # half a checksum can't follow
+        comes = Ether(src=GATEWAY_MAC, dst=OUTSIDE_MAC) / IP(src=router, dst=PUBLIC, ttl=9) / error / sent
+        arrivals.append(Arrival(OUTSIDE, bytes(comes) + padding))
+        leaves = Ether(src=INSIDE_MAC, dst=mac_of(host)) / IP(src=router, dst=host, ttl=8) / error / inner
+        expected.append(bytes(leaves) + padding)
+    results = nic.run(arrivals).packets
+    assert {packet.egress for packet in results} == {INSIDE}
+    assert [packet.data for packet in results] == expected
+    assert len(nic.maps["inbound"]) == len(connections)
+
+
 CONNECTION = ("10.0.0.2", 5000, "198.51.100.1", 80, 17)
-INNER = {"src": "10.0.0.2", "dst": "198.51.100.1"}
+QUOTED = {"src": PUBLIC, "dst": "198.51.100.1"}
 OUTER = {"src": "198.51.100.1", "dst": PUBLIC}
+UNREACHABLE = IP(**OUTER) / ICMP(type=3)
+QUOTED_UDP = IP(**QUOTED) / UDP(sport=5000, dport=80)
+INNER = {"src": "10.0.0.2", "dst": "198.51.100.1"}
 PASSES = {
     "expired": (INSIDE, ethernet(IP(**INNER, ttl=1) / UDP())),
     "options": (INSIDE, ethernet(IP(**INNER, options=[IPOption_Router_Alert()]) / UDP())),
@@ -189,6 +220,13 @@ PASSES = {
     "another protocol": (OUTSIDE, ethernet(IP(**OUTER) / TCP(sport=80, dport=5000))),
     "another address": (OUTSIDE, ethernet(IP(src="198.51.100.1", dst="203.0.113.2") / UDP(sport=80, dport=5000))),
     "an echo": (OUTSIDE, ethernet(IP(**OUTER) / ICMP(type=8))),
+    "an error about another": (OUTSIDE, ethernet(UNREACHABLE / IP(**QUOTED) / UDP(sport=5001, dport=80))),
+    "an error to another": (OUTSIDE, ethernet(IP(src="198.51.100.1", dst="203.0.113.2") / ICMP(type=3) / QUOTED_UDP)),
+    "an error of another type": (OUTSIDE, ethernet(IP(**OUTER) / ICMP(type=4) / QUOTED_UDP)),
+    "a quote without ports": (OUTSIDE, ethernet(UNREACHABLE / bytes(QUOTED_UDP)[:27])),
+    "a quote of a later fragment": (OUTSIDE, ethernet(
+        UNREACHABLE / IP(**QUOTED, frag=1, proto=17) / bytes(QUOTED_UDP.payload))),
+    "a quote of an echo's answer": (OUTSIDE, ethernet(UNREACHABLE / IP(**QUOTED) / ICMP(type=0))),
     "expired outside": (OUTSIDE, outside(CONNECTION, False, 5000, ttl=1)),
 }
 
