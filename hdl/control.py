@@ -15,6 +15,8 @@ from bpfnic.spec.registers import (
     BY_NAME,
     CONTROL_ENABLE,
     CONTROL_FLOWS_APART,
+    ENTRY_TYPE_BIT,
+    ENTRY_TYPE_MASK,
     ENTRY_VALID,
     MAGIC,
     MODE_EGRESS_WAITS,
@@ -163,6 +165,7 @@ class Control(Component):
             "GROUPS": engine.group_bits(engine.GROUPS),
             "MAP_TYPES": engine.bit_set(config.map_types),
             "HELPERS": engine.bit_set(engine.HELPERS),
+            "PROGRAM_TYPES": engine.bit_set(engine.PROGRAM_TYPES),
         }
         for name, value in values.items():
             bank.constant(name, value)
@@ -266,7 +269,8 @@ class Control(Component):
     def _interfaces(self, m: Module, bank: RegisterBank) -> None:
         count = self.config.interfaces
         ifindex = bank.stored("IFINDEX", count=count)
-        entry = bank.stored("ENTRY", ENTRY_VALID | self.config.program_slots - 1, count)
+        types = ENTRY_TYPE_MASK << ENTRY_TYPE_BIT
+        entry = bank.stored("ENTRY", ENTRY_VALID | types | self.config.program_slots - 1, count)
         mode = bank.stored("MODE", MODE_INGRESS_WAITS | MODE_EGRESS_WAITS, count)
         bank.shown("NEXT_SEQUENCE", [status.next_sequence for status in self.status])
         bank.shown("OLDEST_SEQUENCE", [status.oldest_sequence for status in self.status])
@@ -275,6 +279,7 @@ class Control(Component):
                 control.ifindex.eq(ifindex[i]),
                 control.entry_valid.eq((entry[i] & ENTRY_VALID) != 0),
                 control.entry.eq(entry[i]),
+                control.program_type.eq(entry[i] >> ENTRY_TYPE_BIT),
                 control.ingress_waits.eq((mode[i] & MODE_INGRESS_WAITS) != 0),
                 control.egress_waits.eq((mode[i] & MODE_EGRESS_WAITS) != 0),
             ]

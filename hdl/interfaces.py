@@ -14,6 +14,7 @@ from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.mapinterfaces import DescriptorWrite, EnginePort, HashSecret, MapHostPort, MapPort, RowPort, TablePort
 from bpfnic.spec import addresses
 from bpfnic.spec.maps import HOST_QUEUES
+from bpfnic.spec.registers import ENTRY_TYPES
 from bpfnic.spec.rings import EVENT_USER_BIT
 
 # ---------------------------------------------------------------- core <-> packet path
@@ -25,6 +26,7 @@ class Region(Enum, shape=2):
     STACK = 0
     CONTEXT = 1
     PACKET = 2
+    SKB = 3  # of a tc program: words behind the stack, and live ones
 
 
 def Start(config: NicConfig) -> data.StructLayout:
@@ -144,6 +146,7 @@ def InterfaceControl(config: NicConfig) -> data.StructLayout:
             "ifindex": 32,
             "entry_valid": 1,
             "entry": range(config.program_slots),
+            "program_type": range(len(ENTRY_TYPES)),
             "ingress_waits": 1,
             "egress_waits": 1,
         }
@@ -239,7 +242,8 @@ def SharedTrace(config: NicConfig) -> data.StructLayout:
 
 
 def DispatchTrace(config: NicConfig) -> data.StructLayout:
-    """A packet begins on a thread: packet number `sequence` of `ingress`, with the program at `pc`."""
+    """A packet begins on a thread: packet number `sequence` of `ingress`, with the program at `pc`, of `program_type`
+    (registers.ENTRY_TYPES)."""
     return data.StructLayout(
         {
             "valid": 1,
@@ -247,6 +251,7 @@ def DispatchTrace(config: NicConfig) -> data.StructLayout:
             "ingress": range(config.interfaces),
             "sequence": 32,
             "pc": range(config.program_slots),
+            "program_type": range(len(ENTRY_TYPES)),
         }
     )
 

@@ -19,7 +19,7 @@ from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.isa import Group
 from bpfnic.spec.maps import QUEUES, MapType
-from bpfnic.spec.programs import XdpAction
+from bpfnic.spec.programs import ProgramType, XdpAction
 
 if TYPE_CHECKING:
     from bpfnic.host.network import Network
@@ -67,6 +67,7 @@ class Capabilities:
     groups: frozenset[Group]
     map_types: frozenset[MapType]
     helpers: frozenset[int]
+    program_types: frozenset[ProgramType] = frozenset({ProgramType.XDP})
 
 
 @dataclass(frozen=True)
@@ -139,12 +140,13 @@ class Departure:
 
 @dataclass(frozen=True)
 class Execution:
-    """One program run as the device recorded it: its CPU, first slot, and the values that no program can compute
-    (clock, random number), in the order in which it took them."""
+    """One program run as the device recorded it: its CPU, first slot and type, and the values that no program can
+    compute (clock, random number), in the order in which it took them."""
 
     cpu: int
     entry: int
     samples: tuple[int, ...] = ()
+    program_type: ProgramType = ProgramType.XDP
 
 
 @dataclass

@@ -159,6 +159,7 @@ class RegisterDevice(Device):
             groups=engine.groups_of(self._read("GROUPS")),
             map_types=frozenset(MapType(bit) for bit in bits("MAP_TYPES")),
             helpers=frozenset(bits("HELPERS")),
+            program_types=frozenset(ProgramType(bit) for bit in bits("PROGRAM_TYPES")),
         )
 
     # -- memory that packets may still use ----------------------------------------------------------------------
@@ -363,9 +364,11 @@ class RegisterDevice(Device):
     ) -> list[Instruction | None]:
         """The program, with its routines, as this device executes it. Raises BpfnicError for what the device can't do.
         """
-        if program.type is not ProgramType.XDP:
+        runs = self.capabilities.program_types
+        if program.type not in runs:
             kind = program.type.name if program.type else f"of no known type (section {program.section!r})"
-            raise BpfnicError(f"program {program.name} is {kind}; {self.name} runs XDP")
+            names = " and ".join(sorted(each.name for each in runs))
+            raise BpfnicError(f"program {program.name} is {kind}; {self.name} runs {names}")
         hidden = {name: self._hidden_map(name, definition) for name, definition in whole.hidden.items()}
         self._tables.add(hidden.values())
         placed = {**maps, **hidden}
@@ -389,7 +392,7 @@ class RegisterDevice(Device):
     def attach(self, interface: int, loaded: LoadedProgram | None) -> None:
         assert loaded is None or isinstance(loaded, RegisterProgram) and loaded in self._programs
         self._attached[interface] = loaded
-        self._write("ENTRY", 0 if loaded is None else registers.ENTRY_VALID | loaded.entry, interface)
+        self._write("ENTRY", 0 if loaded is None else loaded.attached, interface)
 
     def set_tai_offset(self, nanoseconds: int) -> None:
         """How far International Atomic Time is ahead of the NIC's clock, for bpf_ktime_get_tai_ns; 0 until set."""

@@ -25,7 +25,8 @@ def device_image(program: "Program", addresses: "Addresses", limits: Limits) -> 
     """The program for a device with these addresses and limits. Raises BpfnicError as structure.check and
     `place_frames` do."""
     image = program.link(addresses, limits.helpers)
-    check(image, program.name, program_type=program.type, limits=limits, line=program.line, own=program.own)
+    check(image, program.name, program_type=program.type, limits=limits, line=program.line, own=program.own,
+          privileged=program.privileged)
     return place_frames(image, program.name, program.own)
 
 

@@ -26,14 +26,18 @@ from bpfnic.host.elf import (
 )
 from bpfnic.host.maps import MapDefinition, MapTable
 from bpfnic.spec import isa
+from bpfnic.spec.addresses import STACK_TOP
+from bpfnic.spec.assembly import assemble
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.helpers import Helper
 from bpfnic.spec.instruction import SLOT_BYTES, WIDE_OPCODE, Instruction, decode
+from bpfnic.spec.isa import Operation
 
 _CALL = isa.BY_NAME["call_local"]
 _CODE = isa.BY_NAME["lddw_code"]
 # Exact integers, for they tell these rows apart.
 _CALL_SRC, _CODE_SRC = cast(int, _CALL.src), cast(int, _CODE.src)
+_FIRMWARE_SRC = cast(int, isa.BY_NAME["call_firmware"].src)
 _HELPER_SRC, _BTF_SRC = (cast(int, isa.BY_NAME[name].src) for name in ("call_helper", "call_btf"))
 
 
@@ -57,15 +61,31 @@ class Reference:
 
 @dataclass(frozen=True)
 class Routine:
-    """A function that a call, or a 64-bit immediate, means: slot `slot` of unit `unit` of an object's code."""
+    """A function that a call, or a 64-bit immediate, means: slot `slot` of unit `unit` of an object's code.
+    `privileged`: it runs in the firmware's frame (isa.Group.FIRMWARE)."""
 
     linker: "Linker"
     unit: int
     slot: int = 0
+    privileged: bool = False
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What runs around a program: routines, and the address that is its context."""
+
+    enter: Routine
+    leave: Routine
+    context: int
+
+    TAIL = 1
+    """The slot where a tail call to the program goes on."""
 
 
 class Routines(Protocol):
     """What the runtime has for a program."""
+
+    frame: Frame | None
 
     def helper(self, number: int) -> Routine | None:
         """What is called in place of a helper; None: the helper itself."""
@@ -101,6 +121,8 @@ class Linked:
     functions: dict[int, str] = field(default_factory=dict)
     routines: set[int] = field(default_factory=set)
     """First slots of the functions that are the runtime's."""
+    privileged: set[int] = field(default_factory=set)
+    """Slots of the calls of privileged ones."""
     hidden: dict[str, MapDefinition] = field(default_factory=dict)
     """The maps of the runtime among the references."""
     sources: list[tuple[int, Unit, list[Line]]] = field(default_factory=list)
@@ -110,7 +132,12 @@ class Linked:
         """The last line at or before `slot` within its unit."""
         if not 0 <= slot < len(self.instructions):
             return None
-        first, unit, lines = self.sources[bisect_right(self.sources, slot, key=lambda source: source[0]) - 1]
+        source = bisect_right(self.sources, slot, key=lambda source: source[0]) - 1
+        if source < 0:  # in front of a framed program
+            return None
+        first, unit, lines = self.sources[source]
+        if slot >= first + unit.end - unit.start:  # behind it
+            return None
         offset = (unit.start + slot - first) * SLOT_BYTES
         index = bisect_right(lines, offset, key=lambda line: line.offset) - 1
         return lines[index] if index >= 0 and lines[index].offset >= unit.start * SLOT_BYTES else None
@@ -160,6 +187,8 @@ class Linker:
         placed: dict[tuple[Linker, int], int] = {}  # first slot of each unit
         calls: list[tuple[int, Routine]] = []  # by slot of the instruction
         waiting = [Routine(self, number)]
+        if frame := routines.frame:
+            self._begin(linked, frame, calls)
         while waiting:
             waiting.sort(key=lambda called: called.linker is not self)  # the runtime's come last
             routine = waiting.pop(0)
@@ -168,6 +197,9 @@ class Linker:
                 placed[unit] = len(linked.instructions)
                 found = routine.linker._place(routine.unit, linked, program, routines)
                 calls += found
+                if frame and len(placed) == 1:
+                    self._end(linked, frame, calls)
+                    waiting += [frame.enter, frame.leave]
                 waiting += [called for _, called in found]
         for place, routine in calls:
             instruction = linked.instructions[place]
@@ -176,8 +208,26 @@ class Linker:
             if instruction.opcode == WIDE_OPCODE:
                 linked.instructions[place] = replace(instruction, src=_CODE_SRC, imm=distance, next_imm=0)
             else:
-                linked.instructions[place] = replace(instruction, src=_CALL_SRC, imm=distance)
+                src = _FIRMWARE_SRC if routine.privileged else _CALL_SRC
+                linked.instructions[place] = replace(instruction, src=src, imm=distance)
+                if routine.privileged:
+                    linked.privileged.add(place)
         return linked
+
+    def _begin(self, linked: Linked, frame: Frame, calls: list[tuple[int, Routine]]) -> None:
+        """What runs before the program: `enter`, and r1 becomes its context, which is all that a tail call repeats."""
+        linked.instructions += decode(assemble(f"call pc+0\nw1 = {frame.context}"))
+        calls.append((0, frame.enter))
+
+    def _end(self, linked: Linked, frame: Frame, calls: list[tuple[int, Routine]]) -> None:
+        """What runs behind the program, whose exits lead here: `leave` makes r0 of r0, if this is the outermost
+        function. (It isn't where a tail call came from a function, which then returns to that one's caller.)"""
+        end = len(linked.instructions)
+        for slot, instruction in enumerate(linked.instructions):
+            if instruction is not None and isa.find(instruction).operation is Operation.EXIT:
+                linked.instructions[slot] = decode(assemble(f"gotol {end - slot - 1:+}"))[0]
+        linked.instructions += decode(assemble(f"if r10 != {STACK_TOP} goto +2\nr1 = r0\ncall pc+0\nexit"))
+        calls.append((end + 2, frame.leave))
 
     def _place(
         self, number: int, linked: Linked, program: str, routines: Routines
@@ -185,7 +235,7 @@ class Linker:
         """Puts a unit behind what is linked. Returns what it calls, by slot."""
         unit, base = self.units[number], len(linked.instructions)
         section = self._elf.sections[unit.section]
-        linked.functions[base] = program if base == 0 else unit.name
+        linked.functions[base if linked.functions else 0] = unit.name if linked.functions else program
         linked.sources.append((base, unit, self._extension.lines.get(section.name, [])))
         if self._runtime:
             linked.routines.add(base)
@@ -213,7 +263,7 @@ class Linker:
                     linked.hidden[target.map] = self._maps.definitions[target.map.rpartition(":")[2]]
             elif target:
                 calls.append((place, target))
-            if instruction.opcode == _CALL.opcode and instruction.src == _HELPER_SRC:
+            if instruction.opcode == _CALL.opcode and instruction.src == _HELPER_SRC and not self._runtime:
                 if routine := routines.helper(instruction.imm):
                     linked.externs.pop(place, None)
                     calls.append((place, routine))

@@ -36,7 +36,7 @@ class Happening(IntEnum):
     PENDING = 1  # an instruction whose value comes with a later RESULT of its CPU (or, after a trap, never)
     RESULT = 2
     SHARED = 3  # one access to map memory was granted
-    BEGAN = 4  # a program, at slot `pc`
+    BEGAN = 4  # a program of type registers.ENTRY_TYPES[`value`], at slot `pc`
     ENDED = 5  # a program: `value` is the low half of r0, or `cause` (spec.causes) is why it was ended
     WRITTEN = 6  # the last SHARED access of this CPU wrote `value` at `address` of map memory
     EMITTED = 7  # the oldest record of map `value` left its ring (spec.rings), or was passed over: no packet's doing

@@ -108,7 +108,7 @@ class Program:
 
     def _link(self) -> Linked:
         if self._linked is None:
-            self._linked = self._linker.link(self._unit, self.name, runtime.Runtime(self._firmware))
+            self._linked = self._linker.link(self._unit, self.name, runtime.Runtime(self.type, self._firmware))
         return self._linked
 
     @property
@@ -140,6 +140,11 @@ class Program:
     def own(self) -> int:
         """How many slots are the program's own. Behind them are routines of the runtime."""
         return min(self._link().routines, default=len(self.instructions))
+
+    @property
+    def privileged(self) -> set[int]:
+        """Slots of the calls of privileged routines."""
+        return self._link().privileged
 
     def line(self, slot: int) -> SourceLine | None:
         """The source line of an instruction, where the object has line info."""

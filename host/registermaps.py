@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bpfnic.host.device import DeviceMap, LoadedProgram, Transport, error
 from bpfnic.host.eventmaps import EventMap, Record
+from bpfnic.host.link import Frame
 from bpfnic.host.maps import MapDefinition
 from bpfnic.host.mapsofmaps import MapOfMaps
 from bpfnic.host.programarray import ProgramArray
@@ -34,7 +35,8 @@ from bpfnic.spec.maps import (
     UpdateFlag,
     redirect_word,
 )
-from bpfnic.spec.registers import BY_NAME, ENTRY_VALID, WIDTH_TAKES
+from bpfnic.spec.programs import ProgramType
+from bpfnic.spec.registers import BY_NAME, WIDTH_TAKES, entry_word
 from bpfnic.spec.rings import RingState
 
 if TYPE_CHECKING:
@@ -60,6 +62,20 @@ class RegisterProgram(LoadedProgram):
         self.entry = entry
         self.slots = slots
         self.maps = maps
+
+    @property
+    def attached(self) -> int:
+        """The word of register ENTRY that has an interface's packets run it."""
+        return self._word(0)
+
+    @property
+    def tail_called(self) -> int:
+        """The word in a PROG_ARRAY that has tail calls go on with it."""
+        return self._word(Frame.TAIL if self.program.type is ProgramType.SCHED_CLS else 0)
+
+    def _word(self, offset: int) -> int:
+        assert self.program.type
+        return entry_word(self.entry + offset, self.program.type)
 
 
 class MapMemory:
@@ -277,7 +293,7 @@ class RegisterProgramArray(ProgramArray, RegisterMap):
     def _write(self, index: int, loaded: LoadedProgram | None) -> None:
         self._permit(writes=True)
         assert loaded is None or isinstance(loaded, RegisterProgram)
-        entry = 0 if loaded is None else ENTRY_VALID | loaded.entry
+        entry = 0 if loaded is None else loaded.tail_called
         self._memory.write(self.base + index * self._stride, entry.to_bytes(PROGRAM_BYTES, "little"))
 
 

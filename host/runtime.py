@@ -7,6 +7,7 @@ compiler, so that they stand nowhere in C. A map that it declares is created onc
 routines share it by its name."""
 
 import functools
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from bpfnic.host.btf import Btf
 from bpfnic.host.btf_ext import read_extension
 from bpfnic.host.compile import compile_object
 from bpfnic.host.elf import Elf
-from bpfnic.host.link import Linker, Routine
+from bpfnic.host.link import Frame, Linker, Routine
 from bpfnic.host.maps import MapTable
 from bpfnic.spec import addresses, helpers
 from bpfnic.spec.programs import ProgramType
@@ -30,29 +31,41 @@ _DEFINED = {
     "MAP_HANDLES": addresses.MAP_HANDLES,
     "HANDLE_KEY_BIT": addresses.HANDLE_KEY_BIT,
     "JIFFIES_PER_SECOND": helpers.JIFFIES_PER_SECOND,
+    "SKB_WINDOW": addresses.SKB_CONTEXT,
 }
 
 
 class Runtime:
-    """What the runtime has for a program (link.Routines) that is linked with it in place of `helpers`, by number."""
+    """What the runtime has for a program of a type (link.Routines) that is linked with it in place of `helpers`, by
+    number: where there are none, nothing."""
 
-    def __init__(self, helpers: frozenset[int]):
+    def __init__(self, type: ProgramType | None, helpers: frozenset[int]):
         self._helpers = helpers
+        self.frame = _tc_frame() if helpers and type is ProgramType.SCHED_CLS else None
 
     def helper(self, number: int) -> Routine | None:
         if number not in self._helpers:
             return None
         name = helpers.BY_NUMBER[number].name
-        return routine(name, f"helper_{name}")
+        return replace(routine(name, f"helper_{name}"), privileged=number not in helpers.LIBRARY)
 
     def function(self, name: str) -> Routine | None:
         return routine(name, name) if name in FUNCTIONS else None
 
 
+def _tc_frame() -> Frame:
+    """What runs around a tc program."""
+    enter, leave = (replace(routine(name, name), privileged=True) for name in ("tc_enter", "tc_leave"))
+    return Frame(enter, leave, addresses.SKB_CONTEXT)
+
+
 def linked(type: ProgramType | None, hardware: frozenset[int]) -> frozenset[int]:
     """The helpers for which the runtime's routines stand in a program of that type, on a device that has the helpers
     `hardware` itself."""
-    return frozenset(number for number in helpers.LIBRARY - hardware if type in helpers.BY_NUMBER[number].programs)
+    here = (helpers.LIBRARY | helpers.PRIVILEGED) - hardware
+    if type is ProgramType.SCHED_CLS:
+        here |= helpers.OTHER_IN_TC
+    return frozenset(number for number in here if type in helpers.BY_NUMBER[number].programs)
 
 
 @functools.cache

@@ -2,7 +2,7 @@
 jumps and calls go. What values registers hold is the verifier's business."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,12 +43,14 @@ def check(
     limits: Limits | None = None,
     line: "LineOf" = lambda slot: None,
     own: int | None = None,
+    privileged: Collection[int] = (),
 ) -> None:
     """Raises BpfnicError that names program `name`, the instruction's number and text, and its source line by `line`:
     an unknown opcode or illegal field, a jump or call to no instruction or into another function, a function that runs
     off its end, a helper that is unknown, not for `program_type`, or not on the device, and what else is beyond
     `limits` (None: the kernel, which has its own). The program's are the first `own` slots (None: all); helpers that it
-    may not call the runtime's routines behind them may."""
+    may not call the runtime's routines behind them may. At the slots `privileged` the loader has put calls of
+    privileged routines."""
     if not code:
         raise BpfnicError(f"program {name!r}: has no instructions")
     if limits and len(code) > limits.slots:
@@ -59,7 +61,8 @@ def check(
             rows.append(None if instruction is None else isa.find(instruction))
             if instruction is None:
                 continue
-            _check_one(rows[-1], instruction, program_type if own is None or slot < own else None, limits)
+            _check_one(rows[-1], instruction, program_type if own is None or slot < own else None, limits,
+                       slot in privileged)
         except BpfnicError as error:
             raise _refusal(code, name, slot, str(error), line) from None
     starts = function_starts(code, rows, name, line)
@@ -90,10 +93,10 @@ def _refusal(code: Code, name: str, slot: int, why: str, line: "LineOf") -> Bpfn
 
 
 def _check_one(
-    row: Row | None, instruction: Instruction, program_type: ProgramType | None, limits: Limits | None
+    row: Row | None, instruction: Instruction, program_type: ProgramType | None, limits: Limits | None, loaders: bool
 ) -> None:
     assert row
-    if row.group is Group.FIRMWARE:
+    if row.group is Group.FIRMWARE and not loaders:
         raise BpfnicError("a loader alone calls privileged routines of the firmware")
     if row.operation is Operation.CALL_HELPER:
         helper = helpers.find(instruction.imm)
@@ -106,6 +109,8 @@ def _check_one(
         raise BpfnicError("loads by offset in the packet are for socket filters and tc programs, not for XDP ones")
     if limits is None:
         return
+    if row.group is Group.PACKET and program_type is ProgramType.SCHED_CLS:  # they end a program: past its frame
+        raise BpfnicError("the device has loads by offset in the packet for socket filters alone")
     if row.operation is Operation.LDDW_REFERENCE:
         if row.imm is Legal.BRANCH:  # a function, which gets its address with its place (image.py)
             return

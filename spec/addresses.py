@@ -4,9 +4,12 @@ A thread's windows (context, stack, packet) stand at the same address for every 
 address is base + offset computed in 64 bits and valid below 2**32. Nothing lies in the first 64 KiB, so that NULL plus
 a field's offset always traps.
 
-    0x0001_0000  context         64 bytes, read only, natural alignment
+    0x0001_0000  context         64 bytes, read only, natural alignment: of an XDP program
+    0x0001_0200  skb context    256 bytes, natural alignment: of a tc program, which may do with each word what
+                                spec.programs says; helpers don't reach it
     0x0002_0000  stack          512 bytes, natural alignment; r10 starts at 0x0002_0200
-    0x0002_0200  firmware stack 512 bytes more of it, which the firmware's frame alone reaches; its r10 is 0x0002_0400
+    0x0002_0200  firmware stack 512 bytes more of it, which the firmware's frame alone reaches; its r10 is 0x0002_0400.
+                                The lower half of them is where the words of the skb context are kept
     0x0004_0000  packet buffer  buffer_bytes; only data_meta <= address < data_end may be accessed, any alignment
     0x1000_0000  map values     map_bytes, any alignment
     0x2000_0000  map handles    what a program passes as `struct bpf_map *`, with the key's size in it; not memory
@@ -15,6 +18,8 @@ a field's offset always traps.
 
 CONTEXT = 0x0001_0000
 CONTEXT_BYTES = 64
+SKB_CONTEXT = 0x0001_0200  # the low bits are those of where its words are kept, behind the stack
+SKB_CONTEXT_BYTES = 256  # struct __sk_buff, and behind it what the firmware alone reaches
 
 STACK = 0x0002_0000
 STACK_BYTES = 512  # for the whole chain of frames, as MAX_BPF_STACK
@@ -23,6 +28,7 @@ FRAMES = 8  # MAX_CALL_FRAMES
 FIRMWARE_FRAME = FRAMES  # one more, of a privileged routine (isa.Group.FIRMWARE); it calls no function
 STACK_WINDOW_BYTES = 2 * STACK_BYTES  # with what is that frame's
 FIRMWARE_STACK_TOP = STACK + STACK_WINDOW_BYTES
+FIRMWARE_STACK_BYTES = STACK_WINDOW_BYTES - STACK_BYTES - SKB_CONTEXT_BYTES  # that a routine may use
 FRAME_ALIGN = 16
 
 PACKET = 0x0004_0000

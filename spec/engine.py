@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from bpfnic.spec.helpers import HARDWARE
 from bpfnic.spec.isa import Group
 from bpfnic.spec.maps import EVENTS, KEYED, QUEUES, REDIRECT_MAPS, MapType
+from bpfnic.spec.programs import ProgramType
 
 GROUPS = frozenset(
     {
@@ -31,6 +32,7 @@ MAP_TYPES = (
     | REDIRECT_MAPS
     | EVENTS
 )
+PROGRAM_TYPES = frozenset({ProgramType.XDP, ProgramType.SCHED_CLS})
 HELPERS = HARDWARE
 
 _ORDER = tuple(Group)
@@ -47,5 +49,5 @@ def groups_of(bits: int) -> frozenset[Group]:
 
 
 def bit_set(numbers: Iterable[int]) -> int:
-    """The MAP_TYPES or HELPERS registers, as one integer with the first register lowest."""
+    """The MAP_TYPES, HELPERS or PROGRAM_TYPES registers, as one integer with the first register lowest."""
     return sum(1 << number for number in numbers)

@@ -18,6 +18,13 @@ _FIB = {
     "ENODEV": "no link with that ifindex",
 }
 
+_FLAG = {"EINVAL": "an unknown flag"}
+_SUM = {
+    "EINVAL": "an unknown flag; a size of the field other than 2 and 4; no size, and an old value",
+    "EFAULT": "an odd offset, one above 0xffff or beyond the packet",
+}
+_ROOM = {"ENOMEM": "less than 40 bytes would be left before the packet"}
+
 ERRORS: dict[str, dict[str, str]] = {
     "map_update_elem": _KEYED,
     "map_delete_elem": {"ENOENT": "no such key", "EINVAL": "an array; a prefix that is too long"},
@@ -28,7 +35,7 @@ ERRORS: dict[str, dict[str, str]] = {
     "xdp_adjust_tail": {"EINVAL": "less than 14 bytes, or beyond the buffer less 320"},
     "xdp_adjust_meta": {"ENOTSUPP": "no metadata here",
                         "EACCES": "not a multiple of 4, more than 216, before the buffer"},
-    "redirect": {"(XDP_ABORTED)": "a flag"},
+    "redirect": {"(XDP_ABORTED, TC_ACT_SHOT)": "a flag"},
     "redirect_map": {"(the flags' lower two bits)": "no entry", "(XDP_ABORTED)": "an unknown flag"},
     "csum_diff": {"EINVAL": "a length of which the kernel takes none"},
     "perf_event_output": {"EINVAL": "an unknown flag", "E2BIG": "an index beyond the map",
@@ -46,6 +53,29 @@ ERRORS: dict[str, dict[str, str]] = {
     "trace_printk": {"EINVAL": "a format that the kernel refuses; more conversions than 3", "ENOSPC": "strings and "
                      "addresses of more than 512 bytes"},
     "trace_vprintk": {"EINVAL": "the same, of 12; a length that isn't a multiple of 8", "ENOSPC": "the same"},
+    "skb_load_bytes": {"EFAULT": "beyond the packet; what was asked for is zeros"},
+    "skb_load_bytes_relative": {"EFAULT": "beyond the packet; an offset above 0xffff; an unknown header"},
+    "skb_store_bytes": _FLAG | {"EFAULT": "beyond the packet"},
+    "l3_csum_replace": _SUM,
+    "l4_csum_replace": _SUM,
+    "skb_pull_data": {"ENOMEM": "beyond the packet"},
+    "skb_change_tail": {"EINVAL": "a flag; less than the headers; beyond the buffer less 320",
+                        "ENOTSUPP": "behind bpf_skb_adjust_room with an ENCAP flag"},
+    "skb_change_head": {"EINVAL": "a flag; a length below 0"} | _ROOM,
+    "skb_change_proto": {"EINVAL": "a flag", "ENOTSUPP": "not from IPv4 to IPv6, or back",
+                         "ENOMEM": "no headroom; a packet that is too short"},
+    "skb_change_type": {"EINVAL": "a type above PACKET_OTHERHOST"},
+    "skb_adjust_room": {"EINVAL": "an unknown flag; flags that exclude each other, or go with the other direction",
+                        "EFAULT": "more than 4,095 bytes", "EALREADY": "a second encapsulation",
+                        "ENOTSUPP": "neither IPv4 nor IPv6; an unknown mode; less than a header would be left"} | _ROOM,
+    "skb_vlan_push": _ROOM,
+    "skb_vlan_pop": {"ENOMEM": "a tag that is cut off"},
+    "csum_update": {"ENOTSUPP": "always: nobody has summed the packet"},
+    "csum_level": {"EACCES": "BPF_CSUM_LEVEL_QUERY, and no sum needs no check", "EINVAL": "an unknown operation"},
+    "skb_get_tunnel_key": {"EINVAL": "an unknown flag or size; the program has set none",
+                           "EPROTO": "one of the other family"},
+    "skb_set_tunnel_key": {"EINVAL": "an unknown flag or size; `tunnel_ext`; a label, and no BPF_F_TUNINFO_IPV6"},
+    "skb_set_tstamp": {"EOPNOTSUPP": "neither IPv4 nor IPv6", "EINVAL": "an unknown clock; 0, and not the real time's"},
     "fib_lookup": _FIB,
     "check_mtu": {"EINVAL": "an unknown flag; a length below 0", "ENODEV": "no link with that ifindex"},
 }  # fmt: skip
@@ -58,7 +88,16 @@ STACK: dict[str, int] = {
 }
 """Bytes of the program's stack that library functions take, where they take any."""
 
+_SAYS_SUM = "Nobody has summed the packet (CHECKSUM_NONE): flags that say how to keep such a sum do nothing."
+
 NOTES: dict[str, str] = {
+    "redirect": "In tc programs it is a privileged routine, and BPF_F_INGRESS is unknown: a NIC has no second way in.",
+    "skb_store_bytes": _SAYS_SUM,
+    "l4_csum_replace": _SAYS_SUM,
+    "skb_pull_data": "All of a packet is there, and may be written.",
+    "get_hash_recalc": "The same in both directions of a flow, and not secret.",
+    "skb_get_tunnel_key": "No port is a tunnel: what a program has set, with its own end as the remote one.",
+    "skb_set_tunnel_key": "Tells the program alone.",
     "csum_diff": "Linux before 6.15 returned the sum of 32 bits on some machines and took multiples of 4 alone; 6.18 "
     "folds it to 16 bits and takes any length.",
     "jiffies64": "250 a second, from 0 when the NIC starts.",

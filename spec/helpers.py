@@ -420,6 +420,17 @@ LIBRARY = _numbers("""
 """)
 """Functions of the runtime (firmware/runtime/), linked into the programs that call them."""
 
+PRIVILEGED = _numbers("""
+    skb_load_bytes skb_load_bytes_relative skb_store_bytes l3_csum_replace l4_csum_replace skb_pull_data
+    skb_change_tail skb_change_head skb_change_proto skb_change_type skb_adjust_room skb_vlan_push skb_vlan_pop
+    set_hash_invalid set_hash get_hash_recalc csum_update csum_level skb_ecn_set_ce skb_get_tunnel_key
+    skb_set_tunnel_key skb_set_tstamp
+""")
+"""Routines of the runtime that run in the firmware's frame (isa.Group.FIRMWARE), linked likewise."""
+
+OTHER_IN_TC = _numbers("redirect")
+"""Of HARDWARE, those that do in tc programs something else than in XDP ones: there they are such routines too."""
+
 _REFUSED = {
     "there is no process here": "get_current_pid_tgid get_current_uid_gid get_current_comm get_current_task "
         "get_current_task_btf get_ns_current_pid_tgid get_task_stack task_storage_get task_storage_delete task_pt_regs "
@@ -447,25 +458,11 @@ _REFUSED = {
     "routes have no realms here": "get_route_realm",
     "there are no clones of packets here": "clone_redirect",
     "it is not there yet": """
-        csum_diff xdp_adjust_meta ktime_get_boot_ns ktime_get_coarse_ns
-        skb_store_bytes l3_csum_replace l4_csum_replace skb_vlan_push skb_vlan_pop skb_get_tunnel_key
-        skb_set_tunnel_key skb_load_bytes skb_change_proto skb_change_type get_hash_recalc skb_change_tail
-        skb_pull_data csum_update set_hash_invalid skb_change_head set_hash skb_adjust_room skb_ecn_set_ce csum_level
-        redirect_neigh redirect_peer skb_load_bytes_relative skb_set_tstamp
+        csum_diff xdp_adjust_meta ktime_get_boot_ns ktime_get_coarse_ns redirect_neigh redirect_peer
     """,
 }
 REFUSED: dict[int, str] = {number: why for why, names in _REFUSED.items() for number in _numbers(names)}
 """Why the others aren't there."""
-
-CHANGES_PACKET = frozenset(
-    BY_NAME[name].number
-    for name in (
-        "skb_store_bytes", "l3_csum_replace", "l4_csum_replace", "clone_redirect", "skb_vlan_push", "skb_vlan_pop",
-        "skb_change_proto", "skb_change_tail", "skb_pull_data", "skb_change_head", "skb_adjust_room", "xdp_adjust_head",
-        "xdp_adjust_meta", "xdp_adjust_tail",
-    )
-)  # fmt: skip
-"""Helpers behind which no pointer into the packet may be used (kernel: bpf_helper_changes_pkt_data)."""
 
 JIFFIES_PER_SECOND = 250
 """Of bpf_jiffies64: what most distributions configure (CONFIG_HZ)."""

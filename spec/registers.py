@@ -63,6 +63,7 @@ REGISTERS = (
     Register("GROUPS", 0x02C, _RO, "conformance groups, a bit each in the order of isa.Group"),
     Register("MAP_TYPES", 0x030, _RO, "map types, bit n of the array is map type n", count=2),
     Register("HELPERS", 0x040, _RO, "helpers, bit n of the array is helper n", count=8),
+    Register("PROGRAM_TYPES", 0x060, _RO, "program types, bit n is ProgramType n"),
     # Control.
     Register(
         "CONTROL",
@@ -139,7 +140,7 @@ REGISTERS = (
         "ENTRY",
         0x204,
         _RW,
-        "attached program: bit 31 valid, bits 17..16 its type (PROGRAM_TYPES), bits 15..0 its first slot",
+        "attached program: bit 31 valid, bits 17..16 its type (ENTRY_TYPES), bits 15..0 its first slot",
         **_INTERFACE,
     ),
     Register(
@@ -210,15 +211,21 @@ HASH_SECRET_WORDS = 40
 CONTROL_ENABLE = 1 << 0
 CONTROL_FLOWS_APART = 1 << 1
 ENTRY_VALID = 1 << 31
-ENTRY_TYPE_BIT = 16
+ENTRY_TYPE_BIT, ENTRY_TYPE_MASK = 16, 3
 ENTRY_SLOT = (1 << ENTRY_TYPE_BIT) - 1
-PROGRAM_TYPES = (ProgramType.XDP, ProgramType.SCHED_CLS)
+ENTRY_TYPES = (ProgramType.XDP, ProgramType.SCHED_CLS)
 """Types of programs in the order of their numbers in ENTRY: by its program's type a packet's verdict is read."""
 
 
 def entry_word(slot: int, program_type: ProgramType) -> int:
-    """What ENTRY, or an entry of a PROG_ARRAY, holds for a program of a type in PROGRAM_TYPES at a slot."""
-    return ENTRY_VALID | PROGRAM_TYPES.index(program_type) << ENTRY_TYPE_BIT | slot
+    """What ENTRY, or an entry of a PROG_ARRAY, holds for a program of a type in ENTRY_TYPES at a slot."""
+    return ENTRY_VALID | ENTRY_TYPES.index(program_type) << ENTRY_TYPE_BIT | slot
+
+
+def entry_type(word: int) -> ProgramType:
+    """The type in such a word, XDP where it is none of them."""
+    number = word >> ENTRY_TYPE_BIT & ENTRY_TYPE_MASK
+    return ENTRY_TYPES[number] if number < len(ENTRY_TYPES) else ProgramType.XDP
 
 
 WIDTH_TAKES = 1 << 2

@@ -24,6 +24,9 @@ static __always_inline void copy(void *to, const void *from, __u64 size)
 	if (takes((__u64)to, 8) && takes((__u64)from, 8))
 		for (; size >= 8; size -= 8, target += 8, source += 8)
 			*(__u64 *)target = *(const __u64 *)source;
+	if (takes((__u64)to, 4) && takes((__u64)from, 4))
+		for (; size >= 4; size -= 4, target += 4, source += 4)
+			*(__u32 *)target = *(const __u32 *)source;
 	for (; size; size--)
 		*target++ = *source++;
 }

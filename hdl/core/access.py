@@ -1,14 +1,18 @@
 """The check of every memory access: which window it hits, and whether it may."""
 
-from amaranth import Module, Mux, Signal
+from amaranth import Const, Module, Mux, Signal, Value
 from amaranth.lib.wiring import Component, In, Out
-from amaranth.utils import bits_for, ceil_log2
+from amaranth.utils import bits_for, ceil_log2, exact_log2
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.core.control import Access
 from bpfnic.hdl.interfaces import Bounds, Region
 from bpfnic.spec import addresses
 from bpfnic.spec.causes import Cause
+from bpfnic.spec.programs import SK_BUFF_LIVE, SK_BUFF_READABLE, SK_BUFF_WRITABLE, WORD_BYTES
+
+_SKB_WORDS = addresses.SKB_CONTEXT_BYTES // WORD_BYTES
+_KEPT = frozenset(range(_SKB_WORDS)) - SK_BUFF_LIVE
 
 
 class AccessCheck(Component):
@@ -19,7 +23,8 @@ class AccessCheck(Component):
     -------
     bounds : of the thread's packet. bytes : 1 to 8, that the access is long.
     address : 64 bits. access, size, aligned, natural : of the Control; natural alignment is that of `size`.
-    privileged : the firmware's frame runs, which reaches the upper half of the stack's window.
+    privileged : the firmware's frame runs, which reaches the upper half of the stack's window, and all words of the
+        skb context.
     in_pieces : a local access of so many `bytes` is done in naturally aligned pieces, of which this pass does one.
     in_maps : it may lie in map memory alone.
     in_packet : `address` counts from the packet's first byte, in 32 bits with sign. Then nothing traps, but the bytes
@@ -94,6 +99,10 @@ class AccessCheck(Component):
         of_firmware = fits(addresses.STACK, addresses.STACK_WINDOW_BYTES) & self.privileged
         stack = register(of_all | of_firmware, "stack_10")
         context = register(fits(addresses.CONTEXT, addresses.CONTEXT_BYTES), "context_10")
+        skb = register(fits(addresses.SKB_CONTEXT, addresses.SKB_CONTEXT_BYTES), "skb_10")
+        everyone = self._words(SK_BUFF_READABLE), self._words(SK_BUFF_WRITABLE)
+        skb_reads = register(self.privileged | everyone[0], "skb_reads_10")
+        skb_writes = register(Mux(self.privileged, self._words(_KEPT), everyone[1]), "skb_writes_10")
         shared = register(fits(addresses.MAP_VALUES, self.config.map_bytes), "shared_10")
         buffer = register(within(addresses.PACKET, self.config.buffer_bytes), "buffer_10")
         packet = register((in_buffer >= lowest) & (in_buffer <= highest) & ~short, "packet_10")
@@ -115,10 +124,12 @@ class AccessCheck(Component):
         # Stage 10: may it?
         accesses = (self.access != Access.NONE) & ~self.in_packet
         readable = context & (self.access == Access.LOAD)
+        # Words are told apart where the access is aligned.
+        of_skb = skb & self.aligned & (misaligned | Mux(self.access == Access.LOAD, skb_reads, skb_writes))
         with m.If(accesses):
-            with m.If(~(shared | (~self.in_maps & (stack | readable | (buffer & packet))))):
+            with m.If(~(shared | (~self.in_maps & (stack | readable | of_skb | (buffer & packet))))):
                 m.d.comb += self.cause.eq(Cause.MEMORY_ACCESS)
-            with m.Elif(misaligned & (self.natural | (self.aligned & (stack | context)))):
+            with m.Elif(misaligned & (self.natural | (self.aligned & (stack | context | skb)))):
                 m.d.comb += self.cause.eq(Cause.MISALIGNED)
         m.d.comb += [
             self.shared.eq(shared & accesses),
@@ -131,4 +142,13 @@ class AccessCheck(Component):
         ]
         with m.If((stack | context) & ~self.in_packet):
             m.d.comb += self.region.eq(Mux(stack, Region.STACK, Region.CONTEXT))
+        with m.Elif(skb & ~self.in_packet):
+            m.d.comb += self.region.eq(Region.SKB)
         return m
+
+    def _words(self, words: frozenset[int]) -> Value:
+        """An aligned access to the skb context takes none but these words, of 32 bits; it takes one, or two."""
+        one = Const(sum(1 << word for word in words), _SKB_WORDS)
+        two = Const(sum(1 << word // 2 for word in words if word % 2 == 0 and word + 1 in words), _SKB_WORDS // 2)
+        word = self.address[2 : 2 + exact_log2(_SKB_WORDS)]
+        return Mux(self.size == 3, two.bit_select(word[1:], 1), one.bit_select(word, 1))

@@ -8,7 +8,11 @@ from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import Finish, FinishTrace
 from bpfnic.hdl.packets.records import Completion, Kind, ThreadRead, ThreadStrobe
 from bpfnic.spec.causes import Cause
-from bpfnic.spec.programs import XdpAction
+from bpfnic.spec.programs import TC_DROPS, ProgramType, TcAction, XdpAction
+from bpfnic.spec.registers import ENTRY_TYPES
+
+_SCHED_CLS = ENTRY_TYPES.index(ProgramType.SCHED_CLS)
+_OTHER = 15  # a verdict above those with a name, of either type
 
 
 class Complete(Component):
@@ -47,11 +51,11 @@ class Complete(Component):
             self.trace.cause.eq(finish.cause),
         ]
         ran, thread = self.freed.enable, self.freed.thread
-        verdict, cause = Signal(3), Signal(4)  # verdict: 5 stands for everything above XDP_REDIRECT
+        verdict, cause = Signal(4), Signal(4)  # verdict: OTHER stands for everything above those with a name
         m.d.sync += [
             ran.eq(self.finish.valid),
             thread.eq(finish.thread),
-            verdict.eq(Mux(finish.verdict > XdpAction.XDP_REDIRECT, 5, finish.verdict)),
+            verdict.eq(Mux(finish.verdict >= _OTHER, _OTHER, finish.verdict)),
             cause.eq(finish.cause),
         ]
 
@@ -68,7 +72,15 @@ class Complete(Component):
                 outcome.kind.eq(Kind.ABORTED),
                 outcome.cause.eq(cause),
             ]
-            with m.If(cause == Cause.NONE):
+            redirects = Signal()
+            with m.If((cause == Cause.NONE) & (row.program_type == _SCHED_CLS)):
+                m.d.comb += [outcome.kind.eq(Kind.PASSED), outcome.egress.eq(self.config.ports)]
+                with m.Switch(verdict):
+                    with m.Case(*TC_DROPS):
+                        m.d.comb += outcome.kind.eq(Kind.DROPPED)
+                    with m.Case(TcAction.REDIRECT):
+                        m.d.comb += redirects.eq(1)
+            with m.Elif(cause == Cause.NONE):
                 with m.Switch(verdict):
                     with m.Case(XdpAction.XDP_ABORTED):
                         m.d.comb += outcome.cause.eq(Cause.PROGRAM)
@@ -79,15 +91,18 @@ class Complete(Component):
                     with m.Case(XdpAction.XDP_TX):
                         m.d.comb += [outcome.kind.eq(Kind.TRANSMITTED), outcome.egress.eq(row.ingress)]
                     with m.Case(XdpAction.XDP_REDIRECT):
-                        m.d.comb += outcome.cause.eq(Cause.REDIRECT)
-                        with m.If(row.redirected):
-                            m.d.comb += [
-                                outcome.kind.eq(Kind.REDIRECTED),
-                                outcome.egress.eq(row.target),
-                                outcome.queue.eq(row.queue),
-                            ]
+                        m.d.comb += redirects.eq(1)
                     with m.Default():
                         m.d.comb += outcome.cause.eq(Cause.VERDICT)
+            with m.If(redirects):
+                m.d.comb += [outcome.kind.eq(Kind.ABORTED), outcome.cause.eq(Cause.REDIRECT)]
+                with m.If(row.redirected):
+                    m.d.comb += [
+                        outcome.kind.eq(Kind.REDIRECTED),
+                        outcome.cause.eq(Cause.NONE),
+                        outcome.egress.eq(row.target),
+                        outcome.queue.eq(row.queue),
+                    ]
         with m.Else():
             m.d.comb += [
                 self.done_valid.eq(self.direct.valid),

@@ -68,12 +68,14 @@ class Dispatch(Component):
         m.d.comb += [queue.w_en.eq(self.frame_valid), queue.w_data.eq(self.frame)]
 
         attached, entry, oldest = Signal(), Signal(range(config.program_slots)), Signal()
+        program_type = Signal.like(self.launch.row.program_type)
         with m.Switch(head.ingress):
             for number, (control, due) in enumerate(zip(self.control, self.due, strict=True)):
                 with m.Case(number):
                     m.d.comb += [
                         attached.eq(control.entry_valid),
                         entry.eq(control.entry),
+                        program_type.eq(control.program_type),
                         oldest.eq(head.order == due),
                     ]
         may_go = queue.r_rdy & (~self.apart | (self.turn & oldest & ~self.conflict))
@@ -95,6 +97,7 @@ class Dispatch(Component):
             self.launch.row.data.eq(addresses.HEADROOM),
             self.launch.row.data_end.eq(head.data_end),
             self.launch.row.lowest.eq(addresses.HEADROOM),
+            self.launch.row.program_type.eq(program_type),
             next_free.eq(free),
         ]
         with m.If(launches):
@@ -105,6 +108,7 @@ class Dispatch(Component):
                 self.start.payload.pc.eq(entry),
                 self.trace.ingress.eq(head.ingress),
                 self.trace.sequence.eq(head.sequence),
+                self.trace.program_type.eq(program_type),
             ]
         with m.Elif(self.start.ready):
             m.d.sync += self.start.valid.eq(0)

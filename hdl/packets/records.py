@@ -9,6 +9,7 @@ from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import EGRESS_USER, QUEUE_BITS
 from bpfnic.hdl.packets.flow import FLOW_BITS
 from bpfnic.spec import addresses
+from bpfnic.spec.registers import ENTRY_TYPES
 
 WORD_BYTES = 8
 FIRST_WORD = addresses.HEADROOM // WORD_BYTES
@@ -54,7 +55,7 @@ def Frame(config: NicConfig) -> data.StructLayout:
 def Thread(config: NicConfig) -> data.StructLayout:
     """What the packet path knows of a running thread. `lowest`: the lowest `data` that its packet has had, below which
     the buffer holds an earlier packet's bytes. `target`: the interface that the last redirect chose, if `redirected`,
-    and `queue` of the host. (data_meta is data: no packet has metadata yet.)"""
+    and `queue` of the host. program_type : registers.ENTRY_TYPES. (data_meta is data: no packet has metadata yet.)"""
     return data.StructLayout(
         {
             "buffer": range(config.packet_buffers),
@@ -65,6 +66,7 @@ def Thread(config: NicConfig) -> data.StructLayout:
             "redirected": 1,
             "target": range(config.interfaces),
             "queue": QUEUE_BITS,
+            "program_type": range(len(ENTRY_TYPES)),
         }
     )
 

@@ -4,10 +4,11 @@ A stack needs no clearing between packets. Each of its words has a bit that says
 word without it reads as 0, and the first write to it, of whatever size, writes zeroes around. A new packet makes all of
 its thread's bits count as 0 at once, through `fresh`, until its first write.
 
-A context is no memory: its few fields are read from the thread table.
+A context is no memory: its few fields are read from the thread table. Of an skb context those fields are, and the
+other words lie behind the stack.
 """
 
-from amaranth import Cat, Module, Mux, Signal, Value
+from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import memory
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
@@ -22,6 +23,7 @@ from bpfnic.spec import addresses, programs
 
 STACK_WORDS = addresses.STACK_WINDOW_BYTES // WORD_BYTES
 CONTEXT_WORDS = addresses.CONTEXT_BYTES // WORD_BYTES
+SKB_WORDS = addresses.SKB_CONTEXT_BYTES // WORD_BYTES
 
 
 def _later(m: Module, value: Value) -> Signal:
@@ -71,14 +73,14 @@ class Windows(Component):
             self.pair.mask.eq(Mux(write & (local.region == Region.PACKET), lanes, 0)),
             self.pair.data.eq(rotated),
         ]
-        stack_even, stack_odd, known_even, known_odd = self._stack(
-            m, write & (local.region == Region.STACK), lanes[:8], rotated
-        )
+        in_stack = (local.region == Region.STACK) | (local.region == Region.SKB)
+        kept = Mux(local.region == Region.SKB, self._kept(), 0xFF)
+        stack_even, stack_odd, known_even, known_odd = self._stack(m, write & in_stack, lanes[:8] & kept, rotated)
         context = self._context(m)
 
         # One clock later: where each lane of the answer comes from. Lanes below `lane` are the second word's.
         lane, ones, begins_odd = _later(m, lane), _later(m, ones), _later(m, local.offset[3])
-        of_packet, of_stack = _later(m, local.region == Region.PACKET), _later(m, local.region == Region.STACK)
+        of_packet, of_stack = _later(m, local.region == Region.PACKET), _later(m, in_stack)
         known_even, known_odd = _later(m, known_even), _later(m, known_odd)
         from_odd, of_packet_lane, of_stack_lane = Signal(8), Signal(8), Signal(8)
         m.d.comb += [
@@ -146,8 +148,19 @@ class Windows(Component):
             knowns.append(known)
         return words + knowns
 
+    def _kept(self) -> Value:
+        """The bytes of a word of the skb context that keep what is written: of some fields the lower half."""
+        lost = [0] * WORD_BYTES  # by lane, a bit for each word
+        for half in programs.SK_BUFF_HALVES:
+            word, lane = divmod(half * programs.WORD_BYTES, WORD_BYTES)
+            for byte in (2, 3):
+                lost[lane + byte] |= 1 << word
+        word = self.local.offset[3:][: exact_log2(SKB_WORDS)]
+        return ~Cat(Const(words, SKB_WORDS).bit_select(word, 1) for words in lost)
+
     def _context(self, m: Module) -> Value:
-        """The context's answer, 2 clocks after the request; 0 unless it is the context's."""
+        """The context's answer, 2 clocks after the request; 0 unless it is a context's. Behind it the live fields of an
+        skb context, whose other words are the stack's answer."""
         local, row = self.local, self.thread.row
         m.d.comb += self.thread.thread.eq(local.thread)
         ifindex = Signal(32)
@@ -174,6 +187,16 @@ class Windows(Component):
                 first.eq(context.word_select(word, 64)),
                 second.eq(context.word_select((word + 1)[: len(word)], 64)),
             ]
+        values |= {"len": row.data_end - row.data, "ifindex": ifindex}
+        live: dict[int, list[tuple[int, Value]]] = {}  # by word: where in it, and the value
+        for field in programs.SK_BUFF:
+            if field.live:
+                word_of, at = divmod(field.offset, WORD_BYTES)
+                live.setdefault(word_of, []).append((at, values[field.name]))
+        with m.If(local.region == Region.SKB), m.Switch(local.offset[3:][: exact_log2(SKB_WORDS)]):
+            for word_of, fields in live.items():
+                with m.Case(word_of):
+                    m.d.comb += [first[8 * at :][:32].eq(value) for at, value in fields]
         m.d.comb += below.eq((1 << local.offset[:3]) - 1)
         first, second, below = _later(m, first), _later(m, second), spread(_later(m, below))
         return _later(m, (first & ~below) | (second & below))

@@ -118,6 +118,7 @@ class LinuxDevice(Device):
             groups=frozenset(Group) - {Group.CALLX, Group.FIRMWARE},
             map_types=frozenset(MapType),
             helpers=frozenset(h.number for h in helpers.HELPERS if h.programs & _TYPES),
+            program_types=_TYPES,
         )
         self._ifindexes = [*range(1, ports + 1), 0]
         self._attached: list[LinuxProgram | None] = [None] * (ports + 1)

@@ -5,7 +5,7 @@ behind that is done here, by a function put in front of the program, which calls
 
 - A VLAN tag is taken out of the frame (skb_vlan_untag()): the frame is given without it, and bpf_skb_vlan_push() puts
   it where the kernel keeps a tag that is no part of the frame.
-- A frame to one host is for this one (PACKET_HOST), whatever address the link has.
+- A frame's kind is that of its destination: to one host (this one, whatever address the link has), to some, to all.
 - Behind the program the function notes the tag that the packet has then, which leaves in front of the rest.
 
 A program that is reached by a tail call has that function too; its first part is done once a packet.
@@ -26,10 +26,10 @@ _CHANGE_TYPE, _VLAN_PUSH = (helpers.BY_NAME[name].number for name in ("skb_chang
 _OFFSET = {field.name: field.offset for field in programs.SK_BUFF}
 
 _KEY = bytes(4)
-# To be done: HOST for a frame to one host, and the tag to push (its protocol as it stands in the frame, 0 for none);
-# the tag behind the program: present or not, protocol likewise, and what follows it.
+# To be done: a packet type, plus 1, and the tag to push (its protocol as it stands in the frame, 0 for none); the tag
+# behind the program: present or not, protocol likewise, and what follows it.
 _RECORD = struct.Struct("=3I3I")
-_HOST = 1
+_HOST, _BROADCAST, _MULTICAST = 0, 1, 2  # linux/if_packet.h
 
 _TAG_AT = 12  # behind both addresses
 _TAG_BYTES = 4
@@ -58,13 +58,15 @@ class SkbRecord:
 
     def receive(self, frame: bytes) -> bytes:
         """The frame as TEST_RUN is to get it."""
-        host = 0 if frame[0] & 1 else _HOST
+        kind = _HOST
+        if frame[0] & 1:
+            kind = _BROADCAST if frame[:6] == bytes([0xFF] * 6) else _MULTICAST
         protocol = tci = 0
         if frame[_TAG_AT:][:2] in _TPIDS and len(frame) >= _ETH_HLEN + _TAG_BYTES:
             protocol = int.from_bytes(frame[_TAG_AT:][:2], "little")
             tci = int.from_bytes(frame[_TAG_AT + 2 :][:2], "big")
             frame = frame[:_TAG_AT] + frame[_TAG_AT + _TAG_BYTES :]
-        bpf.map_update(self.fd, _KEY, _RECORD.pack(host, protocol, tci, 0, 0, 0))
+        bpf.map_update(self.fd, _KEY, _RECORD.pack(kind + 1, protocol, tci, 0, 0, 0))
         return frame
 
     def send(self, frame: bytes) -> bytes:
@@ -83,7 +85,7 @@ class SkbRecord:
             r2 = *(u32 *)(r7 + 0)
             if r2 == 0 goto push
             *(u32 *)(r7 + 0) = 0
-            r2 = 0
+            r2 -= 1
             call {_CHANGE_TYPE}
         push:
             r2 = *(u32 *)(r7 + 4)

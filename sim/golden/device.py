@@ -30,6 +30,8 @@ from bpfnic.sim.golden.outcome import Outcome
 from bpfnic.spec import engine
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.programs import ProgramType
+from bpfnic.spec.registers import ENTRY_TYPES
 
 STEP_FRAMES = 64  # between two reports of progress
 
@@ -63,6 +65,7 @@ class GoldenTransport:
                 groups=engine.group_bits(engine.GROUPS),
                 map_types=engine.bit_set(engine.MAP_TYPES if options.map_types is None else options.map_types),
                 helpers=engine.bit_set(engine.HELPERS),
+                program_types=engine.bit_set(engine.PROGRAM_TYPES),
             )
         )
         self.cpus = options.cores * options.threads
@@ -120,11 +123,11 @@ class GoldenTransport:
             if run.result.accepted and entry is not None:
                 samples = FreeSamples(arrival.time_ns, source)
                 cpu = accepted % self.cpus
-                run.begin(entry, cpu, samples)
+                run.begin(*entry, cpu, samples)
                 while run.access is not None:
                     traffic.recording.shared.append(number)
                     run.share()
-                execution = Execution(cpu, entry, tuple(samples.taken))
+                execution = Execution(cpu, entry[0], tuple(samples.taken), entry[1])
             accepted += run.result.accepted
             traffic.recording.executions.append(execution)
             run.leave()
@@ -157,7 +160,8 @@ class GoldenTransport:
         runs = [_Run(self.nic, number, arrival, traffic, observe) for number, arrival in enumerate(arrivals)]
         for run, execution in zip(runs, replay.executions, strict=True):
             if run.result.accepted and execution is not None:
-                run.begin(execution.entry, execution.cpu, RecordedSamples(execution.samples))
+                samples = RecordedSamples(execution.samples)
+                run.begin(execution.entry, execution.program_type, execution.cpu, samples)
         for done, number in enumerate(replay.shared):
             if number >= 0:
                 runs[number].share()
@@ -246,15 +250,15 @@ class _Run:
         self.outcome = nic.without_program(arrival.interface, arrival.egress)
         self.access: SharedAccess | None = None  # that the program stands before
 
-    def begin(self, entry: int, cpu: int, samples: Samples) -> None:
+    def begin(self, entry: int, program_type: ProgramType, cpu: int, samples: Samples) -> None:
         """Run the program up to its first shared access, or to its end."""
         assert self.buffer is not None
         self.samples = samples
         self.result.cpu = cpu
         ingress, steps = self.arrival.interface, self.traffic.retirements is not None or self.observe is not None
         self.thread, helpers = self.nic.prepare(ingress, self.buffer, cpu, samples)
-        self.program = self.nic.execute(ingress, entry, self.thread, helpers, steps)
-        self._tell(Happening.BEGAN, pc=entry)
+        self.program = self.nic.execute(ingress, entry, program_type, self.thread, helpers, steps)
+        self._tell(Happening.BEGAN, pc=entry, value=ENTRY_TYPES.index(program_type))
         self._proceed()
 
     def share(self) -> None:

@@ -16,6 +16,7 @@ from bpfnic.spec.assembly import disassemble
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.instruction import Instruction
 from bpfnic.spec.isa import Operation
+from bpfnic.spec.registers import ENTRY_TYPES
 
 Found = SharedAccess | Retired | Outcome
 """Where a thread stands: before an access, behind an instruction, or behind its end."""
@@ -112,12 +113,12 @@ class _Program:
     further (it has made the shared accesses that the device made)."""
 
     def __init__(self, nic: GoldenNic, arrival: Arrival, began: tuple):
-        _, _, _, self.packet, self.entry, _, _, self.cpu, _, _ = began
+        _, number, _, self.packet, self.entry, _, _, self.cpu, _, _ = began
         self.nic = nic
         ingress = arrival.interface
         self.buffer = Buffer(arrival.data, nic.size.buffer_bytes)
         self.thread, helpers = nic.prepare(ingress, self.buffer, self.cpu, self)
-        self.program = nic.execute(ingress, self.entry, self.thread, helpers, steps=True)
+        self.program = nic.execute(ingress, self.entry, ENTRY_TYPES[number], self.thread, helpers, steps=True)
         self.slot_mask = (1 << (nic.size.program_slots - 1).bit_length()) - 1  # what a device shows of a slot
         self.found: Found | None = None  # where the thread stands, if further
         self.before: list[int] = []  # registers before the instruction

@@ -3,7 +3,17 @@
 from bpfnic.sim.golden.interpreter import Trap
 from bpfnic.spec import addresses
 from bpfnic.spec.causes import Cause
-from bpfnic.spec.programs import XDP_MD
+from bpfnic.spec.programs import (
+    SK_BUFF,
+    SK_BUFF_HALVES,
+    SK_BUFF_LIVE,
+    SK_BUFF_READABLE,
+    SK_BUFF_WRITABLE,
+    WORD_BYTES,
+    XDP_MD,
+)
+
+_OF_XDP = ("data", "data_end", "data_meta", "ingress_ifindex")  # what a driver's packet has of xdp_md
 
 
 class Buffer:
@@ -53,7 +63,10 @@ class Memory:
     def store(self, address: int, size: int, value: int, aligned: bool = True) -> None:
         """Store the low `size` bytes. Raises Trap."""
         memory, offset = self._find(address, size, write=True, aligned=aligned)
-        memory[offset : offset + size] = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
+        stored = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
+        if address // addresses.SKB_CONTEXT_BYTES == addresses.SKB_CONTEXT // addresses.SKB_CONTEXT_BYTES:
+            stored = bytes(byte if self._keeps(address + at) else 0 for at, byte in enumerate(stored))
+        memory[offset : offset + size] = stored
 
     def check_aligned(self, address: int, size: int, write: bool) -> None:
         """Raises Trap outside every window, and where the access is misaligned, whatever the window."""
@@ -88,7 +101,25 @@ class Memory:
             if aligned:
                 self._align(address, size)
             return self._context(), context
+        skb = address - addresses.SKB_CONTEXT
+        if aligned and 0 <= skb and skb + size <= addresses.SKB_CONTEXT_BYTES:
+            self._align(address, size)
+            if not self._permits(skb, size, write):
+                raise Trap(Cause.MEMORY_ACCESS)
+            return (self.stack, addresses.STACK_BYTES + skb) if write else (self._skb_context(), skb)
         raise Trap(Cause.MEMORY_ACCESS)
+
+    def _permits(self, offset: int, size: int, write: bool) -> bool:
+        """The words of the skb context at an offset may be read or written by what runs."""
+        words = set(range(offset // WORD_BYTES, (offset + size - 1) // WORD_BYTES + 1))
+        if self.privileged:
+            return not (write and words & SK_BUFF_LIVE)
+        return words <= (SK_BUFF_WRITABLE if write else SK_BUFF_READABLE)
+
+    def _keeps(self, address: int) -> bool:
+        """A byte of the skb context keeps what is written: in words of which only the lower half counts, that."""
+        word, byte = divmod(address - addresses.SKB_CONTEXT, WORD_BYTES)
+        return word not in SK_BUFF_HALVES or byte < WORD_BYTES // 2
 
     def _align(self, address: int, size: int) -> None:
         if address % size:
@@ -96,15 +127,30 @@ class Memory:
 
     def _context(self) -> bytearray:
         """struct xdp_md as it is now."""
+        context = bytearray(addresses.CONTEXT_BYTES)
+        for field in XDP_MD:
+            value = self._live(field.name) if field.name in _OF_XDP else 0
+            context[field.offset : field.offset + field.size] = value.to_bytes(field.size, "little")
+        return context
+
+    def _skb_context(self) -> bytearray:
+        """struct __sk_buff as it is now, and what lies behind it."""
+        context = self.stack[addresses.STACK_BYTES :][: addresses.SKB_CONTEXT_BYTES]
+        for field in SK_BUFF:
+            if field.live:
+                value = self._live(field.name).to_bytes(field.size, "little")
+                context[field.offset : field.offset + field.size] = value
+        return context
+
+    def _live(self, name: str) -> int:
+        """A context's field that says where the packet is, and where it came from."""
         buffer = self.buffer
         values = {
             "data": addresses.PACKET + buffer.data,
             "data_end": addresses.PACKET + buffer.data_end,
             "data_meta": addresses.PACKET + buffer.data_meta,
+            "len": buffer.data_end - buffer.data,
             "ingress_ifindex": self.ifindex,
+            "ifindex": self.ifindex,
         }
-        context = bytearray(addresses.CONTEXT_BYTES)
-        for field in XDP_MD:
-            value = values.get(field.name, 0)
-            context[field.offset : field.offset + field.size] = value.to_bytes(field.size, "little")
-        return context
+        return values[name]

@@ -17,8 +17,8 @@ from bpfnic.sim.golden.outcome import Outcome
 from bpfnic.sim.golden.registers import Registers
 from bpfnic.spec import addresses, engine, registers
 from bpfnic.spec.causes import Cause
-from bpfnic.spec.programs import XdpAction
-from bpfnic.spec.registers import CONTROL_ENABLE, ENTRY_VALID, INTERFACES, WIDTH_TAKES
+from bpfnic.spec.programs import ProgramType, XdpAction
+from bpfnic.spec.registers import CONTROL_ENABLE, ENTRY_SLOT, ENTRY_VALID, INTERFACES, WIDTH_TAKES, entry_type
 
 COUNTED_AS = {
     XdpAction.XDP_ABORTED: "ABORTED",
@@ -45,6 +45,7 @@ class Size:
     groups: int
     map_types: int
     helpers: int
+    program_types: int
 
 
 class GoldenNic:
@@ -93,10 +94,10 @@ class GoldenNic:
             return True
         return False
 
-    def entry(self, ingress: int) -> int | None:
-        """First slot of the program that is attached to an ingress."""
+    def entry(self, ingress: int) -> tuple[int, ProgramType] | None:
+        """First slot and type of the program that is attached to an ingress."""
         entry = self.registers.get("ENTRY", ingress)
-        return entry & 0xFFFF if entry & ENTRY_VALID else None
+        return (entry & ENTRY_SLOT, entry_type(entry)) if entry & ENTRY_VALID else None
 
     def without_program(self, ingress: int, port: int) -> Outcome:
         """What becomes of a frame where no program is attached: to the host, and from the host to the port that it asks
@@ -113,16 +114,22 @@ class GoldenNic:
         return Thread(self.code, memory, helpers.table, budget=self.registers["BUDGET"]), helpers
 
     def execute(
-        self, ingress: int, entry: int, thread: Thread, helpers: Helpers, steps: bool = False
+        self,
+        ingress: int,
+        entry: int,
+        program_type: ProgramType,
+        thread: Thread,
+        helpers: Helpers,
+        steps: bool = False,
     ) -> Generator[SharedAccess | Retired, None, Outcome]:
-        """Run the program at `entry` on what `prepare` prepared. Gives way before each shared access, and with `steps`
-        behind each instruction."""
+        """Run the program of that type at `entry` on what `prepare` prepared. Gives way before each shared access, and
+        with `steps` behind each instruction."""
         try:
             verdict = (yield from thread.run(entry, steps=steps)) & 0xFFFFFFFF
         except Trap as trap:
             decided = outcome.aborted(trap.cause)
         else:
-            decided = outcome.decide(verdict, helpers.target, ingress, self.size.ports)
+            decided = outcome.decide(program_type, verdict, helpers.target, ingress, self.size.ports)
         self.maps.end(thread)
         self.retired += thread.retired
         return decided

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from bpfnic.spec.causes import Cause
-from bpfnic.spec.programs import XdpAction
+from bpfnic.spec.programs import TC_DROPS, ProgramType, TcAction, XdpAction
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,14 @@ def aborted(cause: Cause, verdict: int | None = None) -> Outcome:
     return Outcome(XdpAction.XDP_ABORTED, None, cause, verdict)
 
 
-def decide(verdict: int, target: tuple[int, int | None] | None, ingress: int, host: int) -> Outcome:
+def decide(
+    program_type: ProgramType, verdict: int, target: tuple[int, int | None] | None, ingress: int, host: int
+) -> Outcome:
     """The outcome of a program that ended with `verdict` (32 bits).
 
     target: the interface that it redirected to, with the host's queue or None. host: its interface number."""
+    if program_type is ProgramType.SCHED_CLS:
+        return _decide_tc(verdict, target, host)
     if verdict > XdpAction.XDP_REDIRECT:
         return aborted(Cause.VERDICT, verdict)
     action = XdpAction(verdict)
@@ -44,3 +48,14 @@ def decide(verdict: int, target: tuple[int, int | None] | None, ingress: int, ho
             if target is None:
                 return aborted(Cause.REDIRECT, verdict)
             return Outcome(action, target[0], verdict=verdict, queue=target[1])
+
+
+def _decide_tc(verdict: int, target: tuple[int, int | None] | None, host: int) -> Outcome:
+    """As cls_bpf and sch_handle_ingress() have it."""
+    if verdict in TC_DROPS:
+        return Outcome(XdpAction.XDP_DROP, None, verdict=verdict)
+    if verdict != TcAction.REDIRECT:
+        return Outcome(XdpAction.XDP_PASS, host, verdict=verdict)
+    if target is None:
+        return aborted(Cause.REDIRECT, verdict)
+    return Outcome(XdpAction.XDP_REDIRECT, target[0], verdict=verdict, queue=target[1])

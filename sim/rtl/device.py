@@ -32,6 +32,7 @@ from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.maps import QUEUE_USER_BIT
 from bpfnic.spec.programs import XdpAction
+from bpfnic.spec.registers import ENTRY_TYPES
 
 SLICE = 4096  # clocks between two calls of on_step: some milliseconds
 _CLOCK_NS = registers.BY_NAME["CLOCK_NS"].address()
@@ -176,7 +177,9 @@ class RtlTransport:
                 result.cpu = record.cpu
                 result.started, result.finished = record.dispatched, record.finished
                 result.instructions = record.instructions
-                execution = Execution(record.cpu, record.entry, tuple(samples[index]))
+                execution = Execution(
+                    record.cpu, record.entry, tuple(samples[index]), ENTRY_TYPES[record.program_type]
+                )
             packets.append(result)
             executions.append(execution)
         departures.sort(key=lambda departure: departure.clock)

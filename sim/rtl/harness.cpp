@@ -257,10 +257,15 @@ struct nic {
         nic_packet &packet = packets[index];
         packet.dispatched = clock;
         packet.entry = dispatch_pc(top, core);
+        packet.program_type = dispatch_program_type(top, core);
         packet.ran = 1;
         packet.cpu = cpu;
         last_work = clock;
-        if (keep_events) event(EVENT_BEGAN, index, cpu).pc = packet.entry;
+        if (keep_events) {
+            nic_event &began = event(EVENT_BEGAN, index, cpu);
+            began.pc = packet.entry;
+            began.value = packet.program_type;
+        }
     }
 
     void sample_finish(uint32_t core) {

@@ -27,6 +27,7 @@ typedef struct {
     uint8_t trapped;       // the core ended the program; verdict means nothing then
     uint8_t queued;        // it went to an egress's queue
     uint8_t egress;        // which
+    uint8_t program_type;  // of the program that ran: spec.registers.ENTRY_TYPES
     uint16_t user;         // tuser at that egress
 } nic_packet;
 

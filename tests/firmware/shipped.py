@@ -28,6 +28,7 @@ PROGRAMS = {
     "balancer": "balancer",
     "nat": "nat",
     "icmp-too-big": "icmp_too_big",
+    "tc-police": "police",
 }
 """The program to attach, by file."""
 

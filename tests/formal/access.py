@@ -1,6 +1,6 @@
 """Loads and stores on the core: what reaches a memory, and what does not. The windows are those of spec.addresses."""
 
-from amaranth import Cat, Module, Mux, Signal, Value
+from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.hdl import Assert, Assume, Elaboratable
 
 from bpfnic.hdl.core.control import Control, Kind, Step
@@ -10,6 +10,7 @@ from bpfnic.spec import addresses, isa
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.isa import Group, Operation
 from bpfnic.spec.maps import LOCK_BYTES
+from bpfnic.spec.programs import SK_BUFF_LIVE, SK_BUFF_READABLE, SK_BUFF_WRITABLE, WORD_BYTES
 from tests.formal import rfc9669
 from tests.formal.core import CONFIG, WRITE, Pass
 from tests.formal.proof import Mutation, Proof
@@ -28,6 +29,18 @@ class _Accesses:
         self.local = {name: this.seen(10, getattr(core.local, name)) for name in
                       ("enable", "write", "region", "thread", "buffer", "offset", "size", "write_data")}  # fmt: skip
         self.goes_to_map, self.shared = this.seen(10, requests.push_shared), this.seen(10, requests.shared)
+
+
+def permitted(first, size, writes, privileged) -> Value:
+    """Bytes of the skb context are all of words that may be read or written."""
+    allowed = []
+    for word in range(addresses.SKB_CONTEXT_BYTES // WORD_BYTES):
+        at = word * WORD_BYTES
+        touched = (first < at + WORD_BYTES) & (first + size > at)
+        by_firmware = ~writes if word in SK_BUFF_LIVE else Const(1)
+        by_program = Mux(writes, word in SK_BUFF_WRITABLE, word in SK_BUFF_READABLE)
+        allowed.append(~touched | Mux(privileged, by_firmware, by_program))
+    return Cat(allowed).all()
 
 
 class ContainmentHarness(Elaboratable):
@@ -54,6 +67,13 @@ class ContainmentHarness(Elaboratable):
                 m.d.comb += inside.eq(end <= Mux(privileged, addresses.STACK_WINDOW_BYTES, addresses.STACK_BYTES))
             with m.Case(Region.CONTEXT):
                 m.d.comb += inside.eq((end <= addresses.CONTEXT_BYTES) & ~local["write"])
+            with m.Case(Region.SKB):
+                privileged = this.progress.frame == addresses.FIRMWARE_FRAME
+                first = local["offset"] - addresses.STACK_BYTES
+                words = permitted(first, size, local["write"], privileged)
+                m.d.comb += inside.eq(
+                    (local["offset"] >= addresses.STACK_BYTES) & (first + size <= addresses.SKB_CONTEXT_BYTES) & words
+                )
             with m.Case(Region.PACKET):
                 in_packet = (local["offset"] >= bounds.data_meta) & (end <= bounds.data_end)
                 m.d.comb += inside.eq(in_packet & (local["buffer"] == bounds.buffer))
@@ -126,9 +146,13 @@ class MemoryHarness(Elaboratable):
             m.d.comb += [region.eq(Region.STACK), base.eq(addresses.STACK)]
         with m.Elif(context):
             m.d.comb += [region.eq(Region.CONTEXT), base.eq(addresses.CONTEXT)]
+        skb = within(addresses.SKB_CONTEXT, addresses.SKB_CONTEXT + addresses.SKB_CONTEXT_BYTES)
+        with m.If(skb):
+            m.d.comb += [region.eq(Region.SKB), base.eq(addresses.SKB_CONTEXT - addresses.STACK_BYTES)]
         readable = stack | (context & loads)
-        misaligned = (readable | (strict & (packet | maps))) & ~aligned
-        may = (readable | packet) & ~misaligned
+        misaligned = (readable | skb | (strict & (packet | maps))) & ~aligned
+        of_skb = skb & permitted((address - addresses.SKB_CONTEXT)[:8], size, ~loads, privileged)
+        may = (readable | packet | of_skb) & ~misaligned
         maps = maps & ~misaligned
         cause = this.finished.entry.cause
         traps = this.finished.push & (cause == Mux(misaligned, Cause.MISALIGNED, Cause.MEMORY_ACCESS))
@@ -174,14 +198,15 @@ PROOFS = [
     Proof(
         name="containment",
         of=("hdl/core/",),
-        says="whatever the pass: no address outside the stack (the firmware's in its frame alone), the context, the "
-        "packet between its bounds or map memory reaches a memory; nothing writes the context; a request to map memory "
-        "stays in its row",
+        says="whatever the pass: no address outside the stack (the firmware's in its frame alone), the contexts (of an "
+        "skb's those words that the program, or the firmware, may have), the packet between its bounds or map memory "
+        "reaches a memory; nothing writes an XDP program's context; a request to map memory stays in its row",
         harness=ContainmentHarness,
         mutations=(
             Mutation(_ACCESS, "(in_buffer <= highest)", "(in_buffer != highest)"),
             Mutation(_ACCESS, "within(base, size) & ~(beyond &", "within(base, size) & (beyond &"),
             Mutation(_ACCESS, "addresses.STACK_WINDOW_BYTES) & self.privileged", "addresses.STACK_WINDOW_BYTES)"),
+            Mutation(_ACCESS, "self.privileged | everyone[0]", "self.privileged | 1"),
         ),
         clocks=WRITE + 1,
     ),

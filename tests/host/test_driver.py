@@ -225,7 +225,7 @@ SEC("xdp") int by_map(struct xdp_md *ctx)
     return verdict ? *verdict : XDP_ABORTED;
 }
 SEC("xdp") int through_port_1(struct xdp_md *ctx) { return bpf_redirect(ctx->ingress_ifindex + 1, 0); }
-SEC("tc") int other_type(struct __sk_buff *skb) { return 0; }
+SEC("socket") int other_type(struct __sk_buff *skb) { return 0; }
 SEC("xdp") int prints(struct xdp_md *ctx) { return bpf_trace_printk((void *)ctx, 0); }
 SEC("xdp") int lengthy(struct xdp_md *ctx)
 {
@@ -295,7 +295,7 @@ def test_interfaces_have_the_ifindex_that_was_set(device, switch):
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("other_type", "program other_type is SCHED_CLS; golden runs XDP"),
+        ("other_type", "program other_type is SOCKET_FILTER; golden runs SCHED_CLS and XDP"),
         ("prints", r"program 'prints', instruction \d+: .*no helper trace_printk.*switch\.bpf\.c:\d+: .*bpf_trace_pr"),
         ("lengthy", r"program 'lengthy': \d+ slots long; the device has 64"),
     ],

@@ -18,8 +18,10 @@ from bpfnic.spec.programs import ProgramType, XdpAction
 from tests.firmware.shipped import PROGRAMS
 
 NAMES = {name: {PROGRAMS[name]} for name in PROGRAMS}
+NAMES["tc-police"] |= {"rewrite"}
 NAMES["tailchain"] |= {"vlan", "ipv4", "ipv6", "tcp", "udp", "icmp", "account", "verdict"}
 """The programs of each file."""
+FRAME = 6  # instructions around a tc program
 LIMITS = Limits(2048, lambda row: row.group in engine.GROUPS, engine.HELPERS)
 
 MAPS = {
@@ -86,6 +88,11 @@ MAPS = {
         "inbound": (MapType.LRU_HASH, 16, 12, 512),
         ".rodata": (MapType.ARRAY, 4, 32, 1),
     },
+    "tc-police": {
+        "services": (MapType.HASH, 4, 4, 256),
+        "classes": (MapType.ARRAY, 4, 32, 16),
+        "stages": (MapType.PROG_ARRAY, 4, 4, 1),
+    },
     "icmp-too-big": {".rodata": (MapType.ARRAY, 4, 20, 1), ".bss": (MapType.ARRAY, 4, 16, 1)},
     "router": {
         "routes": (MapType.LPM_TRIE, 8, 8, 256),
@@ -105,12 +112,15 @@ def test_it_fits_the_smallest_device(firmware, name):
     object = firmware(name)
     assert set(object.programs) == NAMES[name]
     for program in object.programs.values():
-        assert (program.section, program.type) == ("xdp", ProgramType.XDP)
+        of_tc = name.startswith("tc-")
+        expected = ("tc", ProgramType.SCHED_CLS) if of_tc else ("xdp", ProgramType.XDP)
+        assert (program.section, program.type) == expected
         whole = program.with_firmware(linked(program.type, engine.HELPERS))
         maps = [*object.maps, *whole.hidden]
         addresses = DeviceAddresses({map: map_handle(i) for i, map in enumerate(maps)}, dict.fromkeys(maps, MAP_VALUES))
         image = device_image(whole, addresses, LIMITS)
-        assert all(whole.line(slot) for slot in range(len(image)))
+        lines = [whole.line(slot) for slot in range(len(image))]
+        assert lines.count(None) == (FRAME if of_tc else 0)
 
 
 @pytest.mark.parametrize("name", NAMES)

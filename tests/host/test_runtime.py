@@ -7,7 +7,7 @@ import bpfnic
 from bpfnic.host import listing, runtime
 from bpfnic.host.device import DeviceOptions
 from bpfnic.host.image import place_frames
-from bpfnic.spec import helpers, isa
+from bpfnic.spec import addresses, helpers, isa
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.helpernotes import STACK
 from bpfnic.spec.isa import Operation
@@ -213,3 +213,28 @@ def test_maps_of_the_runtime_are_made_once_and_hidden(build, two_routines):
         second = nic.load(build(CALLS.replace("CALL", "bpf_get_numa_node_id").replace("NAME", "second")))
         assert len(seen) == 1
         assert second.test_run(FRAME) and nic.maps["counts"][0] == 22  # they outlive the program
+
+
+@pytest.mark.parametrize("number", sorted(helpers.PRIVILEGED | helpers.OTHER_IN_TC))
+def test_a_privileged_routine_keeps_to_its_frame(number):
+    """It calls no function, and its stack ends above where the words of the skb context are kept."""
+    name = helpers.BY_NUMBER[number].name
+    routine = runtime.routine(name, f"helper_{name}")
+    linked = routine.linker.link(routine.unit, name, runtime.Runtime(None, frozenset()))
+    assert len(linked.functions) == 1
+    rows = [one and isa.find(one) for one in linked.instructions]
+    called = {Operation.CALL_LOCAL, Operation.CALLX, Operation.CALL_FIRMWARE, Operation.CALL_BTF}
+    assert not called & {row.operation for row in rows if row}
+    # As clang writes it: r10 is a base of accesses, or copied to what a constant is added to at once.
+    lowest, copied = 0, None
+    for one, row in zip(linked.instructions, rows, strict=True):
+        if one is None or row is None:
+            continue
+        if copied is not None:
+            assert (row.name, one.dst) == ("add64_imm", copied)
+            lowest, copied = min(lowest, one.imm), None
+        elif row.name == "mov64_reg" and one.src == isa.FRAME_POINTER:
+            copied = one.dst
+        elif isa.FRAME_POINTER in (one.src, one.dst):
+            lowest = min(lowest, one.offset)
+    assert -lowest <= addresses.FIRMWARE_STACK_BYTES

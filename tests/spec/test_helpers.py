@@ -11,7 +11,18 @@ from bpfnic.host.compile import find_compiler
 from bpfnic.host.linux import bpf
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.helpernotes import ERRORS, NOTES, STACK
-from bpfnic.spec.helpers import BY_NAME, BY_NUMBER, HARDWARE, HELPERS, LIBRARY, REFUSED, Argument, Result, find
+from bpfnic.spec.helpers import (
+    BY_NAME,
+    BY_NUMBER,
+    HARDWARE,
+    HELPERS,
+    LIBRARY,
+    PRIVILEGED,
+    REFUSED,
+    Argument,
+    Result,
+    find,
+)
 from bpfnic.spec.maps import MapFlag, MapType
 from bpfnic.spec.programs import ProgramType
 from tools import helpers_doc
@@ -65,8 +76,8 @@ def test_what_is_checked_agrees_with_the_prototype():
 
 def test_every_helper_that_a_program_may_call_has_one_place():
     callable = {helper.number for helper in HELPERS if helper.programs}
-    assert sorted([*HARDWARE, *LIBRARY, *REFUSED]) == sorted(callable)
-    assert all(BY_NUMBER[number].takes is not None for number in HARDWARE | LIBRARY)
+    assert sorted([*HARDWARE, *LIBRARY, *PRIVILEGED, *REFUSED]) == sorted(callable)
+    assert all(BY_NUMBER[number].takes is not None for number in HARDWARE | LIBRARY | PRIVILEGED)
 
 
 def test_the_document_is_current():

@@ -15,7 +15,19 @@ from bpfnic.hdl.interfaces import IngressEvent
 from bpfnic.spec import addresses
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.programs import XdpAction
-from tests.hdl.packets.packet import ADJUST_HEAD, ADJUST_TAIL, CONTEXT, PACKET, REDIRECT, REDIRECT_MAP, STACK, Packet
+from tests.hdl.packets.packet import (
+    ADJUST_HEAD,
+    ADJUST_TAIL,
+    CONTEXT,
+    LIVE,
+    PACKET,
+    REDIRECT,
+    REDIRECT_MAP,
+    SKB,
+    SKB_WORDS,
+    STACK,
+    Packet,
+)
 
 
 class Fields:
@@ -133,11 +145,13 @@ class Core:
         trace = bench.dispatch.unpack(dut[f"dispatch_trace__{self.number}"])
         thread, ingress, sequence = trace["thread"], trace["ingress"], trace["sequence"]
         assert trace["valid"] and thread == start["thread"] and trace["pc"] == start["pc"] == bench.entries[ingress]
+        assert trace["program_type"] == bench.of_tc[ingress]
         assert thread not in self.runs
         dut[self.port("bounds_thread")] = thread
         dut.settle()
         buffer = bench.bounds.unpack(dut[self.port("bounds_bounds")])["buffer"]
-        packet = Packet(bench.config, bench.accepted[ingress][sequence], ingress, bench.ifindexes)
+        packet = Packet(bench.config, bench.accepted[ingress][sequence], ingress, bench.ifindexes,
+                        bench.of_tc[ingress])  # fmt: skip
         flow = flow_of(bench.accepted[ingress][sequence])
         running = [run for core in bench.cores for run in core.runs.values()]
         if bench.apart:
@@ -175,6 +189,7 @@ class Bench:
         every = range(config.interfaces)
         self.ifindexes = [10 + 7 * i for i in every]
         self.entries: list[int | None] = [None] * config.interfaces
+        self.of_tc = [False] * config.interfaces
         self.waits = [(True, True)] * config.interfaces  # (ingress, egress)
         self.cores = [Core(self, number) for number in range(config.cores)]
         self.pending = [deque() for _ in every]  # frames to send: (bytes, bad, port)
@@ -221,6 +236,7 @@ class Bench:
 
             for _ in range(pick.randrange(operations + 1)):
                 kinds = {"stack": 8, "packet": 8, "context": 2, "head": 1, "tail": 1, "redirect": 1, "entry": 1}
+                kinds["skb"] = 6 * packet.of_tc
                 kind = pick.choices([*kinds], [*kinds.values()])[0]
                 size = pick.randrange(4)
                 value = [pick.getrandbits(64)] if pick.random() < 0.5 else []
@@ -228,6 +244,11 @@ class Bench:
                     yield "store" if value else "load", STACK, pick.randrange(512 >> size) << size, size, *value
                 elif kind == "context":
                     yield "load", CONTEXT, pick.randrange(64 >> size) << size, size
+                elif kind == "skb":
+                    at = pick.randrange(256 >> size) << size
+                    if any(at < word + 4 and at + (1 << size) > word for word in LIVE):  # nobody writes those
+                        value = []
+                    yield "store" if value else "load", SKB, SKB_WORDS + at, size, *value
                 elif kind == "packet":
                     # Often at an end, where neighbours would show.
                     last = packet.data_end - (1 << size)
@@ -247,7 +268,10 @@ class Bench:
                     if delta < 0:  # look at what came into sight
                         yield "load", PACKET, packet.data, 3
             trap = pick.choice([cause for cause in Cause if Cause.NONE < cause < Cause.VERDICT])
-            yield "exit", pick.choice([0, 1, 2, 2, 3, 3, 4, 4, 4, 5, 1 << 31]), pick.choice([0, 0, 0, trap])
+            verdicts = [0, 1, 2, 2, 3, 3, 4, 4, 4, 5, 1 << 31]
+            if packet.of_tc:
+                verdicts += [7, 7, 7, 8, 9, 15, 16, 23]
+            yield "exit", pick.choice(verdicts), pick.choice([0, 0, 0, trap])
 
         return program
 
@@ -256,6 +280,7 @@ class Bench:
         for number, (entry, waits) in enumerate(zip(self.entries, self.waits, strict=True)):
             self.dut[f"control__{number}"] = self._control.pack(
                 ifindex=self.ifindexes[number], entry_valid=entry is not None, entry=entry or 0,
+                program_type=self.of_tc[number],
                 ingress_waits=waits[0], egress_waits=waits[1],
             )  # fmt: skip
 

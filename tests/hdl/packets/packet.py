@@ -6,7 +6,10 @@ from bpfnic.spec import addresses
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.programs import XdpAction
 
-STACK, CONTEXT, PACKET = (region.value for region in Region)
+STACK, CONTEXT, PACKET, SKB = (region.value for region in Region)
+SKB_WORDS = 512  # where they begin behind the stack
+LIVE = (0, 36, 40, 76, 80, 140)  # len, ingress_ifindex, ifindex, data, data_end, data_meta
+HALVES = (12, 44, 72)  # queue_mapping, tc_index, tc_classid of struct __sk_buff: 16 bits are kept
 REDIRECT, ADJUST_HEAD, ADJUST_TAIL, REDIRECT_MAP = (service.value for service in Service)
 EINVAL = (1 << 64) - 22
 
@@ -14,8 +17,8 @@ EINVAL = (1 << 64) - 22
 class Packet:
     """A packet and its thread's memories, as the kernel's functions would leave them."""
 
-    def __init__(self, config: NicConfig, frame: bytes, ingress: int, ifindexes: list[int]):
-        self.config, self.ingress, self.ifindexes = config, ingress, ifindexes
+    def __init__(self, config: NicConfig, frame: bytes, ingress: int, ifindexes: list[int], of_tc: bool = False):
+        self.config, self.ingress, self.ifindexes, self.of_tc = config, ingress, ifindexes, of_tc
         self.bytes = bytearray(config.buffer_bytes)
         self.data = addresses.HEADROOM
         self.data_end = self.data + len(frame)
@@ -29,14 +32,26 @@ class Packet:
         words += [self.ifindexes[self.ingress], 0, 0]
         return b"".join(word.to_bytes(4, "little") for word in words).ljust(addresses.CONTEXT_BYTES, b"\0")
 
+    def skb(self) -> bytes:
+        """The stack's window with struct __sk_buff behind the stack."""
+        window = bytearray(self.stack)
+        ifindex, data = self.ifindexes[self.ingress], addresses.PACKET + self.data
+        live = self.data_end - self.data, ifindex, ifindex, data, addresses.PACKET + self.data_end, data
+        for offset, value in zip(LIVE, live, strict=True):
+            window[SKB_WORDS + offset : SKB_WORDS + offset + 4] = value.to_bytes(4, "little")
+        return bytes(window)
+
     def load(self, region: int, offset: int, size: int) -> int:
-        memory = {STACK: self.stack, CONTEXT: self.context(), PACKET: self.bytes}[region]
+        memory = {STACK: self.stack, CONTEXT: self.context(), PACKET: self.bytes, SKB: self.skb()}[region]
         return int.from_bytes(memory[offset : offset + (1 << size)], "little")
 
     def store(self, region: int, offset: int, size: int, value: int) -> None:
-        memory = {STACK: self.stack, PACKET: self.bytes}[region]
+        memory = {STACK: self.stack, PACKET: self.bytes, SKB: self.stack}[region]
         count = 1 << size
         memory[offset : offset + count] = (value & (1 << 8 * count) - 1).to_bytes(count, "little")
+        if region == SKB:
+            for half in HALVES:
+                memory[SKB_WORDS + half + 2 : SKB_WORDS + half + 4] = bytes(2)
 
     def serve(self, service: int, a: int, b: int) -> int:
         if service == REDIRECT:
@@ -78,6 +93,8 @@ class Packet:
         here = bytes(self.bytes[self.data : self.data_end])
         if cause:
             return IngressEvent.ABORTED, None, here, None, cause
+        if self.of_tc:
+            return self._leaves_tc(verdict, here)
         if verdict == XdpAction.XDP_PASS:
             return IngressEvent.PASSED, self.config.ports, here, verdict, 0
         if verdict == XdpAction.XDP_TX:
@@ -88,3 +105,12 @@ class Packet:
             return IngressEvent.DROPPED, None, here, None, 0
         cause = {0: Cause.PROGRAM, XdpAction.XDP_REDIRECT: Cause.REDIRECT}.get(verdict, Cause.VERDICT)
         return IngressEvent.ABORTED, None, here, None, cause
+
+    def _leaves_tc(self, verdict: int, here: bytes) -> tuple:
+        if verdict in (2, 4, 8):  # TC_ACT_SHOT, _STOLEN, _TRAP
+            return IngressEvent.DROPPED, None, here, None, 0
+        if verdict != 7:  # TC_ACT_REDIRECT
+            return IngressEvent.PASSED, self.config.ports, here, XdpAction.XDP_PASS, 0
+        if self.target is None:
+            return IngressEvent.ABORTED, None, here, None, Cause.REDIRECT
+        return IngressEvent.REDIRECTED, self.target, here, XdpAction.XDP_REDIRECT | self.queue << 4, 0

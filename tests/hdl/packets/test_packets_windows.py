@@ -9,7 +9,7 @@ from bpfnic.spec.programs import XdpAction
 
 ONE = NicConfig(threads=8, trace=True)
 WIDE = NicConfig(threads=8, cores=3, ports=3, buffer_bytes=4096, trace=True)
-STACK, CONTEXT, PACKET = (region.value for region in Region)
+STACK, CONTEXT, PACKET, _ = (region.value for region in Region)
 REDIRECT, ADJUST_HEAD, ADJUST_TAIL, REDIRECT_MAP = (service.value for service in Service)
 SENT = XdpAction.XDP_TX
 
@@ -24,8 +24,10 @@ def run(bench, program, *lengths):
 
 @pytest.mark.parametrize("config", [ONE, WIDE], ids=["one", "wide"])
 def test_any_access_sees_its_packet_alone(new_bench, config):
-    """Many threads at random, an access in every clock, and short programs so that threads and buffers are reused."""
+    """Many threads at random, an access in every clock, and short programs so that threads and buffers are reused. The
+    first interface has XDP programs, the next one those of tc, and so on."""
     bench = new_bench(config, seed=3)
+    bench.of_tc = [bool(number % 2) for number in range(config.interfaces)]
     bench.attach(bench.anything(120), *range(config.interfaces))
     for _ in range(150):
         for ingress in range(config.interfaces):

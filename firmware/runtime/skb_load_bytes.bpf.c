@@ -1,0 +1,11 @@
+#include "skb.h"
+
+__no_builtin long helper_skb_load_bytes(const void *skb, __u32 offset, void *to, __u32 size)
+{
+	if (offset <= INT_MAX && holds(offset, size)) {
+		copy(to, packet() + offset, size);
+		return 0;
+	}
+	clear(to, size);
+	return -EFAULT;
+}

@@ -1,0 +1,13 @@
+#include "skb.h"
+
+__no_builtin long helper_skb_load_bytes_relative(const void *skb, __u32 offset, void *to, __u32 size, __u32 header)
+{
+	__u32 begin = header == BPF_HDR_START_NET ? SKB->network_header : 0;
+
+	if (offset <= 0xffff && header <= BPF_HDR_START_NET && holds(begin + offset, size)) {
+		copy(to, packet() + begin + offset, size);
+		return 0;
+	}
+	clear(to, size);
+	return -EFAULT;
+}
