@@ -5,6 +5,7 @@
 #   make formal  the proofs of docs/verification.md, and the mutations that they must catch
 #   make bench   the measures of docs/results.md
 #   make fuzz    random programs on golden, rtl and the running kernel: FUZZ="--seconds 600 --seed 7"
+#   make fuzz-helpers  random calls of every helper on golden and rtl: HELPERS="--calls 1000000 --seed 2"
 #   make soak    a million updates and deletes of a full map under traffic: SOAK="--operations 9000000 --seed 2"
 #   make lint    style and types alone
 
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 PROGRAMS := firmware/programs
 SAMPLES := firmware/samples
 
-.PHONY: demo test formal bench fuzz soak lint
+.PHONY: demo test formal bench fuzz fuzz-helpers soak lint
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -35,6 +36,10 @@ bench: $(VENV)/installed-bench
 FUZZ ?= --seconds 300
 fuzz: $(VENV)/installed
 	$(BIN)/bpfnic fuzz --jobs $(JOBS) $(FUZZ)
+
+HELPERS ?= --calls 100000
+fuzz-helpers: $(VENV)/installed-test
+	$(BIN)/python -m tests.helperfuzz $(HELPERS)
 
 SOAK ?= --operations 1000000
 soak: $(VENV)/installed-test
