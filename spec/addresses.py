@@ -42,6 +42,7 @@ MAP_HANDLES = 0x2000_0000
 HANDLE_KEY_BIT = 16  # from here on a handle has the bytes of a key, less one
 MAX_KEY_BYTES = 64
 INDEX_BYTES = 4  # an array's key
+MAX_CHECKSUM_BYTES = 4096  # of bpf_csum_diff's arguments: no value and no packet has more
 CODE = 0x3000_0000
 CODE_BYTES = 0x1000_0000
 CODE_SLOT_BYTES = 8

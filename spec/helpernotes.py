@@ -37,7 +37,6 @@ ERRORS: dict[str, dict[str, str]] = {
                         "EACCES": "not a multiple of 4, more than 216, before the buffer"},
     "redirect": {"(XDP_ABORTED, TC_ACT_SHOT)": "a flag"},
     "redirect_map": {"(the flags' lower two bits)": "no entry", "(XDP_ABORTED)": "an unknown flag"},
-    "csum_diff": {"EINVAL": "a length of which the kernel takes none"},
     "perf_event_output": {"EINVAL": "an unknown flag", "E2BIG": "an index beyond the map",
                           "ENOENT": "no entry", "EOPNOTSUPP": "another CPU's", "EFAULT": "more than the packet",
                           "ENOSPC": "no room"},

@@ -1,4 +1,5 @@
-"""Answers of map memory, engine, packet path and divider: they wait for a clock in which the register file is free."""
+"""Answers of map memory, engine, packet path and the core's own units: they wait for a clock in which the register file
+is free."""
 
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, memory, stream
@@ -27,7 +28,7 @@ class Answers(Component):
 
     Members
     -------
-    map, engine, service, divider : the answers.
+    map, engine, service, unit : the answers; `unit` of those of the core itself, divider and checksums.
     expect, expecting, expected : in this clock, thread `expecting` learns what to do with its next answer.
     free : the register file can be written in this clock. free_soon : and two clocks later.
     done : an answer was dealt with, of `thread`, and if `write` its register is written in this clock: `entry`,
@@ -47,7 +48,7 @@ class Answers(Component):
                 "map": In(stream.Signature(MapAnswer)),
                 "engine": In(stream.Signature(EngineAnswer(config))),
                 "service": In(stream.Signature(Answer(config))),
-                "divider": In(stream.Signature(Answer(config))),
+                "unit": In(stream.Signature(Answer(config))),
                 "expect": In(1),
                 "expecting": In(thread),
                 "expected": In(Expected),
@@ -77,7 +78,7 @@ class Answers(Component):
         m = Module()
         threads = self.config.threads
 
-        # An answer that has come. Few come from services, engine and divider, and each of their threads has to issue
+        # An answer that has come. Few come from services, engine and units, and each of their threads has to issue
         # before its next one, so that a fixed order starves nobody.
         comes, coming_thread, coming_value = Signal(), Signal(range(threads)), Signal(64)
         came, woken, as_expected, from_engine = (
@@ -90,9 +91,9 @@ class Answers(Component):
             moves.eq(came & free),
             self.service.ready.eq(~came | free),
             self.engine.ready.eq(self.service.ready & ~self.service.valid),
-            self.divider.ready.eq(self.engine.ready & ~self.engine.valid),
-            self.map.ready.eq(self.divider.ready & ~self.divider.valid),
-            comes.eq(self.service.valid | self.engine.valid | self.divider.valid | self.map.valid),
+            self.unit.ready.eq(self.engine.ready & ~self.engine.valid),
+            self.map.ready.eq(self.unit.ready & ~self.unit.valid),
+            comes.eq(self.service.valid | self.engine.valid | self.unit.valid | self.map.valid),
         ]
         with m.If(self.service.ready):
             m.d.sync += [
@@ -112,11 +113,11 @@ class Answers(Component):
             ]
         # Which one, in two bits: a multiplexer of four 64-bit words should not look at their order.
         early = self.service.valid | self.engine.valid
-        with m.Switch(Cat(Mux(early, self.service.valid, self.divider.valid), early)):
+        with m.Switch(Cat(Mux(early, self.service.valid, self.unit.valid), early)):
             for number, (answer, of, word) in enumerate(
                 (
                     (self.map, "tag", "data"),
-                    (self.divider, "thread", "value"),
+                    (self.unit, "thread", "value"),
                     (self.engine, "thread", "value"),
                     (self.service, "thread", "value"),
                 )

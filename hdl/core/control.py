@@ -104,6 +104,15 @@ class Access(Enum, shape=2):
     ATOMIC = 3
 
 
+class Sum(Enum, shape=2):
+    """What a pass of bpf_csum_diff does to its thread's sum (hdl/core/checksum.py)."""
+
+    NONE = 0
+    START = 1
+    WORD = 2
+    TURN = 3  # from the bytes that go to those that come
+
+
 class Kind(Enum, shape=4):
     """What is particular about a pass; docs/hardware.md, "Micro steps"."""
 
@@ -117,9 +126,10 @@ class Kind(Enum, shape=4):
     SERVICE = 7
     DIVIDE = 8
     CALLX = 9
+    SUM = 10  # 8 bytes of a checksum, or what is left of them, go to its unit
 
 
-class Step(Enum, shape=5):
+class Step(Enum, shape=6):
     """What a thread's next pass is."""
 
     INSTRUCTION = 0  # the instruction at pc, from its beginning
@@ -149,6 +159,11 @@ class Step(Enum, shape=5):
     LOCK = 24  # of the value that is copied to
     TRY_COPY = 25  # it was taken, or wasn't free
     UNLOCK = 26
+    FROM = 27  # bytes of a checksum that go
+    SEND_FROM = 28
+    TURN = 29  # its seed
+    TO = 30  # bytes that come
+    SEND_TO = 31
 
 
 class FieldRule(Enum, shape=2):
@@ -189,7 +204,7 @@ class Control(data.Struct):
     natural alignment; natural: so does every window. side: the right operand is kept for the request (a map's handle,
     the value to compare with, the divisor). modulo: of a division, its remainder. flags: the word is a call's flags.
     in_packet: the address counts from the packet's first byte. in_maps: the access may go to map memory alone. then:
-    the thread's next step, where steps.next_step knows no better.
+    the thread's next step, where steps.next_step knows no better. sum: what the checksum unit is told.
     """
 
     cause: 4
@@ -238,3 +253,4 @@ class Control(data.Struct):
     in_maps: 1
     call: MapCall
     service: Service
+    sum: Sum

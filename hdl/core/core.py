@@ -9,7 +9,8 @@ from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.core.access import AccessCheck
 from bpfnic.hdl.core.alu import Alu, Multiplier, extended
 from bpfnic.hdl.core.answers import Answers, Expected
-from bpfnic.hdl.core.control import Access, Addend, Flow, Immediate, Kind, Register, Step, Unit
+from bpfnic.hdl.core.checksum import Checksum
+from bpfnic.hdl.core.control import Access, Addend, Flow, Immediate, Kind, Register, Step, Sum, Unit
 from bpfnic.hdl.core.decode import Decoder, Instruction, illegal
 from bpfnic.hdl.core.divider import Divider
 from bpfnic.hdl.core.immediates import immediate
@@ -62,6 +63,7 @@ class Core(Component):
         m.submodules.multiplier = multiplier = Multiplier()
         m.submodules.check = check = AccessCheck(config)
         m.submodules.divider = divider = Divider(config)
+        m.submodules.checksum = checksum = Checksum(config)
         m.submodules.requests = requests = Requests(config)
         m.submodules.answers = answers = Answers(config)
         m.submodules.finished = finished = Queue(Finish(config), config.threads)
@@ -226,6 +228,15 @@ class Core(Component):
         with m.If((control.at(7).kind == Kind.LOAD) & control.at(7).in_packet):
             m.d.comb += [last_7.eq(progress.at(7).words == (of_packet - 1)[3:]), end.eq(of_packet - 1)]
             m.d.comb += piece_7.eq(Mux(last_7, end + 1, 8))
+        # A checksum's bytes are counted in 32 bits, and no memory that it may read has more than so many.
+        sum_bytes = Signal(32)
+        m.d.comb += sum_bytes.eq(right_7)
+        no_bytes = staged(7, ~sum_bytes.any(), "no_bytes")
+        sums_bytes = (control.at(7).kind == Kind.SUM) & ~second.at(7)
+        too_many = staged(7, sums_bytes & (sum_bytes > addresses.MAX_CHECKSUM_BYTES), "too_many")
+        with m.If(sums_bytes):
+            m.d.comb += [last_7.eq(progress.at(7).words == (sum_bytes - 1)[3:32]), end.eq((sum_bytes - 1)[:3])]
+            m.d.comb += piece_7.eq(Mux(last_7, end + 1, 8))
         last, piece = staged(7, last_7, "last_word"), staged(7, piece_7, "piece_of_word")
         addend = staged(7, Mux(control.at(7).addend == Addend.RIGHT, right_7, distance.at(7).as_signed()), "addend")
 
@@ -237,7 +248,7 @@ class Core(Component):
         unit = staged(7, unit_7, "unit", shape=Unit)
         amount_7 = Cat(right_7[:5], right_7[5] & ~control.at(7).narrow)
         amount = staged(7, Mux(second_store.at(7), progress.at(7).skip << 3, amount_7), "amount")
-        in_pieces = Value.cast(control.at(7).kind).matches(Kind.KEY, Kind.LOAD, Kind.STORE)
+        in_pieces = Value.cast(control.at(7).kind).matches(Kind.KEY, Kind.LOAD, Kind.STORE, Kind.SUM)
         bytes_7 = Mux(in_pieces, piece.at(7), 1 << control.at(7).size) - progress.at(7).skip
         length = staged(7, bytes_7[:4], "length")
 
@@ -281,6 +292,8 @@ class Core(Component):
             m.d.comb += cause_8.eq(early_cause.at(8))
         with m.Elif(too_deep | nested):
             m.d.comb += cause_8.eq(Cause.CALL_DEPTH)
+        with m.Elif(too_many.at(8)):
+            m.d.comb += cause_8.eq(Cause.MEMORY_ACCESS)
         cause = Staged(pipeline, 8, cause_8, "cause")
 
         # ---- 9 BRANCH: where the thread goes on if nothing is in the way
@@ -315,7 +328,10 @@ class Core(Component):
         waits_for_word = Value.cast(control_9.then).matches(Step.ENGINE, Step.ENTRY)
         more_words = staged(9, Mux(kind.matches(Kind.KEY), ~last.at(9), kind.matches(Kind.WORD) & ~waits_for_word),
                             "more_words")  # fmt: skip
-        elsewhere = kind.matches(Kind.KEY, Kind.WORD, Kind.SERVICE, Kind.DIVIDE) & ~more_words.at(9)
+        last_sum = staged(9, Mux(control_9.sum == Sum.TURN, no_bytes.at(9), (control_9.then == Step.TO)
+                                 & (control_9.sum == Sum.WORD) & last.at(9)), "last_sum")  # fmt: skip
+        asks_unit = kind.matches(Kind.KEY, Kind.WORD, Kind.SERVICE, Kind.DIVIDE) & ~more_words.at(9)
+        elsewhere = asks_unit | last_sum.at(9)
         goes_on = staged(9, valid.at(9) & ~cause.at(9).any() & ~leaves.at(9) & ~elsewhere, "goes_on", reset=True)
 
         # ---- 10 MEMORY: does it trap, does it wait? The local access, or a request; what the pass leaves behind
@@ -341,8 +357,11 @@ class Core(Component):
         sends_key = kind.matches(Kind.KEY) & ~key_comes
         asks = sends_key | kind.matches(Kind.WORD, Kind.SERVICE)
         divides = kind.matches(Kind.DIVIDE)
+        sums = (control_10.sum != Sum.NONE) & ~check.shared
+        summed = staged(10, sums & last_sum.at(10), "summed")
         holds = staged(10, more_words.at(10) & ~no_key.at(10) & requests.crowded, "holds")
-        waits = check.shared | divides | (asks & (~more_words.at(10) | no_key.at(10) | requests.crowded))
+        waits = check.shared | divides | summed.at(10)
+        waits |= asks & (~more_words.at(10) | no_key.at(10) | requests.crowded)
         stops = staged(10, goes_on.at(10) & (traps | waits), "stops", reset=True)
         m.d.comb += revoked.eq(stops.at(11) & (thread.at(11) == thread.at(1)))
         finds = access.matches(Access.ATOMIC) & ~check.shared  # an atomic's old value, in a local window
@@ -350,7 +369,7 @@ class Core(Component):
         ends_of_call = Value.cast(control_10.call).matches(MapCall.INSERT, MapCall.RELEASE)
         calls = Mux(kind.matches(Kind.KEY), sends_key & (~more_words.at(10) | no_key.at(10)),
                     kind.matches(Kind.WORD) & (control_10.then == Step.ENGINE) & ~ends_of_call)  # fmt: skip
-        stays = (control_10.then != Step.INSTRUCTION) | kind.matches(Kind.RESULT)
+        stays = ((control_10.then != Step.INSTRUCTION) & ~summed.at(10)) | kind.matches(Kind.RESULT)
         held = (progress_10.step == Step.TRY) & ~taken.at(10)  # a lock, by another thread
         repeats = check.split | finds | held | (stays & ~calls)  # at the same pc
         word_done = kind.matches(Kind.STORE) & ~check.split
@@ -359,7 +378,8 @@ class Core(Component):
         ends_call = ~more_words.at(10) | no_key.at(10)
         local = staged(10, acts & access.any() & ~check.shared & ~no_key.at(10) & ~check.missing, "local", reset=True)
         asking = staged(10, acts & asks, "asking", reset=True)
-        writes = staged(10, ends.at(10) | (acts & (control_10.write | finds) & ~(waits | asks | held)), "writes",
+        writes = staged(10, ends.at(10) | (acts & (control_10.write | finds) & ~(waits | asks | held | sums)),
+                        "writes",
                         reset=True)  # fmt: skip
         own_entry = Mux(finds, WORD_ENTRY, destination.at(10))
         entry = staged(10, Mux(ends.at(10), generation.at(10), own_entry)[: len(destination.at(10))], "entry")
@@ -370,7 +390,7 @@ class Core(Component):
         step = next_step(m, control_10, step=progress_10.step, no_key=no_key.at(10), shared=check.shared,
                          split=check.split, last=last.at(10), copied=copied, locked=locked.at(10), finds=finds,
                          holds=taken.at(10), of_function=of_function.at(10), missing=check.missing,
-                         no_packet=no_packet.at(10))  # fmt: skip
+                         no_packet=no_packet.at(10), no_bytes=no_bytes.at(10))  # fmt: skip
         m.d.comb += [
             after.eq(progress_10),
             after.step.eq(step),
@@ -388,7 +408,8 @@ class Core(Component):
                 after.frame.eq(address.at(10)[_LINK_FRAME_BIT:][:_CALLER_BITS]),
                 after.pointer.eq(address.at(10)[_LINK_POINTER_BIT:_LINK_FRAME_BIT]),
             ]
-        with m.If(sends_key | word_done):  # none are done when the next key or copy begins
+        word_summed = sums & (control_10.sum == Sum.WORD)
+        with m.If(sends_key | word_done | word_summed):  # none are done when the next key, copy or sum begins
             m.d.comb += after.words.eq(Mux(last.at(10), 0, progress_10.words + 1))
         m.d.comb += [
             expected.write.eq(Mux(check.split, control_10.access == Access.LOAD, control_10.write | copied)),
@@ -400,7 +421,7 @@ class Core(Component):
         ]
         with m.If(check.split):
             m.d.comb += [expected.entry.eq(WORD_ENTRY), expected.size.eq(3), expected.extend.eq(0)]
-        with m.Elif(key_comes):
+        with m.Elif(key_comes | (kind.matches(Kind.SUM) & check.shared)):
             m.d.comb += expected.entry.eq(WORD_ENTRY)
         m.d.comb += [
             self.local.enable.eq(local.at(10)),
@@ -475,6 +496,14 @@ class Core(Component):
             requests.call.holds.eq(holds.at(13)),
         ]
 
+        m.d.comb += [
+            checksum.push.eq(Mux(staged(10, acts & sums, "sums", reset=True).at(13), control.at(13).sum, Sum.NONE)),
+            checksum.thread.eq(thread.at(13)),
+            checksum.word.eq(found),
+            checksum.bytes.eq(Mux(control.at(13).sum == Sum.WORD, piece.at(13), 4)),
+            checksum.last.eq(summed.at(13)),
+        ]
+
         # ---- Threads begin, go on, end
         def one(condition, which) -> Value:
             return Mux(condition, Const(1, config.threads) << which, 0)[: config.threads]
@@ -500,7 +529,11 @@ class Core(Component):
         connect(m, flipped(self.map.answer), answers.map)
         connect(m, flipped(self.engine.answer), answers.engine)
         connect(m, flipped(self.answer), answers.service)
-        connect(m, divider.answer, answers.divider)
+        # One of the two; neither keeps the other waiting for long, as each of its threads has to issue in between.
+        with m.If(checksum.answer.valid):
+            connect(m, checksum.answer, answers.unit)
+        with m.Else():
+            connect(m, divider.answer, answers.unit)
         connect(m, finished.pop, flipped(self.finish))
 
         # ---- What is seen of it outside

@@ -131,6 +131,7 @@ _HELPERS = {
     "ktime_get_ns": _sample(Immediate.TIME),
     "get_prandom_u32": _sample(Immediate.RANDOM),
     "get_smp_processor_id": _sample(Immediate.CPU, sampled=0),  # the recording has the CPU anyway
+    "csum_diff": steps.CHECKSUM,
     "redirect": _service(Service.REDIRECT),
     "xdp_adjust_head": _service(Service.ADJUST_HEAD),
     "xdp_adjust_tail": _service(Service.ADJUST_TAIL),

@@ -19,6 +19,7 @@ from bpfnic.hdl.core.control import (
     Logic,
     Register,
     Step,
+    Sum,
     Unit,
 )
 from bpfnic.hdl.interfaces import Service
@@ -90,6 +91,17 @@ _FETCH = {"left": Register.DST, "addend": Addend.OFFSET, "right": Register.WORD,
           "logic": Logic.RIGHT}  # fmt: skip
 _CALL = {"flow": Flow.CALLX, "left": Register.DST, "addend": Addend.ZERO, "immediate": Immediate.LINK,
          "unit": Unit.LOGIC, "logic": Logic.RIGHT, "write": 1, "to": Register.LINK, "size": LOG2_BYTES[64]}  # fmt: skip
+
+# bpf_csum_diff: r1 and r3 point at bytes, of which r2 and r4 say how many; r5 is the seed. What is read from map memory
+# goes to the checksum unit in a pass of its own.
+CHECKSUM = {"sum": Sum.START, "right": Register.R2, "then": Step.FROM}
+_FROM = {"kind": Kind.SUM, "sum": Sum.WORD, "left": Register.R1, "right": Register.R2, "addend": Addend.PROGRESS,
+         "access": Access.LOAD, "size": LOG2_BYTES[64], "logic": Logic.RIGHT, "write": 1, "to": Register.R0,
+         "then": Step.FROM}  # fmt: skip
+_TO = _FROM | {"left": Register.R3, "right": Register.R4, "then": Step.TO}
+_SENT = {"left": Register.WORD, "addend": Addend.ZERO, "unit": Unit.SUM, "access": Access.NONE}
+_TURN = {"sum": Sum.TURN, "left": Register.R5, "addend": Addend.ZERO, "unit": Unit.SUM, "right": Register.R4,
+         "size": LOG2_BYTES[64], "write": 1, "to": Register.R0, "then": Step.TO}  # fmt: skip
 
 _TRY = {"left": Register.WORD, "immediate": Immediate.ZERO, "logic": Logic.OR, "condition": Condition.ZERO, "write": 1,
         "to": Register.R0, "size": LOG2_BYTES[64]}  # fmt: skip
@@ -203,6 +215,16 @@ def this_pass(m: Module, decoded: Control, step: Step, call: MapCall, engine_say
             m.d.comb += word(_SWAP)
         with m.Case(Step.LEAVE):
             m.d.comb += word(_LEAVE)
+        with m.Case(Step.FROM):
+            m.d.comb += word(_FROM)
+        with m.Case(Step.SEND_FROM):
+            m.d.comb += word(_FROM | _SENT)
+        with m.Case(Step.TURN):
+            m.d.comb += word(_TURN)
+        with m.Case(Step.TO):
+            m.d.comb += word(_TO)
+        with m.Case(Step.SEND_TO):
+            m.d.comb += word(_TO | _SENT)
         with m.Case(Step.EXCHANGE):
             m.d.comb += [*word(_EXCHANGE), control.size.eq(decoded.size)]
         with m.Case(Step.COMPUTE):
@@ -236,7 +258,7 @@ def this_pass(m: Module, decoded: Control, step: Step, call: MapCall, engine_say
 
 
 def next_step(m: Module, control: Control, *, step, no_key, shared, split, last, copied, locked, finds, holds,
-              of_function, missing, no_packet) -> Signal:  # fmt: skip
+              of_function, missing, no_packet, no_bytes) -> Signal:  # fmt: skip
     """The thread's step after a pass.
 
     control, step : of this pass. no_key : a KEY may not read where its key is. shared : its access goes to map memory.
@@ -244,7 +266,7 @@ def next_step(m: Module, control: Control, *, step, no_key, shared, split, last,
     ends the call, of which the engine wants to know no more; locked : under the value's lock. finds : it read the old
     value for an atomic, in a local window. holds : its condition does: a COMPUTE says that the new value is to be
     stored, a TRY_COPY that the lock was free. of_function : a CALLX calls one. missing : a word of the packet is not
-    there. no_packet : an event takes no bytes of the packet.
+    there. no_packet : an event takes no bytes of the packet. no_bytes : nor a checksum any where this pass has looked.
     """
     after = Signal(Step)
     m.d.comb += after.eq(control.then)
@@ -262,6 +284,16 @@ def next_step(m: Module, control: Control, *, step, no_key, shared, split, last,
         with m.Case(Kind.CALLX):
             with m.If(of_function):
                 m.d.comb += after.eq(Step.CALL)
+        with m.Case(Kind.SUM):
+            goes = control.then == Step.FROM
+            with m.If(shared):
+                m.d.comb += after.eq(Mux(goes, Step.SEND_FROM, Step.SEND_TO))
+            with m.Elif(last):
+                m.d.comb += after.eq(Mux(goes, Step.TURN, Step.INSTRUCTION))
+    with m.If((control.sum == Sum.START) & no_bytes):
+        m.d.comb += after.eq(Step.TURN)
+    with m.If((control.sum == Sum.TURN) & no_bytes):
+        m.d.comb += after.eq(Step.INSTRUCTION)
     with m.If(missing):
         m.d.comb += after.eq(Step.LEAVE)
     with m.If(split):

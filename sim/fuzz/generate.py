@@ -72,9 +72,10 @@ class Generator:
         pieces: list[tuple[float, Callable[[], None]]] = [
             (34, self.arithmetic), (14, self.condition), (2, self.jump), (20, self.access), (2, self.edge_access),
             (8, self.atomic), (2, self.constant), (5, self.maps.array), (3, self.helper), (3, self.call),
-            (2, self.copy), (1, self.call_routine), (4, self.loop), (2, self.packet_load), (1, self.long_loop),
-            (0.5, self.tail_call), (12, self.maps.hash), (3, self.maps.queue), (2, self.maps.redirect),
-            (2, self.maps.inner), (3, self.maps.ring), (2, self.maps.event), (1, self.maps.lock),
+            (2, self.copy), (1, self.call_routine), (1, self.checksum), (4, self.loop),
+            (2, self.packet_load), (1, self.long_loop), (0.5, self.tail_call), (12, self.maps.hash),
+            (3, self.maps.queue), (2, self.maps.redirect), (2, self.maps.inner), (3, self.maps.ring),
+            (2, self.maps.event), (1, self.maps.lock),
         ]  # fmt: skip
         lacking = {self.atomic: not device.atomics, self.packet_load: not device.packet_loads,
                    self.maps.array: not device.maps.arrays, self.maps.hash: not device.maps.hashes,
@@ -84,6 +85,7 @@ class Generator:
                    self.maps.lock: not {"spin_lock", "spin_unlock"} <= set(device.helpers),
                    self.long_loop: not device.may_goto,
                    self.call_routine: not device.calls_routines,
+                   self.checksum: "csum_diff" not in device.helpers,
                    self.tail_call: "tail_call" not in device.helpers}  # fmt: skip
         pieces = [(weight, piece) for weight, piece in pieces if not lacking.get(piece)]
         self.weights, self.pieces = zip(*pieces, strict=True)
@@ -409,6 +411,19 @@ class Generator:
         self.helper_call(name)
         if name in ("xdp_adjust_head", "xdp_adjust_tail"):
             self.text.add("ldxw", dst=PACKET, src=CONTEXT, offset=0)
+
+    def checksum(self) -> None:
+        sizes = (0, 0, 1, 2, 3, 4, 7, 8, 12, 17, 24)
+        for register in (1, 3):
+            base, size = self.chance.choice((FRAME, PACKET, PACKET, MAP)), self.chance.choice(sizes)
+            offset = {FRAME: -STACK_REACH + self.chance.randrange(STACK_REACH - size),
+                      PACKET: self.chance.randrange(world.LEAST_FRAME - size + 1),
+                      MAP: self.chance.randrange(-world.REACH, world.REACH - size + 1)}[base]  # fmt: skip
+            self.text.add("mov64_reg", dst=register, src=base)
+            self.text.add("add64_imm", dst=register, imm=offset)
+            self.text.add("mov64_imm", dst=register + 1, imm=size)
+        self.operand(5)
+        self.helper_call("csum_diff")
 
     def tail_call(self) -> None:
         self.guarded(self.maps.tail_call)

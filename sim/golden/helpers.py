@@ -5,7 +5,7 @@ from errno import EINVAL
 from typing import NamedTuple, Protocol
 
 from bpfnic.sim.golden.interpreter import Helper, Suspending, Thread, Trap
-from bpfnic.sim.golden.maps import Maps, take_lock
+from bpfnic.sim.golden.maps import Maps, read_argument, take_lock
 from bpfnic.sim.golden.memory import Buffer
 from bpfnic.spec import addresses
 from bpfnic.spec.causes import Cause
@@ -74,6 +74,7 @@ class Helpers:
             "ktime_get_ns": _at_once(lambda: self.samples.clock()),
             "get_prandom_u32": _at_once(lambda: self.samples.random()),
             "get_smp_processor_id": _at_once(lambda: self.cpu),
+            "csum_diff": self.csum_diff,
             "redirect": _at_once(self.redirect, 2),
             "redirect_map": self.redirect_map,
             "xdp_adjust_head": _at_once(self.xdp_adjust_head, 2),
@@ -143,6 +144,23 @@ class Helpers:
     def tail_call(self, thread: Thread) -> Suspending:
         return self.maps.tail_call(thread, *thread.registers[2:4])
 
+    def csum_diff(self, thread: Thread) -> Suspending:
+        """bpf_csum_diff: from what a checksum says that covered `gone`, what it says with `come` instead."""
+        gone_at, gone_size, come_at, come_size, seed = thread.registers[1:6]
+        seed &= _HALF
+        gone_size, come_size = gone_size & _HALF, come_size & _HALF
+        gone = yield from _summed(thread, gone_at, gone_size)
+        come = yield from _summed(thread, come_at, come_size)
+        if gone_size and come_size:
+            result = _partial(come, seed) + (~_partial(gone, 0) & _HALF)
+        elif come_size:
+            result = _partial(come, seed)
+        elif gone_size:
+            result = ~_partial(gone, ~seed & _HALF) & _HALF
+        else:
+            result = seed
+        return _folded(result, 16)
+
     def redirect(self, ifindex: int, flags: int) -> int:
         """bpf_xdp_redirect: no flags are known, and a wrong call leaves an earlier target alone."""
         if flags:
@@ -192,6 +210,28 @@ class Helpers:
             buffer.bytes[buffer.data_end : data_end] = bytes(delta)
         buffer.data_end = data_end
         return 0
+
+
+_HALF = 0xFFFFFFFF
+
+
+def _summed(thread: Thread, address: int, size: int) -> Suspending:
+    """The bytes of an argument of bpf_csum_diff. Raises Trap: more than there can be, or outside every window."""
+    if size > addresses.MAX_CHECKSUM_BYTES:
+        raise Trap(Cause.MEMORY_ACCESS)
+    return (yield from read_argument(thread, address, size))
+
+
+def _partial(data: bytes, seed: int) -> int:
+    """csum_partial: the sum of all 32-bit words, the last one filled up with zeros, and of the seed."""
+    return _folded(seed + sum(int.from_bytes(data[at : at + 4], "little") for at in range(0, len(data), 4)), 32)
+
+
+def _folded(number: int, bits: int) -> int:
+    """A sum whose carries come round to the lowest bit."""
+    while number >> bits:
+        number = (number & (1 << bits) - 1) + (number >> bits)
+    return number
 
 
 def _signed32(value: int) -> int:

@@ -163,7 +163,7 @@ class Maps:
             place = descriptor.entries + self.cpus + 1
         source = self._value(descriptor, 0, place)
         for done in range(0, descriptor.value_size, COPY_BYTES):
-            chunk = yield from _read(thread, source + done, min(COPY_BYTES, descriptor.value_size - done))
+            chunk = yield from read_argument(thread, source + done, min(COPY_BYTES, descriptor.value_size - done))
             yield from _write(thread, target + done, chunk)
         yield SharedAccess(Operation.CALL_HELPER, handle, 0)
         return 0 if queue.release(cpu) else -ENOENT
@@ -288,7 +288,7 @@ class Maps:
         if entries and entries.key_size != size:
             entries = None
         try:
-            key_bytes = yield from _read(thread, key, size)
+            key_bytes = yield from read_argument(thread, key, size)
         except Trap:
             if entries:
                 raise
@@ -331,7 +331,7 @@ class Maps:
         return addresses.MAP_VALUES + offset
 
 
-def _read(thread: Thread, pointer: int, size: int) -> Suspending:
+def read_argument(thread: Thread, pointer: int, size: int) -> Suspending:
     """The bytes that a helper's argument points at: any alignment, in every window. Raises Trap MEMORY_ACCESS."""
     found = bytearray()
     while len(found) < size:
@@ -354,7 +354,7 @@ def _copy(thread: Thread, source: int, target: int, size: int, lock: int = 0) ->
             step = LOCK_BYTES
         elif lock == done + 1:
             skip = LOCK_BYTES
-        chunk = yield from _read(thread, source + done, step)
+        chunk = yield from read_argument(thread, source + done, step)
         chunk = chunk[skip:]
         yield from thread.store(target + done + skip, len(chunk), int.from_bytes(chunk, "little"))
 

@@ -89,6 +89,7 @@ class LoopHarness(Elaboratable):
         places = [*passes[1:LOOP], ready, leaves, waiting, idle]
         words_follow = ~opened.signal("ends_call_10") & ~opened.signal("holds_10")
         asks = requests.push_shared | opened.part("divider").push | (opened.signal("asking_10") & ~words_follow)
+        asks = asks | opened.signal("summed_10")  # the checksum unit
         m.d.comb += [
             Assert(sum(places) == 1),
             Assert(~passes[LOOP] | goes_on | ends | asks),  # nobody waits for nothing
