@@ -17,34 +17,20 @@
 #define MINIMUM_MTU6 1280 // what every path for IPv6 takes
 #define HEADERS (sizeof(struct iphdr) + sizeof(struct icmphdr)) // of an answer
 #define HEADERS6 (sizeof(struct ipv6hdr) + sizeof(struct icmp6hdr))
-#define QUOTED (576 - HEADERS) // bytes at most (RFC 1812)
+#define QUOTED (576 - HEADERS) // bytes of a packet that has so many (RFC 1812)
+#define QUOTED_AT_LEAST 68 // of one that hasn't: the longest header and the 8 bytes that RFC 792 asks for
 #define QUOTED6 (MINIMUM_MTU6 - HEADERS6) // always (RFC 4443)
 #define SERVICE 0xc0 // internetwork control (RFC 1812)
 #define DONT_FRAGMENT 0x4000
 #define FRAGMENT 0x3fff // more of them, or an offset
 #define TTL 64
 
-const volatile __u32 mtu = 1400; // bytes of an IP packet
+const volatile __u32 mtu = 1400; // bytes of an IP packet, 68 or more
 const volatile __u64 interval = 1000000; // ns for a token
 const volatile __u32 burst = 50;
 
 __u64 full; // the bucket of tokens
 __u64 answers; // sent
-
-// The checksum of `bytes` bytes, a multiple of 4 and 1,280 at most, behind `sum`; 0 (which it never is) if they aren't
-// there.
-static __always_inline __u16 checksum(__u64 sum, void *at, void *data_end, __u32 bytes)
-{
-#pragma clang loop unroll(disable)
-	for (__u32 i = 0; i < MINIMUM_MTU6 && i < bytes; i += 4) {
-		barrier_var(at); // what is compared with the end is what is read
-		if (at + 4 > data_end)
-			return 0;
-		sum += *(__u32 *)at;
-		at += 4;
-	}
-	return ~folded(sum);
-}
 
 struct mac {
 	__u32 first;
@@ -103,12 +89,13 @@ static __always_inline int is_too_big(struct iphdr *ip, void *data_end, __u32 *q
 	__u8 *icmp_type = (void *)ip + ip->ihl * 4, network = ip->saddr & 0xff;
 	__u32 bytes = bpf_ntohs(ip->tot_len);
 
-	if (bytes <= mtu || bytes > data_end - (void *)ip || !(ip->frag_off & bpf_htons(DONT_FRAGMENT)) ||
-	    ip->frag_off & bpf_htons(FRAGMENT) || ip->ihl < 5 || !network || network >= 224)
+	if (bytes <= mtu || bytes < QUOTED_AT_LEAST || bytes > data_end - (void *)ip || ip->ihl < 5)
+		return 0;
+	if (!(ip->frag_off & bpf_htons(DONT_FRAGMENT)) || ip->frag_off & bpf_htons(FRAGMENT) || !network || network >= 224)
 		return 0;
 	if (ip->protocol == IPPROTO_ICMP && ((void *)(icmp_type + 1) > data_end || is_error(*icmp_type)))
 		return 0;
-	*quoted = (bytes < QUOTED ? bytes : QUOTED) & ~3;
+	*quoted = bytes < QUOTED ? QUOTED_AT_LEAST : QUOTED;
 	return 1;
 }
 
@@ -124,7 +111,7 @@ static __always_inline int answer_ipv4(struct xdp_md *ctx, struct iphdr *ip, __u
 	ip = (void *)(long)ctx->data + sizeof(struct ethhdr);
 	icmp = (void *)(ip + 1);
 	data_end = (void *)(long)ctx->data_end;
-	if ((void *)(icmp + 1) > data_end)
+	if ((void *)(icmp + 1) + quoted > data_end)
 		return XDP_DROP;
 	word = (void *)ip;
 	word[0] = bpf_htonl(0x45000000 | SERVICE << 16 | (HEADERS + quoted));
@@ -138,7 +125,7 @@ static __always_inline int answer_ipv4(struct xdp_md *ctx, struct iphdr *ip, __u
 	icmp->checksum = 0;
 	icmp->un.frag.__unused = 0;
 	icmp->un.frag.mtu = bpf_htons(mtu);
-	icmp->checksum = checksum(0, icmp, data_end, sizeof(*icmp) + quoted);
+	icmp->checksum = ~folded(bpf_csum_diff(NULL, 0, (void *)icmp, sizeof(*icmp) + quoted, 0));
 	return XDP_TX;
 }
 
@@ -158,18 +145,16 @@ static __always_inline int is_too_big_ipv6(struct ipv6hdr *ip, void *data_end)
 static __always_inline int answer_ipv6(struct xdp_md *ctx, struct ipv6hdr *ip)
 {
 	struct in6_addr source = ip->saddr, destination = ip->daddr;
-	__be32 length = bpf_htonl(sizeof(struct icmp6hdr) + QUOTED6);
 	struct icmp6hdr *icmp;
 	void *data_end;
-	__u64 sum = 0;
-	__u32 *word;
+	__u32 *word, sum;
 
 	if (!reshape(ctx, QUOTED6, HEADERS6))
 		return XDP_DROP;
 	ip = (void *)(long)ctx->data + sizeof(struct ethhdr);
 	icmp = (void *)(ip + 1);
 	data_end = (void *)(long)ctx->data_end;
-	if ((void *)(icmp + 1) > data_end)
+	if ((void *)(icmp + 1) + QUOTED6 > data_end)
 		return XDP_DROP;
 	word = (void *)ip;
 	word[0] = bpf_htonl(0x60000000 | SERVICE << 20);
@@ -180,9 +165,10 @@ static __always_inline int answer_ipv6(struct xdp_md *ctx, struct ipv6hdr *ip)
 	icmp->icmp6_code = 0;
 	icmp->icmp6_cksum = 0;
 	icmp->icmp6_mtu = bpf_htonl(mtu > MINIMUM_MTU6 ? mtu : MINIMUM_MTU6);
-	for (int i = 2; i < 10; i++) // a pseudo header is in the sum: addresses, length, protocol
-		sum += word[i];
-	icmp->icmp6_cksum = checksum(sum + length + bpf_htonl(IPPROTO_ICMPV6), icmp, data_end, sizeof(*icmp) + QUOTED6);
+	// A pseudo header is in the sum: addresses, length, protocol.
+	sum = bpf_csum_diff(NULL, 0, (void *)&ip->saddr, 2 * sizeof(ip->saddr),
+			    bpf_htons(sizeof(*icmp) + QUOTED6) + bpf_htons(IPPROTO_ICMPV6));
+	icmp->icmp6_cksum = ~folded(bpf_csum_diff(NULL, 0, (void *)icmp, sizeof(*icmp) + QUOTED6, sum));
 	return XDP_TX;
 }
 
@@ -210,7 +196,9 @@ int icmp_too_big(struct xdp_md *ctx)
 	if (!take_token(&full, interval, burst))
 		return XDP_DROP;
 	__sync_fetch_and_add(&answers, 1);
-	return four ? answer_ipv4(ctx, ip, quoted) : answer_ipv6(ctx, ip6);
+	if (!four)
+		return answer_ipv6(ctx, ip6);
+	return quoted == QUOTED ? answer_ipv4(ctx, ip, QUOTED) : answer_ipv4(ctx, ip, QUOTED_AT_LEAST);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";
