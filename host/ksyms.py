@@ -2,7 +2,8 @@
 
 A NIC has no kernel with numbered types, so that the id is the loader's affair: a function with the name of a helper is
 that helper (`bpf_ktime_get_ns`, or `bpf_ktime_get_ns___old`: what follows ___ tells declarations apart), if its
-prototype has as many parameters. There are no others.
+prototype has as many parameters. A few others are routines of the runtime (spec/kfuncs.py, which says of the rest why
+they aren't here).
 
 Weak ones (`__weak`) are as in libbpf: where the function is missing, or isn't as declared, its address is 0, so that
 bpf_ksym_exists() is false, and a call of it becomes `call btf 0`, which traps if it is reached after all.
@@ -12,7 +13,7 @@ import re
 from collections.abc import Mapping
 
 from bpfnic.host.btf import Btf, Kind, Type
-from bpfnic.spec import helpers
+from bpfnic.spec import helpers, kfuncs
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.helpers import Helper
 
@@ -34,15 +35,21 @@ def declared(btf: Btf | None) -> Mapping[str, Type]:
     return {type.name: type for type in found}
 
 
+def plain(name: str) -> str:
+    """A function's name without its flavour."""
+    flavoured = re.match(r"(.*[^_])___[^_]", name)
+    return flavoured[1] if flavoured else name
+
+
 def helper(btf: Btf, extern: Type) -> Helper:
     """The helper that a declaration means. Raises Missing: a variable, no helper of that name, other parameters."""
     if extern.kind is not Kind.FUNC:
         raise Missing(f"{extern.name!r} is a variable of the kernel, and here is none")
-    flavoured = re.match(r"(.*[^_])___[^_]", extern.name)
-    plain = flavoured[1] if flavoured else extern.name
-    found = helpers.BY_NAME.get(plain.removeprefix("bpf_")) if plain.startswith("bpf_") else None
+    name = plain(extern.name)
+    found = helpers.BY_NAME.get(name.removeprefix("bpf_")) if name.startswith("bpf_") else None
     if found is None:
-        raise Missing(f"{extern.name!r} is a function of the kernel, and no helper has this name")
+        why = kfuncs.REFUSED.get(name, "it isn't here, and no helper has this name")
+        raise Missing(f"{extern.name!r} is a function of the kernel: {why}")
     parameters = len(btf.resolve(extern.target).parts)
     if parameters != len(found.parameters):
         raise Missing(f"{extern.name!r} is declared with {parameters} parameters; helper {found.name} "

@@ -93,21 +93,25 @@ class Routines(Protocol):
     def function(self, name: str) -> Routine | None:
         """A function that compilers take for granted (memcpy), None for others."""
 
+    def kernel(self, name: str) -> Routine | None:
+        """What is called in place of a function of the kernel (spec.kfuncs), None where there is nothing."""
+
 
 @dataclass(frozen=True)
 class Extern:
     """A function of the kernel that an instruction calls, or whose address it takes. `helper`: what the function is
-    here, None for one that isn't (weak ones only)."""
+    here, None for one that isn't (weak ones only). `routine`: it is one of the runtime's, which has an address."""
 
     helper: Helper | None
     weak: bool
+    routine: bool = False
 
     def put(self, instruction: Instruction, present: bool) -> Instruction:
         """The call, or the 64-bit immediate. For its address, which a program can but compare with 0, stands the
         helper's number."""
         number = self.helper.number if self.helper and present else ksyms.ABSENT
         if instruction.opcode == WIDE_OPCODE:
-            return replace(instruction, imm=number, next_imm=0)
+            return replace(instruction, imm=1 if self.routine else number, next_imm=0)
         return replace(instruction, src=_HELPER_SRC if number else _BTF_SRC, offset=0, imm=number)
 
 
@@ -311,7 +315,10 @@ class Linker:
             kind = RELOCATION_NAMES.get(relocation.kind, f"type {relocation.kind}")
             raise self._refuse(section, offset, f"relocation {kind} of {symbol.name!r} doesn't fit its instruction")
         if symbol.section == SHN_UNDEF and symbol.name in self._ksyms:
-            return self._extern(symbol)
+            routine = routines.kernel(ksyms.plain(symbol.name))
+            if routine and call:
+                return routine
+            return Extern(None, symbol.weak, routine=True) if routine else self._extern(symbol)
         if symbol.section == SHN_UNDEF and call and (routine := routines.function(symbol.name)):
             return routine
         if symbol.section == SHN_UNDEF:

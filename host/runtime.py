@@ -1,10 +1,10 @@
 """The runtime: helpers that are firmware, C functions under firmware/runtime/ which the loader links into the programs
 that call them, and the functions that compilers take for granted.
 
-`NAME.bpf.c` has one of them, with what it needs inlined: helper bpf_NAME is the function `helper_NAME`, memcpy the
-function `memcpy`. It is compiled when a program first calls it. The numbers of spec/ that it needs are defined for the
-compiler, so that they stand nowhere in C. A map that it declares is created once a device and hidden from users; all
-routines share it by its name."""
+`NAME.bpf.c` has one of them, with what it needs inlined: helper bpf_NAME is the function `helper_NAME`, the kernel's
+function bpf_NAME (spec/kfuncs.py) `kfunc_NAME`, memcpy `memcpy`. It is compiled when a program first calls it. The
+numbers of spec/ that it needs are defined for the compiler, so that they stand nowhere in C. A map that it declares is
+created once a device and hidden from users; all routines share it by its name."""
 
 import functools
 from dataclasses import replace
@@ -17,7 +17,7 @@ from bpfnic.host.compile import compile_object
 from bpfnic.host.elf import Elf
 from bpfnic.host.link import Frame, Linker, Routine
 from bpfnic.host.maps import MapTable
-from bpfnic.spec import addresses, helpers
+from bpfnic.spec import addresses, helpers, kfuncs
 from bpfnic.spec.programs import ProgramType
 
 FOLDER = Path(str(resources.files("bpfnic.firmware"))) / "runtime"
@@ -51,6 +51,10 @@ class Runtime:
 
     def function(self, name: str) -> Routine | None:
         return routine(name, name) if name in FUNCTIONS else None
+
+    def kernel(self, name: str) -> Routine | None:
+        file = name.removeprefix("bpf_")
+        return routine(file, f"kfunc_{file}") if self._helpers and name in kfuncs.LIBRARY else None
 
 
 def _tc_frame() -> Frame:

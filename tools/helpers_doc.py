@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bpfnic.spec import helpers
+from bpfnic.spec import helpers, kfuncs
 from bpfnic.spec.helpernotes import ERRORS, NOTES, STACK
 from bpfnic.spec.helpers import HELPERS, Helper
 from bpfnic.spec.programs import ProgramType
@@ -54,6 +54,10 @@ def text() -> str:
         if helper.programs and helper.number in helpers.REFUSED:
             why = helpers.REFUSED[helper.number]
             parts.append(f"| {helper.name} ({helper.number}) | {_programs(helper)} | {why} |\n")
+    parts.append("\n## Functions of the kernel\n\nWhat programs call by BTF id (`extern … __ksym`): helpers by their names; "
+                 f"as library functions {', '.join(sorted(kfuncs.LIBRARY))}, which `bpf_for` and `bpf_repeat` are made of. "
+                 "The others aren't there:\n\n| function | why |\n| --- | --- |\n")  # fmt: skip
+    parts += [f"| {name} | {why} |\n" for name, why in kfuncs.REFUSED.items()]
     return "".join(parts)
 
 

@@ -62,8 +62,9 @@ __attribute__((section("xdp"))) int program(void *ctx) { return bpf_ktime_get_ns
     ("declaration", "use", "message"),
     [
         ("int bpf_dynptr_from_xdp(void *x, __u64 flags, void *p)", "bpf_dynptr_from_xdp(ctx, 0, 0)",
-         "'bpf_dynptr_from_xdp' is a function of the kernel, and no helper has this name"),
-        ("__u64 ktime_get_ns(void)", "ktime_get_ns()", "'ktime_get_ns' is a function of the kernel, and no helper"),
+         "'bpf_dynptr_from_xdp' is a function of the kernel: there are no dynptrs here"),
+        ("__u64 ktime_get_ns(void)", "ktime_get_ns()", "'ktime_get_ns' is a function of the kernel: it isn't here, and "
+         "no helper has this name"),
         ("long bpf_redirect___one(__u32 ifindex)", "bpf_redirect___one(1)",
          "'bpf_redirect___one' is declared with 1 parameters; helper redirect has 2"),
         ("__u64 bpf_ktime_get_ns___x(void *)", "bpf_ktime_get_ns___x(ctx)",
@@ -137,3 +138,45 @@ extern const int runqueues __ksym __weak;
 SEC("xdp") int program(struct xdp_md *ctx) { return &runqueues ? XDP_DROP : XDP_PASS; }
 """).program()
     assert [i.imm64 for i in image(program, set()) if i and i.opcode == 0x18] == [0]
+
+
+NUMBERS = HEAD + """
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32); __type(value, __s64[4]); }
+	ends SEC(".maps");
+SEC("xdp") int program(struct xdp_md *ctx)
+{
+	__u32 zero = 0;
+	__s64 *ends = bpf_map_lookup_elem(&ends_map, &zero);
+	int i, count = 0;
+
+	if (!ends || !bpf_ksym_exists(bpf_iter_num_new))
+		return XDP_ABORTED;
+	bpf_for(i, (int)ends[0], (int)ends[1]) {
+		count++;
+		ends[2] = ends[2] * 31 + i;
+		if (count == 20)
+			break;
+	}
+	ends[3] = count;
+	bpf_repeat(3)
+		count++;
+	return count - ends[3] == 3 ? XDP_PASS : XDP_DROP;
+}
+""".replace("ends_map", "ends_").replace("	ends SEC", "	ends_ SEC")
+
+
+def test_numbers_are_walked_through(build):
+    """What the kernel's iterator of numbers does (kernel/bpf/bpf_iter.c): none where the end is before the start, or
+    more than 8,388,608 behind it."""
+    with bpfnic.Nic("golden") as nic:
+        program = nic.load(build(NUMBERS))
+        most = 1 << 23
+        for start, end in [(0, 5), (3, 3), (5, 3), (-3, 2), (-(1 << 31), 4 - (1 << 31)), (0, most), (0, most + 1),
+                           (-(1 << 31), (1 << 31) - 1), ((1 << 31) - 3, (1 << 31) - 1)]:  # fmt: skip
+            nic.maps["ends_"][0] = [start, end, 0, 0]
+            assert program.test_run(FRAME).action.name == "XDP_PASS"
+            walked = list(range(start, end))[:20] if start <= end <= start + most else []
+            total = 0
+            for number in walked:
+                total = (total * 31 + number + (1 << 63)) % (1 << 64) - (1 << 63)
+            assert nic.maps["ends_"][0][2:] == [total, len(walked)], (start, end)
