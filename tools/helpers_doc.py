@@ -54,8 +54,9 @@ def text() -> str:
         if helper.programs and helper.number in helpers.REFUSED:
             why = helpers.REFUSED[helper.number]
             parts.append(f"| {helper.name} ({helper.number}) | {_programs(helper)} | {why} |\n")
-    parts.append("\n## Functions of the kernel\n\nWhat programs call by BTF id (`extern … __ksym`): helpers by their names; "
-                 f"as library functions {', '.join(sorted(kfuncs.LIBRARY))}, which `bpf_for` and `bpf_repeat` are made of. "
+    parts.append("\n## Functions of the kernel\n\nWhat programs call by BTF id (`extern … __ksym`): helpers by their "
+                 f"names; as library functions {', '.join(sorted(kfuncs.LIBRARY))}, "
+                 "of which `bpf_for` and `bpf_repeat` are made. "
                  "The others aren't there:\n\n| function | why |\n| --- | --- |\n")  # fmt: skip
     parts += [f"| {name} | {why} |\n" for name, why in kfuncs.REFUSED.items()]
     return "".join(parts)
