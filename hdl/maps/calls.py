@@ -9,6 +9,7 @@ from bpfnic.hdl.core.queue import Queue
 from bpfnic.hdl.interfaces import SharedTrace
 from bpfnic.hdl.mapinterfaces import LOCK, MapCall, MapDescriptor, MapHostPort, SearchPort, TablePort
 from bpfnic.hdl.maps.rings import Rings, RingsPorts
+from bpfnic.hdl.maps.sharing import share
 from bpfnic.hdl.maps.table import TableOperation, TableUnit
 from bpfnic.spec import tables
 from bpfnic.spec.maps import EVENTS, QUEUES, Errno
@@ -270,14 +271,5 @@ class Calls(Component):
                 self.size.eq(rings.size),
             ]
 
-        table, first = self.table, unit.table.request
-        m.d.comb += [
-            table.request.eq(first | rings.table.request),
-            unit.table.grant.eq(table.grant & first),
-            rings.table.grant.eq(table.grant & ~first),
-            unit.table.word.eq(table.word),
-            rings.table.word.eq(table.word),
-        ]
-        for name in ("address", "write", "data"):
-            m.d.comb += getattr(table, name).eq(Mux(first, getattr(unit.table, name), getattr(rings.table, name)))
+        share(m, self.table, unit.table, rings.table)
         return rings

@@ -15,6 +15,7 @@ from bpfnic.hdl.mapinterfaces import EngineWord, KeyWord, MapCall, MapDescriptor
 from bpfnic.hdl.maps.array import ArrayUnit, UnitResult
 from bpfnic.hdl.maps.calls import Calls
 from bpfnic.hdl.maps.finder import Finder, Result
+from bpfnic.hdl.maps.sharing import share
 from bpfnic.hdl.memory import SimpleRam
 from bpfnic.spec.addresses import HANDLE_KEY_BIT, MAP_HANDLES, MAP_VALUES, MAX_KEY_BYTES
 from bpfnic.spec.maps import EVENTS, LRU, OF_MAPS, QUEUES, REDIRECT_MAPS, MapType, UpdateFlag
@@ -239,16 +240,7 @@ class MapEngine(Component):
             ]
 
         # Way B: the serial unit's, or the finder's while that has no use for it.
-        m.d.comb += [
-            self.table.request.eq(calls.table.request | finder.table.request),
-            self.table.address.eq(Mux(calls.table.request, calls.table.address, finder.table.address)),
-            self.table.write.eq(Mux(calls.table.request, calls.table.write, 0)),
-            self.table.data.eq(calls.table.data),
-            calls.table.grant.eq(self.table.grant & calls.table.request),
-            finder.table.grant.eq(self.table.grant & ~calls.table.request),
-            calls.table.word.eq(self.table.word),
-            finder.table.word.eq(self.table.word),
-        ]
+        share(m, self.table, calls.table, finder.table, second_writes=False)
 
         # Other calls, one after the other.
         connect(m, flipped(self.host), calls.host)

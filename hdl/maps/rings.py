@@ -1,6 +1,6 @@
 """All that RINGBUF and PERF_EVENT_ARRAY need: the unit of their calls, the emitter, and who is running."""
 
-from amaranth import Module, Mux
+from amaranth import Module
 from amaranth.lib import memory, stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import exact_log2
@@ -10,6 +10,7 @@ from bpfnic.hdl.interfaces import EGRESS_USER, Beat, EmitTrace
 from bpfnic.hdl.mapinterfaces import DescriptorWrite
 from bpfnic.hdl.maps.events import Emitter
 from bpfnic.hdl.maps.ring import RUN_BITS, RingUnit, RingUnitPorts
+from bpfnic.hdl.maps.sharing import share
 
 
 def RingsPorts(config: NicConfig) -> dict:
@@ -84,14 +85,5 @@ class Rings(Component):
                         m.d.comb += user.run.eq(both[number])
 
         # Two on one way to map memory: each hears of its own accesses.
-        table, first = self.table, unit.table.request
-        m.d.comb += [
-            table.request.eq(first | emitter.table.request),
-            unit.table.grant.eq(table.grant & first),
-            emitter.table.grant.eq(table.grant & ~first),
-            unit.table.word.eq(table.word),
-            emitter.table.word.eq(table.word),
-        ]
-        for name in ("address", "write", "data"):
-            m.d.comb += getattr(table, name).eq(Mux(first, getattr(unit.table, name), getattr(emitter.table, name)))
+        share(m, self.table, unit.table, emitter.table)
         return m

@@ -3,7 +3,7 @@
 From the empty table on, each operation with each key and flag is done in each state that was reached, and every outcome
 is compared with golden's: its error, the place that it shows, and the whole table; and the host walks through it. The
 machine that executes the program here is written from what microcode.py says of its lines. That hdl/maps/table.py is
-such a machine is tested, by the same operations on the hardware (tests/hdl/test_tables.py).
+such a machine is tested, by the same operations on the hardware (tests/hdl/tables/).
 
 Two states are the same if they differ only in the numbers of places that have had a key, and in which key is where, for
 the program doesn't compare places with each other and knows nothing of keys. Prefixes of an LPM_TRIE are told apart.

@@ -66,3 +66,8 @@ class Simulated:
         else:
             wide = self._wide[name]
             ctypes.memmove(wide, value.to_bytes(4 * len(wide), "little"), 4 * len(wide))
+
+
+def packed(layout, **fields) -> int:
+    """A port's value by the fields of its layout."""
+    return layout.const(fields).as_bits()

@@ -163,7 +163,8 @@ def test_a_small_build_says_which_map_types_it_has():
 
 def test_every_register_keeps_to_its_access():
     """Mapped addresses answer as the table says; everything else answers SLVERR and changes nothing."""
-    config = NicConfig(threads=8, program_slots=64, map_bytes=4096)
+    arrays = frozenset({MapType.ARRAY})  # an engine with less to simulate
+    config = NicConfig(threads=8, program_slots=64, map_bytes=4096, map_types=arrays)
     places = {register.address(i): register for register in REGISTERS for i in range(register.count)}
 
     async def bench(ctx, board, bus):

@@ -25,7 +25,7 @@ from bpfnic.hdl.maps.finder import Finder, LookUp, Result
 from bpfnic.spec import tables
 from bpfnic.spec.maps import MapType
 from bpfnic.spec.registers import HASH_SECRET_WORDS
-from tests.hdl.simulated import Library, Simulated
+from tests.hdl.simulated import Library, Simulated, packed
 
 CONFIG = NicConfig(cores=2, threads=8, map_bytes=32768, maps=8)
 CPUS = CONFIG.cores * CONFIG.threads
@@ -108,10 +108,6 @@ class Table:
         self.words[key], self.places[key] = at, place
         stored = self.keys + tables.key_stride(self.key_bytes) * place
         self.memory[stored : stored + self.key_bytes] = key
-
-
-def packed(layout, **fields) -> int:
-    return layout.const(fields).as_bits()
 
 
 class Bench:

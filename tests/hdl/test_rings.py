@@ -20,7 +20,7 @@ from bpfnic.sim.golden.ring import Ring, event_refused
 from bpfnic.spec.addresses import MAP_VALUES
 from bpfnic.spec.maps import MapType
 from bpfnic.spec.rings import CURRENT_CPU, EVENT_USER_BIT, LONGEST_COPY, PACKET_BYTES_SHIFT, RingState
-from tests.hdl.simulated import Library, Simulated
+from tests.hdl.simulated import Library, Simulated, packed
 
 CONFIG = NicConfig(cores=2, threads=8, map_bytes=32768, maps=8)
 CPUS = CONFIG.cores * CONFIG.threads
@@ -57,10 +57,6 @@ class RingsAndMemory(Component):
             for one, other in pairs:
                 m.d.comb += other.eq(one) if incoming else one.eq(other)
         return m
-
-
-def packed(layout, **fields) -> int:
-    return layout.const(fields).as_bits()
 
 
 @dataclass

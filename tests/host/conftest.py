@@ -1,10 +1,11 @@
-"""What the tests of the host share: the command line in this process, and C files."""
+"""What the tests of the host share: the command line in this process, C files, and NICs."""
 
 import sys
 from importlib import resources
 
 import pytest
 
+from bpfnic import Nic
 from bpfnic.host import cli
 
 FIRMWARE = resources.files("bpfnic.firmware")
@@ -61,3 +62,23 @@ def refused(run):
         return err.removeprefix("bpfnic: ").rstrip()
 
     return refused
+
+
+@pytest.fixture(params=["golden", "rtl", pytest.param("linux", marks=pytest.mark.linux)])
+def card(request):
+    """A NIC of each kind. The tests' timeout has to allow for compiling one."""
+    with Nic(request.param) as card:
+        yield card
+
+
+@pytest.fixture
+def says():
+    """A function (operation, arguments) -> what the operation gives, or its error number."""
+
+    def says(operation, *arguments):
+        try:
+            return operation(*arguments)
+        except OSError as error:
+            return error.errno
+
+    return says

@@ -65,7 +65,6 @@ SEC("xdp") int twice(struct xdp_md *ctx)
 }
 """
 ABORTED, DROP, PASS, TX, REDIRECT = range(5)
-BACKENDS = ["golden", "rtl", pytest.param("linux", marks=pytest.mark.linux)]
 pytestmark = pytest.mark.timeout(900)  # the first one compiles the NIC
 
 
@@ -76,12 +75,6 @@ def tagged(vlan: int, size: int = 64) -> bytes:
 @pytest.fixture
 def obj(source):
     return bpfnic.open(source(PROGRAM))
-
-
-@pytest.fixture(params=BACKENDS)
-def card(request):
-    with bpfnic.Nic(request.param) as card:
-        yield card
 
 
 # Where packets go
@@ -161,7 +154,7 @@ def test_the_last_redirect_counts(card, obj, again, egress, queue):
 # What the host does to such maps
 
 
-def test_errors_are_the_kernels(card, obj):
+def test_errors_are_the_kernels(card, obj, says):
     """The same for each device; linux says what they are."""
     for name in ("by_vlan", "by_cpu", "by_socket"):
         card.load(obj, name)
@@ -169,12 +162,6 @@ def test_errors_are_the_kernels(card, obj):
 
     def number(value, size=4):
         return value.to_bytes(size, "little")
-
-    def says(operation, *arguments):
-        try:
-            return operation(*arguments)
-        except OSError as error:
-            return error.errno
 
     for device_map, good, bad, error in ((vlans, number(2), number(77), EINVAL),
                                          (cpus, number(64, 8), number(16385, 8), EOVERFLOW)):  # fmt: skip

@@ -65,19 +65,12 @@ SEC("xdp") int deeper(struct xdp_md *ctx)
 }
 """
 FRAME = bytes(64)
-BACKENDS = ["golden", "rtl", pytest.param("linux", marks=pytest.mark.linux)]
 pytestmark = pytest.mark.timeout(900)  # the first one compiles the NIC
 
 
 @pytest.fixture
 def obj(source):
     return bpfnic.open(source(PROGRAMS))
-
-
-@pytest.fixture(params=BACKENDS)
-def card(request):
-    with bpfnic.Nic(request.param) as card:
-        yield card
 
 
 @pytest.fixture
