@@ -24,7 +24,7 @@ FRAMES = [bytes.fromhex(f"{ETHERNET} {IPV4} {port:04x}0035001e0000 {QUERY}") for
 """DNS from 10.0.0.1 to 10.0.0.2, a flow each, which asks for ab.c; 64 bytes."""
 FRAME = FRAMES[0]
 
-ATTACHED = {"flows": "account", "tailchain": "ethernet"}
+ATTACHED = {"flows": "account", "tailchain": "ethernet", "tc-police": "police"}
 """The program to attach, by file, where there are several or it is named otherwise."""
 CONTENT: dict[str, dict[str, list[tuple[Any, Any]]]] = {
     "firewall": {"rules": [({"saddr": "10.0.0.1", "daddr": "10.0.0.2", "sport": port, "dport": 53, "protocol": "UDP"},
@@ -38,6 +38,8 @@ CONTENT: dict[str, dict[str, list[tuple[Any, Any]]]] = {
     "dnsfilter": {"domains": [({"length": 16, "reversed": "c."}, {"action": "XDP_DROP"})]},
     "tunnel": {"routes": [("10.0.0.0/8", 1)],
                "tunnels": [(1, {"local": "192.0.2.1", "remote": "192.0.2.2", "ifindex": 2, "mtu": 1480})]},
+    "tc-police": {"services": [({"protocol": 17, "port": 53}, 2)],
+                  "classes": [(2, {"longest": 1514, "dscp": 10, "port": 5300})]},
     "vlanmap": {"untagged": [("02:00:00:00:00:02", {"ifindex": 2})]},
     "router": {"routes": [("0.0.0.0/0", {"port": 1}), ("10.0.0.0/8", {"gateway": "192.0.2.1", "port": 1})],
                "neighbours": [("192.0.2.1", {"mac": "02:00:00:00:00:03"})],
