@@ -29,6 +29,7 @@ test: lint
 
 formal: $(VENV)/installed-test
 	$(BIN)/python -m tests.formal --jobs $(JOBS)
+	$(BIN)/python -m tests.formal.domain
 
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m bench
