@@ -152,6 +152,34 @@ def network(source: str) -> None:
     click.echo(json.dumps(content, indent=1))
 
 
+@commands.command()
+@click.argument("program", type=_PATH)
+@click.option("--program", "name", metavar="NAME", help="Which program; otherwise all of the object.")
+@click.option("--log", "level", type=click.IntRange(0, 2), default=0, show_default=True,
+              help="1: the path that leads to the error; 2: all paths that are walked.")  # fmt: skip
+@click.option("--backend", default="golden", show_default=True, metavar="NAME|none",
+              help="Whose limits the program must keep, besides.")  # fmt: skip
+@click.option("--html", "page", type=_PATH, help="Write a page: program, source, registers, and the failing path.")
+@click.option("--global", "variables", metavar="NAME=VALUE", multiple=True, callback=_pairs("NAME=VALUE"),
+              help="Set a global variable of the program.")  # fmt: skip
+@click.option("--mcpu", "cpu", default="v3", show_default=True, help="Instruction set version to compile for.")
+@click.option("-I", "include", type=_PATH, multiple=True, help="Folder of C headers, searched first.")
+@click.option("-D", "define", metavar="NAME[=V]", multiple=True, help="C macro.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list, an object for each program.")
+def verify(as_json: bool, backend: str, **given: Any) -> int:
+    """Verify the programs in PROGRAM (a .bpf.c file or an ELF object), as Linux would, without running them."""
+    from bpfnic.host.verifier import command
+
+    results = command.run(command.Job(backend="" if backend == "none" else backend, **given))
+    if as_json:
+        import json
+
+        click.echo(json.dumps(command.as_json(results), indent=2))
+    else:
+        click.echo(command.as_text(results, given["level"]))
+    return 0 if all(result.good for result in results) else DIFFERENCE
+
+
 @commands.command("backends")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def list_backends(as_json: bool) -> None:

@@ -44,13 +44,14 @@ def check(
     line: "LineOf" = lambda slot: None,
     own: int | None = None,
     privileged: Collection[int] = (),
+    calls: bool = True,
 ) -> None:
     """Raises BpfnicError that names program `name`, the instruction's number and text, and its source line by `line`:
     an unknown opcode or illegal field, a jump or call to no instruction or into another function, a function that runs
     off its end, a helper that is unknown, not for `program_type`, or not on the device, and what else is beyond
     `limits` (None: the kernel, which has its own). The program's are the first `own` slots (None: all); helpers that it
     may not call the runtime's routines behind them may. At the slots `privileged` the loader has put calls of
-    privileged routines."""
+    privileged routines. `calls`: False leaves to a verifier which helpers may be called where."""
     if not code:
         raise BpfnicError(f"program {name!r}: has no instructions")
     if limits and len(code) > limits.slots:
@@ -58,11 +59,11 @@ def check(
     rows: list[Row | None] = []
     for slot, instruction in enumerate(code):
         try:
-            rows.append(None if instruction is None else isa.find(instruction))
-            if instruction is None:
-                continue
-            _check_one(rows[-1], instruction, program_type if own is None or slot < own else None, limits,
-                       slot in privileged)
+            row = None if instruction is None else isa.find(instruction)
+            rows.append(row)
+            if instruction and row and (calls or row.operation is not Operation.CALL_HELPER):
+                _check_one(row, instruction, program_type if own is None or slot < own else None, limits,
+                           slot in privileged)
         except BpfnicError as error:
             raise _refusal(code, name, slot, str(error), line) from None
     starts = function_starts(code, rows, name, line)

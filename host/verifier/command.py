@@ -1,0 +1,83 @@
+"""The job `bpfnic verify`: the programs of an object, verified one by one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bpfnic.host import compile, nic
+from bpfnic.host.device import Capabilities, DeviceOptions
+from bpfnic.host.verifier import explain, limits, page
+from bpfnic.host.verifier.verdict import Subject, Verdict, verify
+from bpfnic.spec.errors import BpfnicError
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the command line asks for. `backend`: whose limits are compared with; "" for none."""
+
+    program: Path
+    name: str | None = None
+    level: int = 0
+    page: Path | None = None
+    backend: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    cpu: str = compile.DEFAULT_CPU
+    include: Sequence[Path] = ()
+    define: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Result:
+    """`lacking`: what the device doesn't have, None where the program was refused or no device was asked."""
+
+    verdict: Verdict
+    lacking: list[str] | None
+
+    @property
+    def good(self) -> bool:
+        return self.verdict.accepted and not self.lacking
+
+
+def run(job: Job) -> list[Result]:
+    """Raises BpfnicError for anything that can't be used."""
+    object = nic.open(job.program, cpu=job.cpu, include=job.include, define=job.define)
+    for name, value in job.variables.items():
+        object.set_global(name, value)
+    programs = [object.program(job.name)] if job.name else list(object.programs.values())
+    if job.page and len(programs) > 1:
+        raise BpfnicError(f"--html: {job.program} has several programs, name one of them with --program: "
+                          f"{', '.join(object.programs)}")  # fmt: skip
+    capabilities = _capabilities(job.backend) if job.backend else None
+    results = []
+    for program in programs:
+        subject = Subject.of(object, program)
+        verdict = verify(subject, job.level)
+        lacking = limits.lacking(subject, capabilities) if capabilities and verdict.accepted else None
+        results.append(Result(verdict, lacking))
+        if job.page:
+            page.write(str(job.page), page.render(verdict, lacking))
+    return results
+
+
+def _capabilities(backend: str) -> Capabilities:
+    device = nic.open_device(backend, DeviceOptions())
+    try:
+        return device.capabilities
+    finally:
+        device.close()
+
+
+def as_text(results: Sequence[Result], level: int) -> str:
+    """For people: the explanation, and the log behind it where one was asked for or the program is refused."""
+    parts = []
+    for result in results:
+        shown = explain.lines(result.verdict, result.lacking)
+        if level or not result.verdict.accepted:
+            shown += ["", *result.verdict.log]
+        parts.append("\n".join(shown))
+    return "\n\n".join(parts)
+
+
+def as_json(results: Sequence[Result]) -> list[dict[str, Any]]:
+    return [explain.as_json(result.verdict, result.lacking) for result in results]

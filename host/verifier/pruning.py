@@ -1,0 +1,344 @@
+"""Checkpoints: states kept where paths join, and whether a later state is covered by one of them.
+
+(Kernel: is_state_visited, states_equal, regsafe, stacksafe.)"""
+
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from bpfnic.host.verifier import precision
+from bpfnic.host.verifier.precision import Needed
+from bpfnic.host.verifier.refusal import Refusal
+from bpfnic.host.verifier.scalar import Scalar
+from bpfnic.host.verifier.state import ALL_PLACES, Checkpoint, Frame, State
+from bpfnic.host.verifier.values import META, NONE, NUMBER, PACKET, UNKNOWN_NUMBER, UNWRITTEN, Held, Place
+from bpfnic.spec.isa import Operation
+
+if TYPE_CHECKING:
+    from bpfnic.host.verifier.walk import Walk
+
+_JUMPS, _STEPS = 2, 8
+"""A checkpoint is kept only this far behind the last one, in jumps and instructions…"""
+_LOOP_JUMPS, _LOOP_STEPS = 20, 100
+"""…within a loop this far…"""
+_LONGEST = 60
+"""…and whenever a path has taken so many instructions without one."""
+_EVICT = 3
+
+
+class Exactness(Enum):
+    """How two states are compared."""
+
+    SAFE = auto()
+    """Numbers only where they were needed."""
+    WITHIN = auto()
+    """All numbers by their ranges: what the earlier state's way needs isn't known to its end."""
+    EXACT = auto()
+    """Everything must be the same."""
+
+
+SAFE, WITHIN, EXACT = Exactness
+
+
+class Kept:
+    """The checkpoints of one instruction. `done`: those whose paths have all ended, by what kinds of things they hold;
+    `active`: the others, by all that they hold. `chains`: how many of the others there are, and `live`, by the calls
+    that led there."""
+
+    __slots__ = ("done", "active", "chains", "live")
+
+    def __init__(self) -> None:
+        self.done: dict[object, list[Checkpoint]] = {}
+        self.active: dict[object, list[Checkpoint]] = {}
+        self.chains: dict[object, int] = {}
+        self.live: dict[object, list[tuple[int, ...]]] = {}
+
+
+def visited(walk: "Walk", state: State) -> bool:
+    """Whether a state is covered by an earlier one. Otherwise it may be kept as a checkpoint, and then becomes the
+    state's parent. Raises Refusal for a state that repeats one which its own path came from."""
+    slot, frames = state.slot, state.frames
+    kept = walk.checkpoints.get(slot)
+    if kept is None:
+        kept = walk.checkpoints[slot] = Kept()
+    chain = tuple((frame.call, frame.kind) for frame in frames[1:])
+    live = kept.live.get(chain)
+    if live is None:
+        live = kept.live[chain] = _live(walk, state)
+    forced = slot in walk.graph.forced or state.steps > _LONGEST
+    add = forced or walk.jumps - walk.kept_jumps >= _JUMPS and walk.processed - walk.kept_processed >= _STEPS
+    if slot in walk.graph.forced and _comes_round(walk, state, live):
+        return True
+    if kept.chains.get(chain):
+        # Paths from here are under way, and this may be one of them.
+        found = kept.active.get(_everything(state, chain, live))
+        for checkpoint in found or ():
+            if _repeats(checkpoint, state) and _same_stack(checkpoint.state, state):
+                raise Refusal(f"infinite loop detected at insn {slot}", slot,
+                              "The program comes back to this instruction with nothing changed.",
+                              "count something that ends the loop")  # fmt: skip
+        if not forced and not (walk.jumps - walk.kept_jumps >= _LOOP_JUMPS
+                               or walk.processed - walk.kept_processed >= _LOOP_STEPS):  # fmt: skip
+            add = False
+    shape = _shape(state, chain, live)
+    removed = 0
+    alike = kept.done.get(shape, ())
+    for checkpoint in alike:
+        if equal(walk, checkpoint, state, walk.how):
+            checkpoint.hits += 1
+            _inherit(walk, checkpoint, state)
+            return True
+        if add:
+            checkpoint.misses += 1
+            removed += checkpoint.misses > checkpoint.hits * _EVICT + _EVICT
+    if removed:
+        kept.done[shape] = [c for c in alike if c.misses <= c.hits * _EVICT + _EVICT]
+        walk.kept_states -= removed
+    if add:
+        _keep(walk, state, kept, chain, live, shape)
+    return False
+
+
+def _keep(walk: "Walk", state: State, kept: Kept, chain: object, live: list[tuple[int, ...]], shape: object) -> None:
+    walk.kept_jumps, walk.kept_processed = walk.jumps, walk.processed
+    checkpoint = Checkpoint(state.copy(), live)
+    everything = _everything(state, chain, live)
+    kept.active.setdefault(everything, []).append(checkpoint)
+    kept.chains[chain] = kept.chains.get(chain, 0) + 1
+    checkpoint.keys = kept, chain, everything, shape
+    walk.count_checkpoint(sum(kept.chains.values()) + sum(map(len, kept.done.values())))
+    state.parent, state.history, state.steps = checkpoint, None, 0
+    for frame in state.frames:
+        frame.written = 0
+
+
+def finished(checkpoint: Checkpoint) -> None:
+    """All paths from a checkpoint have ended: from now on later states are compared with it."""
+    kept, chain, everything, shape = checkpoint.keys
+    kept.chains[chain] -= 1
+    kept.active[everything].remove(checkpoint)
+    if not kept.active[everything]:
+        del kept.active[everything]
+    kept.done.setdefault(shape, []).append(checkpoint)
+
+
+def _shape(state: State, chain: object, live: list[tuple[int, ...]]) -> object:
+    """What kinds of things a state's registers hold."""
+    if len(state.frames) == 1:
+        regs = state.frames[0].regs
+        return tuple((regs[index].kind, regs[index].nullable) for index in live[0])
+    return chain, tuple((frame.regs[index].kind, frame.regs[index].nullable)
+                        for frame, indexes in zip(state.frames, live, strict=True) for index in indexes)  # fmt: skip
+
+
+def _everything(state: State, chain: object, live: list[tuple[int, ...]]) -> object:
+    """All that a state's registers hold, with ids by the order in which they come."""
+    ids: dict[int, int] = {}
+    parts = []
+    for frame, indexes in zip(state.frames, live, strict=True):
+        for index in indexes:
+            held = frame.regs[index]
+            kind, known, off, id, *rest = held.parts()
+            parts.append((kind, known, off, ids.setdefault(held.id, len(ids)) if id else -1, *rest))
+    return chain, tuple(parts)
+
+
+def _live(walk: "Walk", state: State) -> list[tuple[int, ...]]:
+    """Registers of each frame that are read later: where a frame has called, what is live behind the call."""
+    found = []
+    for number in range(len(state.frames)):
+        if number + 1 < len(state.frames):
+            callee = state.frames[number + 1]
+            if callee.kind == "call":
+                bits = walk.graph.live[walk.graph.after[callee.call][0]] & ~0b111111
+            else:
+                bits = walk.graph.live[callee.call]  # the helper's call is made again
+        else:
+            bits = walk.graph.live[state.slot]
+        found.append(tuple(index for index in range(10) if bits >> index & 1))
+    return found
+
+
+def _same_calls(old: State, new: State) -> bool:
+    return len(old.frames) == len(new.frames) and all(
+        a.call == b.call and a.kind == b.kind for a, b in zip(old.frames, new.frames, strict=True)
+    )
+
+
+def _same_stack(old: State, new: State) -> bool:
+    ids: dict[int, int] = {}
+    return all(_stack_covers(a, b, ALL_PLACES, 0, EXACT, ids) for a, b in zip(old.frames, new.frames, strict=True))
+
+
+def _repeats(old: Checkpoint, new: State) -> bool:
+    """Whether this path came from that checkpoint, with no bound of its own on its passes."""
+    if old.state.may_goto != new.may_goto or old.state.refs != new.refs or old.state.lock != new.lock:
+        return False
+    if any(a.depth != b.depth for a, b in zip(old.state.frames, new.frames, strict=True)):
+        return False
+    parent = new.parent
+    while parent is not None:
+        if parent is old:
+            return True
+        parent = parent.parent
+    return False
+
+
+def _comes_round(walk: "Walk", new: State, live: list[tuple[int, ...]]) -> bool:
+    """At a loop that ends by itself (may_goto, a helper that calls back): whether another pass would only see what an
+    earlier one, from which this path comes, allows for."""
+    row = walk.graph.rows[new.slot]
+    assert row
+    old = new.parent
+    while old is not None:
+        before = old.state
+        if before.slot == new.slot and _same_calls(before, new):
+            counts = (before.may_goto, new.may_goto) if row.operation is Operation.MAY_GOTO else (
+                before.frame.depth, new.frame.depth)  # fmt: skip
+            if counts[0] != counts[1] and equal(walk, old, new, WITHIN):
+                break
+        old = old.parent
+    if old is None:
+        return False
+    # What the comparison rested on is all that is live here. So all of it is needed, for this pass and those before it.
+    needed = Needed()
+    for number, frame in enumerate(new.frames):
+        needed.regs[number] = sum(1 << index for index in live[number])
+        needed.places[number] = sum(1 << index for index, place in frame.stack.items() if place.held)
+        _read_all(walk, new, number, ALL_PLACES)
+    precision.mark(walk, new.history, new.parent, needed)
+    return True
+
+
+def _inherit(walk: "Walk", old: Checkpoint, new: State) -> None:
+    """What the earlier state's way needed, this one's would need too."""
+    needed = Needed()
+    for number, bits in enumerate(old.precise_regs):
+        needed.regs[number] = bits
+        needed.places[number] = old.precise_places[number]
+        _read_all(walk, new, number, old.read[number])
+    if needed:
+        precision.mark(walk, new.history, new.parent, needed)
+
+
+def _read_all(walk: "Walk", state: State, number: int, places: int) -> None:
+    """Note that what follows reads these places of a frame: in each checkpoint on the way, up to where they were
+    written."""
+    places &= ~state.frames[number].written
+    checkpoint = state.parent
+    while places and checkpoint is not None and number < len(checkpoint.read):
+        places &= ~checkpoint.read[number]
+        checkpoint.read[number] |= places
+        places &= ~checkpoint.written[number]
+        checkpoint = checkpoint.parent
+
+
+read_places = _read_all
+
+
+def equal(walk: "Walk", old: Checkpoint, new: State, how: Exactness) -> bool:
+    """Whether all that may follow from `new` was seen to be safe from `old`."""
+    before = old.state
+    if before.refs != new.refs and len(before.refs) != len(new.refs):
+        return False
+    if (before.lock is None) != (new.lock is None):
+        return False
+    ids: dict[int, int] = {}
+    for ref, now in zip(before.refs, new.refs, strict=True):
+        ids[-ref] = now
+    for number, (a, b) in enumerate(zip(before.frames, new.frames, strict=True)):
+        precise = old.precise_regs[number]
+        for index in old.live[number]:
+            x, y = a.regs[index], b.regs[index]
+            if x is y and not x.id:
+                continue
+            if not _covers(x, y, bool(precise >> index & 1), how, ids):
+                return False
+        places = old.read[number] if how is SAFE else ALL_PLACES
+        if not _stack_covers(a, b, places, old.precise_places[number], how, ids):
+            return False
+    return True
+
+
+def _covers(old: Held, new: Held, precise: bool, how: Exactness, ids: dict[int, int]) -> bool:
+    if old.kind is NONE:
+        return True
+    if old.kind is not new.kind or old.nullable is not new.nullable:
+        return False
+    if how is EXACT:
+        return old is new or old.parts() == new.parts()
+    if old.kind is NUMBER:
+        if how is SAFE and not precise:
+            return True
+        if not old.number.covers(new.number):
+            return False
+        if old.id:  # equal numbers must be equal here too
+            return old.off == new.off and _same_id(old.id, new.id or -(1 << 40) - len(ids), ids)
+        return True
+    if old is new and not old.id:
+        return True
+    if old.map is not new.map or old.size != new.size or old.frame != new.frame or old.target != new.target:
+        return False
+    if old.off != new.off:
+        return False
+    if old.kind in (PACKET, META):
+        if old.range > new.range or (old.range < 0) is not (new.range < 0):
+            return False
+        if old.id and not _same_id(old.id, new.id, ids):
+            return False
+        return _scalar_covers(old.number, new.number)
+    if old.id and old.nullable and not _same_id(old.id, new.id, ids):
+        return False
+    if old.ref and not _same_id(-old.ref, new.ref, ids):
+        return False
+    return _scalar_covers(old.number, new.number)
+
+
+def _scalar_covers(old: Scalar, new: Scalar) -> bool:
+    return old is new or old.covers(new)
+
+
+def _same_id(old: int, new: int, ids: dict[int, int]) -> bool:
+    """Whether ids correspond, one to one."""
+    if not new:
+        return False
+    found = ids.get(old)
+    if found is not None:
+        return found == new
+    if any(value == new and (key < 0) is (old < 0) for key, value in ids.items()):
+        return False
+    ids[old] = new
+    return True
+
+
+def _stack_covers(a: Frame, b: Frame, places: int, precise: int, how: Exactness, ids: dict[int, int]) -> bool:
+    for index, x in a.stack.items():
+        if not places >> index & 1:
+            continue
+        y = b.stack.get(index, UNWRITTEN)
+        if x is y and not (x.held and x.held.id):
+            continue
+        if not _place_covers(x, y, bool(precise >> index & 1), how, ids):
+            return False
+    return how is not EXACT or all(index in a.stack for index in b.stack)
+
+
+def _place_covers(old: Place, new: Place, precise: bool, how: Exactness, ids: dict[int, int]) -> bool:
+    if how is EXACT:
+        return old.bytes == new.bytes and (old.held is None) is (new.held is None) and (
+            old.held is None or new.held is None or old.held.parts() == new.held.parts())  # fmt: skip
+    if old.held is None:
+        if "0" not in old.bytes:
+            return True  # anything may be read from it, as a number
+        zero = new.held is not None and new.held.constant and not new.held.number.value
+        return all(x != "0" or y == "0" or (y == "s" and zero)
+                   for x, y in zip(old.bytes, new.bytes, strict=True))  # fmt: skip
+    if new.held is None:
+        # A register that was spilled, and bytes of which nothing is known.
+        if old.held.kind is not NUMBER or "s" in new.bytes:
+            return False
+        if how is SAFE and not precise:
+            return True
+        return old.bytes == "ssssssss" and old.held.number.covers(UNKNOWN_NUMBER.number) and not old.held.id
+    if old.bytes.count("s") != new.bytes.count("s"):
+        return False
+    return _covers(old.held, new.held, precise, how, ids)

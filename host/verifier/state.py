@@ -1,0 +1,115 @@
+"""The state of a path at an instruction: frames of registers and stack, and what the program holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bpfnic.host.verifier.values import CONTEXT, NOTHING, STACK, UNWRITTEN, ZERO, Held, Place
+from bpfnic.spec.addresses import STACK_BYTES
+from bpfnic.spec.isa import FRAME_POINTER, REGISTERS
+
+PLACE_BYTES = 8
+PLACES = STACK_BYTES // PLACE_BYTES
+ALL_PLACES = (1 << PLACES) - 1
+
+History = tuple[Any, int, int, Any]
+"""An instruction that a path took: (what came before it or None, slot, number of the frame, note).
+The note is what backtracking can't read from the instruction: ("stack", frame, places) for an access to the stack,
+("linked", registers and places that got the same condition)."""
+
+
+class Frame:
+    """One function's activation. `call`: the slot of the call that made it (-1: the program itself); `entry`: where the
+    function begins; `kind`: "call", or for one that a helper calls its name; `written`: places that the path wrote as a
+    whole since its last checkpoint; `depth`: how often the helper called back on this path."""
+
+    __slots__ = ("number", "call", "entry", "kind", "regs", "stack", "written", "depth")
+
+    def __init__(self, number: int, call: int, entry: int, kind: str = "call", depth: int = 0):
+        self.number, self.call, self.entry, self.kind, self.depth = number, call, entry, kind, depth
+        self.regs: list[Held] = [NOTHING] * REGISTERS
+        self.regs[FRAME_POINTER] = Held(STACK, ZERO, frame=number)
+        self.stack: dict[int, Place] = {}
+        self.written = ALL_PLACES
+
+    def copy(self) -> Frame:
+        other = Frame.__new__(Frame)
+        other.number, other.call, other.entry, other.kind = self.number, self.call, self.entry, self.kind
+        other.regs, other.stack, other.written, other.depth = self.regs[:], self.stack.copy(), self.written, self.depth
+        return other
+
+    def place(self, index: int) -> Place:
+        """The 8 bytes at r10 - 8 * (index + 1)."""
+        return self.stack.get(index, UNWRITTEN)
+
+
+class State:
+    """A path under way. `refs`: numbers of what must be given back; `lock`: the value whose lock it holds; `parent`:
+    the last checkpoint on the path; `history`: instructions since then; `steps`: how many; `may_goto`: passes."""
+
+    __slots__ = ("frames", "slot", "previous", "refs", "lock", "parent", "history", "steps", "may_goto")
+
+    def __init__(self) -> None:
+        self.frames = [Frame(0, -1, 0)]
+        self.slot = self.previous = 0
+        self.refs: tuple[int, ...] = ()
+        self.lock: object = None
+        self.parent: Checkpoint | None = None
+        self.history: History | None = None
+        self.steps = 0
+        self.may_goto = 0
+
+    @property
+    def frame(self) -> Frame:
+        return self.frames[-1]
+
+    def copy(self) -> State:
+        other = State.__new__(State)
+        other.frames = [frame.copy() for frame in self.frames]
+        other.slot, other.previous, other.refs, other.lock = self.slot, self.previous, self.refs, self.lock
+        other.parent, other.history, other.steps = self.parent, self.history, self.steps
+        other.may_goto = self.may_goto
+        return other
+
+    def each(self) -> list[tuple[Frame, int, Held]]:
+        """All registers, and all registers on the stack as -1 - place."""
+        found = []
+        for frame in self.frames:
+            found += [(frame, index, held) for index, held in enumerate(frame.regs)]
+            found += [(frame, -1 - index, place.held) for index, place in frame.stack.items() if place.held]
+        return found
+
+    def put(self, frame: Frame, where: int, held: Held) -> None:
+        """Replace what `each` gave."""
+        if where >= 0:
+            frame.regs[where] = held
+        else:
+            frame.stack[-1 - where] = Place(frame.stack[-1 - where].bytes, held)
+
+
+class Checkpoint:
+    """A state that later ones at the same instruction are compared with. `branches`: paths from here that haven't
+    ended; `precise_regs`, `precise_places`: for each frame those whose exact numbers made what followed safe;
+    `read`: places that what followed read; `written`: those that the way here from `parent` wrote as a whole. `live`:
+    registers of each frame that are read later. `keys`: where it is kept (pruning.Kept)."""
+
+    __slots__ = ("state", "parent", "branches", "precise_regs", "precise_places", "read", "written", "hits", "misses",
+                 "live", "keys")  # fmt: skip
+
+    def __init__(self, state: State, live: list[tuple[int, ...]]):
+        self.state, self.parent, self.live = state, state.parent, live
+        self.branches = 1
+        count = len(state.frames)
+        self.precise_regs, self.precise_places, self.read = [0] * count, [0] * count, [0] * count
+        self.written = [frame.written for frame in state.frames]
+        self.hits = self.misses = 0
+        self.keys: Any = None
+
+
+def initial(entry: int) -> State:
+    """The state in which a program begins."""
+    state = State()
+    state.slot = entry
+    state.frame.entry = entry
+    state.frame.regs[1] = Held(CONTEXT, ZERO)
+    return state

@@ -1,0 +1,145 @@
+"""Calls of the program's own functions, and of those that helpers call (kernel: check_func_call, prepare_func_exit,
+push_callback_call)."""
+
+from typing import TYPE_CHECKING
+
+from bpfnic.host.verifier.refusal import Refusal
+from bpfnic.host.verifier.state import Frame, State
+from bpfnic.host.verifier.values import (
+    MAP,
+    MEMORY,
+    NOTHING,
+    NUMBER,
+    STACK,
+    UNKNOWN_NUMBER,
+    VALUE,
+    ZERO,
+    Held,
+    Place,
+)
+from bpfnic.spec.addresses import FRAMES
+from bpfnic.spec.helpers import BY_NAME, Helper
+
+if TYPE_CHECKING:
+    from bpfnic.host.maps import MapDefinition
+    from bpfnic.host.verifier.walk import Walk
+
+_FOR_EACH = BY_NAME["for_each_map_elem"].number
+_LOOP = BY_NAME["loop"].number
+
+
+def call(walk: "Walk", target: int) -> None:
+    """A call of the function at `target`: the walk goes on inside it."""
+    state = walk.state
+    caller = state.frame
+    walk.edges.add((caller.entry, target))
+    if state.lock is not None:
+        raise Refusal("function calls are not allowed while holding a lock", fix="call bpf_spin_unlock first")
+    callee = _enter(state, target, "call")
+    callee.regs[1:6] = caller.regs[1:6]
+    caller.regs[0:6] = [NOTHING] * 6
+    walk.note(("enters",))
+    state.slot = target
+
+
+def _enter(state: State, target: int, kind: str) -> Frame:
+    if len(state.frames) == FRAMES:
+        raise Refusal(f"the call stack of {FRAMES + 1} frames is too deep !", why=f"At most {FRAMES} functions may be "
+                      "under way at once.")  # fmt: skip
+    callee = Frame(len(state.frames), state.slot, target, kind)
+    state.frames.append(callee)
+    return callee
+
+
+def leave(walk: "Walk") -> None:
+    """The end of a function: back to its caller."""
+    state = walk.state
+    callee = state.frame
+    result = callee.regs[0]
+    if result.kind is STACK:
+        raise Refusal("cannot return stack pointer to the caller", register=0)
+    if callee.kind == "call":
+        walk.note(("call",))
+        state.frames.pop()
+        state.frame.regs[0] = result
+        state.slot = callee.call + 1
+        return
+    walk.readable(0)
+    if result.kind is not NUMBER:
+        raise Refusal("R0 not a scalar value", register=0)
+    walk.need_exact(0)
+    if not 0 <= result.number.smin <= result.number.smax <= 1:
+        raise Refusal("At callback return the register R0 has unknown scalar value should have been in [0, 1]",
+                      register=0, why="A callback returns 0 to go on or 1 to stop.")  # fmt: skip
+    walk.note(("callback",))
+    state.frames.pop()
+    state.frame.depth += 1
+    state.slot = callee.call
+    before = earlier(walk, state)
+    if before is not None:
+        widen(walk, before, state)
+
+
+def call_back(walk: "Walk", helper: Helper, definition: "MapDefinition | None") -> None:
+    """A helper's call that calls a function of the program: what it does is walked besides what follows the call."""
+    state = walk.state
+    regs = state.frame.regs
+    target = regs[2].target
+    walk.edges.add((state.frame.entry, target))
+    if helper.number == _LOOP:
+        walk.need_exact(1)
+        if state.frame.depth >= regs[1].number.umax:
+            state.frame.depth = 0
+            return
+    inside = state.copy()
+    assert inside.history
+    inside.history = (*inside.history[:3], ("enters",))
+    callee = _enter(inside, target, helper.name)
+    if helper.number == _FOR_EACH:
+        assert definition
+        callee.regs[1] = Held(MAP, ZERO, map=definition)
+        callee.regs[2] = Held(MEMORY, ZERO, size=definition.key_size, map=definition)
+        callee.regs[3] = Held(VALUE, ZERO, map=definition)
+        callee.regs[4] = regs[3]
+    else:
+        callee.regs[1] = UNKNOWN_NUMBER
+        callee.regs[2] = regs[3]
+    inside.previous, inside.slot = inside.slot, target
+    walk.push(inside)
+    state.frame.depth = 0
+
+
+def earlier(walk: "Walk", state: State, skip: int = 0) -> State | None:
+    """The last state on the path at the same instruction, in the same functions; or the one before `skip` of them."""
+    checkpoint = state.parent
+    while checkpoint is not None:
+        found = checkpoint.state
+        if found.slot == state.slot and len(found.frames) == len(state.frames):
+            if not skip:
+                return found
+            skip -= 1
+        checkpoint = checkpoint.parent
+    return None
+
+
+def widen(walk: "Walk", earlier: State, state: State) -> None:
+    """Forget what numbers are that changed since an earlier pass and that nothing needed exactly, so that the next pass
+    is like this one."""
+    checkpoint = state.parent
+    while checkpoint is not None and checkpoint.state is not earlier:
+        checkpoint = checkpoint.parent
+    assert checkpoint
+    for number, (old, new) in enumerate(zip(earlier.frames, state.frames, strict=True)):
+        for index, held in enumerate(new.regs):
+            precise = checkpoint.precise_regs[number] >> index & 1
+            if not precise and _changed(old.regs[index], held):
+                new.regs[index] = UNKNOWN_NUMBER
+        for index, place in list(new.stack.items()):
+            before = old.place(index).held
+            precise = checkpoint.precise_places[number] >> index & 1
+            if place.held and before and not precise and _changed(before, place.held):
+                new.stack[index] = Place(place.bytes, UNKNOWN_NUMBER)
+
+
+def _changed(old: Held, new: Held) -> bool:
+    return old is not new and old.kind is NUMBER and new.kind is NUMBER and old.parts() != new.parts()

@@ -1,0 +1,141 @@
+"""The verifier's answer: accepted or not, the log, and for people how the failing path came there."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from bpfnic.host.structure import check
+from bpfnic.host.verifier import graph, text
+from bpfnic.host.verifier.log import Log
+from bpfnic.host.verifier.refusal import Refusal
+from bpfnic.host.verifier.state import State
+from bpfnic.host.verifier.values import Held
+from bpfnic.host.verifier.walk import LIMIT, Subject, Walk
+from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.isa import Class, Operation
+
+__all__ = ["Step", "Subject", "Verdict", "verify"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """An instruction of the failing path: its slot, the frame's number, and the registers and stack before it."""
+
+    slot: int
+    frame: int
+    registers: tuple[Held, ...]
+    shown: str
+
+
+@dataclass
+class Verdict:
+    """`error`: why not, None of an accepted program. `log`: lines in Linux's format. `path`: instructions that led to
+    the error. `processed` instructions, `states` kept, `peak` of them at once, `most` at one instruction. `depth`:
+    bytes of stack by function's first slot. `warnings`: by slot."""
+
+    subject: Subject
+    error: Refusal | None
+    log: list[str]
+    processed: int
+    states: int
+    peak: int
+    most: int
+    seconds: float
+    path: list[Step] = field(default_factory=list)
+    depth: dict[int, int] = field(default_factory=dict)
+    warnings: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def accepted(self) -> bool:
+        return self.error is None
+
+
+def verify(subject: Subject, level: int = 0, *, limit: int = LIMIT,
+           observe: Callable[[State], None] | None = None) -> Verdict:  # fmt: skip
+    """Verify a program; it is never run. `level` of the log. `limit`: instructions that are walked. `observe` is given
+    each state that the walk meets, and makes it compare states by all their numbers, so that every state which the
+    program can be in is covered by one of those."""
+    log = Log(level)
+    began = time.perf_counter()
+    walk = Walk(subject, log, limit, observe)
+    error: Refusal | None = None
+    try:
+        _check_structure(subject)
+        walk.run()
+    except Refusal as refusal:
+        error = refusal
+        log.line(refusal.message)
+    log.line(f"processed {walk.processed} insns (limit {walk.limit}) max_states_per_insn {walk.most_states} "
+             f"total_states {walk.states} peak_states {walk.peak_states} mark_read 0")  # fmt: skip
+    path = [] if error is None or error.before else _path(subject, walk)
+    return Verdict(subject, error, log.lines, walk.processed, walk.states, walk.peak_states, walk.most_states,
+                   time.perf_counter() - began, path, dict(walk.depths), dict(walk.warnings))  # fmt: skip
+
+
+def _check_structure(subject: Subject) -> None:
+    """What needs no walk, as a refusal."""
+    try:
+        check(subject.code, subject.name, line=subject.line, calls=False)
+    except BpfnicError as error:
+        raise Refusal(str(error), before=True) from None
+
+
+def _path(subject: Subject, walk: Walk) -> list[Step]:
+    """The failing path, walked once more with its states kept."""
+    taken: list[int] = []
+    history, checkpoint = walk.state.history, walk.state.parent
+    while True:
+        while history is not None:
+            taken.append(history[1])
+            history = history[0]
+        if checkpoint is None:
+            break
+        history, checkpoint = checkpoint.state.history, checkpoint.parent
+    taken.reverse()
+    again = Walk(subject, Log(0))
+    again.graph = graph.read(subject.code)
+    steps: list[Step] = []
+    for slot in taken:
+        if again.state.slot != slot:
+            other = next((state for state, _ in again.waiting if state.slot == slot), None)
+            if other is None:
+                break
+            again.state = other
+        again.waiting.clear()
+        frame = again.state.frame
+        steps.append(Step(slot, frame.number, tuple(frame.regs), text.frame(frame)))
+        row, instruction = again.graph.rows[slot], subject.code[slot]
+        assert row and instruction
+        again.state.history = (None, slot, frame.number, None)
+        try:
+            again._step(row, instruction)
+        except Refusal:
+            break
+    return steps
+
+
+def history_of(verdict: Verdict, register: int) -> list[tuple[int, Held]]:
+    """Where the register got what it holds at the error: (slot, what it held behind that instruction), first to last;
+    followed back through moves, to where the value began."""
+    if not verdict.path:
+        return []
+    frame = verdict.path[-1].frame
+    found: list[tuple[int, Held]] = []
+    for before, after in zip(verdict.path[-2::-1], verdict.path[:0:-1], strict=False):
+        if after.frame != frame or before.frame != frame:
+            if before.frame < frame:
+                break
+            continue
+        held = after.registers[register]
+        if held is before.registers[register] or held.parts() == before.registers[register].parts():
+            continue
+        found.append((before.slot, held))
+        instruction = verdict.subject.code[before.slot]
+        row = graph.isa.find(instruction) if instruction else None
+        if row is None or instruction is None:
+            break
+        if row.operation is Operation.MOV and row.register_operand and instruction.dst == register:
+            register = instruction.src
+        elif row.instruction_class in (Class.LDX, Class.LD) or row.operation in (Operation.MOV, Operation.CALL_HELPER):
+            break
+    return found[::-1]

@@ -1,0 +1,458 @@
+"""The walk over all paths of a program, depth first, as Linux's verifier does it (kernel: do_check)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from bpfnic.host.link import Reference
+from bpfnic.host.maps import MapDefinition
+from bpfnic.host.object import Object, Program, SourceLine
+from bpfnic.host.structure import Code, jump_target
+from bpfnic.host.verifier import (
+    arithmetic,
+    calls,
+    context,
+    graph,
+    jumps,
+    memory,
+    pointers,
+    precision,
+    pruning,
+    stack,
+    subprograms,
+    text,
+)
+from bpfnic.host.verifier.locks import Locks
+from bpfnic.host.verifier.log import Log
+from bpfnic.host.verifier.precision import Needed
+from bpfnic.host.verifier.refusal import Refusal, TooComplex
+from bpfnic.host.verifier.scalar import constant
+from bpfnic.host.verifier.state import Frame, State, initial
+from bpfnic.host.verifier.values import (
+    CONTEXT,
+    FUNCTION,
+    MAP,
+    META,
+    NONE,
+    NOTHING,
+    NUMBER,
+    PACKET,
+    UNKNOWN_NUMBER,
+    VALUE,
+    ZERO,
+    Held,
+    loaded,
+    number,
+)
+from bpfnic.spec.addresses import FRAME_ALIGN, STACK_BYTES
+from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.instruction import Instruction
+from bpfnic.spec.isa import Class, Legal, Operation, Row
+from bpfnic.spec.programs import ProgramType
+
+LIMIT = 1_000_000
+"""Instructions that are walked (BPF_COMPLEXITY_LIMIT_INSNS)."""
+PENDING = 8192
+"""Paths that may wait (BPF_COMPLEXITY_LIMIT_JMP_SEQ)."""
+TAIL_CALLER_BYTES = 256
+"""Stack of callers below a function that makes tail calls (check_max_stack_depth)."""
+_CONTEXT_REGISTER = 6  # which LD_ABS and LD_IND take
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is verified. `code`: an entry a slot, with what 64-bit immediates stand for in `references`; `attach`: what
+    the section says behind the type; `device_bound`: for a device of its own, as offloaded programs are."""
+
+    name: str
+    type: ProgramType
+    code: Code
+    references: Mapping[int, Reference] = field(default_factory=dict)
+    maps: Mapping[str, MapDefinition] = field(default_factory=dict)
+    license: str = "GPL"
+    attach: str = ""
+    device_bound: bool = False
+    line: Callable[[int], SourceLine | None] = lambda slot: None
+
+    @staticmethod
+    def of(object: Object, program: Program) -> Subject:
+        """A program of an opened object. Raises BpfnicError where its type isn't known."""
+        if program.type is None:
+            raise BpfnicError(f"program {program.name!r}: section {program.section!r} tells no program type")
+        return Subject(program.name, program.type, program.instructions, program.references, object.maps,
+                       program.license, program.attach, line=program.line)  # fmt: skip
+
+
+class Walk:
+    """One run of the verifier. `graph`, `context`: found once. `state`: the path under way. Counters: `processed`
+    instructions and `jumps` among them; of checkpoints `most_states` at one instruction, `states` in all."""
+
+    def __init__(self, subject: Subject, log: Log, limit: int = LIMIT,
+                 observe: Callable[[State], None] | None = None):  # fmt: skip
+        self.subject, self.code, self.log, self.limit = subject, subject.code, log, limit
+        self.observe = observe
+        self.how = pruning.WITHIN if observe else pruning.SAFE
+        self.locks = Locks(self)
+        self.context = context.members(subject.type, subject.attach, subject.device_bound)
+        self.checkpoints: dict[int, pruning.Kept] = {}
+        self.waiting: list[tuple[State, int]] = []
+        self.state = initial(0)
+        self.processed = self.jumps = self.kept_jumps = self.kept_processed = 0
+        self.states = self.most_states = self.kept_states = self.peak_states = self._ids = 0
+        self.depths: dict[int, int] = {}
+        self.edges: set[tuple[int, int]] = set()
+        self.tail_calls: set[int] = set()
+        self.taken_at: dict[int, int] = {}
+        self.warnings: dict[int, str] = {}
+        self._ended = False
+
+    # What the parts of the walk share.
+
+    def new_id(self) -> int:
+        self._ids += 1
+        return self._ids
+
+    def say(self, line: str) -> None:
+        """A line of the log before the error's."""
+        self.log.line(line)
+
+    def readable(self, register: int) -> Held:
+        """What a register holds. Raises Refusal where that may not be read."""
+        held = self.state.frame.regs[register]
+        if held.kind is NONE:
+            raise Refusal(f"R{register} !read_ok", register=register, why=f"r{register} holds nothing here: it was "
+                          "never written on this path, or a call made it unusable.",
+                          fix="set it before, or keep the value in r6 to r9 over calls")  # fmt: skip
+        return held
+
+    def need_exact(self, register: int) -> None:
+        """The number in a register decides whether the program is safe: mark where it came from."""
+        if self.state.frame.regs[register].kind is NUMBER:
+            needed = Needed()
+            needed.regs[self.state.frame.number] = 1 << register
+            self._mark(needed)
+
+    def need_place(self, frame: int, index: int) -> None:
+        """The same of a number on the stack."""
+        needed = Needed()
+        needed.places[frame] = 1 << index
+        self._mark(needed)
+
+    def _mark(self, needed: Needed) -> None:
+        history = self.state.history
+        assert history
+        precision.mark(self, history[0], self.state.parent, needed)
+
+    def note(self, what: tuple[object, ...]) -> None:
+        """For backtracking over the current instruction."""
+        history = self.state.history
+        assert history
+        self.state.history = (*history[:3], what)
+
+    def note_stack(self, frame: int, index: int) -> None:
+        """The current instruction moves a register to or from that place."""
+        self.note(("stack", frame, index))
+
+    def read_places(self, frame: Frame, first: int, last: int) -> None:
+        """What follows the checkpoints on the way depends on these places."""
+        bits = (1 << last + 1) - (1 << first)
+        pruning.read_places(self, self.state, frame.number, bits)
+
+    def deepen(self, frame: int, depth: int) -> None:
+        """A function uses so many bytes of stack."""
+        entry = self.state.frames[frame].entry
+        if depth > self.depths.get(entry, 0):
+            self.depths[entry] = depth
+
+    def warn_unwritten(self, low: int, size: int) -> None:
+        self.warnings.setdefault(self.state.slot, f"reads stack bytes {low} to {low + size - 1}, which the program "
+                                 "never wrote: 0 on the NIC, anything in Linux (and refused there without root)")
+
+    def count_checkpoint(self, at_slot: int) -> None:
+        self.states += 1
+        self.kept_states += 1
+        self.most_states, self.peak_states = max(self.most_states, at_slot), max(self.peak_states, self.kept_states)
+
+    def push(self, state: State) -> None:
+        """A path that waits to be walked."""
+        if state.parent is not None:
+            state.parent.branches += 1
+        self.waiting.append((state, self.log.position()))
+        if len(self.waiting) > PENDING:
+            raise TooComplex(f"The sequence of {len(self.waiting)} jumps is too complex.",
+                             why=f"More than {PENDING} paths wait to be followed.")  # fmt: skip
+
+    def go(self, slot: int) -> None:
+        """The path goes on there."""
+        self.state.previous, self.state.slot = self.state.slot, slot
+
+    def end_path(self) -> None:
+        self._ended = True
+
+    # The walk.
+
+    def run(self) -> None:
+        """All paths. Raises Refusal."""
+        try:
+            self.graph = graph.read(self.code)
+            self._paths()
+            self._check_depth()
+            self.log.accepted()
+        except Refusal as refusal:
+            if refusal.slot < 0:
+                refusal.slot = self.state.slot
+            raise
+
+    def _paths(self) -> None:
+        joins, rows, code = self.graph.joins, self.graph.rows, self.code
+        state = self.state
+        self.log.begin(self)
+        while True:
+            slot = state.slot
+            self.processed += 1
+            if self.processed > self.limit:
+                raise TooComplex(f"BPF program is too large. Processed {self.processed} insn", slot,
+                                 f"More than {self.limit} instructions would have to be walked.",
+                                 "make loops shorter, or their bodies simpler")  # fmt: skip
+            if slot in joins or state.steps > 200:
+                if pruning.visited(self, state):
+                    self.log.safe(self)
+                    if not self._next():
+                        return
+                    state = self.state
+                    continue
+            row, instruction = rows[slot], code[slot]
+            assert row and instruction
+            if self.observe:
+                self.observe(state)
+            state.history = (state.history, slot, len(state.frames) - 1, None)
+            state.steps += 1
+            if self.log.level:
+                self.log.before(self, row, instruction)
+                self._step(row, instruction)
+                self.log.after(self, row, instruction, slot)
+            else:
+                self._step(row, instruction)
+            if self._ended:
+                self._ended = False
+                if not self._next():
+                    return
+                state = self.state
+
+    def _next(self) -> bool:
+        """The path under way has ended: take up the next one that waits. False if there is none."""
+        checkpoint = self.state.parent
+        while checkpoint is not None:
+            checkpoint.branches -= 1
+            if checkpoint.branches:
+                break
+            pruning.finished(checkpoint)
+            checkpoint = checkpoint.parent
+        if not self.waiting:
+            return False
+        self.state, position = self.waiting.pop()
+        self.log.back(self, position)
+        return True
+
+    def _step(self, row: Row, instruction: Instruction) -> None:
+        """One instruction, with the state before it, to the state behind it."""
+        state, kind = self.state, row.instruction_class
+        if kind is Class.ALU64 or kind is Class.ALU:
+            self._arithmetic(row, instruction, kind is Class.ALU)
+        elif kind is Class.LDX:
+            self._load(row, instruction)
+        elif kind is Class.ST or kind is Class.STX:
+            self._store(row, instruction)
+        elif kind is Class.LD:
+            self._wide(row, instruction)
+        else:
+            self.jumps += 1
+            self._jump(row, instruction)
+            return
+        state.previous, state.slot = state.slot, state.slot + instruction.slots
+
+    def _arithmetic(self, row: Row, instruction: Instruction, word: bool) -> None:
+        regs, dst, operation = self.state.frame.regs, instruction.dst, row.operation
+        if operation is Operation.MOV:
+            regs[dst] = self._moved(row, instruction, word)
+            return
+        if operation is Operation.MOVSX:
+            regs[dst] = self._sign_extended(instruction, word)
+            return
+        a = self.readable(dst)
+        if operation is Operation.NEG:
+            regs[dst] = number(arithmetic.negate(a.number, word)) if a.kind is NUMBER else UNKNOWN_NUMBER
+            return
+        if operation in (Operation.LE, Operation.BE, Operation.BSWAP):
+            reverse = operation is not Operation.LE
+            regs[dst] = number(arithmetic.swap(a.number, row.width, reverse)) if a.kind is NUMBER else UNKNOWN_NUMBER
+            return
+        if row.register_operand:
+            b, src = self.readable(instruction.src), instruction.src
+        else:
+            b, src = Held(NUMBER, constant(instruction.imm)), None
+            if operation in _DISTANCES and not 0 <= instruction.imm < row.width:
+                raise Refusal(f"invalid shift {instruction.imm}", why=f"A shift of {row.width} bits goes from 0 to "
+                              f"{row.width - 1}.")  # fmt: skip
+            if operation in _DIVISIONS and instruction.imm == 0:
+                raise Refusal("div by zero", why="The divisor is the constant 0.")
+        if a.kind is NUMBER and b.kind is NUMBER:
+            result = number(arithmetic.compute(operation, a.number, b.number, word))
+            if operation is Operation.ADD and not word and src is None and a.id and not a.off:
+                result = Held(NUMBER, result.number, instruction.imm, a.id)  # that number plus a constant
+            regs[dst] = result
+        else:
+            regs[dst] = pointers.compute(self, operation, a, b, word, dst, src)
+
+    def _moved(self, row: Row, instruction: Instruction, word: bool) -> Held:
+        if not row.register_operand:
+            return number(constant(instruction.imm & 0xFFFF_FFFF if word else instruction.imm))
+        source = self.readable(instruction.src)
+        if source.kind is not NUMBER:
+            return pointers.arithmetic_word_unknown() if word else source
+        if not word or source.number.umax <= 0xFFFF_FFFF:
+            return self._named(instruction.src)
+        return number(arithmetic.move(source.number, True))
+
+    def _sign_extended(self, instruction: Instruction, word: bool) -> Held:
+        source, bits = self.readable(instruction.src), instruction.offset
+        if source.kind is not NUMBER:
+            return pointers.arithmetic_word_unknown() if word else UNKNOWN_NUMBER
+        if source.number.umax < 1 << bits - 1:
+            return self._named(instruction.src)
+        return number(arithmetic.sign_extend(source.number, bits, word))
+
+    def _named(self, register: int) -> Held:
+        """A register's number for a copy of it: with an id, which links the two, where it isn't a constant."""
+        regs = self.state.frame.regs
+        held = regs[register]
+        if held.kind is not NUMBER or held.constant or (held.id and not held.off):
+            return held
+        regs[register] = held = Held(NUMBER, held.number, 0, self.new_id())
+        return held
+
+    def _load(self, row: Row, instruction: Instruction) -> None:
+        size = row.width // 8
+        held = memory.load(self, instruction.src, instruction.offset, size)
+        if row.operation is Operation.LDXS:
+            held = number(arithmetic.sign_extend(held.number, row.width, False)) if held.kind is NUMBER else held
+        self.state.frame.regs[instruction.dst] = held
+
+    def _store(self, row: Row, instruction: Instruction) -> None:
+        regs, size, operation = self.state.frame.regs, row.width // 8, row.operation
+        dst, src = instruction.dst, instruction.src
+        if row.instruction_class is Class.ST:
+            memory.store(self, dst, instruction.offset, size, Held(NUMBER, constant(instruction.imm)), None)
+            return
+        if operation in (Operation.STX, Operation.STORE_RELEASE):
+            value = self.readable(src)
+            if value.kind is NUMBER and stack.spills(self.readable(dst), instruction.offset):
+                value = self._named(src)
+            self._ordered(operation, dst, instruction.offset, size)
+            memory.store(self, dst, instruction.offset, size, value, src)
+            return
+        if operation is Operation.LOAD_ACQUIRE:
+            self._ordered(operation, src, instruction.offset, size)
+            regs[dst] = memory.load(self, src, instruction.offset, size)
+            return
+        self.readable(src)
+        if operation is Operation.ATOMIC_CMPXCHG:
+            self.readable(0)
+        memory.atomic(self, dst, instruction.offset, size)
+        if operation is Operation.ATOMIC_CMPXCHG:
+            regs[0] = loaded(row.width)
+        elif row.src is Legal.WRITTEN:
+            regs[src] = loaded(row.width)
+
+    def _ordered(self, operation: Operation, base: int, offset: int, size: int) -> None:
+        """Loads that acquire and stores that release are aligned, and not for contexts and packets."""
+        if operation is Operation.STX:
+            return
+        pointer = self.readable(base)
+        if pointer.kind in (PACKET, META, CONTEXT):
+            what = "loads from" if operation is Operation.LOAD_ACQUIRE else "stores into"
+            raise Refusal(f"BPF_ATOMIC {what} R{base} {text.kind(pointer)} is not allowed", register=base)
+        memory.aligned(self, base, pointer, offset, size, strict=True)
+
+    def _wide(self, row: Row, instruction: Instruction) -> None:
+        state = self.state
+        regs = state.frame.regs
+        if row.operation in (Operation.LD_ABS, Operation.LD_IND):
+            if self.subject.type is ProgramType.XDP:
+                raise Refusal("BPF_LD_[ABS|IND] instructions not allowed for this program type")
+            if self.readable(_CONTEXT_REGISTER).kind is not CONTEXT:
+                raise Refusal("at the time of BPF_LD_ABS|IND R6 != pointer to skb", register=_CONTEXT_REGISTER)
+            if row.operation is Operation.LD_IND:
+                self.readable(instruction.src)
+            if state.lock is not None or state.refs:
+                raise Refusal("BPF_LD_[ABS|IND] would lead to reference leak")
+            regs[0:6] = [loaded(64), *[NOTHING] * 5]
+            return
+        reference = self.subject.references.get(state.slot)
+        if reference is not None:
+            definition = self.subject.maps[reference.map]
+            if reference.offset is None:
+                regs[instruction.dst] = Held(MAP, ZERO, map=definition)
+            else:
+                regs[instruction.dst] = Held(VALUE, ZERO, off=reference.offset, map=definition)
+        elif row.operation is Operation.LDDW:
+            regs[instruction.dst] = number(constant(instruction.imm64))
+        elif row.imm is Legal.BRANCH:
+            regs[instruction.dst] = Held(FUNCTION, ZERO, target=state.slot + 1 + instruction.imm)
+        else:
+            raise Refusal("unrecognized bpf_ld_imm64 insn", why="This constant stands for nothing that was linked.")
+
+    def _jump(self, row: Row, instruction: Instruction) -> None:
+        state, operation = self.state, row.operation
+        if operation is Operation.JA:
+            target = jump_target(state.slot, row, instruction)
+            assert target is not None
+            self.go(target)
+        elif operation is Operation.EXIT:
+            self._exit()
+        elif operation is Operation.CALL_HELPER:
+            calls.call(self, instruction.imm)
+            self.go(state.slot + 1)
+        elif operation is Operation.CALL_LOCAL:
+            subprograms.call(self, state.slot + 1 + instruction.imm)
+        elif operation is Operation.MAY_GOTO:
+            jumps.may_goto(self)
+        elif operation in (Operation.CALL_BTF, Operation.CALLX):
+            raise Refusal("calling kernel function is not allowed" if operation is Operation.CALL_BTF else
+                          f"unknown opcode {instruction.opcode:02x}",
+                          why="Only helpers and the program's own functions can be called.")  # fmt: skip
+        else:
+            jumps.conditional(self, row, instruction)
+
+    def _exit(self) -> None:
+        if len(self.state.frames) > 1:
+            subprograms.leave(self)
+            return
+        calls.check_released(self)
+        self.readable(0)
+        self.end_path()
+
+    def _check_depth(self) -> None:
+        """The stack of every chain of calls (check_max_stack_depth)."""
+        after: dict[int, list[int]] = {}
+        for caller, callee in self.edges:
+            after.setdefault(caller, []).append(callee)
+        self._check_chain(0, 0, after, (0,))
+
+    def _check_chain(self, entry: int, above: int, after: dict[int, list[int]], chain: tuple[int, ...]) -> None:
+        if entry in self.tail_calls and above > TAIL_CALLER_BYTES:
+            raise Refusal(f"tail_calls are not allowed when call stack of previous frames is {above} bytes. Too large",
+                          entry)  # fmt: skip
+        own = -(-max(self.depths.get(entry, 0), 1) // FRAME_ALIGN) * FRAME_ALIGN
+        if above + own > STACK_BYTES:
+            raise Refusal(f"combined stack size of {len(chain)} calls is {above + own}. Too large", entry,
+                          f"The functions that are under way together use {above + own} bytes of stack; there are "
+                          f"{STACK_BYTES}.", "keep large variables in a map")  # fmt: skip
+        for callee in after.get(entry, ()):
+            if callee not in chain:
+                self._check_chain(callee, above + own, after, (*chain, callee))
+
+
+_DISTANCES = frozenset({Operation.LSH, Operation.RSH, Operation.ARSH})
+_DIVISIONS = frozenset({Operation.DIV, Operation.SDIV, Operation.MOD, Operation.SMOD})

@@ -1,0 +1,128 @@
+"""`bpfnic verify`: what it says of good and bad programs, and of bad input."""
+
+import json
+import random
+
+import pytest
+
+from bpfnic.host.verifier.verdict import verify
+from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.instruction import decode
+from bpfnic.spec.programs import ProgramType
+from tests.conftest import REPOSITORY
+from tests.host.verifier.subjects import subject
+
+GOOD = REPOSITORY / "firmware" / "programs" / "counter.bpf.c"
+BAD = """
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __type(key, __u32); __type(value, __u64); __uint(max_entries, 4); }
+  counts SEC(".maps");
+SEC("xdp") int unchecked(struct xdp_md *ctx)
+{
+    __u8 *data = (void *)(long)ctx->data;
+    return data[13];
+}
+SEC("xdp") int maybe_null(struct xdp_md *ctx)
+{
+    __u32 key = ctx->rx_queue_index;
+    __u64 *value = bpf_map_lookup_elem(&counts, &key);
+    *value += 1;
+    return XDP_PASS;
+}
+SEC("xdp") int sockets(struct xdp_md *ctx)
+{
+    return bpf_get_smp_processor_id() + bpf_ktime_get_boot_ns() + bpf_get_socket_cookie(ctx);
+}
+"""
+
+
+def test_a_good_program_is_accepted(bpfnic):
+    status, out, err = bpfnic("verify", GOOD)
+    assert (status, err) == (0, "")
+    assert out.startswith("program 'counter' is accepted: ")
+
+
+def test_a_bad_program_is_explained(bpfnic, source):
+    status, out, _ = bpfnic("verify", source(BAD), "--program", "unchecked")
+    assert status == 1
+    assert "program 'unchecked' is refused at instruction 1 (program.bpf.c:" in out
+    assert "return data[13];" in out and "nothing was compared with data_end" in out
+    assert "How r1 came to hold it:" in out and "__u8 *data = (void *)(long)ctx->data;" in out
+    assert "What would help: compare pkt + 14 with data_end before this access." in out
+    assert "R1 offset is outside of the packet\nprocessed 2 insns (limit 1000000)" in out
+
+
+def test_the_log_has_the_kernels_format(bpfnic, source):
+    _, out, _ = bpfnic("verify", source(BAD), "--program", "maybe_null", "--log", "1")
+    assert "; __u32 key = ctx->rx_queue_index; @ program.bpf.c:" in out
+    loaded = "R1=scalar(smin=0,smax=umax=0xffffffff,var_off=(0x0; 0xffffffff))"
+    assert f"0: (61) r1 = *(u32 *)(r1 +16)         ; {loaded}" in out
+    assert "R0=map_value_or_null(id=1,map=counts,ks=4,vs=8)" in out
+    _, short, _ = bpfnic("verify", GOOD, "--log", "1")
+    _, long, _ = bpfnic("verify", GOOD, "--log", "2")
+    assert "\nfrom " in long and " safe\n" in long and len(short.splitlines()) < 4
+
+
+def test_json_says_the_same(bpfnic, source):
+    status, out, _ = bpfnic("verify", source(BAD), "--json")
+    unchecked, null, sockets = json.loads(out)
+    assert status == 1
+    assert unchecked["error"]["instruction"] == 1 and unchecked["error"]["register"] == 1
+    assert unchecked["error"]["path"] == [0, 1] and unchecked["error"]["source"] == "return data[13];"
+    assert null["error"]["why"] == "r0 may be NULL here."
+    assert not sockets["accepted"]
+
+
+def test_what_the_device_lacks_is_named(bpfnic, source):
+    text = 'SEC("tc") int f(struct __sk_buff *skb)\n{\n    bpf_clone_redirect(skb, 1, 0);\n    return 0;\n}\n'
+    status, out, _ = bpfnic("verify", source(text))
+    assert status == 1 and "is accepted" in out
+    assert "helper bpf_clone_redirect (13) at instruction 2 (program.bpf.c:" in out
+    assert "is not on this device: there are no clones of packets here" in out
+    assert bpfnic("verify", source(text), "--backend", "none")[0] == 0
+
+
+def test_the_page_shows_program_source_and_path(bpfnic, source, tmp_path):
+    status, _, err = bpfnic("verify", source(BAD), "--program", "unchecked", "--html", tmp_path / "page.html")
+    assert (status, err) == (1, "")
+    page = (tmp_path / "page.html").read_text()
+    assert 'id="i1" class="code path bad"' in page and "r0 = *(u8 *)(r1 +13)" in page
+    assert "return data[13];" in page and "R1=pkt(r=0)" in page
+    assert json.loads(page.split('id="path">')[1].split("</script>")[0])[1][0] == 1
+
+
+def test_bad_input_is_one_line(bpfnic, source, tmp_path):
+    (tmp_path / "text.o").write_text("no object")
+    for arguments, said in (
+        ((tmp_path / "none.o",), "No such file"),
+        ((tmp_path / "text.o",), "not an ELF file"),
+        ((GOOD, "--program", "other"), "has no program 'other'"),
+        ((source(BAD), "--html", tmp_path / "x.html"), "--html: "),
+        ((GOOD, "--html", tmp_path / "none" / "x.html"), "No such file or directory"),
+        ((GOOD, "--backend", "other"), "other"),
+        ((GOOD, "--log", "3"), "--log"),
+    ):
+        status, out, err = bpfnic("verify", *arguments)
+        assert (status, out) == (2, "") and err.count("\n") == 1 and said in err, err
+
+
+@pytest.mark.parametrize("type", ProgramType)
+def test_random_bytes_get_a_verdict(type):
+    chance = random.Random(type)
+    for _ in range(300):
+        try:
+            decode(code := chance.randbytes(8 * chance.randrange(1, 20)))
+        except BpfnicError:
+            continue
+        assert verify(subject("", type, code=code), limit=3_000).error
+
+
+def test_programs_built_to_explode_end():
+    """Branches that double the states, and more of them than may wait."""
+    text = "r6 = r1\nr0 = 0\n" + "".join(
+        f"r2 = *(u32 *)(r6 + 16)\nif r2 > {n} goto +1\nr0 += {1 << n}\n" for n in range(20)
+    )
+    verdict = verify(subject(text + "r1 = map_by_fd(0) ll\nr1 += r0\nexit"), limit=30_000)
+    assert verdict.error
+    wide = "r0 = *(u32 *)(r1 + 16)\n" + "if r0 == 0 goto out\nr0 ^= 1\n" * 9000 + "out:\nr0 = 1\nexit"
+    verdict = verify(subject(wide), limit=60_000)
+    assert verdict.accepted or "too complex" in verdict.error.message
