@@ -40,6 +40,10 @@ SEC("xdp") int helper(struct xdp_md *ctx)
 #ifdef LOCK
 	lock = bpf_map_lookup_elem(&locked, &zero);
 #endif
+#ifdef FAMILY /* struct bpf_fib_lookup: for 0.0.0.0, from the first port */
+	room[0] = FAMILY;
+	room[1] = 1;
+#endif
 	asm volatile("" : : "r"(packet), "r"(lock), "r"(room), "r"(&zero) : "memory");
 #pragma unroll
 	for (int i = 0; i < CALLS; i++) {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench.speed import FRAME, THREADS
 from bpfnic.host.device import Arrival, DeviceOptions
+from bpfnic.host.network import IPV4, Link, Neighbour, Network, NextHop, Route
 from bpfnic.host.nic import Nic, open
 from bpfnic.spec import helpers
 from bpfnic.spec.programs import XdpAction
@@ -73,7 +74,7 @@ CASES = {
     "get_numa_node_id": Case((), ""),
     "trace_printk": Case(('"%d bytes"', "9", "60"), '"%d bytes"'),
     "trace_vprintk": Case(('"%d bytes"', "9", "room", "8"), '"%d bytes"'),
-    "fib_lookup": Case(("ctx", "room", "64", "0"), "of an unknown family"),
+    "fib_lookup": Case(("ctx", "room", "64", "0"), "IPv4, found, with its neighbour", define=("FAMILY=2",)),
     "check_mtu": Case(("ctx", "1", "&zero", "0", "0"), "of a port"),
 }
 
@@ -84,6 +85,12 @@ CONTENT = {
     "queue": (b"", bytes(8)),
 }
 """A key and value of the program's maps."""
+_GATEWAY = bytes([192, 0, 2, 1])
+NETWORK = Network(
+    tuple(Link(ifindex, f"port{ifindex - 1}") for ifindex in (1, 2)),
+    (Route(IPV4, bytes(4), 0, (NextHop(2, _GATEWAY),)),),
+    (Neighbour(2, _GATEWAY, bytes(6)),),
+)
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,7 @@ def _run(name: str, case: Case, calls: int, alone: bool) -> tuple[float, float, 
                for letter, argument in zip("ABCDE", arguments, strict=True)]  # fmt: skip
     define += [f'CALL="{call}"', f"CALLS={calls}", *case.define, *["ALONE"] * alone]
     with Nic("rtl", DeviceOptions(threads=THREADS)) as nic:
+        nic.network = NETWORK
         program = nic.load(open(PROGRAM, define=define))
         for key, value in CONTENT.items():
             if key in nic.maps:

@@ -7,7 +7,7 @@ A file is a JSON object. `addr` is needed, the others may be missing; each is th
     route6   ip -6 -N -j route show table all
     neigh    ip -j neigh show nud all
     netconf  ip -j netconf                   which links forward; those that it doesn't list do
-    rule     ip -4 -N -j rule
+    rule     ip -4 -N -j rule                which tables are looked up
     rule6    ip -6 -N -j rule
 
 `bpfnic network SOURCE` prints such a file. What `ip` says beyond what is read here is passed over.
@@ -16,7 +16,7 @@ A file is a JSON object. `addr` is needed, the others may be missing; each is th
 import ipaddress
 import json
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -37,6 +37,8 @@ from bpfnic.host.network import (
     NextHop,
     Route,
     RouteType,
+    Rule,
+    RuleAction,
     Scope,
 )
 from bpfnic.spec.errors import BpfnicError
@@ -53,7 +55,17 @@ _COMMANDS = {
 }
 _KEYS = ("link", *_COMMANDS)
 _TABLES = {"default": TABLE_DEFAULT, "main": TABLE_MAIN, "local": TABLE_LOCAL}
-_OWN_RULES = {0: TABLE_LOCAL, 32766: TABLE_MAIN, 32767: TABLE_DEFAULT}  # that Linux makes, by priority
+_OWN = [(priority, RuleAction.TABLE, table) for priority, table in ((0, TABLE_LOCAL), (32766, TABLE_MAIN),
+                                                                    (32767, TABLE_DEFAULT))]  # fmt: skip
+"""The rules that Linux makes itself: priority, action, table."""
+_ACTIONS = "1 (a table), 3 (nothing), 6 (blackhole), 7 (unreachable) or 8 (prohibit)"
+_RULE_MEMBERS = {
+    "priority", "not", "src", "srclen", "dst", "dstlen", "fwmark", "fwmask", "iif", "oif", "tos", "ipproto", "sport",
+    "sport_start", "sport_end", "dport", "dport_start", "dport_end", "table", "suppress_prefixlen", "action",
+    "protocol",
+}  # fmt: skip
+_TUNNELS = {"ip": ("id", "src", "dst", "ttl", "tos"), "ip6": ("id", "src", "dst", "hoplimit", "tc")}
+_PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1, "ipv6-icmp": 58}
 _METRIC6 = 1024  # IP6_RT_PRIO_USER
 _PREFERENCES = {"low": 1, "medium": 2, "high": 3}
 _VALID = {"PERMANENT", "NOARP", "REACHABLE", "PROBE", "STALE", "DELAY"}  # NUD_VALID
@@ -74,7 +86,7 @@ def raw(source: str | Path) -> dict[str, Any]:
     if kind == NAMESPACE:
         return _of_namespace(namespace)
     try:
-        content = json.loads(Path(source).read_text(), object_pairs_hook=_first_of_each)
+        content = json.loads(Path(source).read_text(), object_pairs_hook=_without_tunnel)
     except OSError as error:
         raise BpfnicError(f"{source}: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -86,17 +98,23 @@ def raw(source: str | Path) -> dict[str, Any]:
     return content
 
 
-def _first_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """`ip` prints a route's "dst" and behind it the "dst" of its encapsulation."""
+def _without_tunnel(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """`ip` prints a tunnel's members among those of its route, some by the same names: they come behind "encap"."""
     found: dict[str, Any] = {}
+    tunnels: set[str] = set()
     for name, value in pairs:
+        if name in tunnels:
+            tunnels.remove(name)
+            continue
         found.setdefault(name, value)
+        if name == "encap":
+            tunnels = set(_TUNNELS.get(value, ()))
     return found
 
 
 def _of_namespace(name: str) -> dict[str, Any]:
     content = {key: _ip(name, "-j", *arguments) for key, arguments in _COMMANDS.items()}
-    found = {key: json.loads(text or "[]", object_pairs_hook=_first_of_each) for key, text in content.items()}
+    found = {key: json.loads(text or "[]", object_pairs_hook=_without_tunnel) for key, text in content.items()}
     for key in ("route", "route6"):
         _mark_locks(found[key], _ip(name, "-o", *_COMMANDS[key]).splitlines())
     return found
@@ -157,6 +175,17 @@ class _Entry:
             return values[value.upper()]
         return self.number(name, 255, default)
 
+    def hexadecimal(self, name: str, default: int = 0) -> int:
+        """A number of 32 bits, also as text ("0x10")."""
+        value = self.members.get(name, default)
+        try:
+            number = int(value, 0) if isinstance(value, str) else value
+        except ValueError:
+            number = None
+        if not isinstance(number, int) or not 0 <= number <= 0xFFFF_FFFF:
+            raise self.wrong(name, f"must be 0 to 0xffffffff, not {json.dumps(value)}")
+        return number
+
     def flags(self, name: str) -> list[str]:
         if not isinstance(value := self.members.get(name, []), list):
             raise self.wrong(name, f"must be a list, not {json.dumps(value)}")
@@ -190,9 +219,6 @@ def parse(content: Mapping[str, Any], name: str = "network") -> Network:
 
     if "addr" not in content and "link" not in content:
         raise whole.wrong("addr", "is missing")
-    for key in ("rule", "rule6"):
-        for each in entries(key, "src"):
-            _check_rule(each)
     silent = _silent(entries("netconf", "interface"))
     links = tuple(_link(each, silent) for each in entries("addr" if "addr" in content else "link", "ifname"))
     _distinct(name, links)
@@ -206,14 +232,12 @@ def parse(content: Mapping[str, Any], name: str = "network") -> Network:
         ),
         tuple(found for each in entries("neigh", "dst") if (found := _neighbour(each, by_name))),
         name,
+        tuple(
+            rule
+            for family, key in ((IPV4, "rule"), (IPV6, "rule6"))
+            for rule in _without_own(_rule(each, family, by_name) for each in entries(key, "src"))
+        ),
     )
-
-
-def _check_rule(entry: _Entry) -> None:
-    """Only the rules that Linux makes itself, in whose order tables are looked up."""
-    priority, table = entry.number("priority", 0xFFFF_FFFF), _table(entry)
-    if _OWN_RULES.get(priority) != table or set(entry.members) - {"priority", "src", "table", "protocol"}:
-        raise entry.wrong("priority", f"{priority}: no rules but Linux's own three are supported (for main, local, …)")
 
 
 def _table(entry: _Entry) -> int:
@@ -291,10 +315,10 @@ def _distinct(name: str, links: Sequence[Link]) -> None:
 # -- routes and neighbours ------------------------------------------------------------------------------------------
 
 
-def _device(entry: _Entry, by_name: Mapping[str, int]) -> int:
-    name = entry.text("dev")
+def _device(entry: _Entry, by_name: Mapping[str, int], member: str = "dev") -> int:
+    name = entry.text(member)
     if name not in by_name:
-        raise entry.wrong("dev", f"{name!r} is no link there; there are {', '.join(by_name)}")
+        raise entry.wrong(member, f"{name!r} is no link there; there are {', '.join(by_name)}")
     return by_name[name]
 
 
@@ -376,3 +400,76 @@ def _neighbour(entry: _Entry, by_name: Mapping[str, int]) -> Neighbour | None:
     if mac is None:
         return None  # of a link that isn't Ethernet
     return Neighbour(_device(entry, by_name), entry.address("dst", IPV4, IPV6), mac)
+
+
+# -- rules ----------------------------------------------------------------------------------------------------------
+
+
+def _without_own(rules: Iterable[Rule]) -> list[Rule]:
+    """None where all are those that Linux makes itself."""
+    found = list(rules)
+    own = all(rule in [Rule(rule.family, *each) for each in _OWN] for rule in found)
+    return [] if own else found
+
+
+def _rule(entry: _Entry, family: int, by_name: Mapping[str, int]) -> Rule:
+    if unknown := sorted(set(entry.members) - _RULE_MEMBERS):
+        raise entry.wrong(unknown[0], "is a condition that the tables don't have")
+    action = entry.named("action", RuleAction, RuleAction.TABLE)
+    try:
+        action = RuleAction(action)
+    except ValueError:
+        raise entry.wrong("action", f"must be {_ACTIONS}, not {json.dumps(entry.members['action'])}") from None
+    if family == IPV6 and "tos" in entry.members:
+        raise entry.wrong("tos", "is a condition that the tables have for IPv4 alone")
+    return Rule(
+        family,
+        entry.number("priority", 0xFFFF_FFFF),
+        action,
+        _table(entry) if action is RuleAction.TABLE else 0,
+        "not" in entry.members,
+        _rule_prefix(entry, "src", family),
+        _rule_prefix(entry, "dst", family),
+        _rule_link(entry, "iif", by_name),
+        _rule_link(entry, "oif", by_name),
+        entry.hexadecimal("fwmark"),
+        entry.hexadecimal("fwmask", 0xFFFF_FFFF if "fwmark" in entry.members else 0),
+        _tos(entry),
+        _protocol(entry),
+        _ports(entry, "sport"),
+        _ports(entry, "dport"),
+        entry.number("suppress_prefixlen", 8 * ADDRESS_BYTES[family])
+        if "suppress_prefixlen" in entry.members
+        else None,
+    )
+
+
+def _rule_prefix(entry: _Entry, name: str, family: int) -> tuple[bytes, int] | None:
+    if entry.members.get(name, "all") == "all":
+        return None
+    bits = 8 * ADDRESS_BYTES[family]
+    return entry.address(name, family), entry.number(f"{name}len", bits, bits)
+
+
+def _rule_link(entry: _Entry, name: str, by_name: Mapping[str, int]) -> int:
+    return _device(entry, by_name, name) if name in entry.members else 0
+
+
+def _protocol(entry: _Entry) -> int:
+    """`ip -N` prints "ipproto-17"."""
+    value = entry.members.get("ipproto", 0)
+    if isinstance(value, str):
+        digits = value.removeprefix("ipproto-")
+        value = _PROTOCOLS.get(value, int(digits) if digits.isdecimal() else value)
+    if not isinstance(value, int) or not 0 <= value <= 255:
+        raise entry.wrong("ipproto", f"must be a protocol's number, not {json.dumps(value)}")
+    return value
+
+
+def _ports(entry: _Entry, name: str) -> tuple[int, int] | None:
+    if name in entry.members:
+        port = entry.number(name, 0xFFFF)
+        return port, port
+    if f"{name}_start" not in entry.members:
+        return None
+    return entry.number(f"{name}_start", 0xFFFF), entry.number(f"{name}_end", 0xFFFF)

@@ -13,6 +13,7 @@ from bpfnic.spec.errors import BpfnicError
 
 IPV4, IPV6 = 4, 6
 """Families, by their version. A gateway's family is told by its length."""
+SHORTEST_IPV6 = 1280  # IPV6_MIN_MTU: a link with less has no IPv6
 ADDRESS_BYTES = {IPV4: 4, IPV6: 16}
 
 TABLE_DEFAULT, TABLE_MAIN, TABLE_LOCAL = 253, 254, 255  # RT_TABLE_*
@@ -30,6 +31,16 @@ class RouteType(IntEnum):
     UNREACHABLE = 7
     PROHIBIT = 8
     THROW = 9
+
+
+class RuleAction(IntEnum):
+    """FR_ACT_*: what a rule does with a packet, TABLE where it says which table to look it up in."""
+
+    TABLE = 1
+    NOP = 3
+    BLACKHOLE = 6
+    UNREACHABLE = 7
+    PROHIBIT = 8
 
 
 class Scope(IntEnum):
@@ -114,6 +125,30 @@ class Route:
 
 
 @dataclass(frozen=True)
+class Rule:
+    """A rule of routing policy. Conditions: addresses within prefixes (address and length), the links by which packets
+    come in and go out (0: any), a mark under a mask, TOS, protocol, ports from and to. `inverted`: they must not all
+    hold. suppress: routes of prefixes of at most so many bits don't count."""
+
+    family: int
+    priority: int
+    action: RuleAction = RuleAction.TABLE
+    table: int = 0
+    inverted: bool = False
+    source: tuple[bytes, int] | None = None
+    destination: tuple[bytes, int] | None = None
+    iif: int = 0
+    oif: int = 0
+    mark: int = 0
+    mark_mask: int = 0
+    tos: int = 0
+    protocol: int = 0
+    source_ports: tuple[int, int] | None = None
+    destination_ports: tuple[int, int] | None = None
+    suppress: int | None = None
+
+
+@dataclass(frozen=True)
 class Neighbour:
     """The MAC of an address on a link; of those that are known to be valid alone."""
 
@@ -124,12 +159,14 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Network:
-    """Links, routes and neighbours, in the order in which `ip` lists them. `name` says where they are from."""
+    """Links, routes, neighbours and rules, in the order in which `ip` lists them. `name` says where they are from. Of a
+    family there are all rules, or none for those that Linux makes itself (for the tables local, main and default)."""
 
     links: tuple[Link, ...]
     routes: tuple[Route, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
     name: str = "network"
+    rules: tuple[Rule, ...] = ()
 
     @property
     def by_ifindex(self) -> Mapping[int, Link]:

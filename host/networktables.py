@@ -7,8 +7,9 @@ A change is made while packets run. Ways are written where no route leads to, th
 and places of ways are free again when the last packet that may read them has left.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from bpfnic.host.network import (
     ADDRESS_BYTES,
     IPV4,
     IPV6,
+    SHORTEST_IPV6,
     TABLE_LOCAL,
     TABLE_MAIN,
     Link,
@@ -23,28 +25,35 @@ from bpfnic.host.network import (
     NextHop,
     Route,
     RouteType,
+    Rule,
     Scope,
 )
 from bpfnic.host.regions import Regions
+from bpfnic.spec.addresses import INDEX_BYTES
 from bpfnic.spec.errors import BpfnicError
 
 if TYPE_CHECKING:
     from bpfnic.host.device import DeviceMap
     from bpfnic.host.maps import MapDefinition
 
-LINKS, ROUTES4, ROUTES6, WAYS, NEIGHBOURS = TABLES = ("links", "routes4", "routes6", "ways", "neighbours")
-_PLURAL = {LINKS: "links", ROUTES4: "prefixes of IPv4", ROUTES6: "prefixes of IPv6", WAYS: "ways of routes",
-           NEIGHBOURS: "neighbours"}  # fmt: skip
+LINKS, RULES, ROUTES4, ROUTES6, WAYS, NEIGHBOURS = TABLES = (
+    "links", "rules", "routes4", "routes6", "ways", "neighbours"
+)  # fmt: skip
+_PLURAL = {LINKS: "links", RULES: "rules", ROUTES4: "prefixes of IPv4", ROUTES6: "prefixes of IPv6",
+           WAYS: "ways of routes", NEIGHBOURS: "neighbours"}  # fmt: skip
 _ROUTES = {IPV4: ROUTES4, IPV6: ROUTES6}
 _AF = {4: 2, 16: 10}  # AF_INET, AF_INET6, by an address's length
 _TABLE_BITS = 32
-_FORWARDS = {IPV4: 1, IPV6: 2}
-_SHORTEST_IPV6 = 1280  # IPV6_MIN_MTU: a link with less has no IPv6
+_FORWARDS, _UP = {IPV4: 1, IPV6: 2}, 4  # flags of a link
 _HASHES = 1 << 31
-MOST_WAYS = 64  # for one prefix, in firmware/runtime/fib_lookup.bpf.c
+MOST_WAYS = MOST_RULES = 64  # for one prefix, of one family: firmware/runtime/fib.h
+_SPARE = {RULES: 1}  # for how many of its first entries a table has room for one more; where none is said:
+_MANY = 4
 
-Way = tuple[tuple[str, Any], ...]
-"""A struct way, its members by name."""
+Record = tuple[tuple[str, Any], ...]
+"""A struct way or struct rule, its members by name."""
+Group = tuple[Record, ...]
+"""Records side by side: all ways for a prefix, all rules of a family."""
 
 
 @dataclass
@@ -52,13 +61,15 @@ class Content:
     """What the tables of a network hold: keys and values by member, but for routes the ways of each."""
 
     links: dict[int, dict[str, Any]] = field(default_factory=dict)
-    routes: dict[int, dict[tuple[int, bytes, int], tuple[Way, ...]]] = field(default_factory=dict)
+    rules: dict[int, Group] = field(default_factory=dict)
+    routes: dict[int, dict[tuple[int, bytes, int], Group]] = field(default_factory=dict)
     """By family, then by table, destination and length."""
     neighbours: dict[tuple[int, bytes], bytes] = field(default_factory=dict)
 
-    def groups(self) -> dict[tuple[Way, ...], None]:
-        """The ways of routes, each group of them once, always in the same order."""
-        return dict.fromkeys(group for family in _ROUTES for group in self.routes[family].values())
+    def groups(self, table: str) -> list[Group]:
+        """What lies side by side in a table, each group once, always in the same order."""
+        ways = (group for family in _ROUTES for group in self.routes[family].values())
+        return [group for group in dict.fromkeys(ways if table == WAYS else self.rules.values()) if group]
 
     def sizes(self) -> dict[str, int]:
         """Entries by table."""
@@ -66,7 +77,8 @@ class Content:
             LINKS: len(self.links),
             ROUTES4: len(self.routes[IPV4]),
             ROUTES6: len(self.routes[IPV6]),
-            WAYS: sum(map(len, self.groups())),
+            WAYS: sum(map(len, self.groups(WAYS))),
+            RULES: sum(map(len, self.groups(RULES))),
             NEIGHBOURS: len(self.neighbours),
         }
 
@@ -75,16 +87,25 @@ def content(network: Network) -> Content:
     """What the tables hold for a network. Raises BpfnicError naming a prefix that has too many ways."""
     result = Content()
     for link in network.links:
-        families = link.forwarding - ({IPV6} if link.mtu < _SHORTEST_IPV6 else set())
+        families = link.forwarding - ({IPV6} if link.mtu < SHORTEST_IPV6 else set())
         result.links[link.ifindex] = {
             "mac": list(link.mac),
             "header_bytes": link.header_bytes,
             "mtu": link.mtu,
-            "forwards": sum(_FORWARDS[family] for family in families),
+            "flags": sum(_FORWARDS[family] for family in families) + (_UP if link.up else 0),
         }
     for family in _ROUTES:
+        rules = sorted((rule for rule in network.rules if rule.family == family), key=lambda rule: rule.priority)
+        if len(rules) > MOST_RULES:
+            more = len(rules) - MOST_RULES
+            raise BpfnicError(
+                f"{network.name}: {len(rules)} rules of IPv{family}, {more} more than bpf_fib_lookup looks at"
+            )
+        result.rules[family] = tuple(_rule(rule) for rule in rules)
         result.routes[family] = {}
-        for (table, destination, length), routes in groupby(_in_order(network, family), _prefix):
+        merged = family == IPV4 and not rules  # tables local and main are one
+        in_order = _in_order(network, family, merged)
+        for (table, destination, length), routes in groupby(in_order, partial(_prefix, merged=merged)):
             ways = tuple(way for route in routes for way in _ways(route, network))
             if len(ways) > MOST_WAYS:
                 raise BpfnicError(
@@ -98,24 +119,55 @@ def content(network: Network) -> Content:
     return result
 
 
-def _prefix(route: Route) -> tuple[int, bytes, int]:
-    """IPv4's tables local and main are one, as in Linux where all rules are its own."""
-    table = TABLE_MAIN if route.family == IPV4 and route.table == TABLE_LOCAL else route.table
+def _prefix(route: Route, merged: bool) -> tuple[int, bytes, int]:
+    table = TABLE_MAIN if merged and route.table == TABLE_LOCAL else route.table
     return table, route.destination, route.length
 
 
-def _in_order(network: Network, family: int) -> list[Route]:
+def _in_order(network: Network, family: int, merged: bool) -> list[Route]:
     """The order in which Linux tries routes for one prefix: of IPv4 those of table local first, then those for some
     values of TOS; then by metric; at last as they are listed."""
 
     def order(route: Route) -> tuple[Any, ...]:
-        local = route.family == IPV4 and route.table == TABLE_LOCAL
-        return *_prefix(route), not local, -route.tos, route.metric
+        return *_prefix(route, merged), route.table != TABLE_LOCAL, -route.tos, route.metric
 
     return sorted((route for route in network.routes if route.family == family), key=order)
 
 
-def _ways(route: Route, network: Network) -> Iterator[Way]:
+def _rule(rule: Rule) -> Record:
+    """A struct rule."""
+    source, source_mask = _masked(rule.source)
+    destination, destination_mask = _masked(rule.destination)
+    return tuple(
+        {
+            "table": rule.table,
+            "mark": rule.mark,
+            "mark_mask": rule.mark_mask,
+            "iif": rule.iif,
+            "oif": rule.oif,
+            "source": source,
+            "source_mask": source_mask,
+            "destination": destination,
+            "destination_mask": destination_mask,
+            "source_ports": rule.source_ports or (0, 0),
+            "destination_ports": rule.destination_ports or (0, 0),
+            "action": int(rule.action),
+            "tos": rule.tos,
+            "protocol": rule.protocol,
+            "inverted": int(rule.inverted),
+            "suppress": 0 if rule.suppress is None else rule.suppress + 1,
+        }.items()
+    )
+
+
+def _masked(prefix: tuple[bytes, int] | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """An address and the bits that count, four __be32 each."""
+    address, length = prefix or (bytes(4), 0)
+    bits = 8 * len(address)
+    return _words(address), _words(((1 << bits) - (1 << bits - length)).to_bytes(len(address)))
+
+
+def _ways(route: Route, network: Network) -> Iterator[Record]:
     """One for each path that can be used; one for a route that rejects."""
     if route.type >= RouteType.BLACKHOLE:
         yield _way(route, NextHop(0), network, 0, 1, _HASHES - 1)
@@ -129,7 +181,7 @@ def _ways(route: Route, network: Network) -> Iterator[Way]:
         yield _way(route, hop, network, number, len(hops), _HASHES * so_far // total - 1)
 
 
-def _way(route: Route, hop: NextHop, network: Network, path: int, paths: int, share: int) -> Way:
+def _way(route: Route, hop: NextHop, network: Network, path: int, paths: int, share: int) -> Record:
     hop_source = bytes(4)
     if route.family == IPV4 and hop.ifindex:
         hop_source = _source4(network, network.by_ifindex[hop.ifindex], hop.gateway, route.scope)
@@ -193,6 +245,53 @@ def _source6(network: Network, ifindex: int) -> bytes | None:
     return min(candidates, key=lambda one: one[:3])[3].address if candidates else None
 
 
+class Places:
+    """Who has which places of an array: groups of records side by side, each of them once."""
+
+    def __init__(self, table: "DeviceMap", free_later: Callable[[Callable[[], None]], None]):
+        self._table, self._free_later = table, free_later
+        self._regions = Regions(table.definition.max_entries)
+        self.first: dict[Group, int] = {}
+        """Where each group begins."""
+
+    def take(self, groups: Sequence[Group], network: str) -> dict[Group, int]:
+        """Where these groups are to be: where they are already, others at free places. Raises BpfnicError; then nothing
+        was taken."""
+        places = {group: self.first[group] for group in groups if group in self.first}
+        fresh: list[int] = []
+        for group in sorted((group for group in groups if group not in places), key=len, reverse=True):
+            place = self._regions.allocate(len(group), 1)
+            if place is None:
+                available = self._regions.available
+                self.give_back(fresh)
+                raise BpfnicError(
+                    f"{network}: the device's table {self._table.definition.name!r} has no {len(group)} places side by "
+                    f"side, beside those that packets under way may use; {available} of {self._regions.size} are free"
+                )
+            places[group] = place
+            fresh.append(place)
+        return places
+
+    def give_back(self, places: Iterable[int]) -> None:
+        """Free what `take` took and nobody uses."""
+        for place in places:
+            self._regions.free(place)
+
+    def write(self, places: Mapping[Group, int]) -> None:
+        """Put groups that aren't there yet to where they are to be."""
+        for group, first in places.items():
+            if group not in self.first:
+                for number, record in enumerate(group, first):
+                    value = self._table.definition.parse_value(dict(record))
+                    self._table.update(number.to_bytes(INDEX_BYTES, "little"), [value])
+
+    def keep(self, places: Mapping[Group, int]) -> None:
+        """Free what isn't among these, when packets that are under way have left."""
+        gone = [first for group, first in self.first.items() if group not in places]
+        self.first = dict(places)
+        self._free_later(lambda: self.give_back(gone))
+
+
 class NetworkTables:
     """The tables of one device, as far as its programs need any. `free_later(action)`: do it when all packets that are
     under way have left; `reclaim()`: do what is due of it."""
@@ -202,15 +301,15 @@ class NetworkTables:
         self._network = network
         self._content = content(network)
         self._maps: dict[str, DeviceMap] = {}
-        self._places = Regions(0)  # of ways
-        self._groups: dict[tuple[Way, ...], int] = {}  # where the ways are that lie there
-        self._written: dict[str, dict[bytes, bytes]] = {}
+        self._places: dict[str, Places] = {}  # of arrays
+        self._written: dict[str, dict[bytes, bytes]] = {}  # of the others
 
     def sized(self, definition: "MapDefinition") -> "MapDefinition":
-        """The definition of a map of the runtime; of a table as large as the network needs it that is there when it is
-        made."""
+        """The definition of a map of the runtime; of a table so large that the network that is there when it is made
+        may change and grow."""
         needed = self._content.sizes().get(definition.name, 0)
-        return replace(definition, max_entries=max(definition.max_entries, needed))
+        spare = needed // _SPARE.get(definition.name, _MANY)
+        return replace(definition, max_entries=max(definition.max_entries, needed + spare))
 
     def add(self, maps: Iterable["DeviceMap"]) -> None:
         """Fill those of the runtime's maps that are tables and are new."""
@@ -219,10 +318,12 @@ class NetworkTables:
         if not tables:
             return
         self._maps |= tables
-        self._written |= {name: {} for name in tables if name != WAYS}
-        if WAYS in tables:
-            self._places = Regions(tables[WAYS].definition.max_entries)
-        self._write(self._content, self._place(self._content, self._network))
+        for name, table in tables.items():
+            if name in (WAYS, RULES):
+                self._places[name] = Places(table, self._free_later)
+            else:
+                self._written[name] = {}
+        self._turn_to(self._content, self._network.name)
 
     def set(self, network: Network) -> None:
         """Turn to another network, or another state of the same. Raises BpfnicError naming the table that is full, and
@@ -236,61 +337,29 @@ class NetworkTables:
                     f"{network.name}: {sizes[name]} {_PLURAL[name]}, {sizes[name] - room} more than the device's table "
                     f"{name!r} has room for"
                 )
-        placed = self._place(wanted, network)
+        self._turn_to(wanted, network.name)
         self._network, self._content = network, wanted
-        self._write(wanted, placed)
 
-    def _place(self, wanted: Content, network: Network) -> dict[tuple[Way, ...], int]:
-        """Where the ways of all routes are: those that are there already, and free places for others."""
-        if WAYS not in self._maps:
-            return {}
+    def _turn_to(self, wanted: Content, network: str) -> None:
         self._reclaim()
-        groups = wanted.groups()
-        placed = {group: self._groups[group] for group in groups if group in self._groups}
-        fresh: list[int] = []
-        for group in sorted((group for group in groups if group not in placed), key=len, reverse=True):
-            place = self._places.allocate(len(group), 1)
-            if place is None:
-                available = self._places.available
-                for each in fresh:
-                    self._places.free(each)
-                raise BpfnicError(
-                    f"{network.name}: table {WAYS!r} has no {len(group)} places side by side beside what is used until "
-                    f"packets under way have left; {available} of {self._places.size} are free"
-                )
-            placed[group] = place
-            fresh.append(place)
-        return placed
-
-    def _write(self, wanted: Content, placed: Mapping[tuple[Way, ...], int]) -> None:
-        for group, first in placed.items():
-            if group not in self._groups:
-                table = self._maps[WAYS]
-                for number, way in enumerate(group, first):
-                    table.update(number.to_bytes(4, "little"), [table.definition.parse_value(dict(way))])
-        if LINKS in self._maps:
-            self._turn(LINKS, wanted.links.items())
-        if NEIGHBOURS in self._maps:
-            self._turn(NEIGHBOURS, (
-                ({"ifindex": ifindex, "family": _AF[len(address)], "address": _words(address)}, {"mac": list(mac)})
-                for (ifindex, address), mac in wanted.neighbours.items()
-            ))  # fmt: skip
-        for family, name in _ROUTES.items():
+        taken: dict[str, dict[Group, int]] = {}
+        try:
+            for name, places in self._places.items():
+                taken[name] = places.take(wanted.groups(name), network)
+        except BpfnicError:
+            for name, mine in taken.items():
+                held = self._places[name].first
+                self._places[name].give_back(first for group, first in mine.items() if group not in held)
+            raise
+        for name, mine in taken.items():
+            self._places[name].write(mine)
+        for name, entries in _entries(wanted, taken).items():
             if name in self._maps:
-                self._turn(name, (
-                    ({"length": _TABLE_BITS + length, "table": table, "address": _address(destination)},
-                     {"first": placed[ways], "count": len(ways), "length": length})
-                    for (table, destination, length), ways in wanted.routes[family].items()
-                ))  # fmt: skip
-        if WAYS in self._maps:
-            for group in self._groups.keys() - placed.keys():
-                self._free_place(self._groups[group])
-            self._groups = dict(placed)
+                self._turn(name, entries)
+        for name, mine in taken.items():
+            self._places[name].keep(mine)
 
-    def _free_place(self, place: int) -> None:
-        self._free_later(lambda: self._places.free(place))
-
-    def _turn(self, name: str, entries: Any) -> None:
+    def _turn(self, name: str, entries: Iterable[tuple[Any, Any]]) -> None:
         """Make a table hold these entries and no others. What is new comes before what is old goes, where there is
         room."""
         table, before = self._maps[name], self._written[name]
@@ -304,6 +373,30 @@ class NetworkTables:
         for step in steps:
             step()
         self._written[name] = after
+
+
+def _entries(wanted: Content, taken: Mapping[str, Mapping[Group, int]]) -> dict[str, Iterable[tuple[Any, Any]]]:
+    """Keys and values of the tables with keys of their own, in the order in which they are to be written, given where
+    groups are."""
+    rules, ways = taken.get(RULES, {}), taken.get(WAYS, {})
+    own = [wanted.rules[family] if wanted.rules[family] in rules else () for family in _ROUTES]
+    by_rules = {"first_rule": [rules.get(group, 0) for group in own], "rule_count": [len(group) for group in own]}
+    result: dict[str, Iterable[tuple[Any, Any]]] = {
+        NEIGHBOURS: (
+            ({"ifindex": ifindex, "family": _AF[len(address)], "address": _words(address)}, {"mac": list(mac)})
+            for (ifindex, address), mac in wanted.neighbours.items()
+        )
+    }
+    for family, name in _ROUTES.items():
+        result[name] = [
+            (
+                {"length": _TABLE_BITS + length, "table": table, "address": _address(destination)},
+                {"first": ways.get(group, 0), "count": len(group), "length": length},
+            )
+            for (table, destination, length), group in wanted.routes[family].items()
+        ]
+    result[LINKS] = [(ifindex, link | by_rules) for ifindex, link in wanted.links.items()]
+    return result
 
 
 def _address(address: bytes) -> Any:

@@ -76,12 +76,13 @@ ERRORS: dict[str, dict[str, str]] = {
     "skb_set_tunnel_key": {"EINVAL": "an unknown flag or size; `tunnel_ext`; a label, and no BPF_F_TUNINFO_IPV6"},
     "skb_set_tstamp": {"EOPNOTSUPP": "neither IPv4 nor IPv6", "EINVAL": "an unknown clock; 0, and not the real time's"},
     "fib_lookup": _FIB,
-    "check_mtu": {"EINVAL": "an unknown flag; a length below 0", "ENODEV": "no link with that ifindex"},
+    "check_mtu": {"EINVAL": "an unknown flag; BPF_MTU_CHK_SEGS with a length", "ENODEV": "no link with that ifindex"},
+    "redirect_neigh": {"(TC_ACT_SHOT)": "a flag; plen above 0 and below 20"},
 }  # fmt: skip
 """By helper, for each error (or what it returns instead) when."""
 
 STACK: dict[str, int] = {
-    **{"trace_printk": 128, "trace_vprintk": 96, "fib_lookup": 128, "check_mtu": 16},
+    **{"trace_printk": 128, "trace_vprintk": 96},
     **{"strtol": 16, "strtoul": 16, "for_each_map_elem": 32, "loop": 16},
     **{"map_lookup_percpu_elem": 16, "ktime_get_tai_ns": 16},
 }
@@ -90,6 +91,9 @@ STACK: dict[str, int] = {
 _SAYS_SUM = "Nobody has summed the packet (CHECKSUM_NONE): flags that say how to keep such a sum do nothing."
 
 NOTES: dict[str, str] = {
+    "fib_lookup": "[network.md](network.md) says where its routes are from, and where it differs.",
+    "check_mtu": "[network.md](network.md)",
+    "redirect_neigh": "[network.md](network.md). A packet whose neighbour isn't known is dropped.",
     "redirect": "In tc programs it is a privileged routine, and BPF_F_INGRESS is unknown: a NIC has no second way in.",
     "skb_store_bytes": _SAYS_SUM,
     "l4_csum_replace": _SAYS_SUM,

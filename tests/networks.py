@@ -2,6 +2,8 @@
 
 import ipaddress
 import random
+from collections.abc import Callable
+from typing import Any
 
 from bpfnic.host.network import (
     IPV4,
@@ -16,6 +18,8 @@ from bpfnic.host.network import (
     NextHop,
     Route,
     RouteType,
+    Rule,
+    RuleAction,
     Scope,
 )
 
@@ -32,7 +36,7 @@ class Drawn:
     """A network and what it was made of. Prefixes lie within each other; addresses to be looked up are taken from them,
     now and then from elsewhere."""
 
-    def __init__(self, chance: random.Random, routes: int = 40, alive: float = 0.8):
+    def __init__(self, chance: random.Random, routes: int = 40, alive: float = 0.8, rules: bool = False):
         self._chance = chance
         links = [self._link(ifindex, alive if ifindex in OTHERS else 1.0) for ifindex in (*PORTS, *OTHERS)]
         self.links = (_LOOPBACK, *links)
@@ -58,7 +62,8 @@ class Drawn:
             for gateway in gateways
             if chance.random() < 0.6 and next(link for link in links if link.ifindex == ifindex).up
         }
-        self.network = Network(self.links, tuple(drawn), tuple(neighbours.values()), "random")
+        drawn_rules = tuple(rule for family in (IPV4, IPV6) for rule in self._rules(family)) if rules else ()
+        self.network = Network(self.links, tuple(drawn), tuple(neighbours.values()), "random", drawn_rules)
 
     def _link(self, ifindex: int, alive: float) -> Link:
         chance = self._chance
@@ -128,7 +133,7 @@ class Drawn:
             family,
             destination,
             length,
-            (NextHop(ifindex, gateway, encapsulated=chance.random() < 0.05),),
+            (NextHop(ifindex, gateway, encapsulated=chance.random() < 0.15),),
             table=table,
             tos=tos,
             metric=metric,
@@ -137,6 +142,45 @@ class Drawn:
             scope=Scope.GLOBAL if gateway or family == IPV6 else Scope.LINK,
             preference=chance.choice([1, 2, 2, 3]) if family == IPV6 else 2,
         )
+
+    def _rules(self, family: int) -> list[Rule]:
+        """Linux's own, and some between them."""
+        chance = self._chance
+        own = [(0, TABLE_LOCAL), (32766, TABLE_MAIN), (32767, TABLE_DEFAULT)]
+        rules = [Rule(family, priority, table=table) for priority, table in own[: 3 if family == IPV4 else 2]]
+        draw: dict[str, Callable[[], Any]] = {
+            "source": lambda: self._near(family),
+            "destination": lambda: self._near(family),
+            "iif": lambda: chance.choice([1, *PORTS]),
+            "oif": lambda: chance.choice([*PORTS, 7]),
+            "mark": lambda: chance.randrange(4),
+            "protocol": lambda: chance.choice([6, 17]),
+            "source_ports": lambda: chance.choice([(1, 1), (5, 300), (256, 257)]),
+            "destination_ports": lambda: chance.choice([(2, 2), (512, 600)]),
+            "suppress": lambda: chance.choice([0, 8, 16, 24]),
+        }
+        if family == IPV4:
+            draw["tos"] = lambda: chance.choice([0x08, 0x10])
+        for priority in range(10, 100, chance.choice([8, 12, 30])):
+            action = chance.choice([RuleAction.TABLE] * 8 + list(RuleAction))
+            table = action is RuleAction.TABLE
+            names = chance.sample(sorted(draw), chance.choice([1, 1, 2]))
+            found = {name: draw[name]() for name in names if name != "suppress" or table}
+            if "mark" in found:
+                found["mark_mask"] = 3
+            number = chance.choice([100, 100, TABLE_MAIN, 77]) if table else 0
+            rules.append(Rule(family, priority, action, number, inverted=chance.random() < 0.15, **found))
+        return sorted(rules, key=lambda rule: rule.priority)
+
+    def _near(self, family: int) -> tuple[bytes, int]:
+        """A prefix of addresses that look-ups come from or go to."""
+        if self._chance.random() < 0.5:
+            return self._chance.choice(self.prefixes[family])
+        own = [(each.address, each.length) for link in self.links[1:] for each in link.addresses
+               if len(each.address) == (4 if family == IPV4 else 16)]  # fmt: skip
+        address, length = self._chance.choice(own or self.prefixes[family])
+        bits = 8 * len(address)
+        return (int.from_bytes(address) >> bits - length << bits - length).to_bytes(len(address)), length
 
     def address(self, family: int) -> bytes:
         """One that a look-up may be after."""

@@ -1,19 +1,23 @@
-/* bpf_check_mtu of XDP programs: whether a packet of its length, or of the one given, fits a link. */
-
+/* bpf_check_mtu(): whether a packet of its length, or of the one given, fits a link (net/core/filter.c). Nothing here is
+ * made of segments. */
 #include "network.h"
+#include "skb.h"
 
-long helper_check_mtu(struct xdp_md *ctx, __u32 ifindex, __u32 *mtu_len, __s32 len_diff, __u64 flags)
+long helper_check_mtu(void *ctx, __u32 ifindex, __u32 *mtu_len, __s32 len_diff, __u64 flags)
 {
-	if (flags)
+	struct xdp_md *xdp = ctx;
+	int skb = ctx == SKB;
+
+	if (flags & ~(__u64)(skb ? BPF_MTU_CHK_SEGS : 0) || flags && (len_diff || *mtu_len))
 		return -EINVAL;
 	if (!ifindex)
-		ifindex = ctx->ingress_ifindex;
+		ifindex = skb ? SKB->seen.ifindex : xdp->ingress_ifindex;
 
-	struct link *link = bpf_map_lookup_elem(&links, &ifindex);
+	struct link *link = find_link(ifindex);
 	if (!link)
 		return -ENODEV;
 
-	__s32 length = ctx->data_end - ctx->data;
+	__s32 length = skb ? SKB->seen.len : xdp->data_end - xdp->data;
 	if (*mtu_len)
 		length = *mtu_len + link->header_bytes;
 	length += len_diff;

@@ -1,64 +1,24 @@
-/* bpf_fib_lookup: where a packet goes by the routes and neighbours that the host knows (network.h). Answers are those of
- * Linux 6.18, found out by asking it; docs/network.md says where they differ. */
-
-#include "network.h"
+/* bpf_fib_lookup(): where a packet goes by the routes and neighbours that the host knows (net/core/filter.c). */
+#include "fib.h"
+#include "skb.h"
 
 #define FLAGS (BPF_FIB_LOOKUP_DIRECT | BPF_FIB_LOOKUP_OUTPUT | BPF_FIB_LOOKUP_SKIP_NEIGH | BPF_FIB_LOOKUP_TBID | \
 	       BPF_FIB_LOOKUP_SRC | BPF_FIB_LOOKUP_MARK)
 #define LONGEST_IPV4 0xffff /* IP_MAX_MTU */
 #define LONGEST_IPV6 (0xffff + 40) /* IP6_MAX_MTU */
 #define SHORTEST_IPV6 1280 /* IPV6_MIN_MTU */
-#define TOS_MASK 0x1c /* of a packet's TOS, what routes are matched with */
-#define MOST_WAYS 64
 
-/* 31 bits of the addresses' hash, which pick one of several paths. Linux hashes the same, in a way that nobody can
- * predict: which path a flow takes differs, how many flows take each doesn't. */
-static __always_inline __u32 flow_hash(const __be32 *source, const __be32 *destination, int words)
-{
-	__u64 hash = 0;
-
-#pragma clang loop unroll(disable)
-	for (int i = 0; i < words; i++) {
-		hash = (hash ^ source[i] ^ (__u64)destination[i] << 32) * 0x9e3779b97f4a7c15;
-		hash ^= hash >> 32;
-	}
-	return hash >> 33;
-}
-
-/* Of the paths of a route, that of a flow; IPv4 prefers one whose link has the packet's source address. */
-static __always_inline struct way *select_path(struct way *way, __u32 number, __u32 hash, __be32 source)
-{
-	__u32 first = number - way->path, paths = way->paths;
-	int best = -1;
-
-	for (__u32 i = 0; i < MOST_WAYS && i < paths; i++) {
-		struct way *path = find_way(first + i);
-
-		if (!path)
-			return 0;
-		int score = (source && path->hop_source == source ? 2 : 0) + (hash <= path->share);
-		if (score > best) {
-			best = score;
-			way = path;
-		}
-		if (score == 3 || (!source && score == 1))
-			break;
-	}
-	return way;
-}
-
-/* What is left when a way is found: the packet may leave by it, and how. `mtu` of the link or the way's own; `original`
- * are the words of the destination that was looked up. */
-static __always_inline int leave_by(struct bpf_fib_lookup *params, struct way *way, __u32 flags, int family)
+/* What is left when a way is found: whether the packet may leave by it (`check`: by its length too), and how. */
+static __always_inline int leave_by(struct bpf_fib_lookup *params, struct way *way, __u32 flags, int family, int check)
 {
 	__u32 ifindex = way->ifindex;
-	struct link *link = bpf_map_lookup_elem(&links, &ifindex);
+	struct link *link = find_link(ifindex);
 
 	if (!link)
 		return BPF_FIB_LKUP_RET_NOT_FWDED; /* it has just gone */
 
-	__u32 mtu = way->mtu;
-	if (!mtu) {
+	__u32 mtu = check ? way->mtu : 0;
+	if (check && !mtu) {
 		__u32 longest = family == AF_INET ? LONGEST_IPV4 : LONGEST_IPV6;
 
 		mtu = link->mtu;
@@ -67,7 +27,7 @@ static __always_inline int leave_by(struct bpf_fib_lookup *params, struct way *w
 		if (mtu > longest)
 			mtu = longest;
 	}
-	if (params->tot_len > mtu) {
+	if (check && params->tot_len > mtu) {
 		params->mtu_result = mtu;
 		return BPF_FIB_LKUP_RET_FRAG_NEEDED;
 	}
@@ -102,18 +62,6 @@ static __always_inline int leave_by(struct bpf_fib_lookup *params, struct way *w
 	return BPF_FIB_LKUP_RET_SUCCESS;
 }
 
-/* The table that the program asks for, when it doesn't want the usual ones. */
-static __always_inline __u32 direct_table(struct bpf_fib_lookup *params, __u32 flags)
-{
-	__u32 table = RT_TABLE_MAIN;
-
-	if (flags & BPF_FIB_LOOKUP_TBID) {
-		table = params->tbid;
-		params->tbid = 0;
-	}
-	return table ? table : RT_TABLE_MAIN;
-}
-
 static __always_inline int rejected(__u8 type)
 {
 	if (type == RTN_BLACKHOLE)
@@ -125,37 +73,6 @@ static __always_inline int rejected(__u8 type)
 	return BPF_FIB_LKUP_RET_NOT_FWDED;
 }
 
-/* The way to an IPv4 destination in a table, and its number; 0 for none. Where the longest prefix has no route that
- * fits, the next one is asked. */
-static __always_inline struct way *find4(const struct bpf_fib_lookup *params, __u32 table, __u32 flags, __u32 *number)
-{
-	struct prefix4 key = { .length = TABLE_BITS + 32, .table = table, .address = params->ipv4_dst };
-
-	for (int tries = 0; tries <= 32; tries++) {
-		struct routes *routes = bpf_map_lookup_elem(&routes4, &key);
-
-		if (!routes)
-			return 0;
-		__u32 first = routes->first, count = routes->count, length = routes->length;
-		for (__u32 i = 0; i < MOST_WAYS && i < count; i++) {
-			struct way *way = find_way(first + i);
-
-			if (!way)
-				return 0;
-			if (way->tos && way->tos != (params->tos & TOS_MASK))
-				continue;
-			if (flags & BPF_FIB_LOOKUP_OUTPUT && way->type < RTN_BLACKHOLE && way->ifindex != params->ifindex)
-				continue;
-			*number = first + i;
-			return way;
-		}
-		if (!length)
-			return 0;
-		key.length = TABLE_BITS + length - 1;
-	}
-	return 0;
-}
-
 /* Whether an address is multicast, link-local or loopback: such are never forwarded. */
 static __always_inline int stays_on_link(const __be32 *address)
 {
@@ -165,73 +82,38 @@ static __always_inline int stays_on_link(const __be32 *address)
 	       (!high && !address[1] && !address[2] && address[3] == bpf_htonl(1));
 }
 
-/* The way to an IPv6 destination in a table, and its number; 0 for none: of those with the lowest metric the one with
- * the best router, then one by the link that is asked for. */
-static __always_inline struct way *find6(const struct bpf_fib_lookup *params, __u32 table, __u32 *number)
-{
-	struct prefix6 key = { .length = TABLE_BITS + 128, .table = table };
-	__u32 metric = 0;
-	struct way *best = 0;
-	int highest = -1;
-
-	copy_address(key.address, params->ipv6_dst, AF_INET6);
-	struct routes *routes = bpf_map_lookup_elem(&routes6, &key);
-	if (!routes)
-		return 0;
-	__u32 first = routes->first, count = routes->count;
-	for (__u32 i = 0; i < MOST_WAYS && i < count; i++) {
-		struct way *way = find_way(first + i);
-
-		if (!way)
-			return 0;
-		if (!i)
-			metric = way->metric;
-		if (way->metric != metric)
-			break;
-		int score = way->preference * 2 + (way->ifindex == params->ifindex);
-		if (score > highest) {
-			highest = score;
-			best = way;
-			*number = first + i;
-		}
-	}
-	return best;
-}
-
-static __always_inline int lookup(struct bpf_fib_lookup *params, __u32 flags, int family)
+static __always_inline int lookup(struct bpf_fib_lookup *params, __u32 flags, int family, int check)
 {
 	if (family == AF_INET6 && (stays_on_link(params->ipv6_dst) || stays_on_link(params->ipv6_src)))
 		return BPF_FIB_LKUP_RET_NOT_FWDED;
 
-	__u32 ifindex = params->ifindex, number = 0, direct = flags & BPF_FIB_LOOKUP_DIRECT;
-	struct link *ingress = bpf_map_lookup_elem(&links, &ifindex);
+	struct link *ingress = find_link(params->ifindex);
 
 	if (!ingress)
 		return -ENODEV;
-	if (!(ingress->forwards & (family == AF_INET ? FORWARDS_IPV4 : FORWARDS_IPV6)))
+	if (!(ingress->flags & (family == AF_INET ? FORWARDS_IPV4 : FORWARDS_IPV6)))
 		return BPF_FIB_LKUP_RET_FWD_DISABLED;
 
-	__u32 table = direct ? direct_table(params, flags) : family == AF_INET ? RT_TABLE_MAIN : RT_TABLE_LOCAL;
-	struct way *way = 0;
-	for (int tables = direct ? 1 : 2; tables; tables--) {
-		if (family == AF_INET)
-			way = find4(params, table == RT_TABLE_LOCAL ? RT_TABLE_MAIN : table, flags, &number);
-		else
-			way = find6(params, table, &number);
-		if (way && !(family == AF_INET && way->type == RTN_THROW))
-			break;
-		table = family == AF_INET ? RT_TABLE_DEFAULT : RT_TABLE_MAIN;
-	}
+	int refusal;
+	struct way *way = find_way(params, ingress, flags, family, &refusal);
+
 	if (!way)
-		return BPF_FIB_LKUP_RET_NOT_FWDED;
+		return refusal;
 	if (way->type != RTN_UNICAST)
 		return rejected(way->type);
-	if (way->paths > 1 && !(flags & BPF_FIB_LOOKUP_OUTPUT)) {
-		__u32 hash = flow_hash(params->ipv6_src, params->ipv6_dst, family == AF_INET ? 1 : 4);
+	return leave_by(params, way, flags, family, check);
+}
 
-		way = select_path(way, number, hash, family == AF_INET ? params->ipv4_src : 0);
-	}
-	return way ? leave_by(params, way, flags, family) : BPF_FIB_LKUP_RET_NOT_FWDED;
+/* A tc program's packet must fit the link where no length is given (is_skb_forwardable()). */
+static __always_inline int forwardable(struct bpf_fib_lookup *params)
+{
+	struct link *link = find_link(params->ifindex);
+
+	if (!link)
+		return BPF_FIB_LKUP_RET_NOT_FWDED; /* it has just gone */
+	int fits = link->flags & LINK_UP && SKB->seen.len <= link->mtu + link->header_bytes + VLAN_HLEN;
+	params->mtu_result = link->mtu;
+	return fits ? BPF_FIB_LKUP_RET_SUCCESS : BPF_FIB_LKUP_RET_FRAG_NEEDED;
 }
 
 long helper_fib_lookup(void *ctx, struct bpf_fib_lookup *params, int plen, __u32 flags)
@@ -241,5 +123,7 @@ long helper_fib_lookup(void *ctx, struct bpf_fib_lookup *params, int plen, __u32
 	int family = params->family;
 	if (family != AF_INET && family != AF_INET6)
 		return -EAFNOSUPPORT;
-	return lookup(params, flags, family);
+	int check = ctx != SKB || params->tot_len;
+	int result = lookup(params, flags, family, check);
+	return result || check ? result : forwardable(params);
 }

@@ -2,28 +2,42 @@
  * names of these members). A table may be larger on a device than it is here: host/networktables.py says when. */
 
 #pragma once
-#include <linux/bpf.h>
-#include <linux/errno.h>
+#include "runtime.h"
+#include <linux/fib_rules.h>
 #include <linux/rtnetlink.h>
 #include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
-
-#define AF_INET 2
-#define AF_INET6 10
 
 /* A link, by its ifindex. */
 struct link {
 	__u8 mac[6];
 	__u16 header_bytes; /* of a frame, 14 of Ethernet */
 	__u32 mtu;
-	__u32 forwards; /* FORWARDS_* */
+	__u32 flags;
+	__u16 first_rule[2], rule_count[2]; /* of IPv4 and of IPv6; where there are none, Linux's own */
 };
 
+/* of a link */
 #define FORWARDS_IPV4 1
 #define FORWARDS_IPV6 2
+#define LINK_UP 4
+
+/* A rule says in which table a packet is looked up, or what becomes of it. Zeros are no condition. */
+struct rule {
+	__u32 table;
+	__u32 mark, mark_mask;
+	__u32 iif, oif;
+	__be32 source[4], source_mask[4], destination[4], destination_mask[4];
+	__u16 source_ports[2], destination_ports[2]; /* first and last */
+	__u8 action; /* FR_ACT_* */
+	__u8 tos;
+	__u8 protocol;
+	__u8 inverted;
+	__u8 suppress; /* routes of prefixes shorter than this don't count */
+	__u8 padding[3];
+};
 
 /* Routes are found in two steps: those for a prefix of a table, and the ways that these have. IPv4's tables local and
- * main are one, which is called main, as in Linux where there are no rules of one's own. */
+ * main are one, which is called main, as in Linux where all rules are its own. */
 struct prefix4 {
 	__u32 length; /* of table and address */
 	__u32 table;
@@ -82,6 +96,13 @@ struct {
 } links SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct rule);
+	__uint(max_entries, 32);
+} rules SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct prefix4);
@@ -111,7 +132,12 @@ struct {
 	__uint(max_entries, 128);
 } neighbours SEC(".maps");
 
-static __always_inline struct way *find_way(__u32 number)
+static __always_inline struct link *find_link(__u32 ifindex)
+{
+	return bpf_map_lookup_elem(&links, &ifindex);
+}
+
+static __always_inline struct way *way_at(__u32 number)
 {
 	return bpf_map_lookup_elem(&ways, &number);
 }

@@ -6,6 +6,7 @@ __no_builtin long helper_redirect(__u32 ifindex, __u64 flags)
 {
 	if (flags)
 		return TC_ACT_SHOT;
+	SKB->seen.family = 0; /* bpf_redirect_neigh() before it counts no more */
 	bpf_redirect(ifindex, 0);
 	return TC_ACT_REDIRECT;
 }

@@ -5,6 +5,8 @@
 #include <linux/errno.h>
 #include <bpf/bpf_helpers.h>
 
+#define AF_INET 2
+#define AF_INET6 10
 #define __no_builtin __attribute__((no_builtin))
 #define __small __attribute__((minsize))
 

@@ -31,6 +31,11 @@ _Static_assert(sizeof(struct skb) <= 256, "the window");
 
 #define SKB ((struct skb *)SKB_WINDOW)
 
+/* Words of `seen` that programs can't read say what bpf_redirect_neigh() found for the packet's header: `family` is one of
+ * these, 0 where nobody called it, and at `local_ip6` both MACs stand as in a header. */
+enum { NEIGHBOUR_UNKNOWN = 1, NEIGHBOUR_KNOWN };
+#define NEIGHBOUR_MACS ((__u8 *)SKB->seen.local_ip6)
+
 static __always_inline __u8 *packet(void)
 {
 	return (__u8 *)(long)SKB->seen.data;

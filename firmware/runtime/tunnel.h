@@ -3,9 +3,6 @@
 #include "skb.h"
 #include <linux/if_tunnel.h>
 
-#define AF_INET 2
-#define AF_INET6 10
-
 /* Sizes that the structure has had. */
 static __always_inline int is_key_size(__u32 size)
 {

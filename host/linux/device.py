@@ -26,7 +26,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from bpfnic.host import valuetypes
+from bpfnic.host import listing, valuetypes
 from bpfnic.host.device import (
     Arrival,
     Capabilities,
@@ -74,6 +74,7 @@ _LONGEST = addresses.data_hard_end(_PAGE) - addresses.HEADROOM  # bpf_prog_test_
 _STEP_FRAMES = 64  # between two reports of progress
 _TYPES = frozenset({ProgramType.XDP, ProgramType.SCHED_CLS})
 _CODE = BY_NAME["lddw_code"]  # of a callback
+_REDIRECT_NEIGH = helpers.BY_NAME["redirect_neigh"].number
 _TAIL_CALL = helpers.BY_NAME["tail_call"].number
 
 
@@ -117,7 +118,7 @@ class LinuxDevice(Device):
             buffer_bytes=_PAGE,
             groups=frozenset(Group) - {Group.CALLX, Group.FIRMWARE},
             map_types=frozenset(MapType),
-            helpers=frozenset(h.number for h in helpers.HELPERS if h.programs & _TYPES),
+            helpers=frozenset(h.number for h in helpers.HELPERS if h.programs & _TYPES) - {_REDIRECT_NEIGH},
             program_types=_TYPES,
         )
         self._ifindexes = [*range(1, ports + 1), 0]
@@ -187,6 +188,7 @@ class LinuxDevice(Device):
             used.append(device_map)
             if device_map.definition.variables is not None and MapFlag.RDONLY_PROG in device_map.definition.flags:
                 bpf.map_freeze(device_map.fd)
+        _refuse_what_sends(program)
         descriptors = FileDescriptors({device_map.definition.name: device_map.fd for device_map in used})
         admit(program, used)
         code = encode(program.link(descriptors, self.capabilities.helpers))
@@ -386,8 +388,8 @@ class LinuxDevice(Device):
         self._namespace = None
 
     def _links(self) -> list[int]:
-        """The ifindexes of the interfaces that have one; of a network, those of its links, each joined to a link of no
-        use, so that none loses its carrier when another goes down. Raises BpfnicError where two have the same."""
+        """The ifindexes of the interfaces that have one; of a network, those of its links, each joined to a link that
+        stays down, so that nothing is ever sent. Raises BpfnicError where two have the same."""
         links = [ifindex for ifindex in self._ifindexes if ifindex]
         if self._network:
             links = [link.ifindex for link in self._network.links if not link.loopback]
@@ -415,6 +417,15 @@ class LinuxDevice(Device):
         self._btf = None
         if self._namespace:
             self._namespace.close()
+
+
+def _refuse_what_sends(program: Program) -> None:
+    for slot, found in enumerate(program.instructions):
+        if found and find(found).operation is Operation.CALL_HELPER and found.imm == _REDIRECT_NEIGH:
+            where = f"program {program.name}, {listing.instruction(program, slot)}"
+            raise BpfnicError(
+                f"{where}: the linux backend has no bpf_redirect_neigh: BPF_PROG_TEST_RUN doesn't tell where to"
+            )
 
 
 def _functions(code: bytes, program: Program, before: int) -> bytes:

@@ -8,37 +8,71 @@ network was read. Links that are down go down last, whereupon the kernel itself 
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterable, Iterator
 
 from bpfnic.host import netaddress
 from bpfnic.host.linux.namespace import link_name
-from bpfnic.host.network import IPV4, IPV6, TABLE_LOCAL, Link, Network, NextHop, Route, RouteType
+from bpfnic.host.network import (
+    IPV4,
+    IPV6,
+    SHORTEST_IPV6,
+    TABLE_LOCAL,
+    Link,
+    Network,
+    NextHop,
+    Route,
+    RouteType,
+    Rule,
+    RuleAction,
+)
 from bpfnic.spec.errors import BpfnicError
 
+_SETTLE_SECONDS = 10
 _PROC = {IPV4: "ipv4", IPV6: "ipv6"}
 
 
 def install(network: Network) -> None:
     """Called in the thread of a namespace with the network's links. Raises BpfnicError with what `ip` says."""
-    set_forwarding(network)
     _ip(network, _links(network))
+    _settle(network)
+    set_forwarding(network)
     for family in _PROC:
         _ip(network, _routes(network, family), f"-{family}")
+        _ip(network, _rules(network, family), f"-{family}")
     _ip(network, _neighbours(network))
     _ip(network, (f"link set dev {link_name(link.ifindex)} down" for link in network.links if not link.up))
+
+
+def _settle(network: Network) -> None:
+    """Until IPv6 addresses are there for good, the kernel may still add routes for them; and for those of a link that
+    forwards, which is why none does yet."""
+    end = time.monotonic() + _SETTLE_SECONDS
+    while _run(network, ["ip", "-6", "-o", "addr", "show", "tentative"]).stdout:
+        if time.monotonic() > end:
+            raise BpfnicError(f"{network.name}: the kernel's IPv6 addresses stay tentative for {_SETTLE_SECONDS} s")
+        time.sleep(_SETTLE_SECONDS / 1000)
 
 
 def set_forwarding(network: Network) -> None:
     """Which links forward; called in the namespace's thread."""
     for link in network.links:
         for family, folder in _PROC.items():
-            with open(f"/proc/sys/net/{folder}/conf/{link_name(link.ifindex)}/forwarding", "w") as file:
-                file.write(str(int(family in link.forwarding)))
+            if family == IPV4 or link.mtu >= SHORTEST_IPV6:
+                with open(f"/proc/sys/net/{folder}/conf/{link_name(link.ifindex)}/forwarding", "w") as file:
+                    file.write(str(int(family in link.forwarding)))
+
+
+def _run(network: Network, command: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(command, input=text, capture_output=True, text=True)
+    except OSError as error:
+        raise BpfnicError(f"{network.name}: ip: {error.strerror}") from None
 
 
 def _ip(network: Network, lines: Iterable[str], *options: str) -> None:
     batch = list(lines)
-    done = subprocess.run(["ip", *options, "-batch", "-"], input="\n".join(batch), capture_output=True, text=True)
+    done = _run(network, ["ip", *options, "-batch", "-"], "\n".join(batch))
     if done.returncode:
         said = done.stderr.splitlines()
         failed = next((line for line in said if line.startswith("Command failed")), ":0")
@@ -73,6 +107,37 @@ def _routes(network: Network, family: int) -> Iterator[str]:
     yield from map(_route, by_gateway)
     yield from (f"route del {way}" for way in ways)
     yield from (_route(route) for route in routes if route not in local and route not in by_gateway)
+
+
+def _rules(network: Network, family: int) -> Iterator[str]:
+    rules = [rule for rule in network.rules if rule.family == family]
+    if rules:
+        yield "rule flush"
+        yield "rule del pref 0"  # which flush leaves
+    yield from map(_rule, rules)
+
+
+def _rule(rule: Rule) -> str:
+    words = ["rule add", *(["not"] if rule.inverted else [])]
+    for word, prefix in (("from", rule.source), ("to", rule.destination)):
+        words.append(f"{word} {netaddress.format_prefix(prefix[1], prefix[0])}" if prefix else f"{word} all")
+    for word, ifindex in (("iif", rule.iif), ("oif", rule.oif)):
+        if ifindex:
+            words.append(f"{word} {link_name(ifindex)}")
+    if rule.mark_mask:
+        words.append(f"fwmark {rule.mark:#x}/{rule.mark_mask:#x}")
+    if rule.tos:
+        words.append(f"tos {rule.tos:#x}")
+    if rule.protocol:
+        words.append(f"ipproto {rule.protocol}")
+    for word, ports in (("sport", rule.source_ports), ("dport", rule.destination_ports)):
+        if ports:
+            words.append(f"{word} {ports[0]}-{ports[1]}")
+    words.append(f"pref {rule.priority}")
+    words.append(f"table {rule.table}" if rule.action is RuleAction.TABLE else rule.action.name.lower())
+    if rule.suppress is not None:
+        words.append(f"suppress_prefixlength {rule.suppress}")
+    return " ".join(words)
 
 
 def _neighbours(network: Network) -> Iterator[str]:

@@ -20,6 +20,8 @@ from bpfnic.host.network import (
     NextHop,
     Route,
     RouteType,
+    Rule,
+    RuleAction,
     Scope,
 )
 from bpfnic.spec.errors import BpfnicError
@@ -112,11 +114,12 @@ def test_routes(printed, route):
 
 
 def test_a_route_keeps_its_own_destination_beside_that_of_its_tunnel(tmp_path):
-    text = '{"dst": "10.31.0.0/16", "encap": "ip6", "dst": "2001::1", "gateway": "10.1.0.9", "dev": "eth0"}'
+    text = ('{"dst": "10.31.0.0/16", "encap": "ip", "id": 4, "src": "0.0.0.0", "dst": "192.0.2.1", "ttl": 0, "tos": 4, '
+            '"tos": "0x10", "gateway": "10.1.0.9", "dev": "eth0"}')  # fmt: skip
     file = tmp_path / "net.json"
     file.write_text(json.dumps(WHOLE)[:-1] + f', "route": [{text}]}}')
     (route,) = iproute.read(file).routes
-    assert (route.destination, route.length) == (packed("10.31.0.0"), 16)
+    assert (route.destination, route.length, route.tos) == (packed("10.31.0.0"), 16, 0x10)
 
 
 def test_neighbours_with_a_valid_mac():
@@ -138,6 +141,29 @@ OWN_RULES = [{"priority": 0, "src": "all", "table": "local"}, {"priority": 32766
 
 def test_rules_that_linux_makes():
     assert parse(rule=OWN_RULES, rule6=OWN_RULES[:2]) == parse()
+
+
+RULES = [
+    ({"priority": 100, "src": "10.0.0.0", "srclen": 8, "table": "100"},
+     Rule(IPV4, 100, table=100, source=(packed("10.0.0.0"), 8))),
+    ({"priority": 99, "not": None, "src": "all", "dst": "192.0.2.1", "iif": "eth0", "table": "main"},
+     Rule(IPV4, 99, table=TABLE_MAIN, inverted=True, destination=(packed("192.0.2.1"), 32), iif=4)),
+    ({"priority": 5, "src": "all", "fwmark": "0x3", "fwmask": "0x7", "table": "254", "suppress_prefixlen": 0},
+     Rule(IPV4, 5, table=TABLE_MAIN, mark=3, mark_mask=7, suppress=0)),
+    ({"priority": 5, "src": "all", "fwmark": "0x3", "oif": "tun0", "action": "prohibit"},
+     Rule(IPV4, 5, RuleAction.PROHIBIT, mark=3, mark_mask=0xFFFFFFFF, oif=9)),
+    ({"priority": 46, "src": "all", "tos": "0x10", "ipproto": "ipproto-17", "sport_start": 5, "sport_end": 9,
+      "dport": 7, "action": "6"},
+     Rule(IPV4, 46, RuleAction.BLACKHOLE, tos=0x10, protocol=17, source_ports=(5, 9), destination_ports=(7, 7))),
+    ({"priority": 46, "src": "2001:db8::", "srclen": 32, "ipproto": "tcp", "table": "200", "protocol": "kernel"},
+     Rule(IPV6, 46, table=200, source=(packed("2001:db8::"), 32), protocol=6)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("printed", "rule"), RULES, ids=[f"{n}" for n in range(len(RULES))])
+def test_rules(printed, rule):
+    key = "rule" if rule.family == IPV4 else "rule6"
+    assert parse(**{key: [OWN_RULES[0], printed]}).rules == (Rule(rule.family, 0, table=TABLE_LOCAL), rule)
 
 
 @pytest.mark.parametrize(
@@ -181,8 +207,21 @@ def test_rules_that_linux_makes():
          "neigh 0 (10.1.0): dst must be an address of IPv4 or IPv6, not '10.1.0'"),
         ({"netconf": [{"family": "inet", "interface": "eth0", "forwarding": "on"}]},
          'netconf 0 (eth0): forwarding must be true or false, not "on"'),
-        ({"rule": [*OWN_RULES, {"priority": 100, "src": "10.0.0.0", "srclen": 8, "table": "100"}]},
-         "rule 3 (10.0.0.0): priority 100: no rules but Linux's own three are supported (for main, local, …)"),
+        ({"rule": [*OWN_RULES, {"priority": 1000, "src": "all", "l3mdev": None}]},
+         "rule 3 (all): l3mdev is a condition that the tables don't have"),
+        ({"rule": [{"priority": 100, "src": "10.0.0.0", "srclen": 80, "table": "100"}]},
+         "rule 0 (10.0.0.0): srclen must be 0 to 32, not 80"),
+        ({"rule": [{"priority": 100, "src": "all", "action": "goto"}]},
+         'rule 0 (all): action must be 0 to 255, not "goto"'),
+        ({"rule": [{"priority": 100, "src": "all", "action": "2"}]},
+         "rule 0 (all): action must be 1 (a table), 3 (nothing), 6 (blackhole), 7 (unreachable) or 8 (prohibit), "
+         'not "2"'),
+        ({"rule": [{"priority": 100, "src": "all", "fwmark": "red"}]},
+         'rule 0 (all): fwmark must be 0 to 0xffffffff, not "red"'),
+        ({"rule": [{"priority": 100, "src": "all", "ipproto": "sctp"}]},
+         'rule 0 (all): ipproto must be a protocol\'s number, not "sctp"'),
+        ({"rule6": [{"priority": 100, "src": "all", "tos": "0x10", "table": "main"}]},
+         "rule6 0 (all): tos is a condition that the tables have for IPv4 alone"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_one_line(more, says):
@@ -219,13 +258,13 @@ def comparable(network):
     links = [replace(link, name="", addresses=tuple(sorted(link.addresses, key=str))) for link in network.links]
     routes = [replace(route, hops=tuple(replace(hop, onlink=False) for hop in route.hops)) for route in network.routes]
     neighbours = [each for each in network.neighbours if each.address[0] not in (0xE0, 0xFF)]
-    return links, sorted(routes, key=repr), sorted(neighbours, key=repr)
+    return links, sorted(routes, key=repr), sorted(neighbours, key=repr), network.rules
 
 
 @pytest.mark.linux
 @pytest.mark.parametrize("seed", range(3))
 def test_a_namespace_is_filled_with_a_network_and_read_back(seed):
-    wanted = Drawn(random.Random(seed), routes=25, alive=1.0).network
+    wanted = Drawn(random.Random(seed), routes=25, alive=1.0, rules=seed > 0).network
     namespace = Namespace([link.ifindex for link in wanted.links if not link.loopback])
     try:
         namespace.call(kernel_network.install, wanted)

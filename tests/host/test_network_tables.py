@@ -8,7 +8,7 @@ import pytest
 import bpfnic
 from bpfnic.host import networktables
 from bpfnic.host.device import Arrival
-from bpfnic.host.network import IPV4, Link, Neighbour, Network, NextHop, Route
+from bpfnic.host.network import IPV4, Link, Neighbour, Network, NextHop, Route, Rule
 from bpfnic.spec.errors import BpfnicError
 from tests.networks import Drawn, packed
 
@@ -87,7 +87,7 @@ def test_networks_replace_each_other(nic, build):
 
 
 def test_random_networks_after_each_other_are_as_if_each_were_the_first(build):
-    states = [Drawn(random.Random(seed), routes=20) for seed in range(3)]
+    states = [Drawn(random.Random(seed), routes=20, rules=seed > 0) for seed in range(3)]
     frames = [frame_of for drawn in states for frame_of in (drawn.address(IPV4) for _ in range(12))]
 
     def run(nic):
@@ -134,16 +134,17 @@ def test_tables_are_as_large_as_the_first_network_needs_and_a_full_one_is_named(
     nic.network = network(many, name="first")
     nic.load(build(PROGRAM), "mac_of").attach()
     assert macs(nic, "10.1.43.1", "10.1.44.1") == [5, 0x100 + 4]
-    more = many | {"192.0.2.0/24": 6, "192.0.3.0/24": 6}
+    more = many | {f"192.0.{n}.0/24": 6 for n in range(77)}  # a quarter more than the first would be right
     with pytest.raises(BpfnicError) as caught:
         nic.network = network(more, name="second")
-    says = "second: 302 prefixes of IPv4, 2 more than the device's table 'routes4' has room for"
+    says = "second: 377 prefixes of IPv4, 2 more than the device's table 'routes4' has room for"
     assert str(caught.value) == says
     assert nic.network.name == "first" and macs(nic, "10.1.43.1", "192.0.2.1") == [5, 0x100 + 4]
     for name, wrong in (
         ("links", replace(network({}), links=tuple(Link(n, f"eth{n}") for n in range(1, 20)))),
         ("neighbours", replace(network({}), neighbours=tuple(Neighbour(1, bytes([9, 9, 9, n]), bytes(6))
                                                              for n in range(129)))),
+        ("rules", replace(network({}), rules=tuple(Rule(IPV4, n, table=n) for n in range(33)))),
         ("ways", network({f"10.{n}.0.0/16": n for n in range(129)})),
     ):  # fmt: skip
         with pytest.raises(BpfnicError, match=f"more than the device's table '{name}' has room for"):
@@ -157,6 +158,11 @@ def test_too_many_ways_for_one_prefix(nic):
         nic.network = Network(LINKS, (Route(IPV4, packed("10.0.0.0"), 8, hops),))
 
 
+def test_too_many_rules(nic):
+    with pytest.raises(BpfnicError, match="network: 65 rules of IPv4, 1 more than bpf_fib_lookup looks at"):
+        nic.network = Network(LINKS, rules=tuple(Rule(IPV4, n, table=n) for n in range(networktables.MOST_RULES + 1)))
+
+
 def test_a_port_must_be_a_link(nic):
     with pytest.raises(BpfnicError, match="network: port1 has ifindex 2, which is no link there; there are 1 eth0"):
         nic.network = Network(LINKS[:1])
@@ -166,5 +172,5 @@ def test_a_map_memory_that_is_full_is_named(build):
     many = network({f"10.{n // 256}.{n % 256}.0/24": 5 for n in range(4000)})
     with bpfnic.Nic("golden", threads=8, map_bytes=64 * 1024) as nic:
         nic.network = many
-        with pytest.raises(BpfnicError, match=r"map routes4 \(LPM_TRIE\): max_entries 4000 takes \d+ bytes"):
+        with pytest.raises(BpfnicError, match=r"map routes4 \(LPM_TRIE\): max_entries 5000 takes \d+ bytes"):
             nic.load(build(PROGRAM), "mac_of")
