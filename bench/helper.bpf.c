@@ -2,9 +2,10 @@
 //
 // CALLS times what CALL says in assembly, with A to E in r1 to r5 (A_IN: "i" of
 // a constant, otherwise "r"); ALONE leaves it out, so that what remains is the
-// program's own. bench/helpers.py runs it.
+// program's own; TC makes it a tc program. bench/helpers.py runs it.
 
 #include <linux/bpf.h>
+#include <linux/pkt_cls.h>
 #include <bpf/bpf_helpers.h>
 
 struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32); __type(value, __u64[4]); }
@@ -31,7 +32,11 @@ static __attribute__((used)) long callback(void)
 	return 0;
 }
 
+#ifdef TC
+SEC("tc") int helper(struct __sk_buff *ctx)
+#else
 SEC("xdp") int helper(struct xdp_md *ctx)
+#endif
 {
 	char *packet = (void *)(long)ctx->data;
 	__u64 room[8] = { 0x3433323120313200, 0x61, 0, 0, 0, 0, 0, 0 };
@@ -56,7 +61,11 @@ SEC("xdp") int helper(struct xdp_md *ctx)
 			     : : [a] A_IN(a), [b] B_IN(b), [c] C_IN(c), [d] D_IN(d), [e] E_IN(e)
 			     : "r0", "r1", "r2", "r3", "r4", "r5", "memory");
 	}
+#ifdef TC
+	return TC_ACT_SHOT;
+#else
 	return XDP_DROP;
+#endif
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

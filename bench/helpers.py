@@ -32,7 +32,12 @@ class Case:
     define: tuple[str, ...] = ()
 
 
-_DISCARD, _UNLOCK = (helpers.BY_NAME[name].number for name in ("ringbuf_discard", "spin_unlock"))
+def _of_tc(arguments: tuple[str, ...], says: str, call: str = "") -> Case:
+    """A call that tc programs make."""
+    return Case(arguments, says, call, ("TC",))
+
+
+_DISCARD, _UNLOCK, _POP = (helpers.BY_NAME[name].number for name in ("ringbuf_discard", "spin_unlock", "skb_vlan_pop"))
 _GIVES_BACK = "call {number}\\n if r0 == 0 goto +3\\n r1 = r0\\n r2 = 0\\n call %d\\n"
 
 CASES = {
@@ -76,6 +81,27 @@ CASES = {
     "trace_vprintk": Case(('"%d bytes"', "9", "room", "8"), '"%d bytes"'),
     "fib_lookup": Case(("ctx", "room", "64", "0"), "IPv4, found, with its neighbour", define=("FAMILY=2",)),
     "check_mtu": Case(("ctx", "1", "&zero", "0", "0"), "of a port"),
+    "skb_load_bytes": _of_tc(("ctx", "14", "room", "20"), "20 bytes to the stack"),
+    "skb_load_bytes_relative": _of_tc(("ctx", "0", "room", "20", "1"), "20 bytes to the stack"),
+    "skb_store_bytes": _of_tc(("ctx", "14", "room", "20", "0"), "20 bytes from the stack"),
+    "l3_csum_replace": _of_tc(("ctx", "24", "1", "2", "4"), "a word of 4 bytes"),
+    "l4_csum_replace": _of_tc(("ctx", "40", "1", "2", "4"), "a word of 4 bytes"),
+    "skb_pull_data": _of_tc(("ctx", "0"), ""),
+    "skb_change_tail": _of_tc(("ctx", "60", "0"), "to the length that it has"),
+    "skb_change_head": _of_tc(("ctx", "0", "0"), "by 0"),
+    "skb_change_proto": _of_tc(("ctx", "0", "0"), "to none"),
+    "skb_change_type": _of_tc(("ctx", "0"), ""),
+    "skb_adjust_room": _of_tc(("ctx", "0", "1", "0"), "by 0"),
+    "skb_vlan_push": _of_tc(("ctx", "0x81", "5"), "with bpf_skb_vlan_pop", f"call {{number}}\\n call {_POP}\\n"),
+    "set_hash": _of_tc(("ctx", "5"), ""),
+    "set_hash_invalid": _of_tc(("ctx",), ""),
+    "get_hash_recalc": _of_tc(("ctx",), "known"),
+    "csum_update": _of_tc(("ctx", "5"), ""),
+    "csum_level": _of_tc(("ctx", "0"), "asked for"),
+    "skb_ecn_set_ce": _of_tc(("ctx",), ""),
+    "skb_get_tunnel_key": _of_tc(("ctx", "room", "44", "0"), "none"),
+    "skb_set_tunnel_key": _of_tc(("ctx", "room + 1", "44", "0"), ""),
+    "skb_set_tstamp": _of_tc(("ctx", "5", "0"), ""),
 }
 
 
@@ -124,7 +150,7 @@ def _run(name: str, case: Case, calls: int, alone: bool) -> tuple[float, float, 
         counts = []
         for packets in (FEWER, MORE):
             traffic = nic.run([Arrival(number % nic.ports, FRAME) for number in range(packets)])
-            assert {each.verdict for each in [packet, *traffic.packets]} == {XdpAction.XDP_DROP}, name
+            assert {each.action for each in [packet, *traffic.packets]} == {XdpAction.XDP_DROP}, name
             counts.append((traffic.clocks, traffic.instructions))
     (few, few_instructions), (many, many_instructions) = counts
     each = MORE - FEWER

@@ -458,8 +458,9 @@ _REFUSED = {
     "tunnels have no options here": "skb_get_tunnel_opt skb_set_tunnel_opt",
     "routes have no realms here": "get_route_realm",
     "there are no clones of packets here": "clone_redirect",
+    "a port has no peer in another network namespace": "redirect_peer",
     "it is not there yet": """
-        xdp_adjust_meta ktime_get_boot_ns ktime_get_coarse_ns redirect_peer
+        xdp_adjust_meta ktime_get_boot_ns ktime_get_coarse_ns
     """,
 }
 REFUSED: dict[int, str] = {number: why for why, names in _REFUSED.items() for number in _numbers(names)}

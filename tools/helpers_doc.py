@@ -34,7 +34,7 @@ stack only where the last column of their table says so.
 takes of a thread alone, where an instruction takes 10. *core*: clocks that it takes of the core where all threads make
 such calls at once: issue slots, unless a unit that all of them wait for is slower (the lock that all want, the serial
 unit of the map engine). *of them its own*: instructions of the routine, its exit included; what is left is the call.
-Arguments are in registers already. Not measured: what needs tc programs.
+Arguments are in registers already.
 """
 _TYPES = {ProgramType.XDP: "XDP", ProgramType.SCHED_CLS: "tc", ProgramType.SOCKET_FILTER: "socket filter"}
 

@@ -29,7 +29,16 @@ struct skb {
 };
 _Static_assert(sizeof(struct skb) <= 256, "the window");
 
-#define SKB ((struct skb *)SKB_WINDOW)
+/* In a register, so that its fields are one instruction each. */
+static __always_inline struct skb *skb_window(void)
+{
+	struct skb *skb = (struct skb *)SKB_WINDOW;
+
+	asm("" : "+r"(skb));
+	return skb;
+}
+
+#define SKB skb_window()
 
 /* Words of `seen` that programs can't read say what bpf_redirect_neigh() found for the packet's header: `family` is one of
  * these, 0 where nobody called it, and at `local_ip6` both MACs stand as in a header. */
@@ -45,6 +54,26 @@ static __always_inline __u8 *packet(void)
 static __always_inline int holds(__u64 offset, __u64 size)
 {
 	return offset + size <= SKB->seen.len;
+}
+
+/* To or from the packet, which takes any alignment; `other` is the program's side of it. */
+static __always_inline void copy_packet(void *to, const void *from, __u64 size, const void *other)
+{
+	__u64 place = (__u64)other < PACKET_WINDOW ? (__u64)other : 0;
+	__u8 *target = to;
+	const __u8 *source = from;
+
+	if (place % 8 == 0)
+		for (; size >= 8; size -= 8, target += 8, source += 8)
+			*(__u64 *)target = *(const __u64 *)source;
+	if (place % 4 == 0)
+		for (; size >= 4; size -= 4, target += 4, source += 4)
+			*(__u32 *)target = *(const __u32 *)source;
+	if (place % 2 == 0)
+		for (; size >= 2; size -= 2, target += 2, source += 2)
+			*(__u16 *)target = *(const __u16 *)source;
+	for (; size; size--)
+		*target++ = *source++;
 }
 
 static __always_inline void clear(void *to, __u64 size)

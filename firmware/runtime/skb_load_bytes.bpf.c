@@ -3,7 +3,7 @@
 __no_builtin long helper_skb_load_bytes(const void *skb, __u32 offset, void *to, __u32 size)
 {
 	if (offset <= INT_MAX && holds(offset, size)) {
-		copy(to, packet() + offset, size);
+		copy_packet(to, packet() + offset, size, to);
 		return 0;
 	}
 	clear(to, size);

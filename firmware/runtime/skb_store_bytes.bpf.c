@@ -6,7 +6,7 @@ __no_builtin long helper_skb_store_bytes(void *skb, __u32 offset, const void *fr
 		return -EINVAL;
 	if (offset > INT_MAX || !holds(offset, size))
 		return -EFAULT;
-	copy(packet() + offset, from, size);
+	copy_packet(packet() + offset, from, size, from);
 	if (flags & BPF_F_INVALIDATE_HASH)
 		clear_hash();
 	return 0;
