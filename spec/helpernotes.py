@@ -82,7 +82,6 @@ ERRORS: dict[str, dict[str, str]] = {
 """By helper, for each error (or what it returns instead) when."""
 
 STACK: dict[str, int] = {
-    **{"trace_printk": 128, "trace_vprintk": 96},
     **{"strtol": 16, "strtoul": 16, "for_each_map_elem": 32, "loop": 16},
     **{"map_lookup_percpu_elem": 16, "ktime_get_tai_ns": 16},
 }

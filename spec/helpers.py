@@ -417,7 +417,7 @@ HARDWARE = _numbers("""
 
 LIBRARY = _numbers("""
     xdp_get_buff_len xdp_load_bytes xdp_store_bytes strncmp strtol strtoul loop for_each_map_elem map_lookup_percpu_elem
-    jiffies64 ktime_get_tai_ns get_numa_node_id trace_printk trace_vprintk
+    jiffies64 ktime_get_tai_ns get_numa_node_id
 """)
 """Functions of the runtime (firmware/runtime/), linked into the programs that call them."""
 
@@ -425,7 +425,7 @@ PRIVILEGED = _numbers("""
     skb_load_bytes skb_load_bytes_relative skb_store_bytes l3_csum_replace l4_csum_replace skb_pull_data
     skb_change_tail skb_change_head skb_change_proto skb_change_type skb_adjust_room skb_vlan_push skb_vlan_pop
     set_hash_invalid set_hash get_hash_recalc csum_update csum_level skb_ecn_set_ce skb_get_tunnel_key
-    skb_set_tunnel_key skb_set_tstamp fib_lookup check_mtu redirect_neigh
+    skb_set_tunnel_key skb_set_tstamp fib_lookup check_mtu redirect_neigh trace_printk trace_vprintk
 """)
 """Routines of the runtime that run in the firmware's frame (isa.Group.FIRMWARE), linked likewise."""
 
