@@ -27,7 +27,7 @@ from bpfnic.host.eventmaps import ring_bytes, sized
 from bpfnic.host.image import at_slot, device_image
 from bpfnic.host.keyedmaps import KeyedMap, RegisterHash, RegisterHashOfMaps, RegisterQueue, RegisterRedirectHash
 from bpfnic.host.lockstep import Follower, Observe
-from bpfnic.host.mapaccess import check_access
+from bpfnic.host.mapaccess import check_access, check_types
 from bpfnic.host.mapsofmaps import check_inner, refuse_if_inner
 from bpfnic.host.network import Network, unconnected
 from bpfnic.host.networktables import NetworkTables
@@ -377,7 +377,9 @@ class RegisterDevice(Device):
         has = self.capabilities
         limits = Limits(has.program_slots, lambda row: row.group in has.groups, has.helpers)
         image = device_image(whole, DeviceAddresses(handles, values), limits)
-        check_access(program, {name: used.definition for name, used in maps.items()})
+        definitions = {name: used.definition for name, used in maps.items()}
+        check_access(program, definitions)
+        check_types(program, definitions)
         refuse_broadcast(program)
         return image
 

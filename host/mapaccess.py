@@ -1,4 +1,5 @@
-"""What programs do to maps that BPF_F_RDONLY_PROG or BPF_F_WRONLY_PROG keep them from: refused when they are loaded.
+"""What programs do to maps that BPF_F_RDONLY_PROG or BPF_F_WRONLY_PROG keep them from, and what helpers can't do with
+maps: refused when they are loaded.
 
 Follows maps and pointers to their values through registers, over every path, as far as they can be told apart: a
 pointer that lay on the stack, was passed to a function or comes from two maps is not followed, and what is done with it
@@ -14,7 +15,7 @@ from bpfnic.spec import helpers, isa
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import Instruction
 from bpfnic.spec.isa import Class, Operation, Row
-from bpfnic.spec.maps import OF_MAPS, MapFlag
+from bpfnic.spec.maps import OF_MAPS, MapFlag, MapType
 
 if TYPE_CHECKING:
     from bpfnic.host.maps import MapDefinition
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 _WRITES = {helpers.BY_NAME[name].number for name in ("map_update_elem", "map_delete_elem", "map_push_elem",
                                                      "map_pop_elem")}  # fmt: skip
+_CALL_OPCODE = isa.BY_NAME["call_helper"].opcode
+_FOR_EACH = helpers.BY_NAME["for_each_map_elem"].number
+_WALKED = (MapType.ARRAY, MapType.PERCPU_ARRAY)
 _LOOKUP = helpers.BY_NAME["map_lookup_elem"].number
 
 
@@ -48,6 +52,23 @@ def check_access(program: "Program", maps: Mapping[str, "MapDefinition"]) -> Non
             line = listing.source(program, slot)
             where = f" ({line})" if line else ""
             raise BpfnicError(f"program {program.name}, {listing.instruction(program, slot)}: {why}{where}")
+
+
+def check_types(program: "Program", maps: Mapping[str, "MapDefinition"]) -> None:
+    """Raises BpfnicError naming program, instruction and map for a call of bpf_for_each_map_elem with a map that it
+    can't walk."""
+    code = program.instructions
+    if not any(one and one.opcode == _CALL_OPCODE and one.imm == _FOR_EACH for one in code):
+        return
+    for slot, held in sorted(_known(program, maps).items()):
+        instruction, first = code[slot], held.get(1)
+        if instruction is None or first is None or first.value or first.map.type in _WALKED:
+            continue
+        if isa.find(instruction).operation is Operation.CALL_HELPER and instruction.imm == _FOR_EACH:
+            line = listing.source(program, slot)
+            where = f" ({line})" if line else ""
+            raise BpfnicError(f"program {program.name}, {listing.instruction(program, slot)}: for_each_map_elem walks "
+                              f"through arrays here, not through map {first.map.name} ({first.map.type.name}){where}")
 
 
 def _known(program: "Program", maps: Mapping[str, "MapDefinition"]) -> dict[int, dict[int, _Pointer]]:

@@ -445,7 +445,7 @@ _REFUSED = {
         "skc_to_tcp_request_sock skc_to_udp6_sock skc_to_unix_sock skc_to_mptcp_sock",
     "SYN cookies need the host's secret": "tcp_raw_gen_syncookie_ipv4 tcp_raw_gen_syncookie_ipv6 "
         "tcp_raw_check_syncookie_ipv4 tcp_raw_check_syncookie_ipv6",
-    "there are no network namespaces here": "get_netns_cookie",
+    "there are no network namespaces here": "get_netns_cookie redirect_peer",
     "there is no kernel memory here": "probe_read_kernel probe_read_kernel_str snprintf_btf per_cpu_ptr this_cpu_ptr",
     "there are no performance counters here": "perf_event_read perf_event_read_value get_branch_snapshot",
     "there are no timers here": "timer_init timer_set_callback timer_start timer_cancel",
@@ -457,7 +457,7 @@ _REFUSED = {
     "there is no IPsec here": "skb_get_xfrm_state",
     "tunnels have no options here": "skb_get_tunnel_opt skb_set_tunnel_opt",
     "routes have no realms here": "get_route_realm",
-    "there are no clones of packets here": "clone_redirect",
+    "a packet leaves once": "clone_redirect",
     "a port has no peer in another network namespace": "redirect_peer",
     "it is not there yet": """
         xdp_adjust_meta ktime_get_boot_ns ktime_get_coarse_ns

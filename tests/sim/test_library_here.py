@@ -2,6 +2,7 @@
 
 import pytest
 
+from bpfnic.spec.errors import BpfnicError
 from tests.sim.library import Library
 
 PER_CPU = """
@@ -54,6 +55,18 @@ SEC("xdp") int later_program(struct xdp_md *ctx)
 	return bpf_map_lookup_elem(&before, &key) && value ? *value : -1;
 }
 """
+
+
+def test_maps_that_are_no_arrays_are_not_walked(build):
+    declarations = """
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4); __type(key, __u32); __type(value, __u64); }
+	table SEC(".maps");
+static long visit(void *map, const void *key, void *value, void *context) { return 0; }
+"""
+    says = r"program program, instruction \d+: call 0xa4: for_each_map_elem walks through arrays here, not through " \
+           r"map table \(HASH\) \(.*\.bpf\.c:\d+: "  # fmt: skip
+    with pytest.raises(BpfnicError, match=says):
+        Library(build, "golden", "bpf_for_each_map_elem(&table, visit, 0, 0)", declarations)
 
 
 def test_jiffies_are_ticks_of_4_ms(build):
