@@ -212,9 +212,9 @@ def test_what_was_loaded_along_is_shared(card, obj):
 
 def test_all_or_nothing(source, golden):
     """The last of the programs that are loaded together can't be: none of them is, and neither are the maps."""
-    text = PROGRAMS.replace("return kept[0] == 7 ? XDP_PASS : XDP_ABORTED;", "return bpf_get_numa_node_id();")
+    text = PROGRAMS.replace("return kept[0] == 7 ? XDP_PASS : XDP_ABORTED;", "return bpf_get_current_pid_tgid();")
     device = golden.device
-    with pytest.raises(bpfnic.BpfnicError, match="program 'deeper', instruction .*numa_node_id"):
+    with pytest.raises(bpfnic.BpfnicError, match="program 'deeper', instruction .*get_current_pid_tgid"):
         golden.load(bpfnic.open(source(text)), "enter")
     assert (golden.programs, golden.maps, device._programs, device._maps) == ({}, {}, [], [])
     golden.run([])  # nothing is in flight: what was taken is free again
