@@ -238,10 +238,10 @@ def test_map_engine_answers_as_the_kernel(cores):
             ctx.set(dut.write.descriptor, fields)
             await ctx.tick()
         ctx.set(dut.write.enable, 0)
-        for clock in range(3000):
+        for clock in range(1500):
             for core, port in enumerate(dut.port):
                 thread = rng.randrange(config.threads)
-                if clock < 2900 and (core, thread) not in under_way:
+                if clock < 1400 and (core, thread) not in under_way:
                     new_call(core, thread)
                 ctx.set(port.word.valid, bool(words[core]))
                 if words[core]:
