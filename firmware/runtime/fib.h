@@ -163,6 +163,12 @@ static __always_inline int refusal_of(__u8 action, int family)
 	return BPF_FIB_LKUP_RET_NOT_FWDED;
 }
 
+/* Whether IPv4 looks further behind a way: it throws, or its prefix is too short for the rule. */
+static __always_inline int passed_over(const struct way *way, __u32 prefix, __u32 suppress)
+{
+	return way->type == RTN_THROW || (way->type < RTN_BLACKHOLE && prefix < suppress);
+}
+
 /* The way that packets of a link go, or by it with OUTPUT; its type says whether they do. 0 for none, then `refusal` is
  * the answer. */
 static __always_inline struct way *find_way(struct bpf_fib_lookup *params, struct link *link, __u32 flags, int family,
@@ -200,7 +206,7 @@ static __always_inline struct way *find_way(struct bpf_fib_lookup *params, struc
 			way = find6(params, table, &number);
 		else
 			way = find4(params, own && table == RT_TABLE_LOCAL ? RT_TABLE_MAIN : table, flags, &number, &prefix);
-		if (way && (v6 || (way->type >= RTN_BLACKHOLE ? way->type != RTN_THROW : prefix >= suppress)))
+		if (way && (v6 || !passed_over(way, prefix, suppress)))
 			break;
 		way = 0;
 		table = v6 ? RT_TABLE_MAIN : RT_TABLE_DEFAULT;

@@ -219,11 +219,12 @@ def test_no_source_address(build):
         assert [Answer(frame).result for frame in ours.answers(frames)] == [SUCCESS, NO_SRC_ADDR]
 
 
-def test_the_hardware_answers_as_the_reference(build):
-    chance = random.Random(11)
-    drawn = Drawn(chance)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_hardware_answers_as_the_reference(build, kind):
+    chance = random.Random(f"{kind} 11")
+    drawn = Drawn(chance, rules=True)
     frames = [draw_call(chance, drawn) for _ in range(150)]
-    with Card(build, "golden", drawn.network) as reference, Card(build, "rtl", drawn.network) as hardware:
+    with Card(build, "golden", drawn.network, kind) as reference, Card(build, "rtl", drawn.network, kind) as hardware:
         assert hardware.answers(frames) == reference.answers(frames)
 
 
