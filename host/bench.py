@@ -16,6 +16,7 @@ from bpfnic.spec import addresses, helpers
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.isa import Operation, find
 from bpfnic.spec.maps import MapType
+from bpfnic.spec.programs import ProgramType, TcAction, XdpAction
 
 REFERENCE = "golden"
 _NOT_COMPUTED = frozenset(
@@ -185,4 +186,7 @@ def _evidence(card: Nic, traffic: Traffic) -> Evidence:
     contents = {name: held.device_map.dump() for name, held in card.maps.items()}
     lost = {name: held.lost for name, held in card.maps.items() if isinstance(held, NicEvents)}
     counters, printed = card.device.counters(), [str(line) for line in card.trace]
-    return Evidence(card.device.name, card.device.capabilities, traffic, counters, contents, lost, printed)
+    attached = card.attached(0)
+    of_tc = attached is not None and attached.loaded.program.type is ProgramType.SCHED_CLS
+    return Evidence(card.device.name, card.device.capabilities, traffic, counters, contents, lost, printed,
+                    TcAction if of_tc else XdpAction)  # fmt: skip

@@ -19,7 +19,8 @@ MapContents = dict[str, dict[bytes, list[bytes]]]
 @dataclass(frozen=True)
 class Evidence:
     """What one device did: its name, what it has, the run, counters that began at 0, and all maps afterwards. `lost`:
-    for each map of records how many were lost. `trace`: what programs printed."""
+    for each map of records how many were lost. `trace`: what programs printed. `verdicts`: the names of its programs'.
+    """
 
     device: str
     capabilities: Capabilities
@@ -28,6 +29,7 @@ class Evidence:
     maps: MapContents
     lost: dict[str, int] = field(default_factory=dict)
     trace: Sequence[str] = ()
+    verdicts: type[IntEnum] = XdpAction
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def compare(
             _count(counters, wanted.egress, {"SENT": -1, "SENT_BYTES": -len(wanted.data), "EGRESS_DROPPED": 1})
             packet = replace(packet, egress=wanted.egress, queue=wanted.queue, data=wanted.data)
         if difference := _packet_difference(
-            number, packet, wanted, ("accepted", "verdict", "action", "cause", "egress", "queue")
+            number, packet, wanted, ("accepted", "verdict", "action", "cause", "egress", "queue"), expected.verdicts
         ):
             return difference
     return (
@@ -89,21 +91,22 @@ def compare_with_kernel(actual: Evidence, expected: Evidence) -> Difference | No
     """The first difference between the kernel and the reference, each having run the packets one by one."""
     for number, (packet, wanted) in enumerate(zip(actual.traffic.packets, expected.traffic.packets, strict=True)):
         fields = ("accepted", "verdict", "action", "egress", "queue")
-        if difference := _packet_difference(number, packet, wanted, fields):
+        if difference := _packet_difference(number, packet, wanted, fields, expected.verdicts):
             return difference
     return _map_difference(actual.maps, expected.maps)
 
 
 def _packet_difference(
-    number: int, packet: PacketResult, wanted: PacketResult, fields: Sequence[str]
+    number: int, packet: PacketResult, wanted: PacketResult, fields: Sequence[str], verdicts: type[IntEnum]
 ) -> Difference | None:
     if wanted.note:
         return Difference("what its program asked for", "as recorded", wanted.note, number)
     for name in fields:
         ours, theirs = getattr(packet, name), getattr(wanted, name)
         if ours != theirs:
-            as_text = _verdict if name == "verdict" else _text
-            return Difference(name, as_text(ours), as_text(theirs), number)
+            if name == "verdict":
+                ours, theirs = (verdicts(r0) if r0 in tuple(verdicts) else r0 for r0 in (ours, theirs))
+            return Difference(name, _text(ours), _text(theirs), number)
     if packet.data == wanted.data:
         return None
     ours, theirs = packet.data or b"", wanted.data or b""
@@ -118,10 +121,6 @@ def _text(value: object) -> str:
     if isinstance(value, IntEnum):
         return f"{value.name} ({int(value)})"
     return "none" if value is None else str(value)
-
-
-def _verdict(verdict: int | None) -> str:
-    return _text(XdpAction(verdict) if verdict in tuple(XdpAction) else verdict)
 
 
 def _order_difference(traffic: Traffic, arrivals: Sequence[Arrival]) -> Difference | None:

@@ -13,6 +13,7 @@ from bpfnic.host.nic import interface_name, open
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.maps import MapType
+from bpfnic.spec.programs import ProgramType
 
 KERNEL = "linux"
 _AT_THEIR_TIMES = Pacing(back_to_back=False, lossless=False)
@@ -74,7 +75,7 @@ def run(job: Job, on_step: OnStep | None = None) -> dict[str, Any]:
     if evidence is not None:
         traffic, counters, ports = evidence.traffic, evidence.counters, evidence.capabilities.ports
         if job.out:
-            pcap.write(job.out, _departures(traffic, capture, ports))
+            pcap.write(job.out, _departures(traffic, capture, ports, program.type))
         result |= {
             "device": report.describe_device(job.backend, evidence.capabilities),
             "notes": _notes(capture) + _ended(job.options.budget, traffic),
@@ -119,8 +120,11 @@ def _packets_a_second(timing: str) -> int:
     return int(rate)
 
 
-def _departures(traffic: Traffic, capture: pcap.Capture, ports: int) -> pcap.Capture:
+def _departures(
+    traffic: Traffic, capture: pcap.Capture, ports: int, program_type: ProgramType | None
+) -> pcap.Capture:
     """What left, stamped from the capture's first packet on; the packet id is the number of the arrival."""
+    kind = pcap.VERDICT_TC if program_type is ProgramType.SCHED_CLS else pcap.VERDICT_XDP
     start = min(packet.timestamp for packet in capture.packets)
     packets = []
     for departure in traffic.departures:
@@ -131,7 +135,7 @@ def _departures(traffic: Traffic, capture: pcap.Capture, ports: int) -> pcap.Cap
                 data=departure.data,
                 interface=departure.egress,
                 packet_id=departure.arrival,
-                verdict=None if verdict is None else (pcap.VERDICT_XDP, verdict),
+                verdict=None if verdict is None else (kind, verdict),
             )
         )
     return pcap.Capture([pcap.Interface(interface_name(number, ports)) for number in range(ports + 1)], packets)

@@ -227,7 +227,7 @@ PROOFS = [
         of=("hdl/core/",),
         says="ST and STX of each size: the same",
         harness=lambda: MemoryHarness(Operation.ST, Operation.STX),
-        mutations=(Mutation(_ACCESS, "self.aligned & (stack | context)", "self.aligned & context"),),
+        mutations=(Mutation(_ACCESS, "self.aligned & (stack | context | skb)", "self.aligned & (context | skb)"),),
         clocks=WRITE + 1,
         quick=False,
     ),

@@ -14,7 +14,7 @@ from bpfnic.host.device import Arrival, Departure, DeviceOptions, Pacing, Packet
 from bpfnic.host.driver import RegisterDevice
 from bpfnic.sim.golden.device import GoldenTransport
 from bpfnic.spec import registers
-from bpfnic.spec.programs import XdpAction
+from bpfnic.spec.programs import TcAction, XdpAction
 
 SOURCE = """
 #include <linux/bpf.h>
@@ -320,3 +320,11 @@ def test_the_fault_is_in_the_device(job):
         transport.write(data, word)
     transport.write(address, 0)
     assert [transport.read(data), transport.read(data)] == [0xB7, 0x98]
+
+
+def test_verdicts_have_the_names_of_their_type():
+    capabilities = nic.open_device("golden", DeviceOptions()).capabilities
+    sides = [Evidence("golden", capabilities, Traffic([PacketResult(True, XdpAction.XDP_DROP, r0)], []), {}, {}, {}, (),
+                      TcAction) for r0 in (2, 4)]  # fmt: skip
+    found = check.compare_with_kernel(*sides)
+    assert (found.what, found.actual, found.expected) == ("verdict", "SHOT (2)", "STOLEN (4)")

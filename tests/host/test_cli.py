@@ -122,6 +122,13 @@ SEC("xdp") int odd(struct xdp_md *ctx)
     assert min(packet.timestamp for packet in written.packets) >= 10**9
 
 
+def test_a_tc_programs_verdicts_are_said_to_be_that(run, source, tmp_path):
+    program = source('SEC("tc") int pipe(struct __sk_buff *skb) { return 3; }')
+    out = tmp_path / "out.pcapng"
+    assert run(program, "--out", out, pcap=capture(tmp_path / "in.pcapng", [bytes(60)], 1))[0] == 0
+    assert [packet.verdict for packet in pcap.read(out).packets] == [(pcap.VERDICT_TC, 3)]
+
+
 def test_rules_variables_and_ifindexes_reach_the_program(run, source, tmp_path):
     program = source(BY_PORT)
     rules = source('{"choices": {"1": {"verdict": 3}, "7": {"verdict": 2}}}', "rules.json")
