@@ -82,6 +82,9 @@ def _ip(network: Network, lines: Iterable[str], *options: str) -> None:
 
 
 def _links(network: Network) -> Iterator[str]:
+    # Table local must have been there once, or all IPv4 gateways are refused.
+    yield "addr add 127.0.0.1/8 dev lo"
+    yield "addr del 127.0.0.1/8 dev lo"
     for link in network.links:
         name = link_name(link.ifindex)
         if any(link.mac):  # others have no neighbours, so nobody sees it

@@ -9,7 +9,7 @@ import pytest
 
 import bpfnic
 from bpfnic.host.device import Arrival
-from bpfnic.host.network import IPV4, IPV6, Address, Link, Network, NextHop, Route, Scope
+from bpfnic.host.network import IPV4, IPV6, Address, Link, Network, NextHop, Route
 from tests.networks import PORTS, Drawn, packed
 
 HEAD = """
@@ -209,7 +209,7 @@ def test_no_source_address(build):
     links = tuple(replace(link, addresses=()) for link in LINKS)
     network = Network(
         links,
-        (Route(IPV4, packed("10.0.0.0"), 8, (NextHop(3),), scope=Scope.LINK),
+        (Route(IPV4, packed("10.0.0.0"), 8, (NextHop(3, packed("10.3.0.7")),)),
          Route(IPV6, packed("2001:db8::"), 32, (NextHop(3, packed("fe80::7")),), metric=1024)),
     )  # fmt: skip
     frames = [call(bytes([9] * 4), packed("10.0.0.1"), SRC | SKIP_NEIGH),
