@@ -76,13 +76,14 @@ def LocalPort(config: NicConfig) -> Signature:
     )
 
 
-class Service(Enum, shape=2):
+class Service(Enum, shape=3):
     """Helpers that change what the packet path holds for a thread."""
 
     REDIRECT = 0  # a: r1 ifindex, b: r2 flags
     ADJUST_HEAD = 1  # a: unused, b: r2 delta
     ADJUST_TAIL = 2  # a: unused, b: r2 delta
     REDIRECT_MAP = 3  # a: the entry (spec.maps.redirect_word), b: r3 flags
+    ADJUST_META = 4  # a: unused, b: r2 delta
 
 
 def ServiceRequest(config: NicConfig) -> data.StructLayout:

@@ -34,6 +34,8 @@ FRAME_ALIGN = 16
 PACKET = 0x0004_0000
 HEADROOM = 256  # XDP_PACKET_HEADROOM: where a received frame's first byte lies in its buffer
 FRAME_HEADER = 40  # sizeof(struct xdp_frame): bpf_xdp_adjust_head keeps data at or above it
+METADATA_BYTES = 255  # of skb_shared_info.meta_len: bpf_xdp_adjust_meta leaves no more between data_meta and data
+METADATA_ALIGN = 4
 TAIL_RESERVE = 320  # sizeof(struct skb_shared_info), aligned: bpf_xdp_adjust_tail keeps data_end below it
 ETH_HLEN = 14  # neither helper leaves less
 

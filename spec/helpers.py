@@ -410,7 +410,7 @@ CHANGES_PACKET = _numbers("""
 HARDWARE = _numbers("""
     map_lookup_elem map_update_elem map_delete_elem map_push_elem map_pop_elem map_peek_elem spin_lock spin_unlock
     ktime_get_ns get_prandom_u32 get_smp_processor_id tail_call redirect redirect_map xdp_adjust_head xdp_adjust_tail
-    csum_diff
+    csum_diff xdp_adjust_meta ktime_get_boot_ns ktime_get_coarse_ns
     perf_event_output ringbuf_output ringbuf_reserve ringbuf_submit ringbuf_discard ringbuf_query
 """)
 """What the core and its units do (hdl/core/decode.py)."""
@@ -459,9 +459,6 @@ _REFUSED = {
     "routes have no realms here": "get_route_realm",
     "a packet leaves once": "clone_redirect",
     "a port has no peer in another network namespace": "redirect_peer",
-    "it is not there yet": """
-        xdp_adjust_meta ktime_get_boot_ns ktime_get_coarse_ns
-    """,
 }
 REFUSED: dict[int, str] = {number: why for why, names in _REFUSED.items() for number in _numbers(names)}
 """Why the others aren't there."""

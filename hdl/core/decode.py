@@ -129,12 +129,15 @@ _HELPERS = {
     "tail_call": _entry(MapCall.TAIL, Register.R3, Register.R2),
     "redirect_map": _entry(MapCall.REDIRECT, Register.R2, Register.R1),
     "ktime_get_ns": _sample(Immediate.TIME),
+    "ktime_get_boot_ns": _sample(Immediate.TIME),
+    "ktime_get_coarse_ns": _sample(Immediate.TIME),
     "get_prandom_u32": _sample(Immediate.RANDOM),
     "get_smp_processor_id": _sample(Immediate.CPU, sampled=0),  # the recording has the CPU anyway
     "csum_diff": steps.CHECKSUM,
     "redirect": _service(Service.REDIRECT),
     "xdp_adjust_head": _service(Service.ADJUST_HEAD),
     "xdp_adjust_tail": _service(Service.ADJUST_TAIL),
+    "xdp_adjust_meta": _service(Service.ADJUST_META),
 }  # fmt: skip
 
 

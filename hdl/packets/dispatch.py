@@ -94,6 +94,7 @@ class Dispatch(Component):
             self.launch.thread.eq(thread),
             self.launch.row.buffer.eq(head.buffer),
             self.launch.row.ingress.eq(head.ingress),
+            self.launch.row.data_meta.eq(addresses.HEADROOM),
             self.launch.row.data.eq(addresses.HEADROOM),
             self.launch.row.data_end.eq(head.data_end),
             self.launch.row.lowest.eq(addresses.HEADROOM),

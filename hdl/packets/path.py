@@ -134,13 +134,17 @@ class PacketPath(Component):
         m.d.comb += [
             of_core.thread.eq(bounds.thread),
             bounds.bounds.buffer.eq(of_core.row.buffer),
-            bounds.bounds.data_meta.eq(of_core.row.data),
+            bounds.bounds.data_meta.eq(of_core.row.data_meta),
             bounds.bounds.data.eq(of_core.row.data),
             bounds.bounds.data_end.eq(of_core.row.data_end),
         ]
 
         # Local memory
         connect(m, flipped(self.local[core]), windows.local)
+        m.d.comb += [service.local.read_data.eq(windows.local.read_data), service.waits.eq(self.local[core].enable)]
+        with m.If(~self.local[core].enable):
+            names = [name for name in service.local.signature.members if name != "read_data"]
+            m.d.comb += [getattr(windows.local, name).eq(getattr(service.local, name)) for name in names]
         connect(m, windows.pair, buffers.pair)
         m.d.comb += [windows.launch.enable.eq(dispatch.launch.valid), windows.launch.thread.eq(dispatch.launch.thread)]
         for number, control in enumerate(self.control):

@@ -53,13 +53,14 @@ def Frame(config: NicConfig) -> data.StructLayout:
 
 
 def Thread(config: NicConfig) -> data.StructLayout:
-    """What the packet path knows of a running thread. `lowest`: the lowest `data` that its packet has had, below which
-    the buffer holds an earlier packet's bytes. `target`: the interface that the last redirect chose, if `redirected`,
-    and `queue` of the host. program_type : registers.ENTRY_TYPES. (data_meta is data: no packet has metadata yet.)"""
+    """What the packet path knows of a running thread. `lowest`: the lowest `data_meta` that its packet has had, below
+    which the buffer holds an earlier packet's bytes. `target`: the interface that the last redirect chose, if
+    `redirected`, and `queue` of the host. program_type : registers.ENTRY_TYPES."""
     return data.StructLayout(
         {
             "buffer": range(config.packet_buffers),
             "ingress": range(config.interfaces),
+            "data_meta": Offset(config),
             "data": Offset(config),
             "data_end": Offset(config),
             "lowest": range(addresses.HEADROOM + 1),

@@ -2,26 +2,32 @@
 
 bpf_xdp_redirect: flags other than 0 answer XDP_ABORTED and change nothing; otherwise the target is remembered and
 XDP_REDIRECT answered. bpf_redirect_map: `_redirect_map` says what it does with the entry that the core found.
-bpf_xdp_adjust_head, bpf_xdp_adjust_tail: 0, or -EINVAL beyond the limits that spec.addresses names. Headroom that comes
-into sight for the first time, and what the tail grows by, is cleared before the answer.
+bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_adjust_meta: 0, or -EINVAL beyond the limits that spec.addresses
+names; -EACCES for metadata of another size than Linux has. Headroom that comes into sight for the first time, and what
+the tail grows by, is cleared before the answer. Metadata moves along with the head, 4 bytes at a time, in clocks in
+which the core leaves its windows alone.
 """
 
-from errno import EINVAL
+from errno import EACCES, EINVAL
 
 from amaranth import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import exact_log2
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.interfaces import QUEUE_BITS, Answer, Service, ServiceRequest
+from bpfnic.hdl.interfaces import QUEUE_BITS, Answer, LocalPort, Region, Service, ServiceRequest
 from bpfnic.hdl.packets.records import WORD_BYTES, Offset, Thread, ThreadRead, ThreadWrite, ZeroPort
 from bpfnic.spec import addresses
 from bpfnic.spec.maps import REDIRECT_ACTION, REDIRECT_QUEUE, REDIRECT_SHIFT, REDIRECT_TAKEN, RedirectFlag
 from bpfnic.spec.programs import XdpAction
 
+_MOVED = addresses.METADATA_ALIGN  # bytes of metadata, at a time
+
 
 class ServiceUnit(Component):
-    """One request at a time; 4 clocks from a request to its answer, and 1 or 2 for each word to be cleared.
+    """One request at a time; 4 clocks from a request to its answer, 1 or 2 for each word to be cleared, and 5 for each
+    4 bytes of metadata that move.
 
     Members
     -------
@@ -29,6 +35,7 @@ class ServiceUnit(Component):
     thread, change : to the thread table.
     ifindex : of each port.
     zero : to the core's packet buffers.
+    local : to the core's windows, in a clock in which it `waits` for nobody.
     """
 
     def __init__(self, config: NicConfig):
@@ -41,6 +48,8 @@ class ServiceUnit(Component):
                 "change": Out(ThreadWrite(config)),
                 "ifindex": In(32).array(config.ports),
                 "zero": Out(ZeroPort(config)),
+                "local": Out(LocalPort(config)),
+                "waits": In(1),
             }
         )
 
@@ -50,15 +59,25 @@ class ServiceUnit(Component):
         thread, service = Signal(range(config.threads)), Signal(Service)
         number, entry, flags = Signal(32), Signal(32), Signal(64)  # ifindex or delta
         row = Signal(Thread(config))
-        moved = Signal(signed(34))  # where data or data_end shall be
+        moved = Signal(signed(34))  # where data_meta or data_end shall be
+        metadata = Signal(8)  # bytes of it
         start, last = Signal(Offset(config)), Signal(Offset(config))  # bytes to clear, the last one included
+        source, target = Signal(range(config.buffer_bytes)), Signal(range(config.buffer_bytes))
+        left, word, arrives = Signal(8), Signal(8 * _MOVED), Signal(3)  # metadata to move; `word` is on its way
 
-        is_tail = service == Service.ADJUST_TAIL
+        is_head, is_tail, is_meta = (
+            service == each for each in (Service.ADJUST_HEAD, Service.ADJUST_TAIL, Service.ADJUST_META)
+        )
+        upward = ~number[-1]
         m.d.comb += [
             self.thread.thread.eq(thread),
             self.change.thread.eq(thread),
             self.change.row.eq(row),
             self.answer.payload.thread.eq(thread),
+            self.local.region.eq(Region.PACKET),
+            self.local.buffer.eq(row.buffer),
+            self.local.size.eq(exact_log2(_MOVED)),
+            self.local.write_data.eq(word),
         ]
 
         with m.FSM():
@@ -78,7 +97,8 @@ class ServiceUnit(Component):
                 here = self.thread.row
                 m.d.sync += [
                     row.eq(here),
-                    moved.eq(Mux(is_tail, here.data_end, here.data) + number.as_signed()),
+                    moved.eq(Mux(is_tail, here.data_end, here.data_meta) + number.as_signed()),
+                    metadata.eq(here.data - here.data_meta),
                 ]
                 m.next = "DECIDE"
             with m.State("DECIDE"):
@@ -98,24 +118,36 @@ class ServiceUnit(Component):
                     at = moved[: len(row.data)].as_unsigned()
                     inside = ~moved[len(row.data) :].any()
                     least = Mux(is_tail, row.data + addresses.ETH_HLEN, addresses.FRAME_HEADER)
-                    most = Mux(is_tail, addresses.data_hard_end(config.buffer_bytes), row.data_end - addresses.ETH_HLEN)
+                    most = Mux(is_tail, addresses.data_hard_end(config.buffer_bytes),
+                               Mux(is_head, row.data_end - addresses.ETH_HLEN - metadata, row.data))  # fmt: skip
                     legal = inside & (at >= least) & (at <= most)
+                    remains = (row.data - at)[: len(row.data)]
+                    uneven = remains[: exact_log2(addresses.METADATA_ALIGN)].any()
+                    odd = is_meta & (uneven | (remains > addresses.METADATA_BYTES))
                     shows = at < row.lowest
-                    m.d.sync += self.answer.payload.value.eq(Mux(legal, 0, Const(-EINVAL, 64)))
                     m.d.sync += [
+                        self.answer.payload.value.eq(Mux(~legal, Const(-EINVAL, 64), Mux(odd, Const(-EACCES, 64), 0))),
                         start.eq(Mux(is_tail, row.data_end, at)),
                         last.eq(Mux(is_tail, at, row.lowest) - 1),
                     ]
                     with m.If(is_tail):
                         m.d.sync += row.data_end.eq(at)
                     with m.Else():
-                        m.d.sync += row.data.eq(at)
+                        m.d.sync += row.data_meta.eq(at)
+                        with m.If(is_head):
+                            m.d.sync += row.data.eq(at + metadata)
                         with m.If(shows):
                             m.d.sync += row.lowest.eq(at)
-                    with m.If(~legal):
+                    # Metadata moves with the head: upward, its last bytes go first.
+                    first = Mux(upward, metadata - _MOVED, 0)[: len(metadata)]
+                    m.d.sync += [source.eq(row.data_meta + first), target.eq(at + first)]
+                    m.d.sync += left.eq(Mux(is_head & number.any(), metadata, 0))
+                    with m.If(~legal | odd):
                         m.next = "ANSWER"
                     with m.Elif(Mux(is_tail, at > row.data_end, shows)):
                         m.next = "CLEAR"
+                    with m.Elif(is_head & metadata.any()):
+                        m.next = "MOVE"
             with m.State("CLEAR"):
                 is_last = start[3:] == last[3:]
                 m.d.comb += [
@@ -128,7 +160,24 @@ class ServiceUnit(Component):
                 with m.If(self.zero.ready):
                     m.d.sync += start.eq(Cat(Const(0, 3), start[3:] + 1))
                     with m.If(is_last):
-                        m.next = "CHANGE"
+                        m.next = "MOVE"
+            with m.State("MOVE"):
+                m.d.comb += [self.local.enable.eq(left.any()), self.local.offset.eq(source)]
+                m.d.sync += arrives.eq(1)
+                with m.If(~left.any()):
+                    m.next = "CHANGE"
+                with m.Elif(~self.waits):
+                    m.next = "ARRIVE"
+            with m.State("ARRIVE"):  # 3 clocks later
+                m.d.sync += [arrives.eq(arrives << 1), word.eq(self.local.read_data)]
+                with m.If(arrives[-1]):
+                    m.next = "PLACE"
+            with m.State("PLACE"):
+                m.d.comb += [self.local.enable.eq(1), self.local.write.eq(1), self.local.offset.eq(target)]
+                with m.If(~self.waits):
+                    step = Mux(upward, -_MOVED, _MOVED)
+                    m.d.sync += [source.eq(source + step), target.eq(target + step), left.eq(left - _MOVED)]
+                    m.next = "MOVE"
             with m.State("CHANGE"):
                 m.d.comb += self.change.valid.eq(1)
                 with m.If(self.change.ready):

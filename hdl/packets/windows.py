@@ -172,7 +172,7 @@ class Windows(Component):
         values = {
             "data": row.data | addresses.PACKET,
             "data_end": row.data_end | addresses.PACKET,
-            "data_meta": row.data | addresses.PACKET,
+            "data_meta": row.data_meta | addresses.PACKET,
             "ingress_ifindex": ifindex,
             "rx_queue_index": 0,
             "egress_ifindex": 0,

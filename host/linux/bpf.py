@@ -286,14 +286,16 @@ def prog_load(
 
 @dataclass(frozen=True, slots=True)
 class TestRun:
-    """What BPF_PROG_TEST_RUN reports: the program's return value (32 bits), the packet after it, and the mean duration
-    of a run in nanoseconds."""
+    """What BPF_PROG_TEST_RUN reports: the program's return value (32 bits), the packet after it, the mean duration of a
+    run in nanoseconds, and what became of the context that was given. (An XDP packet begins with its metadata, and the
+    context says how much that is: `data`.)"""
 
     __test__ = False  # no test class, whatever pytest reads into its name
 
     value: int
     data: bytes
     duration: int
+    context: bytes
 
 
 def prog_test_run(fd: int, data: bytes, *, context: bytes = b"", repeat: int = 1, room: int = 1 << 16) -> TestRun:
@@ -307,8 +309,12 @@ def prog_test_run(fd: int, data: bytes, *, context: bytes = b"", repeat: int = 1
     attribute = _TestRun(fd, 0, len(data), room, _address(data), ctypes.addressof(out), repeat)
     if context:
         attribute.ctx_size_in, attribute.ctx_in = len(context), _address(context)
+    behind = ctypes.create_string_buffer(len(context) or 1)
+    if context:
+        attribute.ctx_size_out, attribute.ctx_out = len(context), ctypes.addressof(behind)
     _bpf(_PROG_TEST_RUN, attribute)
-    return TestRun(attribute.retval, out.raw[: attribute.data_size_out], attribute.duration)
+    packet = out.raw[: attribute.data_size_out]
+    return TestRun(attribute.retval, packet, attribute.duration, behind.raw[: len(context)])
 
 
 def btf_load(data: bytes) -> int:

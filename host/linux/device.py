@@ -323,7 +323,8 @@ class LinuxDevice(Device):
                 result.cause = Cause.REDIRECT
             case _:
                 result.cause = Cause.VERDICT
-        result.data = None if result.egress is None else run.data
+        (metadata,) = struct.unpack_from("=I", run.context)
+        result.data = None if result.egress is None else run.data[metadata:]
         return result
 
     def _execute_tc(self, loaded: LinuxProgram, ingress: int, data: bytes) -> PacketResult:

@@ -60,6 +60,7 @@ _RESULTS = {  # what the helpers return for the arguments that the generator giv
     "redirect": ("zero", "positive"),
     "xdp_adjust_head": ("zero", "negative"),
     "xdp_adjust_tail": ("zero", "negative"),
+    "xdp_adjust_meta": ("zero", "negative"),
     "tail_call": ("jumps", "falls through"),
 }
 _ARRAYS = {MapType.ARRAY, MapType.PERCPU_ARRAY}

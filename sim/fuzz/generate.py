@@ -486,4 +486,5 @@ def focus_of(device: Device, chance: random.Random) -> list[int]:
     return chance.sample(device.tables, min(3, len(device.tables)))
 
 
-_PLAIN = ("ktime_get_ns", "get_prandom_u32", "get_smp_processor_id", "redirect", "xdp_adjust_head", "xdp_adjust_tail")
+_PLAIN = ("ktime_get_ns", "ktime_get_boot_ns", "ktime_get_coarse_ns", "get_prandom_u32", "get_smp_processor_id",
+          "redirect", "xdp_adjust_head", "xdp_adjust_tail", "xdp_adjust_meta")  # fmt: skip

@@ -1,7 +1,7 @@
 """The helpers, as Linux 6.18 has them (kernel/bpf/helpers.c, net/core/filter.c)."""
 
 from collections.abc import Callable, Sequence
-from errno import EINVAL
+from errno import EACCES, EINVAL
 from typing import NamedTuple, Protocol
 
 from bpfnic.sim.golden.interpreter import Helper, Suspending, Thread, Trap
@@ -72,6 +72,8 @@ class Helpers:
             "spin_unlock": self.spin_unlock,
             "tail_call": self.tail_call,
             "ktime_get_ns": _at_once(lambda: self.samples.clock()),
+            "ktime_get_boot_ns": _at_once(lambda: self.samples.clock()),  # a NIC neither sleeps nor counts ticks
+            "ktime_get_coarse_ns": _at_once(lambda: self.samples.clock()),
             "get_prandom_u32": _at_once(lambda: self.samples.random()),
             "get_smp_processor_id": _at_once(lambda: self.cpu),
             "csum_diff": self.csum_diff,
@@ -79,6 +81,7 @@ class Helpers:
             "redirect_map": self.redirect_map,
             "xdp_adjust_head": _at_once(self.xdp_adjust_head, 2),
             "xdp_adjust_tail": _at_once(self.xdp_adjust_tail, 2),
+            "xdp_adjust_meta": _at_once(self.xdp_adjust_meta, 2),
         }
         numbered = {BY_NAME[name].number: body for name, body in bodies.items()}
         self.table = {number: body for number, body in numbered.items() if number in offered}
@@ -198,6 +201,19 @@ class Helpers:
         buffer.data_meta += delta
         buffer.data = data
         buffer.bytes[buffer.data_meta : data] = moved
+        return 0
+
+    def xdp_adjust_meta(self, _context: int, delta: int) -> int:
+        """bpf_xdp_adjust_meta: the frame header's room stays, metadata has whole words, and no more than Linux can note
+        down."""
+        buffer = self.buffer
+        data_meta = buffer.data_meta + _signed32(delta)
+        if not addresses.FRAME_HEADER <= data_meta <= buffer.data:
+            return -EINVAL
+        metadata = buffer.data - data_meta
+        if metadata % addresses.METADATA_ALIGN or metadata > addresses.METADATA_BYTES:
+            return -EACCES
+        buffer.data_meta = data_meta
         return 0
 
     def xdp_adjust_tail(self, _context: int, delta: int) -> int:

@@ -37,7 +37,8 @@ SEED = 2026
 KNOWN = ("map_lookup_elem", "map_update_elem", "map_delete_elem", "ktime_get_ns", "get_prandom_u32", "redirect",
          "get_smp_processor_id", "xdp_adjust_head", "xdp_adjust_tail", "tail_call", "map_push_elem", "map_pop_elem",
          "map_peek_elem", "redirect_map", "ringbuf_output", "ringbuf_reserve", "ringbuf_submit", "ringbuf_discard",
-         "ringbuf_query", "perf_event_output", "spin_lock", "spin_unlock", "csum_diff")  # fmt: skip
+         "ringbuf_query", "perf_event_output", "spin_lock", "spin_unlock", "csum_diff", "xdp_adjust_meta",
+         "ktime_get_boot_ns", "ktime_get_coarse_ns")  # fmt: skip
 EVERYTHING = Capabilities("barrel", 16, 2, 4096, 1 << 17, 64, 2048, frozenset(Group), frozenset(MapType),
                           frozenset(HELPERS[name].number for name in KNOWN))  # fmt: skip
 

@@ -17,6 +17,7 @@ from bpfnic.spec.causes import Cause
 from bpfnic.spec.programs import XdpAction
 from tests.hdl.packets.packet import (
     ADJUST_HEAD,
+    ADJUST_META,
     ADJUST_TAIL,
     CONTEXT,
     LIVE,
@@ -90,7 +91,7 @@ class Core:
         run.next = run.next or next(run.program)
         operation, *values = run.next
         self.dut[self.port("bounds_thread")] = thread
-        self.bounds = [run.buffer, packet.data, packet.data, packet.data_end]
+        self.bounds = [run.buffer, packet.meta, packet.data, packet.data_end]
         if operation in ("load", "store"):
             self._access(thread, run, operation == "store", *values)
         elif operation == "service" and self.request is None:
@@ -235,7 +236,8 @@ class Bench:
                 return pick.choice([0, pick.getrandbits(32) << 32, 0xFFFF_FFFF << 32])
 
             for _ in range(pick.randrange(operations + 1)):
-                kinds = {"stack": 8, "packet": 8, "context": 2, "head": 1, "tail": 1, "redirect": 1, "entry": 1}
+                kinds = {"stack": 8, "packet": 8, "context": 2, "head": 1, "tail": 1, "meta": 1, "redirect": 1}
+                kinds["entry"] = 1
                 kinds["skb"] = 6 * packet.of_tc
                 kind = pick.choices([*kinds], [*kinds.values()])[0]
                 size = pick.randrange(4)
@@ -252,7 +254,7 @@ class Bench:
                 elif kind == "packet":
                     # Often at an end, where neighbours would show.
                     last = packet.data_end - (1 << size)
-                    at = pick.choice([pick.randint(packet.data, last), packet.data, last])
+                    at = pick.choice([pick.randint(packet.meta, last), packet.meta, packet.data, last])
                     yield "store" if value else "load", PACKET, at, size, *value
                 elif kind == "redirect":
                     target = pick.choice([*bench.ifindexes, *bench.ifindexes, 0, bench.ifindexes[0] | 1 << 31])
@@ -263,10 +265,12 @@ class Bench:
                     yield "service", REDIRECT_MAP, entry | above(), flags
                 else:
                     delta = pick.choice([pick.randint(-50, 50), pick.randint(-300, 300), pick.randint(-2000, 2000)])
-                    service = ADJUST_HEAD if kind == "head" else ADJUST_TAIL
+                    service = {"head": ADJUST_HEAD, "tail": ADJUST_TAIL, "meta": ADJUST_META}[kind]
+                    if kind == "meta" and pick.random() < 0.7:
+                        delta = 4 * pick.randint(-12, 12)
                     yield "service", service, pick.getrandbits(64), (delta & 0xFFFF_FFFF) | above()
                     if delta < 0:  # look at what came into sight
-                        yield "load", PACKET, packet.data, 3
+                        yield "load", PACKET, packet.meta, 3
             trap = pick.choice([cause for cause in Cause if Cause.NONE < cause < Cause.VERDICT])
             verdicts = [0, 1, 2, 2, 3, 3, 4, 4, 4, 5, 1 << 31]
             if packet.of_tc:

@@ -10,8 +10,8 @@ STACK, CONTEXT, PACKET, SKB = (region.value for region in Region)
 SKB_WORDS = 512  # where they begin behind the stack
 LIVE = (0, 36, 40, 76, 80, 140)  # len, ingress_ifindex, ifindex, data, data_end, data_meta
 HALVES = (12, 44, 72)  # queue_mapping, tc_index, tc_classid of struct __sk_buff: 16 bits are kept
-REDIRECT, ADJUST_HEAD, ADJUST_TAIL, REDIRECT_MAP = (service.value for service in Service)
-EINVAL = (1 << 64) - 22
+REDIRECT, ADJUST_HEAD, ADJUST_TAIL, REDIRECT_MAP, ADJUST_META = (service.value for service in Service)
+EINVAL, EACCES = (1 << 64) - 22, (1 << 64) - 13
 
 
 class Packet:
@@ -20,7 +20,7 @@ class Packet:
     def __init__(self, config: NicConfig, frame: bytes, ingress: int, ifindexes: list[int], of_tc: bool = False):
         self.config, self.ingress, self.ifindexes, self.of_tc = config, ingress, ifindexes, of_tc
         self.bytes = bytearray(config.buffer_bytes)
-        self.data = addresses.HEADROOM
+        self.meta = self.data = addresses.HEADROOM
         self.data_end = self.data + len(frame)
         self.bytes[self.data : self.data_end] = frame
         self.stack = bytearray(addresses.STACK_WINDOW_BYTES)
@@ -28,7 +28,7 @@ class Packet:
         self.queue = 0
 
     def context(self) -> bytes:
-        words = [addresses.PACKET + self.data, addresses.PACKET + self.data_end, addresses.PACKET + self.data]
+        words = [addresses.PACKET + self.data, addresses.PACKET + self.data_end, addresses.PACKET + self.meta]
         words += [self.ifindexes[self.ingress], 0, 0]
         return b"".join(word.to_bytes(4, "little") for word in words).ljust(addresses.CONTEXT_BYTES, b"\0")
 
@@ -36,7 +36,8 @@ class Packet:
         """The stack's window with struct __sk_buff behind the stack."""
         window = bytearray(self.stack)
         ifindex, data = self.ifindexes[self.ingress], addresses.PACKET + self.data
-        live = self.data_end - self.data, ifindex, ifindex, data, addresses.PACKET + self.data_end, data
+        end, meta = addresses.PACKET + self.data_end, addresses.PACKET + self.meta
+        live = self.data_end - self.data, ifindex, ifindex, data, end, meta
         for offset, value in zip(LIVE, live, strict=True):
             window[SKB_WORDS + offset : SKB_WORDS + offset + 4] = value.to_bytes(4, "little")
         return bytes(window)
@@ -64,10 +65,19 @@ class Packet:
             return self._redirect_map(a & 1, a & 2, a >> 8 & 0xFF, b)
         delta = (b & 0xFFFF_FFFF) - ((b & 0x8000_0000) << 1)
         if service == ADJUST_HEAD:
-            moved = self.data + delta
-            if moved < addresses.FRAME_HEADER or moved > self.data_end - addresses.ETH_HLEN:
+            moved, metadata = self.data + delta, bytes(self.bytes[self.meta : self.data])
+            if moved - len(metadata) < addresses.FRAME_HEADER or moved > self.data_end - addresses.ETH_HLEN:
                 return EINVAL
-            self.data = moved
+            self.data, self.meta = moved, moved - len(metadata)
+            self.bytes[self.meta : self.data] = metadata
+            return 0
+        if service == ADJUST_META:
+            moved = self.meta + delta
+            if moved < addresses.FRAME_HEADER or moved > self.data:
+                return EINVAL
+            if (self.data - moved) % 4 or self.data - moved > 255:
+                return EACCES
+            self.meta = moved
             return 0
         moved = self.data_end + delta
         if moved > addresses.data_hard_end(self.config.buffer_bytes) or moved < self.data + addresses.ETH_HLEN:

@@ -10,7 +10,7 @@ from bpfnic.spec.programs import XdpAction
 ONE = NicConfig(threads=8, trace=True)
 WIDE = NicConfig(threads=8, cores=3, ports=3, buffer_bytes=4096, trace=True)
 STACK, CONTEXT, PACKET, _ = (region.value for region in Region)
-REDIRECT, ADJUST_HEAD, ADJUST_TAIL, REDIRECT_MAP = (service.value for service in Service)
+REDIRECT, ADJUST_HEAD, ADJUST_TAIL, REDIRECT_MAP, ADJUST_META = (service.value for service in Service)
 SENT = XdpAction.XDP_TX
 
 
@@ -70,7 +70,8 @@ def test_a_stack_that_was_full_reads_as_zero_for_the_next_packet(new_bench):
 
 def test_the_context_follows_each_change(new_bench):
     def program(bench, packet):
-        for service, delta in ((ADJUST_HEAD, -20), (ADJUST_TAIL, 100), (ADJUST_HEAD, 33), (ADJUST_TAIL, -7)):
+        changes = (ADJUST_HEAD, -20), (ADJUST_TAIL, 100), (ADJUST_META, -8), (ADJUST_HEAD, 33), (ADJUST_TAIL, -7)
+        for service, delta in (*changes, (ADJUST_META, 4)):
             yield "service", service, 0, delta & 0xFFFF_FFFF
             for size in range(4):
                 for offset in range(0, 64, 1 << size):
@@ -105,20 +106,73 @@ LIMITS = [
     (1792, ADJUST_TAIL, -320, False),
     (1792, ADJUST_TAIL, -319, True),
     (1792, ADJUST_HEAD, -216, False),
+    (64, ADJUST_META, -216, False),
+    (64, ADJUST_META, -217, True),
+    (64, ADJUST_META, -220, True),
+    (64, ADJUST_META, -215, True),  # EACCES: no whole words
+    (64, ADJUST_META, -2, True),
+    (64, ADJUST_META, 0, False),
+    (64, ADJUST_META, 4, True),
+    (64, ADJUST_META, -(1 << 31), True),
 ]
 
 
 @pytest.mark.parametrize("length, service, delta, refused", LIMITS)
 def test_the_kernel_s_limits(new_bench, length, service, delta, refused):
     def program(bench, packet):
-        before = packet.data, packet.data_end
-        yield "service", service, 0, delta & 0xFFFF_FFFF
-        assert ((packet.data, packet.data_end) == before) == (refused or delta == 0)  # the bench checks the answer
+        before = packet.data, packet.data_end, packet.meta
+        yield "service", service, 0, delta & 0xFFFF_FFFF  # the bench checks the answer
+        assert ((packet.data, packet.data_end, packet.meta) == before) == (refused or delta == 0)
         for offset in (packet.data, packet.data_end - 8):
             yield "load", PACKET, offset, 3
         yield "exit", SENT, 0
 
     run(new_bench(ONE), program, length, length)
+
+
+def metadata(bench, packet):
+    """Bytes of it, then the head moved back and forth by anything; each time all of it is looked at."""
+    pick = bench.random
+    for _ in range(6):
+        size = 4 * pick.randrange(50)
+        yield "service", ADJUST_META, 0, (packet.data - packet.meta - size) & 0xFFFF_FFFF
+        for offset in range(packet.meta, packet.data, 4):
+            yield "load", PACKET, offset, 2
+            if pick.random() < 0.8:
+                yield "store", PACKET, offset, 2, pick.getrandbits(32)
+        for delta in (-pick.randrange(1, 40), pick.randrange(1, 40), pick.choice((-4, 4, 8, -8, 1, -1))):
+            yield "service", ADJUST_HEAD, 0, delta & 0xFFFF_FFFF
+            for offset in range(packet.meta, packet.data + 8, 4):
+                yield "load", PACKET, offset, 2
+    yield "exit", SENT, 0
+
+
+def test_metadata_moves_with_the_head(new_bench):
+    """Behind packets that left no byte of their buffers as it was, and beside other threads' accesses."""
+    room = addresses.HEADROOM - addresses.FRAME_HEADER
+
+    def program(bench, packet):
+        if packet.data_end - packet.data > 1000:
+            yield "service", ADJUST_HEAD, 0, -room & 0xFFFF_FFFF
+            for offset in range(packet.data, addresses.HEADROOM, 8):
+                yield "store", PACKET, offset, 3, 0xA5A5_A5A5_A5A5_A5A5
+            yield "exit", SENT, 0
+        else:
+            yield from metadata(bench, packet)
+
+    run(new_bench(ONE), program, *[1600] * 16, *[200] * 16)
+
+
+def test_more_metadata_than_linux_notes_down(new_bench):
+    def program(bench, packet):
+        yield "service", ADJUST_HEAD, 0, 100
+        yield "service", ADJUST_META, 0, -252 & 0xFFFF_FFFF
+        yield "service", ADJUST_META, 0, -4 & 0xFFFF_FFFF  # 256: EACCES
+        assert packet.data - packet.meta == 252
+        yield "load", PACKET, packet.meta, 3
+        yield "exit", SENT, 0
+
+    run(new_bench(ONE), program, 200)
 
 
 @pytest.mark.parametrize("grow", [1, 2, 7, 8, 9, 15, 16, 17, 100])
