@@ -47,7 +47,7 @@ from bpfnic.host.linux import bpf, functions, locks
 from bpfnic.host.linux import network as kernel_network
 from bpfnic.host.linux.events import LinuxEventMap, LinuxPerfEvents, LinuxRingBuffer
 from bpfnic.host.linux.maps import KINDS, LinuxMap, LinuxProgram, LinuxRedirectMap
-from bpfnic.host.linux.namespace import SPARE, Namespace
+from bpfnic.host.linux.namespace import LOOPBACK, SPARE, Namespace
 from bpfnic.host.linux.permission import unavailable
 from bpfnic.host.linux.redirect import RedirectRecord, Target
 from bpfnic.host.linux.skb import SkbRecord
@@ -237,6 +237,10 @@ class LinuxDevice(Device):
 
     def set_network(self, network: Network) -> None:
         network.check_ports(self._ifindexes[:-1])
+        for link in network.links:
+            if link.loopback != (link.ifindex == LOOPBACK):
+                has = f"{network.name}: {link.name} has ifindex {link.ifindex}"
+                raise BpfnicError(f"{has}; in the kernel {LOOPBACK} is the loopback link's")
         self._network = network
         self._leave()
 

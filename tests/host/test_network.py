@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+import bpfnic
 from bpfnic.host import iproute
 from bpfnic.host.linux import network as kernel_network
 from bpfnic.host.linux.namespace import Namespace
@@ -17,6 +18,7 @@ from bpfnic.host.network import (
     Address,
     Link,
     Neighbour,
+    Network,
     NextHop,
     Route,
     RouteType,
@@ -327,3 +329,10 @@ def test_the_command_line_prints_a_network(bpfnic, written):
 def test_a_namespace_is_printed_as_it_is_read(bpfnic):
     status, out, _ = bpfnic("network", "netns")
     assert status == 0 and iproute.parse(json.loads(out), "netns") == iproute.read("netns")
+
+
+@pytest.mark.linux
+def test_the_kernels_first_link_is_its_loopback_link():
+    with bpfnic.Nic("linux", ports=1) as nic, pytest.raises(BpfnicError) as caught:
+        nic.network = Network((Link(1, "eth0"),))
+    assert str(caught.value) == "network: eth0 has ifindex 1; in the kernel 1 is the loopback link's"
