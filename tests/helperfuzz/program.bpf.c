@@ -16,7 +16,7 @@ MAP(percpu_array, PERCPU_ARRAY, 4, 8, 8, 0);
 MAP(hash, HASH, 8, 16, 8, 0);
 MAP(percpu_hash, PERCPU_HASH, 4, 8, 8, 0);
 MAP(lru, LRU_HASH, 4, 8, 4, 0);
-MAP(lpm, LPM_TRIE, 8, 8, 8, BPF_F_NO_PREALLOC);
+MAP(lpm, LPM_TRIE, 8, 8, 2, BPF_F_NO_PREALLOC);
 MAP(queue, QUEUE, 0, 8, 4, 0);
 MAP(stack, STACK, 0, 12, 4, 0);
 MAP(ring, RINGBUF, 0, 0, 4096, 0);
