@@ -134,12 +134,14 @@ class Memory:
         return context
 
     def _skb_context(self) -> bytearray:
-        """struct __sk_buff as it is now, and what lies behind it."""
+        """struct __sk_buff as it is now, and what lies behind it. In live fields ones show through that a privileged
+        routine wrote there behind the stack, where nothing is theirs: for a program that gave it such a pointer."""
         context = self.stack[addresses.STACK_BYTES :][: addresses.SKB_CONTEXT_BYTES]
         for field in SK_BUFF:
             if field.live:
-                value = self._live(field.name).to_bytes(field.size, "little")
-                context[field.offset : field.offset + field.size] = value
+                place = slice(field.offset, field.offset + field.size)
+                value = self._live(field.name) | int.from_bytes(context[place], "little")
+                context[place] = value.to_bytes(field.size, "little")
         return context
 
     def _live(self, name: str) -> int:

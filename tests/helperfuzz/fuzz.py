@@ -68,17 +68,22 @@ class Outcome:
 
 
 def offered() -> list[Helper]:
-    """The helpers that an XDP program may call on this NIC, but for bpf_spin_lock: whose lock is not given back, nobody
-    gets again."""
-    return [helper for helper in helpers.HELPERS if ProgramType.XDP in helper.programs
+    """The helpers that an XDP or tc program may call on this NIC, but for bpf_spin_lock: whose lock is not given back,
+    nobody gets again."""
+    return [helper for helper in helpers.HELPERS if helper.programs & {ProgramType.XDP, ProgramType.SCHED_CLS}
             and helper.number not in helpers.REFUSED and helper.name != "spin_lock"]  # fmt: skip
+
+
+def _of_tc(helper: Helper) -> bool:
+    """It is called by a tc program, because an XDP one may not."""
+    return ProgramType.XDP not in helper.programs
 
 
 def fuzz(helper: Helper, calls: int, seed: int, say: Callable[[str], None] = lambda text: None) -> Outcome:
     """Random calls of a helper. They end with the first difference."""
     chance, outcome = random.Random(f"{seed} {helper.name}"), Outcome(helper)
     callback = ["CALLBACK"] if helper.takes and Argument.FUNCTION in helper.takes else []
-    obj = open(PROGRAM, define=[f"NUMBER={helper.number}", *callback])
+    obj = open(PROGRAM, define=[f"NUMBER={helper.number}", *callback, *["TC"] * _of_tc(helper)])
     places = _places(obj)
     while outcome.calls < calls and not outcome.difference:
         count = min(MOST, calls - outcome.calls)
@@ -159,7 +164,7 @@ def _argument(chance: random.Random, helper: Helper, kind: Argument, places: _Pl
         suitable = MAPS.get(helper.name, KEYED)
         return places.handles[chance.choice(suitable if chance.random() < 0.9 else list(places.handles))]
     if kind is Argument.CONTEXT:
-        return addresses.CONTEXT
+        return addresses.SKB_CONTEXT if _of_tc(helper) else addresses.CONTEXT
     if kind in (Argument.SIZE, Argument.SIZE_OR_ZERO, Argument.RECORD_SIZE):
         return chance.choice((chance.randrange(65), chance.randrange(65), 64, chance.choice(EDGES)))
     if kind in (Argument.SCALAR, Argument.ANY):

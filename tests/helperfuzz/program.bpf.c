@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //
 // Calls helper NUMBER with the first five words of the packet in r1 to r5 (CALLBACK: with a function in r2), the next eight
-// on the stack. Its verdict is what the helper returns, or XDP_PASS where the word behind them isn't 0. generate.py makes
-// the packets.
+// on the stack. Its verdict is what the helper returns, or that it passes where the word behind them isn't 0. fuzz.py
+// makes the packets. TC: a tc program.
 
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
+#ifdef TC
+#define PASSES 0 /* TC_ACT_OK */
+#else
+#define PASSES XDP_PASS
+#endif
 #define MAP(NAME, TYPE, KEY, VALUE, ENTRIES, FLAGS)                                                                    \
 	struct { __uint(type, BPF_MAP_TYPE_##TYPE); __uint(max_entries, ENTRIES); __uint(map_flags, FLAGS);           \
 		 __uint(key_size, KEY); __uint(value_size, VALUE); } NAME SEC(".maps")
@@ -30,7 +35,11 @@ static __attribute__((used)) long callback(__u64 first, void *second)
 	return first == 3;
 }
 
+#ifdef TC
+SEC("tc") int helper(struct __sk_buff *ctx)
+#else
 SEC("xdp") int helper(struct xdp_md *ctx)
+#endif
 {
 	__u64 *packet = (void *)(long)ctx->data;
 	__u64 room[8];
@@ -56,7 +65,7 @@ SEC("xdp") int helper(struct xdp_md *ctx)
 		       , [function] "r"(callback)
 #endif
 		     : "r0", "r1", "r2", "r3", "r4", "r5", "memory");
-	return kind ? XDP_PASS : result;
+	return kind ? PASSES : result;
 }
 
 char _license[] SEC("license") = "GPL";
