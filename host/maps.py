@@ -20,7 +20,7 @@ MAPS_SECTION = ".maps"
 LEGACY_SECTION = "maps"
 _MAP_MEMBERS = {"type", "max_entries", "map_flags", "key_size", "value_size", "pinning", "numa_node", "map_extra"}
 _POINTER_BYTES = 8
-_PIN_BY_NAME = 1  # LIBBPF_PIN_BY_NAME
+_PINNINGS = {0, 1, 16}  # none, LIBBPF_PIN_BY_NAME, and Cilium's CILIUM_PIN_REPLACE, by name too
 LARGEST_SECTION = 1 << 30  # bytes of .bss and its kin; no NIC has as much, and a damaged file may say anything
 
 
@@ -310,7 +310,7 @@ class MapTable:
             raise self._refuse(section, name, f"has an unknown member {unknown[0]!r}")
         if numbers.get("map_extra"):
             raise self._refuse(section, name, f"has map_extra {numbers['map_extra']}, which no type of map here takes")
-        if numbers.get("pinning", 0) > _PIN_BY_NAME:
+        if numbers.get("pinning", 0) not in _PINNINGS:
             raise self._refuse(section, name, f"has unknown pinning {numbers['pinning']}")
         for part in ("key", "value"):
             if part in types:

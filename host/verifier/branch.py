@@ -71,10 +71,10 @@ def refine(operation: Operation, a: Scalar, b: Scalar, word: bool) -> tuple[Scal
     a_umin, a_umax, a_smin, a_smax = a.word_range if word else a.range
     b_umin, b_umax, b_smin, b_smax = b.word_range if word else b.range
     if operation is Operation.JNE:
-        if b_umin == b_umax:
+        if b_umin == b_umax and b_smin == b_smax:
             a_umin, a_umax = a_umin + (a_umin == b_umin), a_umax - (a_umax == b_umin)
             a_smin, a_smax = a_smin + (a_smin == b_smin), a_smax - (a_smax == b_smin)
-        elif a_umin == a_umax:
+        elif a_umin == a_umax and a_smin == a_smax:
             b_umin, b_umax = b_umin + (b_umin == a_umin), b_umax - (b_umax == a_umin)
             b_smin, b_smax = b_smin + (b_smin == a_smin), b_smax - (b_smax == a_smin)
     elif operation is Operation.JLT:

@@ -77,7 +77,7 @@ def test_what_the_device_lacks_is_named(bpfnic, source):
     status, out, _ = bpfnic("verify", source(text))
     assert status == 1 and "is accepted" in out
     assert "helper bpf_clone_redirect (13) at instruction 2 (program.bpf.c:" in out
-    assert "is not on this device: there are no clones of packets here" in out
+    assert "is not on this device: a packet leaves once" in out
     assert bpfnic("verify", source(text), "--backend", "none")[0] == 0
 
 

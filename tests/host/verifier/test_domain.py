@@ -157,6 +157,22 @@ def test_sign_extension_and_negation():
                     assert extended in members(arithmetic.sign_extend(a, low, word))
 
 
+def test_byte_swaps():
+    """At 64 bits, for narrower numbers have no bytes: random bits that are known, and a number that has them."""
+    wide, chance = load(64), random.Random(64)
+    for _ in range(300):
+        number, mask = chance.getrandbits(64), chance.getrandbits(64) & chance.getrandbits(64)
+        known = wide.scalar.made((number & ~mask, mask), wide.scalar.FULL, wide.scalar.WORD_FULL)
+        for width in (16, 32, 64):
+            low = (number & (1 << width) - 1).to_bytes(width // 8, "little")
+            for reverse, order in ((False, "little"), (True, "big")):
+                found, result = wide.arithmetic.swap(known, width, reverse), int.from_bytes(low, order)
+                assert result & ~found.mask == found.value
+                assert found.umin <= result <= found.umax and found.smin <= signed(result, 64) <= found.smax
+                word = result & 0xFFFF_FFFF
+                assert found.wumin <= word <= found.wumax and found.wsmin <= signed(word, 32) <= found.wsmax
+
+
 def test_covering_is_containing():
     scalars = some(choice(domain()), 80)
     for a, b in product(scalars, scalars):
