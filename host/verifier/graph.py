@@ -21,11 +21,13 @@ _JUMPS = frozenset({Class.JMP, Class.JMP32})
 
 @dataclass(frozen=True)
 class Graph:
-    """By slot: `rows` of the instruction table, `after` (slots to which control goes within the function), `live` (a
-    bit for each register whose value is read later), `loop` (it lies on a cycle). `joins`: slots at which states are
-    kept and compared; `forced`: those of them where one is always kept. `entries`: first slots of functions."""
+    """By slot: `rows` of the instruction table, `kinds` their classes, `after` (slots to which control goes within the
+    function), `live` (a bit for each register whose value is read later), `loop` (it lies on a cycle). `joins`: slots
+    at which states are kept and compared; `forced`: those of them where one is always kept. `entries`: first slots of
+    functions."""
 
     rows: Sequence[Row | None]
+    kinds: Sequence[Class | None]
     after: Sequence[tuple[int, ...]]
     live: Sequence[int]
     loop: Sequence[bool]
@@ -72,7 +74,8 @@ def read(code: Code) -> Graph:
         elif row.operation is Operation.LDDW_REFERENCE and row.imm is Legal.BRANCH:
             entries.add(slot + 1 + instruction.imm)
     _check_reached(code, rows, after)
-    return Graph(rows, after, _live(code, rows, after), _loops(after), frozenset(joins), frozenset(forced),
+    kinds = [row.instruction_class if row else None for row in rows]
+    return Graph(rows, kinds, after, _live(code, rows, after), _loops(after), frozenset(joins), frozenset(forced),
                  tuple(sorted(entries)))  # fmt: skip
 
 

@@ -54,20 +54,20 @@ def _keep_new(checkpoint: Checkpoint, needed: Needed) -> None:
 
 def _back(walk: "Walk", history: History | None, needed: Needed) -> None:
     """From behind the last instruction of `history` to before its first."""
-    rows, code = walk.graph.rows, walk.code
+    rows, kinds, code = walk.graph.rows, walk.graph.kinds, walk.code
     while history is not None:
         history, slot, frame, note = history
         row, instruction = rows[slot], code[slot]
         assert row and instruction
-        _undo(row, instruction, frame, note, needed)
+        _undo(kinds[slot], row, instruction, frame, note, needed)
         if not (any(needed.regs) or any(needed.places)):
             return
 
 
-def _undo(row: isa.Row, instruction, frame: int, note, needed: Needed) -> None:  # type: ignore[no-untyped-def]
+def _undo(kind: Class | None, row: isa.Row, instruction, frame: int, note, needed: Needed) -> None:  # type: ignore[no-untyped-def]
     regs = needed.regs
     dst, src = 1 << instruction.dst, 1 << instruction.src
-    match row.instruction_class:
+    match kind:
         case Class.ALU | Class.ALU64:
             if regs[frame] & dst:
                 if row.operation in (Operation.MOV, Operation.MOVSX):
@@ -88,7 +88,7 @@ def _undo(row: isa.Row, instruction, frame: int, note, needed: Needed) -> None: 
             elif row.operation in (Operation.ST, Operation.STX, Operation.STORE_RELEASE):
                 if note and needed.places[note[1]] >> note[2] & 1:
                     needed.places[note[1]] &= ~(1 << note[2])
-                    if row.instruction_class is Class.STX:
+                    if kind is Class.STX:
                         regs[frame] |= src
             elif row.operation is Operation.ATOMIC_CMPXCHG:
                 regs[frame] &= ~1

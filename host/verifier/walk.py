@@ -257,7 +257,7 @@ class Walk:
 
     def _step(self, row: Row, instruction: Instruction) -> None:
         """One instruction, with the state before it, to the state behind it."""
-        state, kind = self.state, row.instruction_class
+        state, kind = self.state, self.graph.kinds[self.state.slot]
         if kind is Class.ALU64 or kind is Class.ALU:
             self._arithmetic(row, instruction, kind is Class.ALU)
         elif kind is Class.LDX:
