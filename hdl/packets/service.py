@@ -26,7 +26,7 @@ _MOVED = addresses.METADATA_ALIGN  # bytes of metadata, at a time
 
 
 class ServiceUnit(Component):
-    """One request at a time; 4 clocks from a request to its answer, 1 or 2 for each word to be cleared, and 5 for each
+    """One request at a time; 3 clocks from a request to its answer, 1 or 2 for each word to be cleared, and 5 for each
     4 bytes of metadata that move.
 
     Members
@@ -179,9 +179,11 @@ class ServiceUnit(Component):
                     m.d.sync += [source.eq(source + step), target.eq(target + step), left.eq(left - _MOVED)]
                     m.next = "MOVE"
             with m.State("CHANGE"):
-                m.d.comb += self.change.valid.eq(1)
+                m.d.comb += [self.change.valid.eq(1), self.answer.valid.eq(self.change.ready)]
                 with m.If(self.change.ready):
                     m.next = "ANSWER"
+                    with m.If(self.answer.ready):
+                        m.next = "REQUEST"
             with m.State("ANSWER"):
                 m.d.comb += self.answer.valid.eq(1)
                 with m.If(self.answer.ready):
