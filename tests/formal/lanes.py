@@ -1,6 +1,6 @@
 """Byte lanes: of a core's local memories, and of map memory."""
 
-from amaranth import Cat, Module, Mux, Signal, Value
+from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.hdl import Assert, Assume, Elaboratable
 from amaranth.lib.data import View
 
@@ -10,9 +10,15 @@ from bpfnic.hdl.maps.requester import Flight, Requester
 from bpfnic.hdl.packets.windows import Windows
 from bpfnic.spec import addresses
 from bpfnic.spec.addresses import ROW_BYTES
+from bpfnic.spec.programs import SK_BUFF_HALVES, WORD_BYTES
 from tests.formal.core import CONFIG
 from tests.formal.opened import Opened, constant, free, later
 from tests.formal.proof import Mutation, Proof
+
+_SKB = addresses.STACK_BYTES
+"""Where the skb context lies in a thread's local memory."""
+_NOT_KEPT = sum(0b1100 << _SKB + WORD_BYTES * half for half in SK_BUFF_HALVES)
+"""A bit for each byte of it that is not."""
 
 
 class PacketLanesHarness(Elaboratable):
@@ -54,7 +60,8 @@ class PacketLanesHarness(Elaboratable):
 
 class StackHarness(Elaboratable):
     """One byte of one thread's stack, whichever: what a program finds there is what it has stored there, or 0 if its
-    packet has stored nothing. The block RAMs hold what was written to them, an unwritten byte whatever the solver says;
+    packet has stored nothing. Behind the program's half it is the skb context too, where the upper bytes of some fields
+    are not kept. The block RAMs hold what was written to them, an unwritten byte whatever the solver says;
     what a read says comes 2 clocks later (hdl/memory.py)."""
 
     def elaborate(self, platform) -> Module:
@@ -65,13 +72,15 @@ class StackHarness(Elaboratable):
         mine = constant(m, range(CONFIG.threads), "mine")
         place = constant(m, range(addresses.STACK_WINDOW_BYTES), "place")
         size, behind = Signal(4), Signal(range(CONFIG.buffer_bytes + 8))
-        uses = local.enable & (local.region == Region.STACK)
+        in_skb = local.region == Region.SKB
+        uses = local.enable & ((local.region == Region.STACK) | in_skb)
         touches = uses & (local.thread == mine)
         launched = windows.launch.enable & (windows.launch.thread == mine)
         m.d.comb += [
             size.eq(1 << local.size),
             behind.eq(local.offset + size),
             Assume(~uses | (behind <= addresses.STACK_WINDOW_BYTES)),
+            Assume(~(uses & in_skb) | ((local.offset >= _SKB) & (behind <= _SKB + addresses.SKB_CONTEXT_BYTES))),
             Assume(~(uses & local.write) | ~(local.offset[:3] & (size - 1)[:3]).any()),
             Assume(~(launched & touches)),  # a launch is before the thread's first access
         ]
@@ -82,7 +91,7 @@ class StackHarness(Elaboratable):
         value = Signal(8)  # what the program sees there
         with m.If(launched):
             m.d.sync += value.eq(0)
-        with m.If(covers & local.write):
+        with m.If(covers & local.write & ~(in_skb & (Const(_NOT_KEPT) >> place)[0])):
             m.d.sync += value.eq(local.write_data.word_select(stored, 8))
 
         held, row, lane = Signal(8), Cat(place[4:], mine), place[:3]  # what the block RAM holds there
@@ -104,7 +113,7 @@ class StackHarness(Elaboratable):
         written = ~fresh & look.data.bit_select(place[3:], 1)
         m.d.comb += Assert(Mux(written, kept == value, value == 0))
 
-        found = later(m, covers & ~local.write, 3)
+        found = later(m, covers & ~local.write & ~in_skb, 3)  # in an skb context live fields join it
         read = local.read_data.word_select(later(m, stored, 3), 8)
         m.d.comb += Assert(~found | (read == later(m, value, 3)))
         return m

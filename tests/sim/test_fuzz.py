@@ -202,7 +202,7 @@ def test_a_program_in_a_table_says_nothing():
 def test_rounds(mode, size):
     options = DeviceOptions(**size)
     library = compare.the_library(options)
-    tally = rounds.run_round(lambda: compare.rtl_pair(library, options), SEED, mode, 0)
+    tally = rounds.run_round(lambda: compare.rtl_pair(library, options), SEED, mode, 2)
     assert not tally.failures, tally.failures[0]
     assert tally.programs == rounds.BATCHES * rounds.PROGRAMS
     assert tally.instructions > 2000

@@ -66,7 +66,7 @@ def test_anything_in_any_configuration_leaks_nothing(new_bench, config):
         bench.gap, bench.egress_ready, bench.issue = gap, egress_ready, bench.random.choice([0.5, 1.0])
         bench.waits = [(waits or bench.chance(0.5), waits or bench.chance(0.5)) for _ in range(config.interfaces)]
         bench.attach(bench.anything(40), *range(config.interfaces))
-        mixed(bench, 30)
+        mixed(bench, 60)
         bench.run()
     bench.verify()
     assert capacity(bench) == fresh
