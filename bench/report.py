@@ -17,9 +17,7 @@ SIMULATION = """
 For cocotb, too, the ports alone are public, which makes it faster than it is by default; what it costs grows with the
 interfaces that carry packets.
 
-Where the simulation's time goes: the profile is flat. The largest parts of the generated code are the windows (11 %),
-transmit (8 %), the counters (8 %), the packet buffers (6 %), receive (4 %) and map memory's port (3 %); the harness
-takes 3 %, Python's records of the packets 7 %. What was done about it:
+What was done for the speed of the simulation:
 
 - The NIC's inputs stand behind registers (sim/rtl/ports.py), so that a clock is settled by one evaluation instead of
   two. What depends on an input or on reset without a register between had taken 38 % of the packet path's time.
