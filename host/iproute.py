@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bpfnic.host import netaddress
+from bpfnic.host.jsonfile import read_object
 from bpfnic.host.network import (
     ADDRESS_BYTES,
     IPV4,
@@ -85,17 +86,7 @@ def raw(source: str | Path) -> dict[str, Any]:
     kind, _, namespace = str(source).partition(":")
     if kind == NAMESPACE:
         return _of_namespace(namespace)
-    try:
-        content = json.loads(Path(source).read_text(), object_pairs_hook=_without_tunnel)
-    except OSError as error:
-        raise BpfnicError(f"{source}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise BpfnicError(f"{source}: no text") from None
-    except json.JSONDecodeError as error:
-        raise BpfnicError(f"{source}: line {error.lineno}: {error.msg}") from None
-    if not isinstance(content, dict):
-        raise BpfnicError(f"{source}: must be an object of {', '.join(_KEYS)}")
-    return content
+    return read_object(source, ", ".join(_KEYS), _without_tunnel)
 
 
 def _without_tunnel(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -9,12 +9,12 @@ A map is an object where keys are numbers, text or enumerators, otherwise a list
 map; `values` has one for each. A PROG_ARRAY's values are programs of the same object, by name.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from bpfnic.host.device import DeviceMap, LoadedProgram
+from bpfnic.host.jsonfile import read_object
 from bpfnic.host.maps import MapDefinition
 from bpfnic.host.programarray import ProgramArray
 from bpfnic.spec.errors import BpfnicError
@@ -26,16 +26,7 @@ Rules = dict[str, list[tuple[bytes, list[bytes], bool]]]
 def read(path: str | Path, definitions: Mapping[str, MapDefinition]) -> Rules:
     """The rules in a file, as bytes. Raises BpfnicError: no such file, no JSON, an unknown map, a key or value that
     doesn't fit its type."""
-    try:
-        content = json.loads(Path(path).read_text())
-    except OSError as error:
-        raise BpfnicError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise BpfnicError(f"{path}: no text") from None
-    except json.JSONDecodeError as error:
-        raise BpfnicError(f"{path}: line {error.lineno}: {error.msg}") from None
-    if not isinstance(content, dict):
-        raise BpfnicError(f"{path}: must be an object of map names")
+    content = read_object(path, "map names")
     rules: Rules = {}
     for name, entries in content.items():
         if name not in definitions:

@@ -1,7 +1,7 @@
 /* The packet of a tc program as privileged routines see it: `struct __sk_buff`, whose words they may write where they
  * aren't read from the thread table, and behind it what programs can't reach. Everything is 0 when a program begins.
  * A packet has all of its bytes between data and data_end, and nobody has summed them (CHECKSUM_NONE).
- * tests/host/test_tc.py compares what routines do with the running kernel. */
+ * tests/sim/test_tc_helpers.py compares what routines do with the running kernel. */
 #pragma once
 #include "runtime.h"
 #include <linux/if_ether.h>
