@@ -10,7 +10,7 @@ from typing import Protocol, cast
 
 from bpfnic.host import ksyms
 from bpfnic.host.btf import Btf
-from bpfnic.host.btf_ext import Extension, Line
+from bpfnic.host.btf.extension import Extension, Line
 from bpfnic.host.elf import (
     R_BPF_64_32,
     R_BPF_64_64,

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from bpfnic.host import runtime
 from bpfnic.host.btf import Btf
-from bpfnic.host.btf_ext import Extension, read_extension
+from bpfnic.host.btf.extension import Extension, read_extension
 from bpfnic.host.elf import Elf
 from bpfnic.host.link import Linked, Linker, Reference
 from bpfnic.host.maps import Globals, MapDefinition, MapTable, set_variable
@@ -238,7 +238,7 @@ def open_object(path: str | Path, program_type: ProgramType | None = None) -> Ob
 
 def _open(elf: Elf, program_type: ProgramType | None) -> Object:
     btf_section, extension_section = elf.section(".BTF"), elf.section(".BTF.ext")
-    btf = Btf(btf_section.data) if btf_section else None
+    btf = Btf(btf_section.data).read_all() if btf_section else None
     extension = read_extension(extension_section.data, btf) if btf and extension_section else Extension()
     maps = MapTable(elf, btf)
     linker = Linker(elf, maps, extension, btf)

@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 
 from bpfnic.host.btf import Btf
-from bpfnic.host.btf_ext import read_extension
+from bpfnic.host.btf.extension import read_extension
 from bpfnic.host.compile import compile_object
 from bpfnic.host.elf import Elf
 from bpfnic.host.link import Frame, Linker, Routine

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bpfnic.host.btf import Btf, Kind
-from bpfnic.host.btf_ext import read_extension
+from bpfnic.host.btf.extension import read_extension
 from bpfnic.spec.errors import BpfnicError
 
 SOURCE = """
@@ -107,7 +107,7 @@ def test_the_sources_values_write_as_the_compilers_bytes(btf, outer, opened):
 
 
 def test_every_kind_that_clang_writes_is_read(btf):
-    assert {type.kind for type in btf.types[1:]} == set(Kind)
+    assert {type.kind for type in btf} == set(Kind) - {Kind.UNKN}
 
 
 @pytest.mark.parametrize(
@@ -209,16 +209,18 @@ def container(types, strings, magic=0xEB9F, version=1):
     return head + body + strings.data
 
 
-def test_a_type_that_names_itself_ends():
+def test_a_type_that_contains_itself_is_refused():
     btf = Btf(container([entry(0, Kind.CONST, 0, 1)], Strings()))
     for question in (btf.size, btf.describe):
         with pytest.raises(BpfnicError, match="never ends"):
             question(1)
+    with pytest.raises(BpfnicError, match="offset 0x18: type 1 '' contains itself"):
+        btf.read_all()
     strings = Strings()
     member = struct.pack("<3I", strings("self"), 1, 0)
     btf = Btf(container([entry(strings("loop"), Kind.STRUCT, 1, 8, member)], strings))
-    with pytest.raises(BpfnicError, match="contains itself|has 8 bytes"):
-        btf.format(1, bytes(8))
+    with pytest.raises(BpfnicError, match="offset 0x18: type 1 'loop' contains itself"):
+        btf.read_all()
 
 
 @pytest.mark.parametrize(
@@ -226,18 +228,18 @@ def test_a_type_that_names_itself_ends():
     [
         (b"", "0 bytes are no BTF"),
         (bytes(24), "does not begin as BTF does"),
-        (container([], Strings(), magic=0x9FEB), "big-endian BTF"),
         (container([], Strings(), version=2), "BTF version 2, not 1"),
-        (container([entry(0, 20, 0, 0)], Strings()), "type 1 '' has unknown kind 20"),
-        (container([entry(0, Kind.PTR, 0, 9)], Strings()), "type 1 '' refers to type 9, of 2"),
-        (container([entry(5, Kind.PTR, 0, 0)], Strings()), "string at 5 of 1 bytes"),
-        (container([entry(0, Kind.STRUCT, 9, 0)], Strings()), "inside an entry"),
-        (container([], Strings())[:-1], "reach beyond its end"),
+        (container([entry(0, 20, 0, 0)], Strings()), "offset 0x18: type 1 has unknown kind 20"),
+        (container([entry(0, 0, 0, 0)], Strings()), "offset 0x18: type 1 has unknown kind 0"),
+        (container([entry(0, Kind.PTR, 0, 9)], Strings()), "offset 0x18: type 1 '' refers to type 9, of 2"),
+        (container([entry(5, Kind.PTR, 0, 0)], Strings()), "offset 0x18: type 1: string at 5 of 1 bytes"),
+        (container([entry(0, Kind.STRUCT, 9, 0)], Strings()), "offset 0x18: types end at byte 36, inside this one"),
+        (container([], Strings())[:-1], "types or strings reach beyond its 24 bytes"),
     ],
 )
 def test_damage_is_named(data, message):
-    with pytest.raises(BpfnicError, match=rf"^\.BTF: .*{message}"):
-        Btf(data)
+    with pytest.raises(BpfnicError, match=rf"^\.BTF[:,] .*{message}"):
+        Btf(data).read_all()
 
 
 def test_a_damaged_extension_is_named(btf):

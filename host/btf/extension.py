@@ -6,7 +6,7 @@ those of the object's `.BTF`."""
 import struct
 from dataclasses import dataclass, field
 
-from bpfnic.host.btf import Btf, Reader, read_header
+from bpfnic.host.btf.graph import Btf, Reader, read_header
 from bpfnic.spec.errors import BpfnicError
 
 
@@ -42,20 +42,22 @@ class Extension:
     relocations: dict[str, list[CoreRelocation]] = field(default_factory=dict)
 
 
-_LEAST_RECORD = (8, 16, 16)
+FUNCTION_BYTES, LINE_BYTES, CORE_BYTES = 8, 16, 16
+_LEAST_RECORD = FUNCTION_BYTES, LINE_BYTES, CORE_BYTES
 """Bytes of a record that every version of the format has, for each of the three tables."""
 
 
 def read_extension(data: bytes, btf: Btf, where: str = ".BTF.ext") -> Extension:
     """The tables of `.BTF.ext`. Raises BpfnicError, naming `where`, for anything that is not well-formed."""
-    header, body = read_header(data, where, 24)
-    regions = [struct.unpack_from("<2I", header, at) for at in range(8, min(len(header), 32) - 7, 8)]
+    header, body, order = read_header(data, where, 24)
+    regions = [struct.unpack_from(f"{order}2I", header, at) for at in range(8, min(len(header), 32) - 7, 8)]
     result = Extension()
     for region, (offset, size) in enumerate(regions):
         if offset + size > len(body):
             raise BpfnicError(f"{where}: a table reaches beyond its end (truncated?)")
         if size:
-            _read_table(Reader(body[offset : offset + size], where), region, btf, result)
+            reader = Reader(body[offset : offset + size], where, order, len(header) + offset)
+            _read_table(reader, region, btf, result)
     return result
 
 

@@ -1,0 +1,16 @@
+"""BTF, the types of a BPF object (Documentation/bpf/btf.rst of the kernel).
+
+| module | what it does |
+| --- | --- |
+| kinds.py | what a type is: Kind, Type, Part |
+| graph.py | reads types; names, sizes, and what lies behind a name: Btf |
+| values.py | bytes to values and back, by type |
+| encode.py | writes types |
+| merge.py | several graphs in one, each type once |
+| extension.py | what is said about instructions, `.BTF.ext` |
+"""
+
+from bpfnic.host.btf.graph import Btf
+from bpfnic.host.btf.kinds import MODIFIERS, VOID, Kind, Part, Type
+
+__all__ = ["MODIFIERS", "VOID", "Btf", "Kind", "Part", "Type"]
