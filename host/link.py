@@ -24,7 +24,8 @@ from bpfnic.host.elf import (
     Section,
     Symbol,
 )
-from bpfnic.host.maps import MapDefinition, MapTable
+from bpfnic.host.maps import MapDefinition
+from bpfnic.host.maptable import MapTable
 from bpfnic.spec import isa
 from bpfnic.spec.addresses import STACK_TOP
 from bpfnic.spec.assembly import assemble

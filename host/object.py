@@ -17,7 +17,8 @@ from bpfnic.host.btf import Btf
 from bpfnic.host.btf.extension import Extension, read_extension
 from bpfnic.host.elf import Elf
 from bpfnic.host.link import Linked, Linker, Reference
-from bpfnic.host.maps import Globals, MapDefinition, MapTable, set_variable
+from bpfnic.host.maps import Globals, MapDefinition, set_variable
+from bpfnic.host.maptable import MapTable
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import SLOT_BYTES, Instruction
 from bpfnic.spec.programs import ProgramType

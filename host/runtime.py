@@ -16,7 +16,7 @@ from bpfnic.host.btf.extension import read_extension
 from bpfnic.host.compile import compile_object
 from bpfnic.host.elf import Elf
 from bpfnic.host.link import Frame, Linker, Routine
-from bpfnic.host.maps import MapTable
+from bpfnic.host.maptable import MapTable
 from bpfnic.spec import addresses, helpers, kfuncs
 from bpfnic.spec.programs import ProgramType
 
