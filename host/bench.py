@@ -16,7 +16,7 @@ from bpfnic.spec import addresses, helpers
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.isa import Operation, find
 from bpfnic.spec.maps import MapType
-from bpfnic.spec.programs import ProgramType, TcAction, XdpAction
+from bpfnic.spec.programs import VERDICTS, XdpAction
 
 REFERENCE = "golden"
 _NOT_COMPUTED = frozenset(
@@ -187,6 +187,5 @@ def _evidence(card: Nic, traffic: Traffic) -> Evidence:
     lost = {name: held.lost for name, held in card.maps.items() if isinstance(held, NicEvents)}
     counters, printed = card.device.counters(), [str(line) for line in card.trace]
     attached = card.attached(0)
-    of_tc = attached is not None and attached.loaded.program.type is ProgramType.SCHED_CLS
-    return Evidence(card.device.name, card.device.capabilities, traffic, counters, contents, lost, printed,
-                    TcAction if of_tc else XdpAction)  # fmt: skip
+    names = VERDICTS.get(attached.loaded.program.type) if attached and attached.loaded.program.type else XdpAction
+    return Evidence(card.device.name, card.device.capabilities, traffic, counters, contents, lost, printed, names)

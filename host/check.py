@@ -29,7 +29,7 @@ class Evidence:
     maps: MapContents
     lost: dict[str, int] = field(default_factory=dict)
     trace: Sequence[str] = ()
-    verdicts: type[IntEnum] = XdpAction
+    verdicts: type[IntEnum] | None = XdpAction
 
 
 @dataclass(frozen=True)
@@ -97,14 +97,14 @@ def compare_with_kernel(actual: Evidence, expected: Evidence) -> Difference | No
 
 
 def _packet_difference(
-    number: int, packet: PacketResult, wanted: PacketResult, fields: Sequence[str], verdicts: type[IntEnum]
+    number: int, packet: PacketResult, wanted: PacketResult, fields: Sequence[str], verdicts: type[IntEnum] | None
 ) -> Difference | None:
     if wanted.note:
         return Difference("what its program asked for", "as recorded", wanted.note, number)
     for name in fields:
         ours, theirs = getattr(packet, name), getattr(wanted, name)
         if ours != theirs:
-            if name == "verdict":
+            if name == "verdict" and verdicts:
                 ours, theirs = (verdicts(r0) if r0 in tuple(verdicts) else r0 for r0 in (ours, theirs))
             return Difference(name, _text(ours), _text(theirs), number)
     if packet.data == wanted.data:

@@ -367,7 +367,7 @@ class RegisterDevice(Device):
         runs = self.capabilities.program_types
         if program.type not in runs:
             kind = program.type.name if program.type else f"of no known type (section {program.section!r})"
-            names = " and ".join(sorted(each.name for each in runs))
+            names = ", ".join(sorted(each.name for each in runs))
             raise BpfnicError(f"program {program.name} is {kind}; {self.name} runs {names}")
         hidden = {name: self._hidden_map(name, definition) for name, definition in whole.hidden.items()}
         self._tables.add(hidden.values())

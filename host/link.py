@@ -87,6 +87,9 @@ class Routines(Protocol):
     """What the runtime has for a program."""
 
     frame: Frame | None
+    loads: Routine | None
+    """What is called in place of loads by offset in the packet: with the offset and how many bytes, it returns them in
+    host order, or a negative number where the packet doesn't have them. None: the loads themselves."""
 
     def helper(self, number: int) -> Routine | None:
         """What is called in place of a helper; None: the helper itself."""
@@ -201,6 +204,8 @@ class Linker:
             if unit not in placed:
                 placed[unit] = len(linked.instructions)
                 found = routine.linker._place(routine.unit, linked, program, routines)
+                if routines.loads and routine.linker is self:
+                    found += _call_loads(linked, placed[unit], routines.loads)
                 calls += found
                 if frame and len(placed) == 1:
                     self._end(linked, frame, calls)
@@ -359,6 +364,26 @@ class Linker:
         name = self._elf.sections[number].name
         raise self._refuse(section, slot * SLOT_BYTES, f"a call of byte {target * SLOT_BYTES:#x} of section {name!r}, "
                            "where no function is")  # fmt: skip
+
+
+def _call_loads(linked: Linked, first: int, routine: Routine) -> list[tuple[int, Routine]]:
+    """Has loads by offset in the packet done by a routine, of the function that is linked last, from slot `first` on.
+    Each goes behind the function for that, and its end is that function's where the packet doesn't reach."""
+    calls = []
+    for slot in range(first, len(linked.instructions)):
+        load = linked.instructions[slot]
+        if load is None or (row := isa.find(load)).operation not in (Operation.LD_ABS, Operation.LD_IND):
+            continue
+        end = len(linked.instructions)
+        register = row.operation is Operation.LD_IND
+        offset = [f"w1 = w{load.src}", f"w1 += {load.imm}"] if register else [f"w1 = {load.imm}"]
+        call = end + len(offset) + 1
+        detour = [*offset, f"w2 = {row.width // 8}", "call pc+0", "if r0 s< 0 goto +1", f"gotol {slot - call - 2:+}",
+                  "w0 = 0", "exit"]  # fmt: skip
+        linked.instructions[slot] = decode(assemble(f"gotol {end - slot - 1:+}"))[0]
+        linked.instructions += decode(assemble("\n".join(detour)))
+        calls.append((call, routine))
+    return calls
 
 
 def _where(line: Line | None) -> str:

@@ -71,7 +71,7 @@ class RegisterProgram(LoadedProgram):
     @property
     def tail_called(self) -> int:
         """The word in a PROG_ARRAY that has tail calls go on with it."""
-        return self._word(Frame.TAIL if self.program.type is ProgramType.SCHED_CLS else 0)
+        return self._word(0 if self.program.type is ProgramType.XDP else Frame.TAIL)
 
     def _word(self, offset: int) -> int:
         assert self.program.type

@@ -124,7 +124,7 @@ def _departures(
     traffic: Traffic, capture: pcap.Capture, ports: int, program_type: ProgramType | None
 ) -> pcap.Capture:
     """What left, stamped from the capture's first packet on; the packet id is the number of the arrival."""
-    kind = pcap.VERDICT_TC if program_type is ProgramType.SCHED_CLS else pcap.VERDICT_XDP
+    kind = {ProgramType.SCHED_CLS: pcap.VERDICT_TC, ProgramType.XDP: pcap.VERDICT_XDP}.get(program_type or ProgramType.XDP)
     start = min(packet.timestamp for packet in capture.packets)
     packets = []
     for departure in traffic.departures:
@@ -135,7 +135,7 @@ def _departures(
                 data=departure.data,
                 interface=departure.egress,
                 packet_id=departure.arrival,
-                verdict=None if verdict is None else (kind, verdict),
+                verdict=None if verdict is None or kind is None else (kind, verdict),
             )
         )
     return pcap.Capture([pcap.Interface(interface_name(number, ports)) for number in range(ports + 1)], packets)

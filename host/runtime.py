@@ -34,6 +34,8 @@ _DEFINED = {
     "SKB_WINDOW": addresses.SKB_CONTEXT,
 }
 
+_LEAVES = {ProgramType.SCHED_CLS: "tc_leave", ProgramType.SOCKET_FILTER: "socket_leave"}
+
 
 class Runtime:
     """What the runtime has for a program of a type (link.Routines) that is linked with it in place of `helpers`, by
@@ -41,7 +43,10 @@ class Runtime:
 
     def __init__(self, type: ProgramType | None, helpers: frozenset[int]):
         self._helpers = helpers
-        self.frame = _tc_frame() if helpers and type is ProgramType.SCHED_CLS else None
+        self.frame = _frame(_LEAVES[type]) if helpers and type in _LEAVES else None
+        # A tc program goes on behind such a load that ends it (tc_leave); a socket filter doesn't: nothing is kept.
+        loads = routine("skb_load_packet", "skb_load_packet") if self.frame and type is ProgramType.SCHED_CLS else None
+        self.loads = loads and replace(loads, privileged=True)
 
     def helper(self, number: int) -> Routine | None:
         if number not in self._helpers:
@@ -57,9 +62,9 @@ class Runtime:
         return routine(file, f"kfunc_{file}") if self._helpers and name in kfuncs.LIBRARY else None
 
 
-def _tc_frame() -> Frame:
-    """What runs around a tc program."""
-    enter, leave = (replace(routine(name, name), privileged=True) for name in ("tc_enter", "tc_leave"))
+def _frame(leave_by: str) -> Frame:
+    """What runs around a program whose context is an skb."""
+    enter, leave = (replace(routine(name, name), privileged=True) for name in ("skb_enter", leave_by))
     return Frame(enter, leave, addresses.SKB_CONTEXT)
 
 

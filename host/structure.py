@@ -110,8 +110,6 @@ def _check_one(
         raise BpfnicError("loads by offset in the packet are for socket filters and tc programs, not for XDP ones")
     if limits is None:
         return
-    if row.group is Group.PACKET and program_type is ProgramType.SCHED_CLS:  # they end a program: past its frame
-        raise BpfnicError("the device has loads by offset in the packet for socket filters alone")
     if row.operation is Operation.LDDW_REFERENCE:
         if row.imm is Legal.BRANCH:  # a function, which gets its address with its place (image.py)
             return

@@ -32,7 +32,7 @@ MAP_TYPES = (
     | REDIRECT_MAPS
     | EVENTS
 )
-PROGRAM_TYPES = frozenset({ProgramType.XDP, ProgramType.SCHED_CLS})
+PROGRAM_TYPES = frozenset(ProgramType)
 HELPERS = HARDWARE
 
 _ORDER = tuple(Group)

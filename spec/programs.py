@@ -39,6 +39,9 @@ class TcAction(IntEnum):
     TRAP = 8
 
 
+VERDICTS: dict[ProgramType, type[IntEnum]] = {ProgramType.XDP: XdpAction, ProgramType.SCHED_CLS: TcAction}
+"""The verdicts with a name. A socket filter's is a number: how many bytes of the packet to keep."""
+
 TC_DROPS = frozenset({TcAction.SHOT, TcAction.STOLEN, TcAction.TRAP})
 
 

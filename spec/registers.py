@@ -213,7 +213,7 @@ CONTROL_FLOWS_APART = 1 << 1
 ENTRY_VALID = 1 << 31
 ENTRY_TYPE_BIT, ENTRY_TYPE_MASK = 16, 3
 ENTRY_SLOT = (1 << ENTRY_TYPE_BIT) - 1
-ENTRY_TYPES = (ProgramType.XDP, ProgramType.SCHED_CLS)
+ENTRY_TYPES = (ProgramType.XDP, ProgramType.SCHED_CLS, ProgramType.SOCKET_FILTER)
 """Types of programs in the order of their numbers in ENTRY: by its program's type a packet's verdict is read."""
 
 

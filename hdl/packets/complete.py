@@ -11,7 +11,7 @@ from bpfnic.spec.causes import Cause
 from bpfnic.spec.programs import TC_DROPS, ProgramType, TcAction, XdpAction
 from bpfnic.spec.registers import ENTRY_TYPES
 
-_SCHED_CLS = ENTRY_TYPES.index(ProgramType.SCHED_CLS)
+_SCHED_CLS, _SOCKET_FILTER = (ENTRY_TYPES.index(each) for each in (ProgramType.SCHED_CLS, ProgramType.SOCKET_FILTER))
 _OTHER = 15  # a verdict above those with a name, of either type
 
 
@@ -52,15 +52,18 @@ class Complete(Component):
         ]
         ran, thread = self.freed.enable, self.freed.thread
         verdict, cause = Signal(4), Signal(4)  # verdict: OTHER stands for everything above those with a name
+        kept = Signal.like(self.done.outcome.length)  # of a socket filter: the bytes it says, or all
         m.d.sync += [
             ran.eq(self.finish.valid),
             thread.eq(finish.thread),
             verdict.eq(Mux(finish.verdict >= _OTHER, _OTHER, finish.verdict)),
             cause.eq(finish.cause),
+            kept.eq(Mux(finish.verdict[len(kept) :].any(), ~0, finish.verdict)),
         ]
 
         row = self.thread.row
-        m.d.comb += self.thread.thread.eq(thread)
+        length = Signal.like(kept)
+        m.d.comb += [self.thread.thread.eq(thread), length.eq(row.data_end - row.data)]
         with m.If(ran):
             outcome = self.done.outcome
             m.d.comb += [
@@ -68,12 +71,19 @@ class Complete(Component):
                 self.done.buffer.eq(row.buffer),
                 outcome.ran.eq(1),
                 outcome.data.eq(row.data),
-                outcome.length.eq(row.data_end - row.data),
+                outcome.length.eq(length),
                 outcome.kind.eq(Kind.ABORTED),
                 outcome.cause.eq(cause),
             ]
             redirects = Signal()
-            with m.If((cause == Cause.NONE) & (row.program_type == _SCHED_CLS)):
+            with m.If((cause == Cause.NONE) & (row.program_type == _SOCKET_FILTER)):
+                with m.If(kept == 0):
+                    m.d.comb += outcome.kind.eq(Kind.DROPPED)
+                with m.Else():
+                    m.d.comb += [outcome.kind.eq(Kind.PASSED), outcome.egress.eq(self.config.ports)]
+                with m.If(kept < length):
+                    m.d.comb += outcome.length.eq(kept)
+            with m.Elif((cause == Cause.NONE) & (row.program_type == _SCHED_CLS)):
                 m.d.comb += [outcome.kind.eq(Kind.PASSED), outcome.egress.eq(self.config.ports)]
                 with m.Switch(verdict):
                     with m.Case(*TC_DROPS):

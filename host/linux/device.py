@@ -12,6 +12,7 @@ receive path would do it:
 - A verdict above XDP_REDIRECT aborts the packet (bpf_warn_invalid_xdp_action()).
 - A sched_cls program runs as at a link's ingress (skb.py); its verdict is that of a filter in direct action. A redirect
   to no port aborts the packet, which skb_do_redirect() would drop.
+- A socket filter runs on a packet socket at a link of its own, without TEST_RUN (packetsocket.py).
 
 The device is a single CPU, the one that the namespace's thread is pinned to: per-CPU maps have that CPU's value alone.
 Its buffer is TEST_RUN's page: 256 bytes of headroom, frames up to 3,520 bytes, and growth at the tail up to there.
@@ -48,6 +49,7 @@ from bpfnic.host.linux import network as kernel_network
 from bpfnic.host.linux.events import LinuxEventMap, LinuxPerfEvents, LinuxRingBuffer
 from bpfnic.host.linux.maps import KINDS, LinuxMap, LinuxProgram, LinuxRedirectMap
 from bpfnic.host.linux.namespace import LOOPBACK, SPARE, Namespace
+from bpfnic.host.linux.packetsocket import PacketSocket
 from bpfnic.host.linux.permission import unavailable
 from bpfnic.host.linux.redirect import RedirectRecord, Target
 from bpfnic.host.linux.skb import SkbRecord
@@ -72,7 +74,7 @@ if TYPE_CHECKING:
 _PAGE = 4096
 _LONGEST = addresses.data_hard_end(_PAGE) - addresses.HEADROOM  # bpf_prog_test_run_xdp(): the rest of a page
 _STEP_FRAMES = 64  # between two reports of progress
-_TYPES = frozenset({ProgramType.XDP, ProgramType.SCHED_CLS})
+_TYPES = frozenset(ProgramType)
 _CODE = BY_NAME["lddw_code"]  # of a callback
 _REDIRECT_NEIGH = helpers.BY_NAME["redirect_neigh"].number
 _TAIL_CALL = helpers.BY_NAME["tail_call"].number
@@ -130,6 +132,7 @@ class LinuxDevice(Device):
         self._btf: int | None = None
         self._cpu = min(os.sched_getaffinity(0))
         self._namespace: Namespace | None = None
+        self._sockets: dict[int, PacketSocket] = {}  # by ifindex
         self._network: Network | None = None
         self._counts = {name: [0] * (ports + 1) for name in _COUNTERS}
         self._counts["CAUSES"] = [0] * registers.BY_NAME["CAUSES"].count
@@ -178,9 +181,8 @@ class LinuxDevice(Device):
         """As Device.load; the constants (`.rodata`) that the program uses are frozen from here on. The __cause__ of the
         error has the verifier's whole log."""
         if program.type not in _TYPES:
-            raise BpfnicError(
-                f"program {program.name}: the linux backend runs XDP and tc programs, not section {program.section}"
-            )
+            types = "XDP and tc programs and socket filters"
+            raise BpfnicError(f"program {program.name}: the linux backend runs {types}, not section {program.section}")
         used = []
         for name in program.maps:
             device_map = maps[name]
@@ -307,6 +309,8 @@ class LinuxDevice(Device):
         self._record.clear()
         if loaded.program.type is ProgramType.SCHED_CLS:
             return self._execute_tc(loaded, ingress, data)
+        if loaded.program.type is ProgramType.SOCKET_FILTER:
+            return self._execute_socket(loaded, ingress, data)
         context = struct.pack("=IIIIII", 0, len(data), 0, self._ifindexes[ingress], 0, 0)  # struct xdp_md
         run = self._test_run(loaded, data, context)
         result = PacketResult(accepted=True, action=XdpAction.XDP_ABORTED, verdict=run.value, cpu=self._cpu)
@@ -349,6 +353,19 @@ class LinuxDevice(Device):
             case _:
                 result.egress = self.capabilities.ports
         result.data = None if result.egress is None else self._skb.send(run.data)
+        return result
+
+    def _execute_socket(self, loaded: LinuxProgram, ingress: int, data: bytes) -> PacketResult:
+        ifindex = self._ifindexes[ingress]
+        try:
+            if ifindex not in self._sockets:
+                self._sockets[ifindex] = PacketSocket(ifindex, self._cpu)
+            kept = self._sockets[ifindex].run(loaded.fd, data)
+        except OSError as error:
+            raise BpfnicError(f"program {loaded.program.name}: on a packet socket: {error.strerror or error}") from None
+        result = PacketResult(accepted=True, action=XdpAction.XDP_DROP, verdict=len(kept), cpu=self._cpu)
+        if kept:
+            result.action, result.egress, result.data = XdpAction.XDP_PASS, self.capabilities.ports, kept
         return result
 
     def _test_run(self, loaded: LinuxProgram, data: bytes, context: bytes) -> bpf.TestRun:
@@ -415,6 +432,8 @@ class LinuxDevice(Device):
         for device_map in self._maps:
             device_map.close()
         self._programs, self._maps, self._attached = [], [], [None] * len(self._attached)
+        for opened in self._sockets.values():
+            opened.close()
         self._record.close()
         self._skb.close()
         if self._btf is not None:

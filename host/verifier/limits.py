@@ -6,7 +6,6 @@ from bpfnic.host.ksyms import ABSENT
 from bpfnic.host.verifier.walk import Subject
 from bpfnic.spec import helpers, isa
 from bpfnic.spec.isa import Operation
-from bpfnic.spec.programs import ProgramType
 
 
 def lacking(subject: Subject, device: Capabilities) -> list[str]:
@@ -38,8 +37,6 @@ def lacking(subject: Subject, device: Capabilities) -> list[str]:
         elif row.group not in device.groups and row.group not in seen:
             seen.add(row.group)
             found.append(f"{row.name} at {_where(subject, slot)} is not on this device (group {row.group.value})")
-    if subject.type is ProgramType.SOCKET_FILTER:
-        found.append("socket filters are not loaded into this device: only XDP and tc programs are")
     return found
 
 

@@ -282,6 +282,7 @@ class _Run:
 
     def release(self, frame: bytes) -> None:
         """Let the frame go as it is now."""
+        frame = frame[: self.outcome.length]
         self.nic.release(self.arrival.interface, self.outcome, frame)
         result, outcome = self.result, self.outcome
         result.action, result.verdict, result.cause = outcome.action, outcome.verdict, outcome.cause

@@ -10,13 +10,15 @@ from bpfnic.spec.programs import TC_DROPS, ProgramType, TcAction, XdpAction
 class Outcome:
     """action: what is counted; egress: the interface the frame leaves by, None for nowhere; queue: of the host, where
     a program chose one; cause: why it was aborted;
-    verdict: r0 of the program, None where none ran or it was ended."""
+    verdict: r0 of the program, None where none ran or it was ended; length: so many bytes of the frame at most leave,
+    None for all."""
 
     action: XdpAction
     egress: int | None = None
     cause: Cause = Cause.NONE
     verdict: int | None = None
     queue: int | None = None
+    length: int | None = None
 
 
 def aborted(cause: Cause, verdict: int | None = None) -> Outcome:
@@ -32,6 +34,8 @@ def decide(
     target: the interface that it redirected to, with the host's queue or None. host: its interface number."""
     if program_type is ProgramType.SCHED_CLS:
         return _decide_tc(verdict, target, host)
+    if program_type is ProgramType.SOCKET_FILTER:
+        return _decide_socket(verdict, host)
     if verdict > XdpAction.XDP_REDIRECT:
         return aborted(Cause.VERDICT, verdict)
     action = XdpAction(verdict)
@@ -59,3 +63,10 @@ def _decide_tc(verdict: int, target: tuple[int, int | None] | None, host: int) -
     if target is None:
         return aborted(Cause.REDIRECT, verdict)
     return Outcome(XdpAction.XDP_REDIRECT, target[0], verdict=verdict, queue=target[1])
+
+
+def _decide_socket(verdict: int, host: int) -> Outcome:
+    """As run_filter() and packet_rcv() have it: so many bytes are kept, of a packet with none nothing."""
+    if verdict == 0:
+        return Outcome(XdpAction.XDP_DROP, None, verdict=verdict)
+    return Outcome(XdpAction.XDP_PASS, host, verdict=verdict, length=verdict)

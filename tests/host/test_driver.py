@@ -225,7 +225,7 @@ SEC("xdp") int by_map(struct xdp_md *ctx)
     return verdict ? *verdict : XDP_ABORTED;
 }
 SEC("xdp") int through_port_1(struct xdp_md *ctx) { return bpf_redirect(ctx->ingress_ifindex + 1, 0); }
-SEC("socket") int other_type(struct __sk_buff *skb) { return 0; }
+SEC("kprobe") int other_type(void *regs) { return 0; }
 SEC("xdp") int asks_who(struct xdp_md *ctx) { return bpf_get_current_pid_tgid(); }
 SEC("xdp") int lengthy(struct xdp_md *ctx)
 {
@@ -295,7 +295,7 @@ def test_interfaces_have_the_ifindex_that_was_set(device, switch):
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("other_type", "program other_type is SOCKET_FILTER; golden runs SCHED_CLS and XDP"),
+        ("other_type", "program other_type is of no known type .section .kprobe.*; golden runs SCHED_CLS, SOCKET_FILTER"),
         ("asks_who", r"program .asks_who., instruction \d+: .*no helper get_current_pid_tgid.*switch\.bpf\.c:\d+: .*"),
         ("lengthy", r"program 'lengthy': \d+ slots long; the device has 64"),
     ],

@@ -8,7 +8,6 @@ import pytest
 import bpfnic
 from bpfnic.host import lockstep
 from bpfnic.host.device import Arrival, Pacing
-from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.programs import TC_DROPS, TcAction, XdpAction
 
 pytestmark = pytest.mark.timeout(900)  # the first one on rtl compiles the NIC
@@ -196,17 +195,36 @@ def test_the_context_is_naturally_aligned(build, backend):
         assert nic.load(build(HEAD + text)).test_run(frame()).cause == "MISALIGNED"
 
 
-def test_loads_by_offset_are_refused(build):
-    """They may end a program, past what comes behind it."""
-    text = HEAD + """
-        unsigned long long load_byte(void *skb, unsigned long long off) asm("llvm.bpf.load.byte");
-        SEC("tc") int program(struct __sk_buff *skb) { return load_byte(skb, 3); }
-    """
-    with (
-        bpfnic.Nic("golden") as nic,
-        pytest.raises(BpfnicError, match=r"has loads by offset in the packet for socket filters alone"),
-    ):
-        nic.load(build(text))
+LOADS = HEAD + """
+unsigned long long load_byte(void *skb, unsigned long long off) asm("llvm.bpf.load.byte");
+unsigned long long load_half(void *skb, unsigned long long off) asm("llvm.bpf.load.half");
+unsigned long long load_word(void *skb, unsigned long long off) asm("llvm.bpf.load.word");
+SEC("tc") int program(struct __sk_buff *skb)
+{
+	__u32 at = load_half(skb, 14), how = load_byte(skb, 16);
+	skb->mark = how == 1 ? load_byte(skb, at) : how == 2 ? load_half(skb, at) : load_word(skb, at);
+	return skb->mark == load_word(skb, 20) ? TC_ACT_SHOT : TC_ACT_STOLEN;
+}
+"""
+
+
+def test_loads_by_offset(nic, build):
+    """In network order, from the MAC header on, without the tag. One past the packet's end ends the program with 0, and
+    what comes behind a program comes behind this one too."""
+    program = nic.load(build(LOADS))
+    for how, size in ((1, 1), (2, 2), (3, 4)):
+        for at in (0, 13, 20, 60 - size, 61 - size, 60, 0xFFFF):
+            packet = bytearray(range(60))
+            packet[12:14], packet[14:17] = b"\x08\x00", struct.pack(">HB", at, how)
+            packet[20:24] = bytes(packet[at : at + size]).rjust(4, b"\0")
+            value = int.from_bytes(packet[at : at + size])
+            sent = bytes(packet[:12]) + bytes.fromhex("81000005") + bytes(packet[12:])
+            result = program.test_run(sent)
+            if at + size > 60:
+                assert (result.retval, result.data) == (TcAction.OK, sent)
+            else:
+                expected = TcAction.SHOT if value == int.from_bytes(packet[20:24]) else TcAction.STOLEN
+                assert (result.retval, result.data) == (expected, None)
 
 
 def test_xdp_and_tc_programs_side_by_side(nic, build):

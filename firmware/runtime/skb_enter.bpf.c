@@ -1,8 +1,8 @@
-/* What the kernel's receive path does before a tc program sees the packet: eth_type_trans(), skb_vlan_untag(). A packet
+/* What the kernel's receive path does before a tc program or a socket filter sees the packet: eth_type_trans(), skb_vlan_untag(). A packet
  * to one host is for this one, whatever its address. */
 #include "skb.h"
 
-__no_builtin void tc_enter(void)
+__no_builtin void skb_enter(void)
 {
 	__u8 *begin = packet();
 	__u16 type = *(__u16 *)(begin + ETH_ALENS), tci;
