@@ -124,7 +124,8 @@ def _departures(
     traffic: Traffic, capture: pcap.Capture, ports: int, program_type: ProgramType | None
 ) -> pcap.Capture:
     """What left, stamped from the capture's first packet on; the packet id is the number of the arrival."""
-    kind = {ProgramType.SCHED_CLS: pcap.VERDICT_TC, ProgramType.XDP: pcap.VERDICT_XDP}.get(program_type or ProgramType.XDP)
+    kinds = {ProgramType.SCHED_CLS: pcap.VERDICT_TC, ProgramType.XDP: pcap.VERDICT_XDP, None: pcap.VERDICT_XDP}
+    kind = kinds.get(program_type)
     start = min(packet.timestamp for packet in capture.packets)
     packets = []
     for departure in traffic.departures:
