@@ -15,7 +15,7 @@ from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.programs import ProgramType
 
 
-def measure(path: str, type: ProgramType) -> Counter:
+def measure(path: str, type: ProgramType | None) -> Counter:
     """Prints the lines of one object; counts pairs of verdicts, Linux's first (None: it doesn't create the maps)."""
     verdicts: Counter = Counter()
     try:
@@ -45,12 +45,12 @@ def measure(path: str, type: ProgramType) -> Counter:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.verifier", description=__doc__)
     parser.add_argument("objects", nargs="+", metavar="OBJECT", help="ELF objects or C files")
-    parser.add_argument("--type", choices=[type.name for type in ProgramType], default="XDP",
-                        help="of programs whose section tells none")  # fmt: skip
+    parser.add_argument("--type", choices=[type.name for type in ProgramType],
+                        help="of all programs; otherwise as their sections say")  # fmt: skip
     arguments = parser.parse_args()
     verdicts: Counter = Counter()
     for path in arguments.objects:
-        verdicts += measure(path, ProgramType[arguments.type])
+        verdicts += measure(path, arguments.type and ProgramType[arguments.type])
     for (linux, ours), count in sorted(verdicts.items(), key=str):
         print(f"Linux {linux}, bpfnic {ours}: {count}")
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from bpfnic.host import sections
 from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.programs import ProgramType
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoints
@@ -84,6 +86,18 @@ def _pairs(kind: str) -> Callable[..., dict[str, str]]:
 _PATH = click.Path(path_type=Path)
 
 
+def _program_type(context: click.Context, parameter: click.Parameter, value: str | None) -> ProgramType | None:
+    if value is not None and value not in sections.NAMES:
+        raise click.BadParameter(f"{value!r} is none of {', '.join(sections.NAMES)}")
+    return sections.NAMES[value] if value else None
+
+
+_TYPE = click.option("--type", metavar="xdp|tc|socket", callback=_program_type,
+                     help="Type of the programs, whatever their sections say.")  # fmt: skip
+_KCONFIG = click.option("--kconfig", metavar="NAME=VALUE|FILE", multiple=True,
+                        help="What programs ask of a kernel's configuration (extern … __kconfig).")  # fmt: skip
+
+
 @commands.command()
 @click.argument("program", type=_PATH)
 @click.option("--pcap", "capture", type=_PATH, required=True, help="Packets that arrive: pcap or pcapng.")
@@ -112,6 +126,8 @@ _PATH = click.Path(path_type=Path)
 @click.option("--buffer-bytes", type=int, help="Bytes of a packet buffer, 576 of them head- and tailroom.")
 @click.option("--budget", type=int, help="Instructions that one packet may take; the rest of its program is not run.")
 @click.option("--waves", type=_PATH, help="Write a trace of all signals: .fst (rtl only).")
+@_TYPE
+@_KCONFIG
 @click.option("--mcpu", "cpu", default="v3", show_default=True, help="Instruction set version to compile for.")
 @click.option("-I", "include", type=_PATH, multiple=True, help="Folder of C headers, searched first.")
 @click.option("-D", "define", metavar="NAME[=V]", multiple=True, help="C macro.")
@@ -162,6 +178,8 @@ def network(source: str) -> None:
 @click.option("--html", "page", type=_PATH, help="Write a page: program, source, registers, and the failing path.")
 @click.option("--global", "variables", metavar="NAME=VALUE", multiple=True, callback=_pairs("NAME=VALUE"),
               help="Set a global variable of the program.")  # fmt: skip
+@_TYPE
+@_KCONFIG
 @click.option("--mcpu", "cpu", default="v3", show_default=True, help="Instruction set version to compile for.")
 @click.option("-I", "include", type=_PATH, multiple=True, help="Folder of C headers, searched first.")
 @click.option("-D", "define", metavar="NAME[=V]", multiple=True, help="C macro.")

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from bpfnic.host import maplayout, runtime, trace, valuetypes
+from bpfnic.host import maplayout, runtime, sections, trace, valuetypes
 from bpfnic.host.device import (
     Arrival,
     Capabilities,
@@ -366,7 +366,7 @@ class RegisterDevice(Device):
         """
         runs = self.capabilities.program_types
         if program.type not in runs:
-            kind = program.type.name if program.type else f"of no known type (section {program.section!r})"
+            kind = program.type.name if program.type else sections.of_type(program.section)
             names = ", ".join(sorted(each.name for each in runs))
             raise BpfnicError(f"program {program.name} is {kind}; {self.name} runs {names}")
         hidden = {name: self._hidden_map(name, definition) for name, definition in whole.hidden.items()}

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from dataclasses import dataclass, field, replace
 from typing import Protocol, cast
 
-from bpfnic.host import ksyms
+from bpfnic.host import kconfig, ksyms
 from bpfnic.host.btf import Btf
 from bpfnic.host.btf.extension import Extension, Line
 from bpfnic.host.elf import (
@@ -325,10 +325,17 @@ class Linker:
             if routine and call:
                 return routine
             return Extern(None, symbol.weak, routine=True) if routine else self._extern(symbol)
+        configuration = self._maps.configuration
+        if symbol.section == SHN_UNDEF and not call and configuration and symbol.name in configuration:
+            if symbol.name in configuration.missing:
+                raise self._refuse(section, offset, f"{symbol.name!r} is of the kernel's configuration: give it with "
+                                   f"--kconfig {symbol.name}=VALUE")  # fmt: skip
+            return Reference(kconfig.SECTION, configuration.offset(symbol.name) + instruction.imm)
         if symbol.section == SHN_UNDEF and call and (routine := routines.function(symbol.name)):
             return routine
         if symbol.section == SHN_UNDEF:
-            raise self._refuse(section, offset, f"{symbol.name!r} is not defined in this object (an extern)")
+            raise self._refuse(section, offset, f"{symbol.name!r} is not defined in this object (an extern): "
+                               "link the one that has it with `bpfnic gen object`")  # fmt: skip
         if symbol.section == SHN_COMMON:
             raise self._refuse(section, offset, f"{symbol.name!r} is a common symbol: compile with -fno-common")
         if symbol.section >= SHN_LORESERVE:
@@ -341,6 +348,7 @@ class Linker:
         if name := self._maps.variables_in(symbol.section):
             if not 0 <= place <= self._elf.sections[symbol.section].size:
                 raise self._refuse(section, offset, f"byte {place} of {name!r} is outside it")
+            self._maps.refuse_pointers(symbol.section)
             return Reference(f"runtime:{self._runtime}:{name}" if self._runtime else name, place)
         if self._elf.sections[symbol.section].executable and place % SLOT_BYTES == 0:
             return self._unit_at(section, slot, symbol.section, place // SLOT_BYTES)

@@ -139,6 +139,10 @@ class Globals(MutableMapping[str, Any]):
         except KeyError:
             raise BpfnicError(f"{self.section} has no variable {name!r}; it has {', '.join(self) or 'none'}") from None
 
+    def offset(self, name: str) -> int:
+        """The first byte of a variable."""
+        return self._find(name)[1]
+
     def read(self, content: bytes) -> dict[str, Any]:
         """Every variable, from a copy of the section that may come from a device."""
         copy = Globals(self.section, bytearray(content), self._btf, self._variables)

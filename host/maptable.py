@@ -3,16 +3,19 @@
 import struct
 from dataclasses import dataclass
 
+from bpfnic.host import kconfig
 from bpfnic.host.btf import VOID, Btf, Kind
-from bpfnic.host.elf import Elf, Section
+from bpfnic.host.elf import Elf, Section, Symbol
 from bpfnic.host.maps import PROG_ARRAY, Globals, MapDefinition
 from bpfnic.spec.errors import BpfnicError
-from bpfnic.spec.maps import OF_MAPS, MapFlag, MapType
+from bpfnic.spec.maps import MAP_BYTES, OF_MAPS, MapFlag, MapType
 
 MAPS_SECTION = ".maps"
 LEGACY_SECTION = "maps"
 _MAP_MEMBERS = {"type", "max_entries", "map_flags", "key_size", "value_size", "pinning", "numa_node", "map_extra"}
 _POINTER_BYTES = 8
+_LEAST_WORDS = 4  # of a legacy map: type, key_size, value_size, max_entries
+_NOWHERE = 0xFFFF_FFFF  # iproute2's inner_idx of -1
 _PINNINGS = {0, 1, 16}  # none, LIBBPF_PIN_BY_NAME, and Cilium's CILIUM_PIN_REPLACE, by name too
 LARGEST_SECTION = 1 << 30  # bytes of .bss and its kin; no NIC has as much, and a damaged file may say anything
 
@@ -28,6 +31,18 @@ class InitialProgram:
     offset: int
 
 
+@dataclass(frozen=True)
+class _Legacy:
+    """A legacy map, and what its definition says of others: see _read_legacy_map. `index`: of the inner map, among all
+    legacy maps."""
+
+    definition: MapDefinition
+    id: int = 0
+    inner_id: int = 0
+    inner_index: int = 0
+    index: int | None = None
+
+
 class MapTable:
     """All maps of an object: `definitions` by name, and which one stands at a place in a section. `initial`: what the
     linker, which knows programs, is to put into their `programs`."""
@@ -38,13 +53,19 @@ class MapTable:
         self.initial: list[InitialProgram] = []
         self._at: dict[tuple[int, int], str] = {}  # section number, byte offset
         self._global_sections: dict[int, str] = {}
+        self._legacy: list[_Legacy] = []
         for section in elf.sections:
             if section.name == MAPS_SECTION:
                 self._read_btf_maps(section)
-            elif section.name == LEGACY_SECTION:
+            elif section.name == LEGACY_SECTION or section.name.startswith(LEGACY_SECTION + "/"):
                 self._read_legacy_maps(section)
             elif _holds_variables(section):
                 self._read_variables(section)
+        self._find_inner_maps()
+        self.configuration = kconfig.read(elf, btf)
+        """What the object asks of a kernel's configuration, None: nothing."""
+        if self.configuration:
+            self.definitions[kconfig.SECTION] = self.configuration.definition
 
     def map_at(self, section: int, offset: int) -> str | None:
         """The name of the map defined at that byte of that section."""
@@ -53,6 +74,14 @@ class MapTable:
     def variables_in(self, section: int) -> str | None:
         """The name of the map that holds the global variables of that section."""
         return self._global_sections.get(section)
+
+    def refuse_pointers(self, section: int) -> None:
+        """Raises BpfnicError where variables of that section are pointers: what they point to has no address before it
+        is loaded, and a program that follows them would be refused all the same (they are numbers to verifiers)."""
+        where = self._elf.sections[section]
+        for first in self._elf.relocations(where)[:1]:
+            raise self._elf.refuse(f"section {where.name!r}: a pointer to {first.symbol.name!r} at offset "
+                                   f"{first.offset}; bpfnic can't relocate variables")  # fmt: skip
 
     def _add(self, section: Section, offset: int, definition: MapDefinition) -> None:
         if definition.name in self.definitions:
@@ -171,23 +200,57 @@ class MapTable:
             raise self._elf.refuse(f"section {section.name!r}: {section.size} bytes don't divide into "
                                    f"{len(symbols)} maps")  # fmt: skip
         entry = section.size // len(symbols)
-        if entry < 20 or entry % 4:
-            raise self._elf.refuse(f"section {section.name!r}: entries of {entry} bytes, not 20, 28 or 36")
+        if entry < 4 * _LEAST_WORDS or entry % 4:
+            raise self._elf.refuse(f"section {section.name!r}: entries of {entry} bytes; a map takes "
+                                   f"{4 * _LEAST_WORDS} and more, such as 20, 28 or 36")  # fmt: skip
         for symbol in symbols:
             raw = section.data[symbol.value : symbol.value + entry]
             if len(raw) < entry:
                 raise self._refuse(section, symbol.name, "reaches beyond its section")
-            type, key_size, value_size, entries, flags, *rest = struct.unpack(f"<{entry // 4}I", raw)
-            # 28 bytes (Linux samples) end with inner_map_idx, numa_node; 36 (iproute2) with id, pinning, inner_id,
-            # inner_idx. Pinning is all that a map without inner maps needs of them.
-            pinned = entry == 36 and bool(rest[1])
-            if entry not in (28, 36) and any(rest):
-                raise self._refuse(section, symbol.name, f"has {entry} bytes whose last are not zero")
-            map_type = self._type(section, symbol.name, type)
-            definition = MapDefinition(symbol.name, map_type, key_size, value_size, entries,
-                                       self._flags(section, symbol.name, flags), pinned=pinned)  # fmt: skip
-            self._annotate(definition)
-            self._add(section, symbol.value, definition)
+            self._read_legacy_map(section, symbol, [*struct.unpack(f"<{entry // 4}I", raw), *([0] * 5)], entry)
+
+    def _read_legacy_map(self, section: Section, symbol: Symbol, words: list[int], entry: int) -> None:
+        """One entry. The first five words are everybody's (struct bpf_map_def of libbpf). Behind them 28 bytes of the
+        kernel's old samples have inner_map_idx and numa_node, 28 of iproute2 id and pinning, 36 of it inner_id and
+        inner_idx too. The two of 28 bytes are told apart by what only one of them can mean."""
+        type, key_size, value_size, entries, flags, *rest = words
+        if entry not in (28, 36) and any(rest):
+            raise self._refuse(section, symbol.name, f"has {entry} bytes whose last are not zero")
+        map_type = self._type(section, symbol.name, type)
+        has = self._flags(section, symbol.name, flags)
+        definition = MapDefinition(symbol.name, map_type, key_size, value_size, entries, has)
+        if map_type in OF_MAPS:
+            definition.value_size = value_size or MAP_BYTES
+        samples = entry == 28 and (map_type in OF_MAPS or MapFlag.NUMA_NODE in has)
+        if samples:
+            old = _Legacy(definition, index=rest[0] if map_type in OF_MAPS else None)
+        else:
+            definition.pinned = bool(rest[1])
+            old = _Legacy(definition, rest[0], rest[2], rest[3])
+        self._annotate(definition)
+        self._add(section, symbol.value, definition)
+        self._legacy.append(old)
+
+    def _find_inner_maps(self) -> None:
+        """What legacy maps of maps hold, once all are known: as the samples' bpf_load.c and iproute2's lib/bpf_legacy.c
+        have it."""
+        for old in self._legacy:
+            outer = old.definition
+            if outer.type not in OF_MAPS:
+                continue
+            if old.index is not None and old.index < len(self._legacy):
+                outer.inner = self._legacy[old.index].definition
+            for other in self._legacy:
+                if other.id and other.id == old.inner_id and not other.inner_id:
+                    outer.inner = outer.inner or other.definition
+                    if other.inner_index != _NOWHERE:
+                        outer.maps[other.inner_index] = other.definition.name
+
+    def numbered(self, id: int | None) -> MapDefinition | None:
+        """The PROG_ARRAY of that id among the legacy maps; for None the only one."""
+        found = [old.definition for old in self._legacy
+                 if old.definition.type is PROG_ARRAY and id in (None, old.id)]  # fmt: skip
+        return found[0] if len(found) == 1 else None
 
     def _annotate(self, definition: MapDefinition) -> None:
         """Key and value types from BPF_ANNOTATE_KV_PAIR's structure, where its sizes are the map's."""
@@ -204,10 +267,6 @@ class MapTable:
     def _read_variables(self, section: Section) -> None:
         if section.size > LARGEST_SECTION:
             raise self._elf.refuse(f"section {section.name!r}: {section.size} bytes of variables")
-        if self._elf.relocations(section):
-            first = self._elf.relocations(section)[0]
-            raise self._elf.refuse(f"section {section.name!r}: a pointer to {first.symbol.name!r} at offset "
-                                   f"{first.offset}; bpfnic can't relocate variables")  # fmt: skip
         content = bytearray(section.data or bytes(section.size))
         datasec = self._btf and self._btf.find(Kind.DATASEC, section.name)
         types = {}

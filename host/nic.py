@@ -34,11 +34,11 @@ from bpfnic.host.mapsofmaps import MapOfMaps
 from bpfnic.host.network import Network
 from bpfnic.host.nicmaps import FIRST, NicEvents, NicMap, NicMapOfMaps, NicQueue, NicVariables
 from bpfnic.host.object import Object, Program, open_object
-from bpfnic.host.programarray import ProgramArray
+from bpfnic.host.programarray import ProgramArray, per_entry
 from bpfnic.host.trace import Line
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.maps import QUEUES
-from bpfnic.spec.programs import XdpAction
+from bpfnic.spec.programs import ProgramType, XdpAction
 
 BACKENDS = "bpfnic.device"
 """Entry point group: a name, and a function from DeviceOptions to Device."""
@@ -50,12 +50,14 @@ def open(
     cpu: str = compile.DEFAULT_CPU,
     include: Sequence[str | Path] = (),
     define: Sequence[str] = (),
+    type: ProgramType | None = None,
 ) -> Object:
     """Opens a BPF object; a C file (`.c`) is compiled first, for instruction set version `cpu`, with `include` folders
-    and `define` texts (NAME or NAME=VALUE). Raises BpfnicError naming what can't be used."""
+    and `define` texts (NAME or NAME=VALUE). `type`: of all its programs, None: what their sections say. Raises
+    BpfnicError naming what can't be used."""
     if Path(path).suffix == ".c":
         path = compile.compile_object(path, cpu=cpu, include=include, define=define)
-    return open_object(path)
+    return open_object(path, type)
 
 
 def backends() -> list[str]:
@@ -297,6 +299,10 @@ class Nic:
             raise BpfnicError(
                 f"there is no interface {interface}: the NIC has ports 0 to {self.ports - 1} and the host"
             )
+        if program and (kind := per_entry(program.loaded.program)):
+            section = program.loaded.program.section
+            raise BpfnicError(f"program {program.name} (section {section!r}) is for entries of a {kind.upper()}, and "
+                              "no interface takes it")  # fmt: skip
         self.device.attach(interface, program.loaded if program else None)
         self._attached[interface] = program
 

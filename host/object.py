@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from bpfnic.host import runtime
+from bpfnic.host import kconfig, runtime, sections
 from bpfnic.host.btf import Btf
 from bpfnic.host.btf.extension import Extension, read_extension
 from bpfnic.host.elf import Elf
@@ -23,18 +23,7 @@ from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import SLOT_BYTES, Instruction
 from bpfnic.spec.programs import ProgramType
 
-_TEXT = ".text"  # functions that programs call, never programs
-
-# Section names, as libbpf and iproute2 take them: the first word (up to "/", "." or "_") gives the type.
-_SECTIONS = {
-    "xdp": ProgramType.XDP,
-    "tc": ProgramType.SCHED_CLS,
-    "tcx": ProgramType.SCHED_CLS,
-    "netkit": ProgramType.SCHED_CLS,
-    "classifier": ProgramType.SCHED_CLS,
-    "action": ProgramType.SCHED_CLS,
-    "socket": ProgramType.SOCKET_FILTER,
-}
+_TEXT = ".text"  # functions that programs call; a program where it is all that there is (libbpf: prog_is_subprog)
 
 
 class Addresses(Protocol):
@@ -96,10 +85,8 @@ class Program:
     def __init__(self, name: str, section: str, type: ProgramType | None, license: str, linker: Linker, unit: int,
                  firmware: frozenset[int] = frozenset()):  # fmt: skip
         self.name, self.section, self.type, self.license = name, section, type, license
-        words = section.removeprefix("?").split("/")
-        self.autoload = not section.startswith("?")
-        self.frags = words[0] == "xdp.frags"
-        self.attach = "/".join(words[1:]) if program_type_of(section) else ""
+        place = sections.read(section)
+        self.autoload, self.frags, self.attach = place.autoload, place.frags, place.attach
         self._linker, self._unit, self._firmware = linker, unit, firmware
         self._linked: Linked | None = None
 
@@ -185,11 +172,13 @@ class Object:
     btf: Btf | None
 
     def program(self, name: str | None = None) -> Program:
-        """The program of that name (or, where no program has it, in that section); without a name the only one.
-        Raises BpfnicError that lists them."""
-        if name is None and len(self.programs) == 1:
-            return next(iter(self.programs.values()))
+        """The program of that name (or, where no program has it, in that section); without a name the only one, or the
+        only one that its section doesn't keep from being loaded (`autoload`). Raises BpfnicError that lists them."""
         if name is None:
+            programs = list(self.programs.values())
+            wanted = [program for program in programs if program.autoload] or programs
+            if len(wanted) == 1:
+                return wanted[0]
             raise BpfnicError(f"{self.path} has several programs, name one of them: {', '.join(self.programs)}")
         if name in self.programs:
             return self.programs[name]
@@ -219,13 +208,18 @@ class Object:
         """Variables that start as zero (`.bss`)."""
         return self._globals(".bss")
 
+    @property
+    def kconfig(self) -> Globals:
+        """Values of the kernel's configuration that programs ask for (kconfig.py)."""
+        return self._globals(kconfig.SECTION)
+
     def set_global(self, name: str, value: Any) -> None:
         """Set the variable of that name in whichever section it is; `value` as Btf.parse takes it."""
         set_variable(self.maps, name, value)
 
 
 def open_object(path: str | Path, program_type: ProgramType | None = None) -> Object:
-    """Open an ELF object. `program_type`: of the programs whose section name tells none.
+    """Open an ELF object. `program_type`: of all its programs, whatever their sections' names say (None: that).
 
     Raises BpfnicError that names the file and what in it can't be used."""
     elf = Elf(path)
@@ -250,11 +244,12 @@ def _open(elf: Elf, program_type: ProgramType | None) -> Object:
     starts: dict[tuple[int, int], str] = {}  # section number, byte offset
     for number, unit in enumerate(linker.units):
         section = elf.sections[unit.section].name
-        if section == _TEXT:
+        if section == _TEXT and len(linker.units) > 1:
             continue
         name = unit.name if unit.name not in programs else f"{section}/{unit.name}"
         starts[unit.section, unit.start * SLOT_BYTES] = name
-        programs[name] = Program(name, section, program_type_of(section) or program_type, license, linker, number)
+        type = program_type or sections.read(section).type
+        programs[name] = Program(name, section, type, license, linker, number)
     if not programs:
         hint = 'a program stands in a section of its own, such as SEC("xdp")'
         raise elf.refuse(f"no programs: {hint}")
@@ -262,13 +257,10 @@ def _open(elf: Elf, program_type: ProgramType | None) -> Object:
         if (place := (value.section, value.offset)) not in starts:
             raise elf.refuse(f"map {value.map!r}: at {value.index} is {value.symbol!r}, which is no program")
         maps.definitions[value.map].programs[value.index] = starts[place]
+    for name, program in programs.items():
+        if (place_in_map := sections.numbered(program.section)) and (table := maps.numbered(place_in_map[0])):
+            table.programs[place_in_map[1]] = name
     return Object(elf.path, programs, maps.definitions, license, version, btf)
-
-
-def program_type_of(section: str) -> ProgramType | None:
-    """The type that a section name says, None where it says none that runs on a NIC."""
-    word = section.removeprefix("?").split("/")[0].split(".")[0].split("_")[0]
-    return _SECTIONS.get(word)
 
 
 def _signed(word: int) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bpfnic.host.device import DeviceMap, LoadedProgram, error
 from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.programs import ProgramType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -125,5 +126,9 @@ def admitted(program: "Program", maps: "Iterable[DeviceMap]") -> None:
 def _kind(program: "Program") -> tuple[Any, ...]:
     """What programs that call each other must have in common: type, fragments, and where an XDP program is attached
     besides an interface."""
-    attach = program.attach if program.attach in ("devmap", "cpumap") else ""
-    return program.type, program.frags, attach
+    return program.type, program.frags, per_entry(program)
+
+
+def per_entry(program: "Program") -> str:
+    """The map whose entries an XDP program runs for, by what its section says: "devmap", "cpumap", else ""."""
+    return program.attach if program.type is ProgramType.XDP and program.attach in ("devmap", "cpumap") else ""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bpfnic.host import compile, iproute, pcap, report, rules
+from bpfnic.host import compile, iproute, kconfig, pcap, report, rules
 from bpfnic.host.bench import REFERENCE, Bench
 from bpfnic.host.device import Arrival, DeviceOptions, OnStep, Pacing, Traffic
 from bpfnic.host.nic import interface_name, open
@@ -23,7 +23,8 @@ _AT_THEIR_TIMES = Pacing(back_to_back=False, lossless=False)
 class Job:
     """What the command line asks for. `timing`: "back-to-back", "pcap" or "pps=N". `order`: "any" or "flow".
     `ifindexes` by port. `port`: the one at which every packet arrives; None: a capture's interface n is port n modulo
-    the ports. `network`: what iproute.read takes."""
+    the ports. `network`: what iproute.read takes. `type`: as nic.open takes it; `kconfig`: as
+    kconfig.give."""
 
     program: Path
     capture: Path
@@ -43,6 +44,8 @@ class Job:
     ifindexes: Mapping[int, int] = field(default_factory=dict)
     port: int | None = None
     network: str | None = None
+    type: ProgramType | None = None
+    kconfig: tuple[str, ...] = ()
 
 
 MEMBERS = ("program", "device", "notes", "packets", "interfaces", "clocks", "maps", "trace", "check", "seconds")
@@ -60,9 +63,10 @@ def run(job: Job, on_step: OnStep | None = None) -> dict[str, Any]:
         raise BpfnicError("--lockstep: the kernel doesn't show its instructions (--check compares what came of them)")
     if job.backend == KERNEL and job.timing != "back-to-back":
         raise BpfnicError(f"--timing {job.timing}: the kernel takes the packets one by one, at no time of their own")
-    obj = open(job.program, cpu=job.cpu, include=job.include, define=job.define)
+    obj = open(job.program, cpu=job.cpu, include=job.include, define=job.define, type=job.type)
     for name, value in job.variables.items():
         obj.set_global(name, value)
+    kconfig.give(obj.kconfig, job.kconfig)
     program = obj.program(job.name)
     entries = [rules.read(path, obj.maps) for path in job.rules]
     capture = pcap.read(job.capture)

@@ -188,8 +188,10 @@ class LinuxDevice(Device):
             device_map = maps[name]
             assert isinstance(device_map, LinuxMap)
             used.append(device_map)
-            if device_map.definition.variables is not None and MapFlag.RDONLY_PROG in device_map.definition.flags:
-                bpf.map_freeze(device_map.fd)
+            definition = device_map.definition
+            constants = definition.variables is not None and MapFlag.RDONLY_PROG in definition.flags
+            if constants and not device_map.frozen:  # another program may have brought it
+                device_map.freeze()
         _refuse_what_sends(program)
         descriptors = FileDescriptors({device_map.definition.name: device_map.fd for device_map in used})
         admit(program, used)

@@ -39,6 +39,7 @@ class LinuxMap(DeviceMap):
         self.definition = definition
         self.copies = 1
         self.fd = fd
+        self.frozen = False
         self._value_bytes = definition.value_size
         self._before = self._after = b""
         if definition.type in PER_CPU:
@@ -53,6 +54,7 @@ class LinuxMap(DeviceMap):
 
     def freeze(self) -> None:
         bpf.map_freeze(self.fd)
+        self.frozen = True
 
     def pop(self, key: bytes) -> list[bytes]:
         try:

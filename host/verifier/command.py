@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bpfnic.host import compile, nic
+from bpfnic.host import compile, kconfig, nic
 from bpfnic.host.device import Capabilities, DeviceOptions
 from bpfnic.host.verifier import explain, limits, page
 from bpfnic.host.verifier.verdict import Subject, Verdict, verify
 from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.programs import ProgramType
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Job:
     cpu: str = compile.DEFAULT_CPU
     include: Sequence[Path] = ()
     define: Sequence[str] = ()
+    type: ProgramType | None = None
+    kconfig: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,10 @@ class Result:
 
 def run(job: Job) -> list[Result]:
     """Raises BpfnicError for anything that can't be used."""
-    object = nic.open(job.program, cpu=job.cpu, include=job.include, define=job.define)
+    object = nic.open(job.program, cpu=job.cpu, include=job.include, define=job.define, type=job.type)
     for name, value in job.variables.items():
         object.set_global(name, value)
+    kconfig.give(object.kconfig, job.kconfig)
     programs = [object.program(job.name)] if job.name else list(object.programs.values())
     if job.page and len(programs) > 1:
         raise BpfnicError(f"--html: {job.program} has several programs, name one of them with --program: "

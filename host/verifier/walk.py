@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from bpfnic.host import sections
 from bpfnic.host.link import Reference
 from bpfnic.host.maps import MapDefinition
 from bpfnic.host.object import Object, Program, SourceLine
@@ -79,7 +80,7 @@ class Subject:
     def of(object: Object, program: Program) -> Subject:
         """A program of an opened object. Raises BpfnicError where its type isn't known."""
         if program.type is None:
-            raise BpfnicError(f"program {program.name!r}: section {program.section!r} tells no program type")
+            raise BpfnicError(f"program {program.name!r} is {sections.of_type(program.section)}")
         return Subject(program.name, program.type, program.instructions, program.references, object.maps,
                        program.license, program.attach, line=program.line)  # fmt: skip
 

@@ -7,11 +7,12 @@ import subprocess
 
 import pytest
 
+from bpfnic import Nic
 from bpfnic.host.compile import find_compiler
 from bpfnic.host.elf import Elf
 from bpfnic.host.image import device_image, place_frames
 from bpfnic.host.link import Reference
-from bpfnic.host.object import DeviceAddresses, FileDescriptors, SourceLine, open_object, program_type_of
+from bpfnic.host.object import DeviceAddresses, FileDescriptors, SourceLine, open_object
 from bpfnic.host.structure import Limits, check
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import encode
@@ -102,23 +103,14 @@ def test_programs_and_what_their_sections_say(whole):
     assert open_object(whole.path, ProgramType.SCHED_CLS).programs["numbered"].type is ProgramType.SCHED_CLS
 
 
-@pytest.mark.parametrize(
-    ("section", "type"),
-    [("xdp", ProgramType.XDP), ("xdp_firewall", ProgramType.XDP), ("xdp.frags", ProgramType.XDP),
-     ("tcx/ingress", ProgramType.SCHED_CLS), ("classifier", ProgramType.SCHED_CLS), ("action", ProgramType.SCHED_CLS),
-     ("tc", ProgramType.SCHED_CLS), ("socket", ProgramType.SOCKET_FILTER), ("socket1", None), ("ingress", None),
-     ("kprobe/sys_read", None)],
-)  # fmt: skip
-def test_program_type_of_a_section(section, type):
-    assert program_type_of(section) is type
-
-
 def test_a_program_is_found_by_name_or_section(whole, build):
     assert whole.program("other") is whole.program("xdp.frags/devmap") is whole.programs["other"]
     for name in (None, "nothing"):
         with pytest.raises(BpfnicError, match="main_program, other, shaper, numbered"):
             whole.program(name)
     assert build(HEAD + 'SEC("xdp") int only(void *ctx) { return 1; }').program().name == "only"
+    two = build(HEAD + 'SEC("?xdp") int other(void *ctx) { return 0; }\nSEC("xdp") int only(void *ctx) { return 1; }')
+    assert two.program().name == "only"
 
 
 def test_maps_are_as_defined(whole):
@@ -232,13 +224,82 @@ SEC("xdp") int program(void *ctx) {{ __u32 key = 0; return !!bpf_map_lookup_elem
 """
 
 
-@pytest.mark.parametrize(("rest", "values", "pinned"), [(2, "0, 3", False), (4, "7, 2, 0, 0", True), (1, "0", False)])
+@pytest.mark.parametrize(("rest", "values", "pinned"),
+                         [(2, "0, 0", False), (2, "7, 2", True), (4, "7, 2, 0, 0", True), (1, "0", False)])  # fmt: skip
 def test_older_map_definitions(build, rest, values, pinned):
     object = build(LEGACY.format(rest=rest, values=values))
     one, two = object.maps["one"], object.maps["two"]
     assert (one.type, one.key_size, one.value_size, one.max_entries, one.pinned) == (MapType.HASH, 4, 8, 16, pinned)
     assert (two.type, two.max_entries) == (MapType.ARRAY, 2)
     assert list(object.program().references.values()) == [Reference("two")]
+
+
+SHORT = HEAD + """
+struct { __u32 type, key_size, value_size, max_entries; } one SEC("maps") = { BPF_MAP_TYPE_HASH, 4, 8, 16 };
+SEC("xdp") int program(void *ctx) { __u32 key = 0; return !!bpf_map_lookup_elem(&one, &key); }
+"""
+
+
+def test_a_map_definition_without_flags(build):
+    one = build(SHORT).maps["one"]
+    assert (one.type, one.key_size, one.value_size, one.max_entries, one.flags) == (MapType.HASH, 4, 8, 16, 0)
+
+
+SAMPLES = HEAD + """
+struct entry { __u32 type, key_size, value_size, max_entries, flags, inner_map_idx, numa_node; };
+struct entry SEC("maps") a_inner = { BPF_MAP_TYPE_HASH, 4, 8, 16, 4, 0, 3 };
+struct entry SEC("maps") b_outer = { BPF_MAP_TYPE_ARRAY_OF_MAPS, 4, 0, 2, 0, 0 };
+struct entry SEC("maps") jumps = { BPF_MAP_TYPE_PROG_ARRAY, 4, 4, 8 };
+SEC("socket/3") int third(void *ctx) { return 0; }
+SEC("socket/0") int first(void *ctx)
+{
+	__u32 key = 0;
+	bpf_map_lookup_elem(&b_outer, &key);
+	bpf_tail_call(ctx, &jumps, 3);
+	return 0;
+}
+"""
+
+
+def test_maps_of_maps_and_numbered_programs_of_the_kernels_samples(build):
+    maps = build(SAMPLES).maps
+    assert maps["b_outer"].inner is maps["a_inner"] and maps["b_outer"].value_size == 4
+    assert not maps["a_inner"].pinned  # its last word is the NUMA node
+    assert maps["jumps"].programs == {3: "third", 0: "first"}
+
+
+IPROUTE2 = HEAD + """
+struct entry { __u32 type, key_size, value_size, max_entries, flags, id, pinning, inner_id, inner_idx; };
+struct entry SEC("maps") jumps = { BPF_MAP_TYPE_PROG_ARRAY, 4, 4, 8, 0, 2, 1 };
+struct entry SEC("maps") outer = { BPF_MAP_TYPE_ARRAY_OF_MAPS, 4, 4, 8, 0, 5, 0, 9, 0 };
+struct entry SEC("maps") placed = { BPF_MAP_TYPE_HASH, 4, 4, 8, 0, 9, 0, 0, 6 };
+struct entry SEC("maps") nowhere = { BPF_MAP_TYPE_HASH, 4, 4, 8, 0, 9, 0, 0, -1 };
+SEC("2/7") int seventh(struct __sk_buff *skb) { return 0; }
+SEC("3/1") int of_no_map(struct __sk_buff *skb) { return 0; }
+SEC("from-netdev") int enter(struct __sk_buff *skb)
+{
+	__u32 key = 0;
+	bpf_map_lookup_elem(&outer, &key);
+	bpf_tail_call(skb, &jumps, 7);
+	return 0;
+}
+"""
+
+
+def test_maps_of_maps_and_numbered_programs_of_iproute2(build):
+    object = build(IPROUTE2)
+    assert object.maps["jumps"].programs == {7: "seventh"}
+    assert object.maps["outer"].inner.name == "placed" and object.maps["outer"].maps == {6: "placed"}
+    assert {name: program.type for name, program in object.programs.items()} == dict.fromkeys(object.programs)
+    whole = open_object(object.path, ProgramType.SCHED_CLS)
+    with Nic("golden") as nic:
+        assert nic.load(whole, "enter").test_run(bytes(64)).retval == 0  # seventh's
+        assert sorted(nic.programs) == ["enter", "seventh"] and nic.maps["outer"][6] is nic.maps["placed"]
+
+
+def test_a_lone_function_without_a_section_is_a_program(build):
+    program = build(HEAD + "int function(void *ctx) { return 1; }").program()
+    assert (program.name, program.section, program.type) == ("function", ".text", None)
 
 
 # What is refused.
@@ -259,17 +320,19 @@ def test_definitions_that_make_no_sense(build):
             build(mapping.replace("MEMBERS", members))
     with pytest.raises(BpfnicError, match="map 'one' has 24 bytes whose last are not zero"):
         build(LEGACY.format(rest=1, values="5"))
-    with pytest.raises(BpfnicError, match="entries of 16 bytes, not 20, 28 or 36"):
-        build(HEAD + 'int bad[4] SEC("maps") = { 2 };\n' + body)
+    with pytest.raises(BpfnicError, match="entries of 12 bytes; a map takes 16 and more, such as 20, 28 or 36"):
+        build(HEAD + 'int bad[3] SEC("maps") = { 2 };\n' + body)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ('int elsewhere(int);\nSEC("xdp") int program(long *ctx) { return elsewhere(1); }',
-         r"section 'xdp', offset 0x8: 'elsewhere' is not defined in this object \(an extern\)"),
+         r"section 'xdp', offset 0x8: 'elsewhere' is not defined in this object \(an extern\): link .* `bpfnic gen"),
         ('extern int CONFIG_X __kconfig;\nSEC("xdp") int program(void *ctx) { return CONFIG_X; }',
-         "section 'xdp', offset 0x0: 'CONFIG_X' is not defined in this object"),
+         "section 'xdp', offset 0x0: 'CONFIG_X' is of the kernel's configuration: .* --kconfig CONFIG_X=VALUE"),
+        ('int target; int *volatile to = &target;\nSEC("xdp") int program(void *ctx) { return *to; }',
+         "section '.data': a pointer to 'target' at offset 0"),
         ('struct s { int a, b; } __attribute__((preserve_access_index));\n'
          'SEC("xdp") int program(struct s *ctx) { return ctx->b; }',
          r"section 'xdp', offset 0x\w+: program 'program' needs a CO-RE relocation of 'struct s' \(0:1\)"),
@@ -283,14 +346,14 @@ def test_what_a_program_may_not_refer_to(build, text, message):
         program.link(FileDescriptors({}))
 
 
-def test_pointers_in_variables_are_refused(build):
-    with pytest.raises(BpfnicError, match="section '.data': a pointer to 'target' at offset 0"):
-        build(HEAD + 'int target; int *volatile to = &target;\nSEC("xdp") int program(void *ctx) { return *to; }')
+def test_pointers_that_a_program_does_not_use_are_let_alone(build):
+    text = 'int target; int *volatile to = &target;\nSEC("xdp") int program(void *ctx) { return target; }'
+    assert build(HEAD + text).program().maps == [".bss"]
 
 
 def test_an_object_without_programs(build):
     with pytest.raises(BpfnicError, match=r'no programs: .* such as SEC\("xdp"\)'):
-        build(HEAD + "int function(void) { return 1; }")
+        build(HEAD + "int function(void) { return 1; } int another(void) { return 2; }")
 
 
 @pytest.fixture(scope="module")
