@@ -198,6 +198,22 @@ def verify(as_json: bool, backend: str, **given: Any) -> int:
     return 0 if all(result.good for result in results) else DIFFERENCE
 
 
+@commands.group()
+def btf() -> None:
+    """Types of an object or a kernel."""
+
+
+@btf.command("dump")
+@click.argument("words", nargs=-1, metavar="file FILE [format raw|c] [unsorted] [root_id N]…")
+@click.option("-B", "--base-btf", "base", type=_PATH, help="The BTF that FILE builds upon.")
+def btf_dump(words: tuple[str, ...], base: Path | None) -> None:
+    """Print types as bpftool does: a line each, or as C declarations."""
+    from bpfnic.host.btf import command
+
+    for text in command.dump(command.parse(words), base):
+        click.echo(text, nl=False)
+
+
 @commands.command("backends")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def list_backends(as_json: bool) -> None:

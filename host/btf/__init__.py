@@ -7,6 +7,8 @@
 | values.py | bytes to values and back, by type |
 | encode.py | writes types |
 | merge.py | several graphs in one, each type once |
+| dump_raw.py, dump_c.py | prints them as bpftool does; dump_order.py, layout.py: in which order, with which padding |
+| command.py | `bpfnic btf` |
 | extension.py | what is said about instructions, `.BTF.ext` |
 """
 

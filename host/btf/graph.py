@@ -15,7 +15,7 @@ MAGIC = 0xEB9F
 HEADER_BYTES = 24
 _DEEPEST = 100  # types within types: what may be walked by recursion
 _ORDERS = {MAGIC.to_bytes(2, "little"): "<", MAGIC.to_bytes(2, "big"): ">"}
-_VOID = Type(VOID, Kind.UNKN, "void")
+_VOID = Type(VOID, Kind.UNKN, "")
 # Words behind a type's first three: so many, and so many for each part.
 _WORDS = {kind: (0, 0) for kind in Kind} | {
     Kind.INT: (1, 0), Kind.ARRAY: (3, 0), Kind.STRUCT: (0, 3), Kind.UNION: (0, 3), Kind.ENUM: (0, 2),

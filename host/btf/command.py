@@ -1,0 +1,82 @@
+"""`bpfnic btf`: bpftool's grammar of bare words, each of which may be shortened.
+
+    btf dump file FILE [format raw|c] [unsorted] [root_id NUMBER]…"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bpfnic.host.btf.dump_c import dump_c
+from bpfnic.host.btf.dump_raw import dump_raw
+from bpfnic.host.btf.graph import Btf
+from bpfnic.host.elf import Elf
+from bpfnic.spec.errors import BpfnicError
+
+_FORMATS = ("raw", "c")
+
+
+@dataclass
+class Request:
+    """What the words say. `format`: "raw" or "c"; `sort`: arrange types in C by name; `roots`: these types alone."""
+
+    file: Path
+    format: str = "raw"
+    sort: bool = True
+    roots: list[int] = field(default_factory=list)
+
+
+def parse(words: tuple[str, ...]) -> Request:
+    """Raises BpfnicError naming the word that can't be used."""
+    rest = iter(words)
+    if not _is(next(rest, ""), "file"):
+        raise BpfnicError("btf dump: begins with `file FILE`; bpfnic has no other sources")
+    request = Request(Path(_after("file", rest)))
+    for word in rest:
+        if _is(word, "format"):
+            request.format = _after("format", rest)
+            if request.format not in _FORMATS:
+                raise BpfnicError(f"btf dump: format {request.format!r} must be raw or c")
+        elif _is(word, "root_id"):
+            number = _after("root_id", rest)
+            if not number.isdecimal():
+                raise BpfnicError(f"btf dump: root_id {number!r} is no number")
+            request.roots.append(int(number))
+        elif _is(word, "unsorted"):
+            request.sort = False
+        else:
+            raise BpfnicError(f"btf dump: {word!r} is none of format, root_id, unsorted")
+    return request
+
+
+def dump(request: Request, base: Path | None = None) -> Iterator[str]:
+    """The text, a piece at a time. Raises BpfnicError naming the file."""
+    btf = open_btf(request.file, open_btf(base) if base else None)
+    if unknown := [number for number in request.roots if not 0 < number < len(btf)]:
+        raise BpfnicError(f"{request.file}: root_id {unknown[0]}: types are 1 to {len(btf) - 1}")
+    if request.format == "c":
+        return dump_c(btf, request.roots, request.sort)
+    return dump_raw(btf, request.roots)
+
+
+def open_btf(path: Path, base: Btf | None = None) -> Btf:
+    """The types of an ELF object, or of a file that is BTF and nothing else (/sys/kernel/btf/vmlinux)."""
+    try:
+        data, where = path.read_bytes(), str(path)
+    except OSError as error:
+        raise BpfnicError(f"{path}: {error.strerror}") from None
+    if data[:4] == b"\x7fELF":
+        section = Elf(path).section(".BTF")
+        if section is None:
+            raise BpfnicError(f"{path}: has no section .BTF: compile with -g")
+        data, where = section.data, f"{path}: .BTF"
+    return Btf(data, where, base).read_all()
+
+
+def _is(word: str, whole: str) -> bool:
+    return bool(word) and whole.startswith(word)
+
+
+def _after(word: str, rest: Iterator[str]) -> str:
+    for following in rest:
+        return following
+    raise BpfnicError(f"btf dump: nothing follows {word}")
