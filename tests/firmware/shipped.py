@@ -29,6 +29,7 @@ PROGRAMS = {
     "nat": "nat",
     "icmp-too-big": "icmp_too_big",
     "tc-police": "police",
+    "headers": "headers",
 }
 """The program to attach, by file."""
 

@@ -21,7 +21,8 @@ NAMES = {name: {PROGRAMS[name]} for name in PROGRAMS}
 NAMES["tc-police"] |= {"rewrite"}
 NAMES["tailchain"] |= {"vlan", "ipv4", "ipv6", "tcp", "udp", "icmp", "account", "verdict"}
 """The programs of each file."""
-FRAME = 6  # instructions around a tc program
+TYPES = {"tc-police": ("tc", ProgramType.SCHED_CLS), "headers": ("socket", ProgramType.SOCKET_FILTER)}
+FRAME = 6  # instructions around a program whose context is an skb
 LIMITS = Limits(2048, lambda row: row.group in engine.GROUPS, engine.HELPERS)
 
 MAPS = {
@@ -65,6 +66,7 @@ MAPS = {
         "vlan42": (MapType.HASH, 6, 8, 64),
         "vlan100": (MapType.HASH, 6, 8, 64),
     },
+    "headers": {"traffic": (MapType.PERCPU_ARRAY, 4, 24, 257), ".rodata": (MapType.ARRAY, 4, 4, 1)},
     "ratelimit": {".rodata": (MapType.ARRAY, 4, 12, 1), "buckets": (MapType.LRU_HASH, 16, 16, 512)},
     "dnsfilter": {"domains": (MapType.LPM_TRIE, 64, 8, 256)},
     "tunnel": {
@@ -112,15 +114,13 @@ def test_it_fits_the_smallest_device(firmware, name):
     object = firmware(name)
     assert set(object.programs) == NAMES[name]
     for program in object.programs.values():
-        of_tc = name.startswith("tc-")
-        expected = ("tc", ProgramType.SCHED_CLS) if of_tc else ("xdp", ProgramType.XDP)
-        assert (program.section, program.type) == expected
+        assert (program.section, program.type) == TYPES.get(name, ("xdp", ProgramType.XDP))
         whole = program.with_firmware(linked(program.type, engine.HELPERS))
         maps = [*object.maps, *whole.hidden]
         addresses = DeviceAddresses({map: map_handle(i) for i, map in enumerate(maps)}, dict.fromkeys(maps, MAP_VALUES))
         image = device_image(whole, addresses, LIMITS)
         lines = [whole.line(slot) for slot in range(len(image))]
-        assert lines.count(None) == (FRAME if of_tc else 0)
+        assert lines.count(None) == (FRAME if name in TYPES else 0)
 
 
 @pytest.mark.parametrize("name", NAMES)
