@@ -30,7 +30,7 @@ RELOCATION_NAMES = {R_BPF_NONE: "R_BPF_NONE", R_BPF_64_64: "R_BPF_64_64", 2: "R_
 class Symbol:
     """One symbol. `kind` is `STT_FUNC`, `STT_OBJECT`, `STT_SECTION`, `STT_NOTYPE` or what else pyelftools calls it;
     `value` a byte offset in section number `section` (or SHN_UNDEF, SHN_ABS, SHN_COMMON); `size` in bytes; `local` and
-    `weak` its binding."""
+    `weak` its binding; `hidden`: its visibility keeps it within the object."""
 
     name: str
     kind: str
@@ -39,6 +39,7 @@ class Symbol:
     value: int
     size: int
     weak: bool = False
+    hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,8 @@ class Elf:
             name = self.sections[number].name
         binding = symbol["st_info"]["bind"]
         return Symbol(name, str(kind), binding == "STB_LOCAL", number, symbol["st_value"], symbol["st_size"],
-                      weak=binding == "STB_WEAK")  # fmt: skip
+                      weak=binding == "STB_WEAK",
+                      hidden=symbol["st_other"]["visibility"] in ("STV_HIDDEN", "STV_INTERNAL"))  # fmt: skip
 
     def section(self, name: str) -> Section | None:
         """The first section of that name."""

@@ -59,9 +59,9 @@ class _Function:
 
     @property
     def frame_bytes(self) -> int:
-        """What it takes of the stack; 0 where its depth can't be seen. A routine that calls nothing may take nothing,
-        as a helper."""
-        least = 0 if self.routine and not self.sites else FRAME_ALIGN
+        """What it takes of the stack; 0 where its depth can't be seen. One that calls nothing may take nothing: where
+        it calls, 0 would stand for the default size."""
+        least = FRAME_ALIGN if self.sites else 0
         return max(-(-(self.depth or 0) // FRAME_ALIGN) * FRAME_ALIGN, least)
 
 
@@ -70,8 +70,9 @@ def place_frames(code: Code, name: str, own: int | None = None) -> list[Instruct
     function whose address is taken.
 
     A frame reaches down to the lowest address that the function forms from r10 and constants, rounded up to 16, at
-    least 16; a pointer that is passed, stored or indexed is taken to be used at and above where it points. Where a
-    function does something else with r10, its frame is what the other functions of its chains leave of the 512 bytes.
+    least 16 where it calls; a pointer that is passed, stored or indexed is taken to be used at and above where it
+    points. Where a function does something else with r10, its frame is what the other functions of its chains leave of
+    the 512 bytes.
     Behind the first `own` slots (None: all) are routines of the runtime. Raises BpfnicError for recursion, for more
     than 8 frames and for chains of more than 512 bytes, as Linux does."""
     functions = _functions(code, name, len(code) if own is None else own)

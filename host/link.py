@@ -26,6 +26,7 @@ from bpfnic.host.elf import (
 )
 from bpfnic.host.maps import MapDefinition
 from bpfnic.host.maptable import MapTable
+from bpfnic.host.prototypes import Prototype
 from bpfnic.spec import isa
 from bpfnic.spec.addresses import STACK_TOP
 from bpfnic.spec.assembly import assemble
@@ -44,12 +45,13 @@ _HELPER_SRC, _BTF_SRC = (cast(int, isa.BY_NAME[name].src) for name in ("call_hel
 
 @dataclass(frozen=True)
 class Unit:
-    """A function's place: slots `start` to `end` of a section."""
+    """A function's place: slots `start` to `end` of a section. `hidden`: its symbol is."""
 
     name: str
     section: int
     start: int
     end: int
+    hidden: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,8 @@ class Linked:
     references: dict[int, Reference] = field(default_factory=dict)
     externs: dict[int, Extern] = field(default_factory=dict)
     functions: dict[int, str] = field(default_factory=dict)
+    prototypes: dict[int, Prototype] = field(default_factory=dict)
+    """Of the program's own functions, by first slot, where the object has BTF for them."""
     routines: set[int] = field(default_factory=set)
     """First slots of the functions that are the runtime's."""
     privileged: set[int] = field(default_factory=set)
@@ -183,7 +187,8 @@ class Linker:
             if symbol.value % SLOT_BYTES or end % SLOT_BYTES or end > section.size:
                 raise self._refuse(section, symbol.value, f"function {symbol.name!r} ends at byte {end} "
                                    f"of {section.size}")  # fmt: skip
-            units.append(Unit(symbol.name, section.number, symbol.value // SLOT_BYTES, end // SLOT_BYTES))
+            first, behind = symbol.value // SLOT_BYTES, end // SLOT_BYTES
+            units.append(Unit(symbol.name, section.number, first, behind, symbol.hidden))
         return units
 
     def _refuse(self, section: Section, offset: int, why: str) -> BpfnicError:
@@ -249,6 +254,8 @@ class Linker:
         linked.sources.append((base, unit, self._extension.lines.get(section.name, [])))
         if self._runtime:
             linked.routines.add(base)
+        elif prototype := self._prototype(section, unit):
+            linked.prototypes[base] = prototype
         self._refuse_core_relocations(section, unit, program)
         code, relocations = self._decoded(section), self._by_slot(section)
         calls: list[tuple[int, Routine]] = []
@@ -278,6 +285,11 @@ class Linker:
                     linked.externs.pop(place, None)
                     calls.append((place, routine))
         return calls
+
+    def _prototype(self, section: Section, unit: Unit) -> Prototype | None:
+        types = dict(self._extension.functions.get(section.name, ()))
+        number = types.get(unit.start * SLOT_BYTES)
+        return Prototype.of(self._btf, number, unit.hidden) if self._btf and number else None
 
     def _refuse_core_relocations(self, section: Section, unit: Unit, program: str) -> None:
         for relocation in self._extension.relocations.get(section.name, ()):

@@ -19,6 +19,7 @@ from bpfnic.host.elf import Elf
 from bpfnic.host.link import Linked, Linker, Reference
 from bpfnic.host.maps import Globals, MapDefinition, set_variable
 from bpfnic.host.maptable import MapTable
+from bpfnic.host.prototypes import Prototype
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import SLOT_BYTES, Instruction
 from bpfnic.spec.programs import ProgramType
@@ -113,6 +114,11 @@ class Program:
     def functions(self) -> dict[int, str]:
         """Name of the function that starts at each of these slots; the program itself at 0."""
         return self._link().functions
+
+    @property
+    def prototypes(self) -> dict[int, Prototype]:
+        """What BTF says of the functions that start at these slots."""
+        return self._link().prototypes
 
     @property
     def maps(self) -> list[str]:

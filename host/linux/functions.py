@@ -1,26 +1,61 @@
-"""What the kernel asks to know of callbacks, and of functions that a tail call or LD_ABS may end: BTF that says that
-they are static and return an int (check_abnormal_return(), kernel/bpf/verifier.c). It doesn't need their names and
-arguments."""
+"""What the kernel asks to know of functions: BTF, and which type each has. It needs that for callbacks, for functions
+that a tail call or LD_ABS may end (check_abnormal_return(), kernel/bpf/verifier.c), and to verify global functions."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
-_STRINGS = b"\0int\0function\0"
-_INT, _FUNCTION = _STRINGS.index(b"int"), _STRINGS.index(b"function")
-_KIND = 24  # where a type's kind stands in its second word; below it is the number of parts, or the linkage: static
-# Types 1 to 3 as include/uapi/linux/btf.h lays them out: int, int (), a function of that type.
-_TYPES = struct.pack("<4I 3I 3I", _INT, 1 << _KIND, 4, 1 << 24 | 32, 0, 13 << _KIND, 1, _FUNCTION, 12 << _KIND, 2)
-_FUNCTION_TYPE = 3
-_HEADER = struct.pack("<HBB 5I", 0xEB9F, 1, 0, 24, 0, len(_TYPES), len(_TYPES), len(_STRINGS))
+from bpfnic.host.btf import VOID, Kind, Type
+from bpfnic.host.btf.encode import encode
+from bpfnic.host.btf.merge import renumbered
+from bpfnic.host.prototypes import Prototype
 
-BTF = _HEADER + _TYPES + _STRINGS
-"""Type information with one function."""
+_INT, _PROTOTYPE, _FUNCTION = 1, 2, 3
+_LEAST = (
+    Type(_INT, Kind.INT, "int", size=4, detail=1 << 24 | 32),
+    Type(_PROTOTYPE, Kind.FUNC_PROTO, "", target=_INT),
+    Type(_FUNCTION, Kind.FUNC, "function", target=_PROTOTYPE),
+)
+BTF = encode(_LEAST)
+"""Type information with one function, static: what the kernel needs of functions that it walks for each call."""
 
 RECORD_BYTES = 8
 
 
 def records(starts: Sequence[int]) -> bytes:
     """`struct bpf_func_info` of each function, by the slots where functions start."""
-    return b"".join(struct.pack("<2I", start, _FUNCTION_TYPE) for start in starts)
+    return _records(dict.fromkeys(starts, _FUNCTION))
+
+
+def _records(types: Mapping[int, int]) -> bytes:
+    return b"".join(struct.pack("<2I", start, number) for start, number in sorted(types.items()))
+
+
+def described(starts: Sequence[int], prototypes: Mapping[int, Prototype]) -> tuple[bytes, bytes]:
+    """The same with what is known of each function: type information, and the records that refer to it. All
+    `prototypes` are of one object."""
+    known = {start: prototypes[start] for start in starts if start in prototypes}
+    if not known:
+        return BTF, records(starts)
+    btf = next(iter(known.values())).btf
+    reached = dict.fromkeys(number for prototype in known.values() for number in _reached(prototype))
+    numbers = {VOID: VOID} | {number: len(_LEAST) + place for place, number in enumerate(reached, 1)}
+    static = {prototype.function.number for prototype in known.values() if prototype.static}
+    types = [replace(btf[number], detail=0) if number in static else btf[number] for number in reached]
+    ours = {start: numbers[prototype.function.number] for start, prototype in known.items()}
+    return (encode([*_LEAST, *(renumbered(type, numbers) for type in types)]),
+            _records(dict.fromkeys(starts, _FUNCTION) | ours))  # fmt: skip
+
+
+def _reached(prototype: Prototype) -> Iterator[int]:
+    """A function's type, and all that it refers to."""
+    seen: set[int] = {VOID}
+    waiting = [prototype.function.number, *(tag.number for tag in prototype.declared)]
+    while waiting:
+        number = waiting.pop(0)
+        if number not in seen:
+            seen.add(number)
+            yield number
+            waiting += prototype.btf[number].references()

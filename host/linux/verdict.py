@@ -54,7 +54,8 @@ def judge(subject: Subject, log_level: int = _STATISTICS) -> KernelVerdict:
         starts = function_starts(subject.code, rows, subject.name)
         records, btf = b"", 0
         if len(starts) > 1:
-            records, btf = functions.records(starts), bpf.btf_load(functions.BTF)
+            types, records = functions.described(starts, subject.prototypes)
+            btf = bpf.btf_load(types)
             opened.append(btf)
         attach = _ATTACH.get(subject.attach, 0) if subject.type is ProgramType.XDP else 0
         try:

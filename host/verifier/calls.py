@@ -3,19 +3,18 @@
 from typing import TYPE_CHECKING
 
 from bpfnic.host.verifier import memory, stack, subprograms, text
+from bpfnic.host.verifier.graph import TAIL_CALL
 from bpfnic.host.verifier.pointers import LARGEST
 from bpfnic.host.verifier.refusal import Refusal
 from bpfnic.host.verifier.scalar import UNKNOWN
 from bpfnic.host.verifier.values import (
     CONTEXT,
-    END,
     FUNCTION,
     MAP,
     MEMORY,
-    META,
     NOTHING,
     NUMBER,
-    PACKET,
+    PACKET_KINDS,
     RECORD,
     STACK,
     UNKNOWN_NUMBER,
@@ -40,7 +39,7 @@ def _numbers(*names: str) -> frozenset[int]:
     return frozenset(helpers.BY_NAME[name].number for name in names)
 
 
-LOOKUP, TAIL_CALL = helpers.BY_NAME["map_lookup_elem"].number, helpers.BY_NAME["tail_call"].number
+LOOKUP = helpers.BY_NAME["map_lookup_elem"].number
 _LOOKUPS = _numbers("map_lookup_elem", "map_lookup_percpu_elem")
 _WRITES = _numbers("map_update_elem", "map_delete_elem", "map_push_elem", "map_pop_elem")
 _LOCK, _UNLOCK = helpers.BY_NAME["spin_lock"].number, helpers.BY_NAME["spin_unlock"].number
@@ -99,10 +98,8 @@ def call(walk: "Walk", number: int) -> None:
     arguments = Arguments(walk, helper)
     for index, kind in enumerate(helper.takes):
         arguments.check(index + 1, kind)
-    if number == TAIL_CALL:
-        if state.refs:
-            _unreleased(walk, "tail_call would lead to reference leak")
-        walk.tail_calls.add(state.frame.entry)
+    if number == TAIL_CALL and state.refs:
+        _unreleased(walk, "tail_call would lead to reference leak")
     if number in _WRITES and arguments.map and arguments.map.flags & MapFlag.RDONLY_PROG:
         raise Refusal("write into map forbidden", register=1)
     if number == LOOKUP and arguments.map and arguments.map.flags & MapFlag.WRONLY_PROG:
@@ -124,7 +121,7 @@ def call(walk: "Walk", number: int) -> None:
     if released:
         _release(walk, released)
     if number in helpers.CHANGES_PACKET:
-        forget_packet(walk)
+        memory.forget_packet(walk)
     regs[0] = result
 
 
@@ -198,7 +195,7 @@ class Arguments:
                           why=f"Argument {register} of bpf_{self._helper.name} must be {_WORDS[wanted]}.")
 
     def _pointer(self, register: int, given: Held) -> None:
-        if given.nullable or given.kind not in (STACK, PACKET, META, VALUE, MEMORY, RECORD):
+        if given.nullable or given.kind not in (*PACKET_KINDS, STACK, VALUE, MEMORY, RECORD):
             wanted = "fp, pkt, pkt_meta, map_key, map_value, mem, ringbuf_mem, buf, trusted_ptr_"
             fix = f"compare r{register} with NULL before this call" if given.nullable else ""
             raise Refusal(f"R{register} type={text.kind(given)} expected={wanted}", register=register, fix=fix,
@@ -285,29 +282,13 @@ _WORDS = {"map_ptr": "a map", "ctx": "the program's context", "func": "a functio
 def reach(
     walk: "Walk", helper: Helper, register: int, size: int, reads: bool, writes: bool, zero: bool = False
 ) -> None:
-    """Raises Refusal unless a helper may access `size` bytes from a pointer on (check_helper_mem_access)."""
+    """Raises Refusal unless a helper may access `size` bytes from a pointer on."""
     pointer = walk.readable(register)
-    if pointer.kind in (PACKET, META):
-        if helper.number not in TAKES_PACKET or writes:
-            raise Refusal("helper access to the packet is not allowed", register=register,
-                          why=f"bpf_{helper.name} doesn't take pointers into the packet.",
-                          fix="copy the bytes to the stack first")  # fmt: skip
-        if size or not zero:
-            memory.packet(walk, register, pointer, 0, size)
-    elif pointer.kind is STACK:
-        stack.within(walk, register, pointer, 0, size, writes and not reads, zero)
-        if reads and size:
-            stack.note_read(walk, pointer, 0, size)
-    elif pointer.kind is VALUE:
-        assert pointer.map
-        if writes and pointer.map.flags & MapFlag.RDONLY_PROG:
-            raise Refusal("write into map forbidden", register=register)
-        if reads and pointer.map.flags & MapFlag.WRONLY_PROG:
-            raise Refusal("read from map forbidden", register=register)
-        memory.region(walk, register, pointer, 0, size, pointer.map.value_size, zero)
-        walk.locks.untouched(pointer, 0, size)
-    else:
-        memory.region(walk, register, pointer, 0, size, pointer.size, zero)
+    if pointer.kind in PACKET_KINDS and (helper.number not in TAKES_PACKET or writes):
+        raise Refusal("helper access to the packet is not allowed", register=register,
+                      why=f"bpf_{helper.name} doesn't take pointers into the packet.",
+                      fix="copy the bytes to the stack first")  # fmt: skip
+    memory.reach(walk, register, pointer, size, reads, writes, zero)
 
 
 def _result(walk: "Walk", helper: Helper, arguments: Arguments) -> Held:
@@ -341,13 +322,6 @@ def _release(walk: "Walk", ref: int) -> None:
             state.put(frame, where, UNKNOWN_NUMBER)
 
 
-def forget_packet(walk: "Walk") -> None:
-    """Pointers into the packet are but numbers."""
-    for frame, where, held in walk.state.each():
-        if held.kind in (PACKET, META, END):
-            walk.state.put(frame, where, UNKNOWN_NUMBER)
-
-
 def _unreleased(walk: "Walk", message: str) -> None:
     ref = walk.state.refs[0]
     walk.say(f"Unreleased reference id={ref} alloc_insn={walk.taken_at[ref]}")
@@ -362,5 +336,3 @@ def check_released(walk: "Walk") -> None:
                       fix="call bpf_spin_unlock before the end")  # fmt: skip
     if walk.state.refs:
         _unreleased(walk, "BPF_EXIT instruction in main prog would lead to reference leak")
-
-

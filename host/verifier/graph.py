@@ -1,7 +1,8 @@
 """What can be said of a program's instructions before any path is walked: where control goes, where paths join, which
 registers are still needed, and which instructions lie on a loop. Each is found once."""
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bpfnic.host.structure import Code, jump_target
@@ -16,6 +17,7 @@ _CLOBBERED = 0b111111
 CALLBACKS = frozenset(
     number for number, helper in helpers.BY_NUMBER.items() if helpers.Argument.FUNCTION in (helper.takes or ())
 )
+TAIL_CALL = helpers.BY_NAME["tail_call"].number
 _JUMPS = frozenset({Class.JMP, Class.JMP32})
 
 
@@ -24,7 +26,8 @@ class Graph:
     """By slot: `rows` of the instruction table, `kinds` their classes, `after` (slots to which control goes within the
     function), `live` (a bit for each register whose value is read later), `loop` (it lies on a cycle). `joins`: slots
     at which states are kept and compared; `forced`: those of them where one is always kept. `entries`: first slots of
-    functions."""
+    functions; `calls`: for each of them those that it calls or passes to helpers, in order; `changes_packet`: those
+    that may change the packet, or call what does; `tail_calls`: those that make tail calls."""
 
     rows: Sequence[Row | None]
     kinds: Sequence[Class | None]
@@ -34,10 +37,13 @@ class Graph:
     joins: frozenset[int]
     forced: frozenset[int]
     entries: tuple[int, ...]
+    calls: Mapping[int, Sequence[int]]
+    changes_packet: frozenset[int]
+    tail_calls: frozenset[int]
 
     def entry_of(self, slot: int) -> int:
         """Where the function of an instruction begins."""
-        return max(entry for entry in self.entries if entry <= slot)
+        return self.entries[bisect_right(self.entries, slot) - 1]
 
 
 def read(code: Code) -> Graph:
@@ -71,12 +77,43 @@ def read(code: Code) -> Graph:
             if row.operation is Operation.CALL_LOCAL:
                 joins.add(slot)
                 entries.add(slot + 1 + instruction.imm)
-        elif row.operation is Operation.LDDW_REFERENCE and row.imm is Legal.BRANCH:
+        elif _takes_address(row):
             entries.add(slot + 1 + instruction.imm)
     _check_reached(code, rows, after)
     kinds = [row.instruction_class if row else None for row in rows]
+    functions = tuple(sorted(entries))
     return Graph(rows, kinds, after, _live(code, rows, after), _loops(after), frozenset(joins), frozenset(forced),
-                 tuple(sorted(entries)))  # fmt: skip
+                 functions, *_functions(code, rows, functions))  # fmt: skip
+
+
+def _functions(
+    code: Code, rows: Sequence[Row | None], entries: Sequence[int]
+) -> tuple[Mapping[int, Sequence[int]], frozenset[int], frozenset[int]]:
+    """What functions call, and which of them change the packet and make tail calls, whether or not a path leads
+    there."""
+    calls: dict[int, dict[int, None]] = {entry: {} for entry in entries}
+    changing, tail_calls = set(), set()
+    for slot, (instruction, row) in enumerate(zip(code, rows, strict=True)):
+        if instruction is None or row is None:
+            continue
+        function = entries[bisect_right(entries, slot) - 1]
+        if row.operation is Operation.CALL_LOCAL or _takes_address(row):
+            calls[function][slot + 1 + instruction.imm] = None
+        elif row.operation is Operation.CALL_HELPER:
+            if instruction.imm in helpers.CHANGES_PACKET:
+                changing.add(function)
+            if instruction.imm == TAIL_CALL:
+                tail_calls.add(function)
+    fresh = changing
+    while fresh:
+        fresh = {entry for entry in entries if not fresh.isdisjoint(calls[entry])} - changing
+        changing |= fresh
+    return {entry: tuple(callees) for entry, callees in calls.items()}, frozenset(changing), frozenset(tail_calls)
+
+
+def _takes_address(row: Row) -> bool:
+    """Whether an instruction loads the address of a function."""
+    return row.operation is Operation.LDDW_REFERENCE and row.imm is Legal.BRANCH
 
 
 def _check_reached(code: Code, rows: Sequence[Row | None], after: Sequence[tuple[int, ...]]) -> None:
@@ -90,8 +127,7 @@ def _check_reached(code: Code, rows: Sequence[Row | None], after: Sequence[tuple
         waiting += [to for to in after[slot] if to not in seen]
         row, instruction = rows[slot], code[slot]
         assert row and instruction
-        takes_address = row.operation is Operation.LDDW_REFERENCE and row.imm is Legal.BRANCH
-        if row.operation is Operation.CALL_LOCAL or takes_address:
+        if row.operation is Operation.CALL_LOCAL or _takes_address(row):
             waiting.append(slot + 1 + instruction.imm)
     for slot, instruction in enumerate(code):
         if instruction is not None and slot not in seen:

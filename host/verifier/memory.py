@@ -10,12 +10,15 @@ from bpfnic.host.verifier.refusal import Refusal
 from bpfnic.host.verifier.scalar import constant
 from bpfnic.host.verifier.values import (
     CONTEXT,
+    END,
     MEMORY,
     META,
     NUMBER,
     PACKET,
+    PACKET_KINDS,
     RECORD,
     STACK,
+    UNKNOWN_NUMBER,
     VALUE,
     Held,
     loaded,
@@ -124,6 +127,38 @@ def access(walk: "Walk", base: int, pointer: Held, offset: int, size: int, write
         hint = "It is a number" if kind is NUMBER else "It is none that leads to memory"
         raise Refusal(f"R{base} invalid mem access '{text.kind(pointer)}'", register=base,
                       why=f"r{base} isn't a pointer that this access can go through. {hint}.")  # fmt: skip
+
+
+def reach(
+    walk: "Walk", register: int, pointer: Held, size: int, reads: bool, writes: bool, zero: bool = False
+) -> None:
+    """Raises Refusal unless a function may access `size` bytes from a pointer on (check_helper_mem_access)."""
+    if pointer.kind in PACKET_KINDS:
+        if size or not zero:
+            packet(walk, register, pointer, 0, size)
+    elif pointer.kind is STACK:
+        stack.within(walk, register, pointer, 0, size, writes and not reads, zero)
+        if reads and size:
+            stack.note_read(walk, pointer, 0, size)
+    elif pointer.kind is VALUE:
+        assert pointer.map
+        if writes and pointer.map.flags & MapFlag.RDONLY_PROG:
+            raise Refusal("write into map forbidden", register=register)
+        if reads and pointer.map.flags & MapFlag.WRONLY_PROG:
+            raise Refusal("read from map forbidden", register=register)
+        region(walk, register, pointer, 0, size, pointer.map.value_size, zero)
+        walk.locks.untouched(pointer, 0, size)
+    else:
+        if writes and pointer.map is not None:
+            raise Refusal(f"R{register} cannot write into map_key", register=register)
+        region(walk, register, pointer, 0, size, pointer.size, zero)
+
+
+def forget_packet(walk: "Walk") -> None:
+    """Pointers into the packet are but numbers: what was called may have changed it."""
+    for frame, where, held in walk.state.each():
+        if held.kind in PACKET_KINDS or held.kind is END:
+            walk.state.put(frame, where, UNKNOWN_NUMBER)
 
 
 def packet(walk: "Walk", base: int, pointer: Held, offset: int, size: int) -> None:

@@ -29,10 +29,14 @@ _LOOP = BY_NAME["loop"].number
 
 
 def call(walk: "Walk", target: int) -> None:
-    """A call of the function at `target`: the walk goes on inside it."""
+    """A call of the function at `target`: the walk goes on inside it, or behind the call of a global one."""
     state = walk.state
     caller = state.frame
-    walk.edges.add((caller.entry, target))
+    prototype = walk.globals.prototype(target)
+    if prototype is not None:
+        walk.globals.call(target, prototype)
+        walk.go(state.slot + 1)
+        return
     if state.lock is not None:
         raise Refusal("function calls are not allowed while holding a lock", fix="call bpf_spin_unlock first")
     callee = _enter(state, target, "call")
@@ -85,7 +89,6 @@ def call_back(walk: "Walk", helper: Helper, definition: "MapDefinition | None") 
     state = walk.state
     regs = state.frame.regs
     target = regs[2].target
-    walk.edges.add((state.frame.entry, target))
     if helper.number == _LOOP:
         walk.need_exact(1)
         if state.frame.depth >= regs[1].number.umax:

@@ -33,6 +33,9 @@ class Kind(Enum):
 
 NONE, NUMBER, CONTEXT, STACK, PACKET, META, END, MAP, VALUE, MEMORY, RECORD, FUNCTION = Kind
 
+PACKET_KINDS = (PACKET, META)
+"""Pointers into the packet."""
+
 BEYOND_END = -2
 """`range` of a packet pointer that is known to lie behind the packet's end; AT_END: at it or behind it."""
 AT_END = -1

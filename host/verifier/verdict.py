@@ -94,6 +94,7 @@ def _path(subject: Subject, walk: Walk) -> list[Step]:
     taken.reverse()
     again = Walk(subject, Log(0))
     again.graph = graph.read(subject.code)
+    again.state = again.begin(taken[0] if taken else 0)
     steps: list[Step] = []
     for slot in taken:
         if again.state.slot != slot:

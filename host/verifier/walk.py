@@ -9,11 +9,13 @@ from bpfnic.host import sections
 from bpfnic.host.link import Reference
 from bpfnic.host.maps import MapDefinition
 from bpfnic.host.object import Object, Program, SourceLine
+from bpfnic.host.prototypes import Prototype
 from bpfnic.host.structure import Code, jump_target
 from bpfnic.host.verifier import (
     arithmetic,
     calls,
     context,
+    depth,
     graph,
     jumps,
     memory,
@@ -24,6 +26,7 @@ from bpfnic.host.verifier import (
     subprograms,
     text,
 )
+from bpfnic.host.verifier.globalfunctions import GlobalFunctions
 from bpfnic.host.verifier.locks import Locks
 from bpfnic.host.verifier.log import Log
 from bpfnic.host.verifier.precision import Needed
@@ -46,7 +49,6 @@ from bpfnic.host.verifier.values import (
     loaded,
     number,
 )
-from bpfnic.spec.addresses import FRAME_ALIGN, STACK_BYTES
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import Instruction
 from bpfnic.spec.isa import Class, Legal, Operation, Row
@@ -56,15 +58,14 @@ LIMIT = 1_000_000
 """Instructions that are walked (BPF_COMPLEXITY_LIMIT_INSNS)."""
 PENDING = 8192
 """Paths that may wait (BPF_COMPLEXITY_LIMIT_JMP_SEQ)."""
-TAIL_CALLER_BYTES = 256
-"""Stack of callers below a function that makes tail calls (check_max_stack_depth)."""
 _CONTEXT_REGISTER = 6  # which LD_ABS and LD_IND take
 
 
 @dataclass(frozen=True)
 class Subject:
     """What is verified. `code`: an entry a slot, with what 64-bit immediates stand for in `references`; `attach`: what
-    the section says behind the type; `device_bound`: for a device of its own, as offloaded programs are."""
+    the section says behind the type; `device_bound`: for a device of its own, as offloaded programs are; `prototypes`:
+    what BTF says of the functions that start at these slots (those of which it says nothing are static)."""
 
     name: str
     type: ProgramType
@@ -75,6 +76,7 @@ class Subject:
     attach: str = ""
     device_bound: bool = False
     line: Callable[[int], SourceLine | None] = lambda slot: None
+    prototypes: Mapping[int, Prototype] = field(default_factory=dict)
 
     @staticmethod
     def of(object: Object, program: Program) -> Subject:
@@ -82,7 +84,7 @@ class Subject:
         if program.type is None:
             raise BpfnicError(f"program {program.name!r} is {sections.of_type(program.section)}")
         return Subject(program.name, program.type, program.instructions, program.references, object.maps,
-                       program.license, program.attach, line=program.line)  # fmt: skip
+                       program.license, program.attach, line=program.line, prototypes=program.prototypes)
 
 
 class Walk:
@@ -94,16 +96,14 @@ class Walk:
         self.subject, self.code, self.log, self.limit = subject, subject.code, log, limit
         self.observe = observe
         self.how = pruning.WITHIN if observe else pruning.SAFE
-        self.locks = Locks(self)
+        self.locks, self.globals = Locks(self), GlobalFunctions(self)
         self.context = context.members(subject.type, subject.attach, subject.device_bound)
         self.checkpoints: dict[int, pruning.Kept] = {}
         self.waiting: list[tuple[State, int]] = []
-        self.state = initial(0)
+        self.state = self.begin(0)
         self.processed = self.jumps = self.kept_jumps = self.kept_processed = 0
         self.states = self.most_states = self.kept_states = self.peak_states = self._ids = 0
         self.depths: dict[int, int] = {}
-        self.edges: set[tuple[int, int]] = set()
-        self.tail_calls: set[int] = set()
         self.taken_at: dict[int, int] = {}
         self.warnings: dict[int, str] = {}
         self._ended = False
@@ -198,14 +198,30 @@ class Walk:
         try:
             self.graph = graph.read(self.code)
             self._paths()
-            self._check_depth()
-            self.log.accepted()
+            self._global_functions()
+            depth.check(self)
         except Refusal as refusal:
             if refusal.slot < 0:
                 refusal.slot = self.state.slot
             raise
 
+    def begin(self, entry: int) -> State:
+        """The state in which the program begins, or the global function at that slot."""
+        return self.globals.begin(entry) if entry else initial(0)
+
+    def _global_functions(self) -> None:
+        """Each that was called, each once; they may call others."""
+        verified: set[int] = set()
+        while waiting := self.globals.waiting(verified):
+            for entry in sorted(waiting):
+                self.checkpoints.clear()
+                self.state = self.begin(entry)
+                self._paths()
+                self.globals.safe(entry)
+                verified.add(entry)
+
     def _paths(self) -> None:
+        """All paths from the state under way."""
         joins, rows, code = self.graph.joins, self.graph.rows, self.code
         state = self.state
         self.log.begin(self)
@@ -220,7 +236,7 @@ class Walk:
                 if pruning.visited(self, state):
                     self.log.safe(self)
                     if not self._next():
-                        return
+                        break
                     state = self.state
                     continue
             row, instruction = rows[slot], code[slot]
@@ -238,8 +254,9 @@ class Walk:
             if self._ended:
                 self._ended = False
                 if not self._next():
-                    return
+                    break
                 state = self.state
+        self.log.accepted()
 
     def _next(self) -> bool:
         """The path under way has ended: take up the next one that waits. False if there is none."""
@@ -431,28 +448,11 @@ class Walk:
             subprograms.leave(self)
             return
         calls.check_released(self)
-        self.readable(0)
+        if self.state.frame.entry:
+            self.globals.leave()
+        else:
+            self.readable(0)
         self.end_path()
-
-    def _check_depth(self) -> None:
-        """The stack of every chain of calls (check_max_stack_depth)."""
-        after: dict[int, list[int]] = {}
-        for caller, callee in self.edges:
-            after.setdefault(caller, []).append(callee)
-        self._check_chain(0, 0, after, (0,))
-
-    def _check_chain(self, entry: int, above: int, after: dict[int, list[int]], chain: tuple[int, ...]) -> None:
-        if entry in self.tail_calls and above > TAIL_CALLER_BYTES:
-            raise Refusal(f"tail_calls are not allowed when call stack of previous frames is {above} bytes. Too large",
-                          entry)  # fmt: skip
-        own = -(-max(self.depths.get(entry, 0), 1) // FRAME_ALIGN) * FRAME_ALIGN
-        if above + own > STACK_BYTES:
-            raise Refusal(f"combined stack size of {len(chain)} calls is {above + own}. Too large", entry,
-                          f"The functions that are under way together use {above + own} bytes of stack; there are "
-                          f"{STACK_BYTES}.", "keep large variables in a map")  # fmt: skip
-        for callee in after.get(entry, ()):
-            if callee not in chain:
-                self._check_chain(callee, above + own, after, (*chain, callee))
 
 
 _DISTANCES = frozenset({Operation.LSH, Operation.RSH, Operation.ARSH})

@@ -183,10 +183,18 @@ rule("functions of the program",
      ("call f\nr0 = 0\nexit\nf:\nr0 = r10\nexit", "cannot return stack pointer to the caller"),
      ("call f\nr0 = 0\nexit\nf:\n*(u64 *)(r10 - 264) = 0\ncall g\nexit\ng:\n*(u64 *)(r10 - 264) = 0\nr0 = 0\nexit",
       "combined stack size of 3 calls is"),
-     ("call f\nexit\nf:\ncall f\nexit", "recursive call|the call stack of 9 frames is too deep"))
+     ("call f\nexit\nf:\ncall f\nexit", "recursive call|the call stack of 9 frames is too deep"),
+     ("call f\nexit\nf:\n*(u64 *)(r10 - 512) = 0\ncall g\nexit\ng:\nr0 = 0\nexit", None),
+     ("*(u64 *)(r10 - 8) = 0\ncall f\nexit\nf:\n*(u64 *)(r10 - 504) = 0\nr0 = 0\nexit",
+      "combined stack size of 2 calls is 528. Too large"),
+     ("r0 = 0\nif r0 == 0 goto out\ncall f\nout:\nr0 = 0\nexit\nf:\ncall g\nexit\ng:\ncall f\nexit",
+      "the call stack of 8 frames is too deep"))
 rule("tail calls",
      ("r2 = map_by_fd(2) ll\nr3 = 0\ncall 12\nr0 = 2\nexit", None),
      ("r2 = map_by_fd(2) ll\nr3 = 0\ncall 12\nexit", "R0 !read_ok"),
+     ("*(u64 *)(r10 - 240) = 0\ncall f\nexit\nf:\nr2 = map_by_fd(2) ll\nr3 = 0\ncall 12\nr0 = 2\nexit", None),
+     ("*(u64 *)(r10 - 248) = 0\ncall f\nexit\nf:\nr2 = map_by_fd(2) ll\nr3 = 0\ncall 12\nr0 = 2\nexit",
+      "tail_calls are not allowed when call stack of previous frames is 256 bytes. Too large"),
      ("r2 = map_by_fd(0) ll\nr3 = 0\ncall 12\nr0 = 2\nexit", "expected prog array map for tail call|"
       "cannot pass map_type 2 into func bpf_tail_call#12"))
 rule("maps in maps",
