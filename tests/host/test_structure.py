@@ -171,7 +171,7 @@ CALLEE = "\nf: r0 = 0\nexit"
         ("r2 = r10\ncall 7\nr2 += -100\ncall f\nexit", 16),
         ("r2 = r10\nr2 -= 33\nr3 = r2\n*(u8 *)(r3 + 0) = 1\ncall f\nexit", 48),
         ("r2 = r10\nif r1 == 0 goto a\nr2 += -56\na: *(u64 *)(r2 - 8) = r1\ncall f\nexit", 64),
-        ("r2 = r10\na: r2 += -8\n*(u64 *)(r2 + 0) = r1\nif r2 > r1 goto a\ncall f\nexit", 496),  # no end in sight
+        ("r2 = r10\na: r2 += -8\n*(u64 *)(r2 + 0) = r1\nif r2 > r1 goto a\ncall f\nexit", 512),  # no end in sight
         ("r2 = r10\nr2 += -24\nr2 += r1\n*(u8 *)(r2 + 0) = 1\ncall f\nexit", 32),  # an index into the frame
         ("lock *(u64 *)(r10 - 48) += r1\ncall f\nexit", 48),
     ],
