@@ -7,6 +7,7 @@
 #   make fuzz    random programs on golden, rtl and the running kernel: FUZZ="--seconds 600 --seed 7"
 #   make fuzz-helpers  random calls of every helper on golden and rtl: HELPERS="--calls 1000000 --seed 2"
 #   make soak    a million updates and deletes of a full map under traffic: SOAK="--operations 9000000 --seed 2"
+#   make objects  which objects below a folder load: OBJECTS=DIR
 #   make lint    style and types alone
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ BIN := $(VENV)/bin
 PROGRAMS := firmware/programs
 SAMPLES := firmware/samples
 
-.PHONY: demo test formal bench fuzz fuzz-helpers soak lint
+.PHONY: demo test formal bench fuzz fuzz-helpers soak objects lint
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -45,6 +46,10 @@ fuzz-helpers: $(VENV)/installed-test
 SOAK ?= --operations 1000000
 soak: $(VENV)/installed-test
 	$(BIN)/python -m tests.soak $(SOAK)
+
+objects: $(VENV)/installed
+	@test -n "$(OBJECTS)" || { echo "make objects: name a folder of objects with OBJECTS=DIR" >&2; exit 2; }
+	$(BIN)/python -m bench.objects $(OBJECTS)
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

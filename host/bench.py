@@ -172,7 +172,7 @@ class Bench:
         def describe(slot: int) -> list[str]:
             for held in card.programs.values():
                 loaded = held.loaded
-                if isinstance(loaded, RegisterProgram) and loaded.entry <= slot < loaded.entry + loaded.slots:
+                if isinstance(loaded, RegisterProgram) and loaded.entry <= slot < loaded.entry + len(loaded.image):
                     program, number = loaded.program, slot - loaded.entry
                     name = "" if program is self.program else f"program {program.name}, "
                     lines = [f"{name}{listing.instruction(loaded.whole, number)}", listing.source(loaded.whole, number)]

@@ -214,6 +214,26 @@ def btf_dump(words: tuple[str, ...], base: Path | None) -> None:
         click.echo(text, nl=False)
 
 
+@commands.command()
+@click.argument("program", type=_PATH)
+@click.option("--program", "name", metavar="NAME", help="Which program; otherwise all of the object.")
+@click.option("--format", type=click.Choice(["asm", "hex", "dot"]), default="asm", show_default=True,
+              help="Text for the assembler with lines of C, bytes, or a graph of its blocks for Graphviz.")  # fmt: skip
+@click.option("--backend", default="", metavar="NAME", help="As it lies in the program store of a NIC of this kind.")
+@click.option("--global", "variables", metavar="NAME=VALUE", multiple=True, callback=_pairs("NAME=VALUE"),
+              help="Set a global variable of the program.")  # fmt: skip
+@_TYPE
+@_KCONFIG
+@click.option("--mcpu", "cpu", default="v3", show_default=True, help="Instruction set version to compile for.")
+@click.option("-I", "include", type=_PATH, multiple=True, help="Folder of C headers, searched first.")
+@click.option("-D", "define", metavar="NAME[=V]", multiple=True, help="C macro.")
+def dump(**given: Any) -> None:
+    """Print the programs in PROGRAM (a .bpf.c file or an ELF object), each with the functions that it calls."""
+    from bpfnic.host import dump as job
+
+    click.echo(job.run(job.Job(**given)))
+
+
 @commands.command("backends")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def list_backends(as_json: bool) -> None:

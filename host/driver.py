@@ -350,11 +350,12 @@ class RegisterDevice(Device):
         linked = self._link(program, whole, used)
         slots = len(linked)
         entry = self._allocate(self._slots, slots, 1, f"program {program.name} takes {slots} slots of {self.name}")
-        code = encode(at_slot(linked, entry))
+        image = at_slot(linked, entry)
+        code = encode(image)
         self._write("PROGRAM_ADDRESS", entry * 2)
         for i in range(0, len(code), 4):
             self._write("PROGRAM_DATA", int.from_bytes(code[i : i + 4], "little"))
-        loaded = RegisterProgram(program, entry, slots, frozenset(used.values()), whole)
+        loaded = RegisterProgram(program, entry, image, frozenset(used.values()), whole)
         self._programs.append(loaded)
         admitted(program, used.values())
         return loaded

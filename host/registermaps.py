@@ -17,6 +17,7 @@ from bpfnic.host.maps import MapDefinition
 from bpfnic.host.mapsofmaps import MapOfMaps
 from bpfnic.host.programarray import ProgramArray
 from bpfnic.host.redirectmap import RedirectMap
+from bpfnic.host.structure import Code
 from bpfnic.host.valuetypes import lock_offset
 from bpfnic.spec import rings, tables
 from bpfnic.spec.addresses import INDEX_BYTES, map_handle
@@ -52,15 +53,15 @@ _TRIES = 10_000  # to get a lock
 
 
 class RegisterProgram(LoadedProgram):
-    """A program in the slot store: `slots` slots from `entry` on. `whole`: the program with the runtime's routines
+    """A program in the slot store: `image` from slot `entry` on. `whole`: the program with the runtime's routines
     behind it, as it lies there."""
 
     def __init__(
-        self, program: "Program", entry: int, slots: int, maps: "frozenset[RegisterMap]", whole: "Program"
+        self, program: "Program", entry: int, image: Code, maps: "frozenset[RegisterMap]", whole: "Program"
     ):
         self.program, self.whole = program, whole
         self.entry = entry
-        self.slots = slots
+        self.image = image
         self.maps = maps
 
     @property
