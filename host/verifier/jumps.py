@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from bpfnic.host.verifier import arithmetic, branch, subprograms
+from bpfnic.host.verifier import branch, links, subprograms
 from bpfnic.host.verifier.memory import MOST_PACKET
 from bpfnic.host.verifier.scalar import Scalar, constant
 from bpfnic.host.verifier.state import State
@@ -54,7 +54,7 @@ def conditional(walk: "Walk", row: Row, instruction: Instruction) -> None:
         walk.go(target if taken else following)
         return
     if a.kind is NUMBER and b.kind is NUMBER:
-        linked = tuple(_linked(state, held) for held in (a, b) if held.id)
+        linked = tuple(links.group(state, held) for held in (a, b) if held.id)
         group = tuple(place for one in linked if len(one) > 1 for place in one)
         if group:
             walk.note(("linked", group))
@@ -118,12 +118,6 @@ def _refined(operation: Operation, a: Held, b: Held, word: bool) -> tuple[Pair, 
     return yes, branch.refine(branch.INVERSE[operation], a.number, b.number, word)
 
 
-def _linked(state: State, held: Held) -> tuple[tuple[int, int], ...]:
-    """Registers and places with the same unknown number."""
-    return tuple((frame.number, where) for frame, where, other in state.each()
-                 if other.kind is NUMBER and other.id == held.id)  # fmt: skip
-
-
 def _apply(state: State, registers: tuple[int, int | None], numbers: tuple[Scalar, Scalar]) -> None:
     regs = state.frame.regs
     for register, known in zip(registers, numbers, strict=True):
@@ -132,22 +126,10 @@ def _apply(state: State, registers: tuple[int, int | None], numbers: tuple[Scala
         before = regs[register]
         if known is before.number:
             continue
-        after = Held(NUMBER, known, before.off, before.id)
+        after = Held(NUMBER, known, before.off, before.id, word=before.word)
         regs[register] = after
         if before.id:
-            _share(state, after)
-
-
-def _share(state: State, known: Held) -> None:
-    """All that are the same number, or it plus a constant, are told."""
-    for frame, where, held in state.each():
-        if held.id != known.id or held.kind is not NUMBER or held is known:
-            continue
-        if held.off == known.off:
-            state.put(frame, where, known)
-        else:
-            moved = arithmetic.compute(Operation.ADD, known.number, constant(held.off - known.off), False)
-            state.put(frame, where, Held(NUMBER, moved, held.off, held.id))
+            links.share(state, after)
 
 
 def _null(walk: "Walk", state: State, pointer: Held, null: bool) -> None:

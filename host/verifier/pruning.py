@@ -272,7 +272,9 @@ def _covers(old: Held, new: Held, precise: bool, how: Exactness, ids: dict[int, 
         if not old.number.covers(new.number):
             return False
         if old.id:  # equal numbers must be equal here too
-            return old.off == new.off and _same_id(old.id, new.id or -(1 << 40) - len(ids), ids)
+            if old.off != new.off or old.word is not new.word:
+                return False
+            return _same_id(old.id, new.id or -(1 << 40) - len(ids), ids)
         return True
     if old is new and not old.id:
         return True

@@ -45,13 +45,13 @@ class Held:
     """What a register holds.
 
     `kind`; `number`: a NUMBER itself, of a pointer the part of its distance that isn't constant; `off`: the constant
-    part (of a NUMBER: what was added since it got its `id`). `id` is the same of all copies of the same unknown number,
-    packet pointer or pointer that may be null, else 0. `range`: bytes of the packet behind the base of the pointers of
-    that id that may be accessed. `map`: of MAP and VALUE. `size`: bytes of MEMORY and RECORD. `frame`: of STACK, which
-    function's. `nullable`: it may be 0 instead. `ref`: what must be given back, by number. `target`: of FUNCTION, its
-    first slot."""
+    part (of a NUMBER: what was added since it got its `id`, in 32 bits if `word`; links.py). `id` is the same of all
+    copies of the same unknown number, packet pointer or pointer that may be null, else 0. `range`: bytes of the packet
+    behind the base of the pointers of that id that may be accessed. `map`: of MAP and VALUE. `size`: bytes of MEMORY
+    and RECORD. `frame`: of STACK, which function's. `nullable`: it may be 0 instead. `ref`: what must be given back, by
+    number. `target`: of FUNCTION, its first slot."""
 
-    __slots__ = ("kind", "number", "off", "id", "range", "map", "size", "frame", "nullable", "ref", "target")
+    __slots__ = ("kind", "number", "off", "id", "range", "map", "size", "frame", "nullable", "ref", "target", "word")
 
     def __init__(
         self,
@@ -66,13 +66,15 @@ class Held:
         nullable: bool = False,
         ref: int = 0,
         target: int = 0,
+        word: bool = False,
     ):
         self.kind, self.number, self.off, self.id, self.range = kind, number, off, id, range
         self.map, self.size, self.frame, self.nullable, self.ref, self.target = map, size, frame, nullable, ref, target
+        self.word = word
 
     def parts(self) -> tuple[object, ...]:
         return (self.kind, self.number.parts(), self.off, self.id, self.range, id(self.map) if self.map else 0,
-                self.size, self.frame, self.nullable, self.ref, self.target)  # fmt: skip
+                self.size, self.frame, self.nullable, self.ref, self.target, self.word)  # fmt: skip
 
     def but(self, **changes: object) -> Held:
         """A copy with some parts changed."""

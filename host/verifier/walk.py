@@ -18,6 +18,7 @@ from bpfnic.host.verifier import (
     depth,
     graph,
     jumps,
+    links,
     memory,
     pointers,
     precision,
@@ -316,10 +317,8 @@ class Walk:
             if operation in _DIVISIONS and instruction.imm == 0:
                 raise Refusal("div by zero", why="The divisor is the constant 0.")
         if a.kind is NUMBER and b.kind is NUMBER:
-            result = number(arithmetic.compute(operation, a.number, b.number, word))
-            if operation is Operation.ADD and not word and src is None and a.id and not a.off:
-                result = Held(NUMBER, result.number, instruction.imm, a.id)  # that number plus a constant
-            regs[dst] = result
+            result = arithmetic.compute(operation, a.number, b.number, word)
+            regs[dst] = links.moved(operation, a, b.number, result, word)
         else:
             regs[dst] = pointers.compute(self, operation, a, b, word, dst, src)
 
@@ -330,7 +329,7 @@ class Walk:
         if source.kind is not NUMBER:
             return pointers.arithmetic_word_unknown() if word else source
         if not word or source.number.umax <= 0xFFFF_FFFF:
-            return self._named(instruction.src)
+            return links.copied(self, instruction.src)
         return number(arithmetic.move(source.number, True))
 
     def _sign_extended(self, instruction: Instruction, word: bool) -> Held:
@@ -338,17 +337,8 @@ class Walk:
         if source.kind is not NUMBER:
             return pointers.arithmetic_word_unknown() if word else UNKNOWN_NUMBER
         if source.number.umax < 1 << bits - 1:
-            return self._named(instruction.src)
+            return links.copied(self, instruction.src)
         return number(arithmetic.sign_extend(source.number, bits, word))
-
-    def _named(self, register: int) -> Held:
-        """A register's number for a copy of it: with an id, which links the two, where it isn't a constant."""
-        regs = self.state.frame.regs
-        held = regs[register]
-        if held.kind is not NUMBER or held.constant or (held.id and not held.off):
-            return held
-        regs[register] = held = Held(NUMBER, held.number, 0, self.new_id())
-        return held
 
     def _load(self, row: Row, instruction: Instruction) -> None:
         size = row.width // 8
@@ -366,7 +356,7 @@ class Walk:
         if operation in (Operation.STX, Operation.STORE_RELEASE):
             value = self.readable(src)
             if value.kind is NUMBER and stack.spills(self.readable(dst), instruction.offset):
-                value = self._named(src)
+                value = links.copied(self, src)
             self._ordered(operation, dst, instruction.offset, size)
             memory.store(self, dst, instruction.offset, size, value, src)
             return

@@ -160,7 +160,7 @@ class Text:
         chance, letter = self.chance, self.chance.choice("rrw")
         self.add(f"{letter}{a} = {letter}{b}")
         if chance.random() < 0.5:
-            self.add(f"r{a} += {chance.choice((1, 4, -1))}")
+            self.add(f"{chance.choice('rrw')}{a} {chance.choice(('+=', '-='))} {chance.choice((1, 4, -1))}")
         self.condition(a, b)
 
 

@@ -17,6 +17,8 @@ KEY = "r6 = r1\n*(u32 *)(r10 - 4) = 9\nr2 = r10\nr2 += -4\n"
 LOOKUP = KEY + "r1 = map_by_fd(0) ll\ncall 1\n"
 VALUE = LOOKUP + "if r0 == 0 goto out\n"
 """r0: a value of 16 bytes."""
+INDEX = VALUE + "r1 = *(u32 *)(r0 + 0)\n"
+LOADS_AT, THERE = "\nr0 += ", "\nr0 = *(u32 *)(r0 + 0)\nout:\nr0 = 2\nexit\n"
 OUT = "\nout:\nr0 = 2\nexit\n"
 LIMIT = 20_000
 """Instructions that are walked here; Linux's million takes a minute."""
@@ -115,7 +117,18 @@ rule("a condition on a number holds for its copies",
      (VALUE + "r1 = *(u32 *)(r0 + 0)\nr2 = r1\nif r2 > 12 goto out\nr0 += r1\nr0 = *(u32 *)(r0 + 0)" + OUT, None),
      (VALUE + "r1 = *(u32 *)(r0 + 0)\nw2 = w1\nif w2 > 12 goto out\nr0 += r1\nr0 = *(u32 *)(r0 + 0)" + OUT, None),
      (VALUE + "r1 = *(u32 *)(r0 + 0)\nr2 = r1\nr2 += 4\nif r2 > 16 goto out\nr0 += r1\nr0 = *(u32 *)(r0 + 0)" + OUT,
-      None))
+      None),
+     (INDEX + "r2 = r1\nr2 -= 4\nif r2 > 8 goto out" + LOADS_AT + "r1" + THERE, None),
+     (INDEX + "r2 = r1\nr3 = 4\nr2 += r3\nif r2 > 16 goto out" + LOADS_AT + "r1" + THERE, None),
+     (INDEX + "r2 = r1\nr2 += 4\nr2 += 2\nif r2 > 16 goto out" + LOADS_AT + "r1" + THERE, "R0 unbounded memory access"),
+     (INDEX + "w2 = w1\nw2 += 4\nif w1 > 8 goto out" + LOADS_AT + "r2" + THERE, None),
+     (INDEX + "w2 = w1\nw2 += 4\nif w2 > 16 goto out" + LOADS_AT + "r1" + THERE, "R0 unbounded memory access"),
+     (INDEX + "w1 &= 255\nw2 = w1\nw2 += 4\nif w2 > 16 goto out" + LOADS_AT + "r1" + THERE, None),
+     (INDEX + "w1 &= 255\nw2 = w1\nw2 -= 4\nif w2 > 8 goto out" + LOADS_AT + "r1" + THERE, None),
+     (INDEX + "w1 &= 255\nw2 = w1\nw2 += 4\nr3 = r1\nr3 += 2\nif r3 > 8 goto out" + LOADS_AT + "r2" + THERE,
+      "R0 max value is outside of the allowed memory range"),
+     (VALUE + "r1 = *(u64 *)(r0 + 0)\nr2 = r1\nw2 += 4\nif r1 > 8 goto out" + LOADS_AT + "r2" + THERE,
+      "R0 unbounded memory access"))
 rule("numbers are known by bits and by four ranges",
      (VALUE + "r1 = *(u64 *)(r0 + 0)\nr1 &= 12\nr0 += r1\nr0 = *(u32 *)(r0 + 0)" + OUT, None),
      (VALUE + "r1 = *(u64 *)(r0 + 0)\nif r1 s< 0 goto out\nif r1 s> 8 goto out\nr0 += r1\nr0 = *(u64 *)(r0 + 0)" + OUT,
