@@ -76,6 +76,9 @@ def load(walk: "Walk", pointer: Held, offset: int, size: int) -> Held:
             if held.number.umax >> 8 * size == 0:
                 return held
             return number(_narrow(held, size))
+        if held.constant and not held.number.value and place.bytes[at : at + size] == _SPILLED * size:
+            walk.note_stack(frame.number, index)
+            return number(constant(0))
     kinds = _bytes(frame, low, size)
     if kinds == "0" * size:
         return number(constant(0))

@@ -90,6 +90,8 @@ rule("spilled registers keep their state",
      ("*(u64 *)(r10 - 8) = r1\nr0 = *(u32 *)(r10 - 8)\nexit", "invalid size of register fill"),
      ("*(u64 *)(r10 - 8) = r1\n*(u8 *)(r10 - 8) = 0\nr1 = *(u64 *)(r10 - 8)\nr0 = *(u32 *)(r1 + 0)\nexit",
       "R1 invalid mem access 'scalar'"),
+     ("*(u32 *)(r10 - 8) = 0\nr1 = *(u16 *)(r10 - 6)\nif r1 == 0 goto out\nr0 = r9" + OUT, None),
+     ("*(u32 *)(r10 - 8) = 1\nr1 = *(u16 *)(r10 - 6)\nif r1 == 0 goto out\nr0 = r9" + OUT, "R9 !read_ok"),
      (VALUE + "r1 = *(u32 *)(r0 + 0)\n*(u32 *)(r10 - 8) = r1\nif r1 > 12 goto out\nr2 = *(u32 *)(r10 - 8)\n"
       "r0 += r2\nr0 = *(u32 *)(r0 + 0)" + OUT, None))
 rule("map values are accessed within their size",
