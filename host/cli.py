@@ -97,6 +97,8 @@ _TYPE = click.option("--type", metavar="xdp|tc|socket", callback=_program_type,
 _KCONFIG = click.option("--kconfig", metavar="NAME=VALUE|FILE", multiple=True,
                         help="What programs ask of a kernel's configuration (extern … __kconfig).")  # fmt: skip
 
+_TYPES = "Types to which CO-RE relocations fit the programs: the NIC's, the running kernel's, or a file's."
+
 
 @commands.command()
 @click.argument("program", type=_PATH)
@@ -127,6 +129,8 @@ _KCONFIG = click.option("--kconfig", metavar="NAME=VALUE|FILE", multiple=True,
 @click.option("--budget", type=int, help="Instructions that one packet may take; the rest of its program is not run.")
 @click.option("--waves", type=_PATH, help="Write a trace of all signals: .fst (rtl only).")
 @_TYPE
+@click.option("--btf", "types", default="", metavar="nic|kernel|FILE",
+              help=f"{_TYPES} Otherwise those of the backend.")  # fmt: skip
 @_KCONFIG
 @click.option("--mcpu", "cpu", default="v3", show_default=True, help="Instruction set version to compile for.")
 @click.option("-I", "include", type=_PATH, multiple=True, help="Folder of C headers, searched first.")
@@ -179,6 +183,7 @@ def network(source: str) -> None:
 @click.option("--global", "variables", metavar="NAME=VALUE", multiple=True, callback=_pairs("NAME=VALUE"),
               help="Set a global variable of the program.")  # fmt: skip
 @_TYPE
+@click.option("--btf", "types", default="nic", show_default=True, metavar="nic|kernel|FILE", help=_TYPES)
 @_KCONFIG
 @click.option("--mcpu", "cpu", default="v3", show_default=True, help="Instruction set version to compile for.")
 @click.option("-I", "include", type=_PATH, multiple=True, help="Folder of C headers, searched first.")

@@ -9,10 +9,10 @@ Weak ones (`__weak`) are as in libbpf: where the function is missing, or isn't a
 bpf_ksym_exists() is false, and a call of it becomes `call btf 0`, which traps if it is reached after all.
 """
 
-import re
 from collections.abc import Mapping
 
 from bpfnic.host.btf import Btf, Kind, Type
+from bpfnic.host.btf.naming import essential
 from bpfnic.spec import helpers, kfuncs
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.helpers import Helper
@@ -35,17 +35,11 @@ def declared(btf: Btf | None) -> Mapping[str, Type]:
     return {type.name: type for type in found}
 
 
-def plain(name: str) -> str:
-    """A function's name without its flavour."""
-    flavoured = re.match(r"(.*[^_])___[^_]", name)
-    return flavoured[1] if flavoured else name
-
-
 def helper(btf: Btf, extern: Type) -> Helper:
     """The helper that a declaration means. Raises Missing: a variable, no helper of that name, other parameters."""
     if extern.kind is not Kind.FUNC:
         raise Missing(f"{extern.name!r} is a variable of the kernel, and here is none")
-    name = plain(extern.name)
+    name = essential(extern.name)
     found = helpers.BY_NAME.get(name.removeprefix("bpf_")) if name.startswith("bpf_") else None
     if found is None:
         why = kfuncs.REFUSED.get(name, "it isn't here, and no helper has this name")

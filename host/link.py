@@ -5,12 +5,17 @@ each unit that it reaches by calls, in the order in which they are met; call dis
 of another object: routines of the runtime (runtime.py), which stand for helpers and for undefined functions."""
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, cast
 
 from bpfnic.host import kconfig, ksyms
 from bpfnic.host.btf import Btf
 from bpfnic.host.btf.extension import Extension, Line
+from bpfnic.host.btf.naming import essential
+from bpfnic.host.btf.patch import patched
+from bpfnic.host.btf.relocate import Relocator
+from bpfnic.host.btf.target import NIC, target
 from bpfnic.host.elf import (
     R_BPF_64_32,
     R_BPF_64_64,
@@ -160,9 +165,11 @@ class Linker:
     runtime; its maps are called `runtime:name`, as no map of a program is, and are one for all routines, sections of
     variables `runtime:object:section`."""
 
-    def __init__(self, elf: Elf, maps: MapTable, extension: Extension, btf: Btf | None, runtime: str = ""):
+    def __init__(self, elf: Elf, maps: MapTable, extension: Extension, btf: Btf | None, runtime: str = "",
+                 types: str = NIC):  # fmt: skip
         self._elf, self._maps, self._extension, self._btf, self._runtime = elf, maps, extension, btf, runtime
         self._ksyms = ksyms.declared(btf)
+        self._target_types, self._relocator = types, cast(Relocator | None, None)
         self.units: list[Unit] = []
         self._in_section: dict[int, list[int]] = {}  # numbers of units by section
         for section in elf.sections:
@@ -256,8 +263,7 @@ class Linker:
             linked.routines.add(base)
         elif prototype := self._prototype(section, unit):
             linked.prototypes[base] = prototype
-        self._refuse_core_relocations(section, unit, program)
-        code, relocations = self._decoded(section), self._by_slot(section)
+        code, relocations = self._fitted(section, unit), self._by_slot(section)
         calls: list[tuple[int, Routine]] = []
         for slot in range(unit.start, unit.end):
             instruction, place = code[slot], base + slot - unit.start
@@ -291,12 +297,32 @@ class Linker:
         number = types.get(unit.start * SLOT_BYTES)
         return Prototype.of(self._btf, number, unit.hidden) if self._btf and number else None
 
-    def _refuse_core_relocations(self, section: Section, unit: Unit, program: str) -> None:
-        for relocation in self._extension.relocations.get(section.name, ()):
-            if unit.start <= relocation.offset // SLOT_BYTES < unit.end:
-                type = self._btf.describe(relocation.type) if self._btf else "?"
-                raise self._refuse(section, relocation.offset, f"program {program!r} needs a CO-RE relocation of "
-                                   f"{type!r} ({relocation.access}), which bpfnic can't do yet")  # fmt: skip
+    def _fitted(self, section: Section, unit: Unit) -> Sequence[Instruction | None]:
+        """A section's code, where the CO-RE relocations of a unit are done."""
+        code = self._decoded(section)
+        wanted = [one for one in self._extension.relocations.get(section.name, ())
+                  if unit.start <= one.offset // SLOT_BYTES < unit.end]  # fmt: skip
+        if not wanted or self._btf is None:
+            return code
+        code = list(code)
+        if self._relocator is None:
+            self._relocator = Relocator(self._btf, target(self._target_types))
+        for relocation in wanted:
+            slot = relocation.offset // SLOT_BYTES
+            try:
+                if relocation.offset % SLOT_BYTES:
+                    raise BpfnicError("between two instructions")
+                instructions = patched(code, slot, self._relocator.value(relocation))
+            except BpfnicError as error:
+                of = self._btf.describe(relocation.type)
+                raise self._refuse(section, relocation.offset, f"CO-RE relocation of {of!r} ({relocation.access}): "
+                                   f"{error}{_where(self._line(section, unit, slot))}") from None  # fmt: skip
+            code[slot : slot + len(instructions)] = instructions
+        return code
+
+    def _line(self, section: Section, unit: Unit, slot: int) -> Line | None:
+        lines = self._extension.lines.get(section.name, [])
+        return Linked([None] * unit.end, sources=[(unit.start, unit, lines)]).line(slot)
 
     def _decoded(self, section: Section) -> list[Instruction | None]:
         if section.number not in self._code:
@@ -333,7 +359,7 @@ class Linker:
             kind = RELOCATION_NAMES.get(relocation.kind, f"type {relocation.kind}")
             raise self._refuse(section, offset, f"relocation {kind} of {symbol.name!r} doesn't fit its instruction")
         if symbol.section == SHN_UNDEF and symbol.name in self._ksyms:
-            routine = routines.kernel(ksyms.plain(symbol.name))
+            routine = routines.kernel(essential(symbol.name))
             if routine and call:
                 return routine
             return Extern(None, symbol.weak, routine=True) if routine else self._extern(symbol)

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from bpfnic.host import compile, iproute
+from bpfnic.host.btf.target import NIC
 from bpfnic.host.device import (
     Arrival,
     Device,
@@ -51,13 +52,15 @@ def open(
     include: Sequence[str | Path] = (),
     define: Sequence[str] = (),
     type: ProgramType | None = None,
+    types: str = NIC,
 ) -> Object:
     """Opens a BPF object; a C file (`.c`) is compiled first, for instruction set version `cpu`, with `include` folders
-    and `define` texts (NAME or NAME=VALUE). `type`: of all its programs, None: what their sections say. Raises
-    BpfnicError naming what can't be used."""
+    and `define` texts (NAME or NAME=VALUE). `type`: of all its programs, None: what their sections say. `types`:
+    what CO-RE relocations fit the programs to: "nic", "kernel" or a path (btf/target.py). Raises BpfnicError naming
+    what can't be used."""
     if Path(path).suffix == ".c":
         path = compile.compile_object(path, cpu=cpu, include=include, define=define)
-    return open_object(path, type)
+    return open_object(path, type, types)
 
 
 def backends() -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from bpfnic.host import kconfig, runtime, sections
 from bpfnic.host.btf import Btf
 from bpfnic.host.btf.extension import Extension, read_extension
+from bpfnic.host.btf.target import NIC
 from bpfnic.host.elf import Elf
 from bpfnic.host.link import Linked, Linker, Reference
 from bpfnic.host.maps import Globals, MapDefinition, set_variable
@@ -224,25 +225,26 @@ class Object:
         set_variable(self.maps, name, value)
 
 
-def open_object(path: str | Path, program_type: ProgramType | None = None) -> Object:
+def open_object(path: str | Path, program_type: ProgramType | None = None, types: str = NIC) -> Object:
     """Open an ELF object. `program_type`: of all its programs, whatever their sections' names say (None: that).
+    `types`: what CO-RE relocations fit the programs to, by its name (btf/target.py).
 
     Raises BpfnicError that names the file and what in it can't be used."""
     elf = Elf(path)
     try:
-        return _open(elf, program_type)
+        return _open(elf, program_type, types)
     except BpfnicError as error:
         if str(error).startswith(str(path)):
             raise
         raise elf.refuse(str(error)) from None
 
 
-def _open(elf: Elf, program_type: ProgramType | None) -> Object:
+def _open(elf: Elf, program_type: ProgramType | None, types: str) -> Object:
     btf_section, extension_section = elf.section(".BTF"), elf.section(".BTF.ext")
     btf = Btf(btf_section.data).read_all() if btf_section else None
     extension = read_extension(extension_section.data, btf) if btf and extension_section else Extension()
     maps = MapTable(elf, btf)
-    linker = Linker(elf, maps, extension, btf)
+    linker = Linker(elf, maps, extension, btf, types=types)
     license_section, version_section = elf.section("license"), elf.section("version")
     license = license_section.data.split(b"\0")[0].decode(errors="replace") if license_section else ""
     version = int.from_bytes(version_section.data[:4], "little") if version_section else 0

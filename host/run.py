@@ -8,6 +8,7 @@ from typing import Any
 
 from bpfnic.host import compile, iproute, kconfig, pcap, report, rules
 from bpfnic.host.bench import REFERENCE, Bench
+from bpfnic.host.btf import target
 from bpfnic.host.device import Arrival, DeviceOptions, OnStep, Pacing, Traffic
 from bpfnic.host.nic import interface_name, open
 from bpfnic.spec.causes import Cause
@@ -23,8 +24,8 @@ _AT_THEIR_TIMES = Pacing(back_to_back=False, lossless=False)
 class Job:
     """What the command line asks for. `timing`: "back-to-back", "pcap" or "pps=N". `order`: "any" or "flow".
     `ifindexes` by port. `port`: the one at which every packet arrives; None: a capture's interface n is port n modulo
-    the ports. `network`: what iproute.read takes. `type`: as nic.open takes it; `kconfig`: as
-    kconfig.give."""
+    the ports. `network`: what iproute.read takes. `type`, `types`: as nic.open takes them (types "": of what runs the
+    program); `kconfig`: as kconfig.give."""
 
     program: Path
     capture: Path
@@ -46,6 +47,7 @@ class Job:
     network: str | None = None
     type: ProgramType | None = None
     kconfig: tuple[str, ...] = ()
+    types: str = ""
 
 
 MEMBERS = ("program", "device", "notes", "packets", "interfaces", "clocks", "maps", "trace", "check", "seconds")
@@ -63,7 +65,8 @@ def run(job: Job, on_step: OnStep | None = None) -> dict[str, Any]:
         raise BpfnicError("--lockstep: the kernel doesn't show its instructions (--check compares what came of them)")
     if job.backend == KERNEL and job.timing != "back-to-back":
         raise BpfnicError(f"--timing {job.timing}: the kernel takes the packets one by one, at no time of their own")
-    obj = open(job.program, cpu=job.cpu, include=job.include, define=job.define, type=job.type)
+    types = job.types or (target.KERNEL if job.backend == KERNEL else target.NIC)
+    obj = open(job.program, cpu=job.cpu, include=job.include, define=job.define, type=job.type, types=types)
     for name, value in job.variables.items():
         obj.set_global(name, value)
     kconfig.give(obj.kconfig, job.kconfig)

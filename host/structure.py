@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bpfnic.host.btf.patch import POISON
 from bpfnic.host.ksyms import ABSENT
 from bpfnic.spec import helpers, isa
 from bpfnic.spec.assembly import disassemble
@@ -99,7 +100,7 @@ def _check_one(
     assert row
     if row.group is Group.FIRMWARE and not loaders:
         raise BpfnicError("a loader alone calls privileged routines of the firmware")
-    if row.operation is Operation.CALL_HELPER:
+    if row.operation is Operation.CALL_HELPER and instruction.imm != POISON:  # which the device traps if it is reached
         helper = helpers.find(instruction.imm)
         if program_type is not None and program_type not in helper.programs:
             raise BpfnicError(f"helper {helper.name} ({helper.number}) is not for {program_type.name} programs")

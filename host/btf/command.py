@@ -8,8 +8,7 @@ from pathlib import Path
 
 from bpfnic.host.btf.dump_c import dump_c
 from bpfnic.host.btf.dump_raw import dump_raw
-from bpfnic.host.btf.graph import Btf
-from bpfnic.host.elf import Elf
+from bpfnic.host.btf.target import open_btf
 from bpfnic.spec.errors import BpfnicError
 
 _FORMATS = ("raw", "c")
@@ -56,20 +55,6 @@ def dump(request: Request, base: Path | None = None) -> Iterator[str]:
     if request.format == "c":
         return dump_c(btf, request.roots, request.sort)
     return dump_raw(btf, request.roots)
-
-
-def open_btf(path: Path, base: Btf | None = None) -> Btf:
-    """The types of an ELF object, or of a file that is BTF and nothing else (/sys/kernel/btf/vmlinux)."""
-    try:
-        data, where = path.read_bytes(), str(path)
-    except OSError as error:
-        raise BpfnicError(f"{path}: {error.strerror}") from None
-    if data[:4] == b"\x7fELF":
-        section = Elf(path).section(".BTF")
-        if section is None:
-            raise BpfnicError(f"{path}: has no section .BTF: compile with -g")
-        data, where = section.data, f"{path}: .BTF"
-    return Btf(data, where, base).read_all()
 
 
 def _is(word: str, whole: str) -> bool:

@@ -262,6 +262,8 @@ class Btf:
         suffix = ""
         for _ in range(DEEPEST):
             type = self[number]
+            if number == VOID:
+                return "void" + suffix
             if type.kind is Kind.ARRAY:
                 suffix += f"[{type.count}]"
             elif type.kind is Kind.PTR:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bpfnic.host import compile, kconfig, nic
+from bpfnic.host.btf.target import NIC
 from bpfnic.host.device import Capabilities, DeviceOptions
 from bpfnic.host.verifier import explain, limits, page
 from bpfnic.host.verifier.verdict import Subject, Verdict, verify
@@ -28,6 +29,7 @@ class Job:
     define: Sequence[str] = ()
     type: ProgramType | None = None
     kconfig: Sequence[str] = ()
+    types: str = NIC
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class Result:
 
 def run(job: Job) -> list[Result]:
     """Raises BpfnicError for anything that can't be used."""
-    object = nic.open(job.program, cpu=job.cpu, include=job.include, define=job.define, type=job.type)
+    object = nic.open(job.program, cpu=job.cpu, include=job.include, define=job.define, type=job.type,
+                      types=job.types)  # fmt: skip
     for name, value in job.variables.items():
         object.set_global(name, value)
     kconfig.give(object.kconfig, job.kconfig)

@@ -2,6 +2,7 @@
 
 from bpfnic.host import runtime
 from bpfnic.host.device import Capabilities
+from bpfnic.host.btf.patch import POISON
 from bpfnic.host.ksyms import ABSENT
 from bpfnic.host.verifier.walk import Subject
 from bpfnic.spec import helpers, isa
@@ -27,7 +28,7 @@ def lacking(subject: Subject, device: Capabilities) -> list[str]:
         row = isa.find(instruction)
         if row.operation is Operation.CALL_HELPER:
             number = instruction.imm
-            if number not in available and number not in seen:
+            if number not in available and number not in seen and number != POISON:
                 seen.add(number)
                 why = helpers.REFUSED.get(number, "it is neither in hardware nor in the firmware runtime")
                 name = helpers.BY_NUMBER[number].name

@@ -1,0 +1,49 @@
+"""Where types come from: files, and what a program is to run on, to which CO-RE relocations fit it.
+
+| name | types |
+| --- | --- |
+| `nic` | firmware/types/nic.bpf.c: contexts, packet headers, arguments of helpers |
+| `kernel` | the running kernel's |
+| a path | an object's, or a file of BTF alone |"""
+
+import functools
+from importlib import resources
+from pathlib import Path
+
+from bpfnic.host.btf.graph import Btf
+from bpfnic.host.compile import compile_object
+from bpfnic.host.elf import Elf
+from bpfnic.spec.errors import BpfnicError
+
+NIC, KERNEL = "nic", "kernel"
+_TYPES = Path(str(resources.files("bpfnic.firmware"))) / "types" / "nic.bpf.c"
+_KERNELS = Path("/sys/kernel/btf/vmlinux")
+
+
+def target(name: str) -> Btf:
+    """Raises BpfnicError: there are none, or no compiler for the NIC's."""
+    if name == NIC:
+        return _opened(compile_object(_TYPES))
+    return _opened(_KERNELS if name == KERNEL else Path(name))
+
+
+@functools.cache
+def _opened(path: Path) -> Btf:
+    """A kernel's are a million words: read once, and each when it is asked for."""
+    return open_btf(path, whole=path != _KERNELS)
+
+
+def open_btf(path: Path, base: Btf | None = None, whole: bool = True) -> Btf:
+    """The types of an ELF object, or of a file that is BTF and nothing else (/sys/kernel/btf/vmlinux). `whole`: each
+    is read now, so that what is wrong is said now."""
+    try:
+        data, where = path.read_bytes(), str(path)
+    except OSError as error:
+        raise BpfnicError(f"{path}: {error.strerror}") from None
+    if data[:4] == b"\x7fELF":
+        section = Elf(path).section(".BTF")
+        if section is None:
+            raise BpfnicError(f"{path}: has no section .BTF: compile with -g")
+        data, where = section.data, f"{path}: .BTF"
+    types = Btf(data, where, base)
+    return types.read_all() if whole else types
