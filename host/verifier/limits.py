@@ -1,8 +1,8 @@
 """What a device lacks of what an accepted program needs: a pass of its own, for the words that EINVAL doesn't have."""
 
 from bpfnic.host import runtime
-from bpfnic.host.device import Capabilities
 from bpfnic.host.btf.patch import POISON
+from bpfnic.host.device import Capabilities
 from bpfnic.host.ksyms import ABSENT
 from bpfnic.host.verifier.walk import Subject
 from bpfnic.spec import helpers, isa
