@@ -239,6 +239,25 @@ def dump(**given: Any) -> None:
     click.echo(job.run(job.Job(**given)))
 
 
+@commands.group()
+def gen() -> None:
+    """Make files of objects."""
+
+
+@gen.command("object")
+@click.argument("out", type=_PATH)
+@click.argument("inputs", type=_PATH, nargs=-1, required=True, metavar="IN…")
+def gen_object(out: Path, inputs: tuple[Path, ...]) -> None:
+    """Link objects into one, OUT: sections and types merged, names resolved."""
+    from bpfnic.host import staticlink
+
+    content = staticlink.link(inputs)
+    try:
+        out.write_bytes(content)
+    except OSError as error:
+        raise BpfnicError(f"{out}: {error.strerror}") from None
+
+
 @commands.command("backends")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def list_backends(as_json: bool) -> None:

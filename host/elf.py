@@ -15,6 +15,7 @@ from bpfnic.spec.errors import BpfnicError
 EM_BPF = 247
 EM_NONE = 0  # what clang wrote before BPF had a number
 SHN_UNDEF, SHN_LORESERVE, SHN_ABS, SHN_COMMON = 0, 0xFF00, 0xFFF1, 0xFFF2
+_VISIBILITIES = {"STV_DEFAULT": 0, "STV_INTERNAL": 1, "STV_HIDDEN": 2, "STV_PROTECTED": 3}
 SHF_ALLOC, SHF_EXECINSTR = 2, 4
 
 R_BPF_NONE = 0
@@ -39,21 +40,24 @@ class Symbol:
     value: int
     size: int
     weak: bool = False
+    visibility: int = 0
     hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Relocation:
-    """`kind` (R_BPF_…) at byte `offset` of its section; the addend stands in the code."""
+    """`kind` (R_BPF_…) at byte `offset` of its section; the addend stands in the code. `number` of the symbol."""
 
     offset: int
     kind: int
     symbol: Symbol
+    number: int
 
 
 @dataclass(frozen=True)
 class Section:
-    """One section: `size` in bytes, `data` its content (zeros without end for .bss: ask for `size` of them)."""
+    """One section: `size` in bytes, `data` its content (zeros without end for .bss: ask for `size` of them), `align`
+    as the file says."""
 
     number: int
     name: str
@@ -61,6 +65,7 @@ class Section:
     flags: int
     size: int
     data: bytes
+    align: int
 
     @property
     def executable(self) -> bool:
@@ -116,7 +121,8 @@ class Elf:
             if not empty and start + size > len(self._raw):
                 raise self.refuse(f"truncated: section {name!r} ends at byte {start + size} of {len(self._raw)}")
             data = b"" if empty else self._raw[start : start + size]
-            self.sections.append(Section(number, name, str(header["sh_type"]), header["sh_flags"], size, data))
+            self.sections.append(Section(number, name, str(header["sh_type"]), header["sh_flags"], size, data,
+                                         header["sh_addralign"]))  # fmt: skip
         self.symbols: list[Symbol] = []
         self._relocations: dict[int, list[Relocation]] = {}
         for section in elf.iter_sections():
@@ -138,7 +144,7 @@ class Elf:
                     raise self.refuse(f"section {section.name!r} refers to symbol {number} of {len(self.symbols)}")
                 if entry.is_RELA() and entry["r_addend"]:
                     raise self.refuse(f"section {section.name!r}: relocation with an addend at {entry['r_offset']}")
-                entries.append(Relocation(entry["r_offset"], entry["r_info_type"], self.symbols[number]))
+                entries.append(Relocation(entry["r_offset"], entry["r_info_type"], self.symbols[number], number))
 
     def _symbol(self, symbol) -> Symbol:
         number = symbol["st_shndx"]

@@ -170,6 +170,7 @@ class Linker:
         self._elf, self._maps, self._extension, self._btf, self._runtime = elf, maps, extension, btf, runtime
         self._ksyms = ksyms.declared(btf)
         self._target_types, self._relocator = types, cast(Relocator | None, None)
+        self._code: dict[int, list[Instruction | None]] = {}
         self.units: list[Unit] = []
         self._in_section: dict[int, list[int]] = {}  # numbers of units by section
         for section in elf.sections:
@@ -177,15 +178,18 @@ class Linker:
                 first = len(self.units)
                 self.units += self._split(section)
                 self._in_section[section.number] = list(range(first, len(self.units)))
-        self._code: dict[int, list[Instruction | None]] = {}
         self._relocations: dict[int, dict[int, Relocation]] = {}
+
+    def names(self, section: int) -> bool:
+        """Whether the functions of that section have names."""
+        return any(symbol.kind == "STT_FUNC" and symbol.name
+                   for symbol in self._elf.symbols_by_section.get(section, ()))  # fmt: skip
 
     def _split(self, section: Section) -> list[Unit]:
         functions = [symbol for symbol in self._elf.symbols_by_section.get(section.number, ())
                      if symbol.kind == "STT_FUNC" and symbol.name]  # fmt: skip
-        slots = section.size // SLOT_BYTES
         if not functions:
-            return [Unit(section.name, section.number, 0, slots)]
+            return self._split_by_calls(section)
         starts = sorted({symbol.value for symbol in functions})
         units = []
         for symbol in functions:
@@ -197,6 +201,17 @@ class Linker:
             first, behind = symbol.value // SLOT_BYTES, end // SLOT_BYTES
             units.append(Unit(symbol.name, section.number, first, behind, symbol.hidden))
         return units
+
+    def _split_by_calls(self, section: Section) -> list[Unit]:
+        """The functions of a section that names none: they begin where its calls lead."""
+        starts = {0}
+        for slot, instruction in enumerate(self._decoded(section)):
+            if instruction and instruction.opcode == _CALL.opcode and instruction.src == _CALL_SRC:
+                starts.add(slot + 1 + instruction.imm)
+        inside = sorted(start for start in starts if 0 <= start < section.size // SLOT_BYTES)
+        ends = [*inside[1:], section.size // SLOT_BYTES]
+        return [Unit(f"{section.name}+{start * SLOT_BYTES:#x}" if start else section.name, section.number, start, end)
+                for start, end in zip(inside, ends, strict=True)]  # fmt: skip
 
     def _refuse(self, section: Section, offset: int, why: str) -> BpfnicError:
         return self._elf.refuse(f"section {section.name!r}, offset {offset:#x}: {why}")

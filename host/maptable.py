@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from bpfnic.host import kconfig
 from bpfnic.host.btf import VOID, Btf, Kind
-from bpfnic.host.elf import Elf, Section, Symbol
+from bpfnic.host.elf import SHN_UNDEF, Elf, Section, Symbol
 from bpfnic.host.maps import PROG_ARRAY, Globals, MapDefinition
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.maps import MAP_BYTES, OF_MAPS, MapFlag, MapType
@@ -13,6 +13,7 @@ from bpfnic.spec.maps import MAP_BYTES, OF_MAPS, MapFlag, MapType
 MAPS_SECTION = ".maps"
 LEGACY_SECTION = "maps"
 _MAP_MEMBERS = {"type", "max_entries", "map_flags", "key_size", "value_size", "pinning", "numa_node", "map_extra"}
+_EXTERN = 2  # linkage of a VAR (BTF_VAR_GLOBAL_EXTERN)
 _POINTER_BYTES = 8
 _LEAST_WORDS = 4  # of a legacy map: type, key_size, value_size, max_entries
 _NOWHERE = 0xFFFF_FFFF  # iproute2's inner_idx of -1
@@ -50,6 +51,8 @@ class MapTable:
     def __init__(self, elf: Elf, btf: Btf | None):
         self._elf, self._btf = elf, btf
         self.definitions: dict[str, MapDefinition] = {}
+        self.declared: dict[str, MapDefinition] = {}
+        """Maps that another object defines (`extern struct { … } name SEC(".maps")`)."""
         self.initial: list[InitialProgram] = []
         self._at: dict[tuple[int, int], str] = {}  # section number, byte offset
         self._global_sections: dict[int, str] = {}
@@ -62,6 +65,7 @@ class MapTable:
             elif _holds_variables(section):
                 self._read_variables(section)
         self._find_inner_maps()
+        self._read_declared_maps()
         self.configuration = kconfig.read(elf, btf)
         """What the object asks of a kernel's configuration, None: nothing."""
         if self.configuration:
@@ -116,6 +120,8 @@ class MapTable:
         value_places: dict[str, int] = {}  # first byte of each map's values, from its own first byte
         for variable in datasec.parts:
             var = self._btf[variable.type]
+            if var.detail == _EXTERN:
+                continue
             if var.name not in places:
                 raise self._refuse(section, var.name, "has no symbol")
             self._add(section, places[var.name], self._read_btf_map(section, var.name, var.target))
@@ -142,6 +148,16 @@ class MapTable:
                 self.definitions[name].maps[index] = inner
                 continue
             self.initial.append(InitialProgram(name, index, symbol.name, symbol.section, symbol.value + addend))
+
+    def _read_declared_maps(self) -> None:
+        datasec = self._btf.find(Kind.DATASEC, MAPS_SECTION) if self._btf else None
+        if self._btf is None or datasec is None:
+            return
+        section = Section(SHN_UNDEF, MAPS_SECTION, "SHT_NULL", 0, 0, b"", 1)
+        for variable in datasec.parts:
+            var = self._btf[variable.type]
+            if var.kind is Kind.VAR and var.detail == _EXTERN:
+                self.declared[var.name] = self._read_btf_map(section, var.name, var.target)
 
     def _read_btf_map(self, section: Section, name: str, number: int) -> MapDefinition:
         assert self._btf

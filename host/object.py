@@ -254,6 +254,8 @@ def _open(elf: Elf, program_type: ProgramType | None, types: str) -> Object:
         section = elf.sections[unit.section].name
         if section == _TEXT and len(linker.units) > 1:
             continue
+        if unit.start and not linker.names(unit.section):
+            continue  # what the section's one program calls
         name = unit.name if unit.name not in programs else f"{section}/{unit.name}"
         starts[unit.section, unit.start * SLOT_BYTES] = name
         type = program_type or sections.read(section).type

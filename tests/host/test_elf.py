@@ -10,10 +10,12 @@ import pytest
 from bpfnic import Nic
 from bpfnic.host.compile import find_compiler
 from bpfnic.host.elf import Elf
+from bpfnic.host.elfwriter import OutSection, OutSymbol, write
 from bpfnic.host.image import device_image, place_frames
 from bpfnic.host.link import Reference
 from bpfnic.host.object import DeviceAddresses, FileDescriptors, SourceLine, open_object
 from bpfnic.host.structure import Limits, check
+from bpfnic.spec.assembly import assemble
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import encode
 from bpfnic.spec.maps import MapFlag, MapType
@@ -391,6 +393,25 @@ def test_files_that_are_no_objects(tmp_path):
         (tmp_path / "bad.o").write_bytes(content)
         with pytest.raises(BpfnicError, match=f"bad.o: {message}"):
             open_object(tmp_path / "bad.o")
+
+
+def test_an_object_without_a_machine(path, tmp_path):
+    raw = bytearray(path.read_bytes())
+    raw[18:20] = bytes(2)  # e_machine: EM_NONE
+    (tmp_path / "none.o").write_bytes(raw)
+    assert list(open_object(tmp_path / "none.o").programs) == list(open_object(path).programs)
+
+
+def test_programs_without_symbols(tmp_path):
+    code = OutSection("prog", 6, 8, data=bytearray(assemble("r1 = 0x0 ll\ncall pc+1\nexit\nr0 = 7\nexit")))
+    maps = OutSection("maps", 3, 4, data=bytearray(struct.pack("<5I", 2, 4, 8, 3, 0)))
+    code.relocations.append((0, 1, OutSymbol("only", "STT_NOTYPE", maps)))
+    text = write([code, maps], [symbol for _, _, symbol in code.relocations])
+    (tmp_path / "old.o").write_bytes(text)
+    object = open_object(tmp_path / "old.o", ProgramType.SCHED_CLS)
+    assert (list(object.programs), list(object.maps)) == (["prog"], ["only"])
+    with Nic("golden") as nic:
+        assert nic.load(object).test_run(bytes(64)).retval == 7
 
 
 def test_every_truncation_is_one_clear_error(path, tmp_path):
