@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import pytest
 
-from bpfnic.sim.golden.interpreter import Code, Retired, Thread, Trap, finish
+from bpfnic.sim.golden.interpreter import Code
 from bpfnic.sim.golden.memory import Buffer, Memory
+from bpfnic.sim.golden.thread import Retired, Thread, Trap, finish
 from bpfnic.spec import addresses, isa
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.instruction import Instruction

@@ -2,8 +2,9 @@
 
 from bpfnic.sim.conformance import case as cases
 from bpfnic.sim.conformance.case import Case
-from bpfnic.sim.golden.interpreter import Code, Suspending, Thread, Trap, finish
+from bpfnic.sim.golden.interpreter import Code
 from bpfnic.sim.golden.memory import Buffer, Memory
+from bpfnic.sim.golden.thread import Suspending, Thread, Trap, finish
 from bpfnic.spec import addresses, helpers
 from bpfnic.spec.instruction import SLOT_BYTES
 

@@ -33,7 +33,8 @@ from typing import Any
 
 from bpfnic.sim.fuzz import values
 from bpfnic.sim.fuzz.world import TABLES_AT, TYPES
-from bpfnic.sim.golden.interpreter import Code, Step, Thread, Trap
+from bpfnic.sim.golden.interpreter import Code
+from bpfnic.sim.golden.thread import Step, Thread, Trap
 from bpfnic.spec import addresses, isa
 from bpfnic.spec.addresses import CONTEXT, MAP_VALUES, PACKET, ROW_BYTES, STACK
 from bpfnic.spec.errors import BpfnicError

@@ -22,11 +22,11 @@ from bpfnic.host.device import (
 from bpfnic.host.driver import RegisterDevice
 from bpfnic.host.lockstep import NO_ADDRESS, NO_REGISTER, Event, Follower, Happening, Observe
 from bpfnic.sim.golden.helpers import Samples
-from bpfnic.sim.golden.interpreter import Retired, SharedAccess, Thread
 from bpfnic.sim.golden.lockstep import Lockstep, last_part, write_of
 from bpfnic.sim.golden.memory import Buffer
 from bpfnic.sim.golden.nic import GoldenNic, Size
 from bpfnic.sim.golden.outcome import Outcome
+from bpfnic.sim.golden.thread import Retired, SharedAccess, Thread
 from bpfnic.spec import engine
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError

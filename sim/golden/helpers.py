@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from errno import EACCES, EINVAL
 from typing import NamedTuple, Protocol
 
-from bpfnic.sim.golden.interpreter import Helper, Suspending, Thread, Trap
 from bpfnic.sim.golden.maps import Maps, read_argument, take_lock
 from bpfnic.sim.golden.memory import Buffer
+from bpfnic.sim.golden.thread import Helper, Suspending, Thread, Trap
 from bpfnic.spec import addresses
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.helpers import BY_NAME

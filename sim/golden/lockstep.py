@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from bpfnic.host.device import Arrival
 from bpfnic.host.lockstep import NO_ADDRESS, NO_REGISTER, PAST, Difference, Happening, Parted, State, Step
-from bpfnic.sim.golden.interpreter import Memory, Retired, SharedAccess, Trap
 from bpfnic.sim.golden.memory import Buffer
 from bpfnic.sim.golden.nic import GoldenNic
 from bpfnic.sim.golden.outcome import Outcome
+from bpfnic.sim.golden.thread import Memory, Retired, SharedAccess, Trap
 from bpfnic.spec import addresses, isa
 from bpfnic.spec.assembly import disassemble
 from bpfnic.spec.causes import Cause

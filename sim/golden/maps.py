@@ -5,11 +5,11 @@ from errno import EAGAIN, EINVAL, ENOENT, ENOSPC
 
 from bpfnic.sim.golden.array import Array
 from bpfnic.sim.golden.hash import Hash
-from bpfnic.sim.golden.interpreter import SharedAccess, Suspending, TailCall, Thread, Trap
 from bpfnic.sim.golden.lpm import Lpm
 from bpfnic.sim.golden.lru import Lru
 from bpfnic.sim.golden.queues import Queue
 from bpfnic.sim.golden.ring import Ring, event_refused
+from bpfnic.sim.golden.thread import SharedAccess, Suspending, TailCall, Thread, Trap
 from bpfnic.spec import addresses
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.isa import Operation

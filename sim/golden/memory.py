@@ -1,6 +1,6 @@
 """What a program can reach: context, stack, packet, and the map values that all programs share (spec/addresses.py)."""
 
-from bpfnic.sim.golden.interpreter import Trap
+from bpfnic.sim.golden.thread import Trap
 from bpfnic.spec import addresses
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.programs import (

@@ -10,11 +10,12 @@ from dataclasses import dataclass, fields
 from bpfnic.sim.golden import outcome
 from bpfnic.sim.golden.helpers import Helpers, Samples
 from bpfnic.sim.golden.host_maps import HostMaps
-from bpfnic.sim.golden.interpreter import Code, Retired, SharedAccess, Thread, Trap
+from bpfnic.sim.golden.interpreter import Code
 from bpfnic.sim.golden.maps import Maps
 from bpfnic.sim.golden.memory import Buffer, Memory
 from bpfnic.sim.golden.outcome import Outcome
 from bpfnic.sim.golden.registers import Registers
+from bpfnic.sim.golden.thread import Retired, SharedAccess, Thread, Trap
 from bpfnic.spec import addresses, engine, registers
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.programs import ProgramType, XdpAction

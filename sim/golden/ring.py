@@ -8,7 +8,7 @@ length of the oldest one that is reserved; a consumer that never overtakes that 
 from dataclasses import dataclass
 from errno import E2BIG, EFAULT, EINVAL, ENOENT, EOPNOTSUPP
 
-from bpfnic.sim.golden.interpreter import Thread
+from bpfnic.sim.golden.thread import Thread
 from bpfnic.spec.rings import (
     BUSY,
     CURRENT_CPU,

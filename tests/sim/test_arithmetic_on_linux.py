@@ -8,8 +8,9 @@ import struct
 import pytest
 
 from bpfnic.host.linux import bpf
-from bpfnic.sim.golden.interpreter import Code, Thread, finish
+from bpfnic.sim.golden.interpreter import Code
 from bpfnic.sim.golden.memory import Buffer, Memory
+from bpfnic.sim.golden.thread import Thread, finish
 from bpfnic.spec import isa
 from bpfnic.spec.assembly import assemble, disassemble
 from bpfnic.spec.instruction import Instruction

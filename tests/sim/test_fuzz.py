@@ -20,7 +20,8 @@ from bpfnic.sim.fuzz.generate import Device, Generator
 from bpfnic.sim.fuzz.program import Line, Program, make, of_bytes
 from bpfnic.sim.golden.device import GoldenTransport
 from bpfnic.sim.golden.hash import Hash
-from bpfnic.sim.golden.interpreter import Code, Step
+from bpfnic.sim.golden.interpreter import Code
+from bpfnic.sim.golden.thread import Step
 from bpfnic.spec import addresses, isa
 from bpfnic.spec.assembly import assemble
 from bpfnic.spec.helpers import BY_NAME as HELPERS

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpfnic.sim.golden.interpreter import Code, Retired, SharedAccess, TailCall, Thread, Trap, finish
+from bpfnic.sim.golden.interpreter import Code
 from bpfnic.sim.golden.memory import Buffer, Memory
+from bpfnic.sim.golden.thread import Retired, SharedAccess, TailCall, Thread, Trap, finish
 from bpfnic.spec import addresses, isa
 from bpfnic.spec.assembly import assemble
 from bpfnic.spec.causes import Cause

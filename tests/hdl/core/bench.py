@@ -35,9 +35,10 @@ from bpfnic.hdl import interfaces, mapinterfaces
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.core import Core
 from bpfnic.sim.golden.helpers import Helpers
-from bpfnic.sim.golden.interpreter import Code, Retired, SharedAccess, Thread, Trap
+from bpfnic.sim.golden.interpreter import Code
 from bpfnic.sim.golden.maps import Descriptor, Maps
 from bpfnic.sim.golden.memory import Buffer, Memory
+from bpfnic.sim.golden.thread import Retired, SharedAccess, Thread, Trap
 from bpfnic.spec import addresses, engine
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.maps import MapType
