@@ -335,9 +335,6 @@ def test_definitions_that_make_no_sense(build):
          "section 'xdp', offset 0x0: 'CONFIG_X' is of the kernel's configuration: .* --kconfig CONFIG_X=VALUE"),
         ('int target; int *volatile to = &target;\nSEC("xdp") int program(void *ctx) { return *to; }',
          "section '.data': a pointer to 'target' at offset 0"),
-        ('struct s { int a, b; } __attribute__((preserve_access_index));\n'
-         'SEC("xdp") int program(struct s *ctx) { return ctx->b; }',
-         r"section 'xdp', offset 0x\w+: program 'program' needs a CO-RE relocation of 'struct s' \(0:1\)"),
         ('__attribute__((common)) int shared;\nSEC("xdp") int program(void *ctx) { return shared++; }',
          "'shared' is a common symbol: compile with -fno-common"),
     ],
