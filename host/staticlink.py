@@ -80,7 +80,6 @@ class _Link:
         self.sections: dict[str, OutSection] = {}
         self.symbols: list[OutSymbol] = []
         self.named: dict[str, tuple[OutSymbol, _Input]] = {}  # those that all objects share, and who defines them
-        self.kept: dict[OutSymbol, _Input] = {}
         self.roots: dict[OutSection, OutSymbol] = {}
 
     def run(self) -> bytes:
@@ -143,10 +142,12 @@ class _Link:
         if symbol.kind not in KINDS or symbol.section >= SHN_LORESERVE or (symbol.section != SHN_UNDEF and not place):
             one.symbols[number] = replace(new, section=None, local=True)  # a file's name, a symbol of what is dropped
             return
+        if (symbol.local or not symbol.name) and not place:
+            one.symbols[number] = replace(new, local=True)
+            return
         if symbol.local or not symbol.name:
-            if symbol.name:
-                self.symbols.append(new)
-                self.kept[new] = one
+            new.local = True
+            self.symbols.append(new)
             one.symbols[number] = new
             return
         one.symbols[number] = self._shared(one, new)
@@ -156,7 +157,6 @@ class _Link:
         if new.name not in self.named:
             self.named[new.name] = new, one
             self.symbols.append(new)
-            self.kept[new] = one
             return new
         old, other = self.named[new.name]
         if new.section and old.section:
@@ -173,7 +173,6 @@ class _Link:
             old.kind, old.section, old.value, old.size = new.kind, new.section, new.value, new.size
             old.weak = new.weak
             self.named[new.name] = old, one
-            self.kept[old] = one
         elif not new.section and not old.section:
             old.weak = old.weak and new.weak
         old.visibility = visibility
@@ -196,9 +195,10 @@ class _Link:
         target, start = one.sections[section.number]
         offset = start + relocation.offset
         symbol = one.symbols[relocation.number]
-        if relocation.symbol.section not in (SHN_UNDEF, *one.sections) and not symbol.section:
-            raise one.elf.refuse(f"section {section.name!r}, offset {relocation.offset:#x}: refers to "
-                                 f"{relocation.symbol.name!r}, which is in no section that is kept")  # fmt: skip
+        if not symbol.section and (symbol.local or not symbol.name):
+            which = f"symbol {relocation.number} ({relocation.symbol.name!r})"
+            raise one.elf.refuse(f"section {section.name!r}, offset {relocation.offset:#x}: refers to {which}, which is "
+                                 "nowhere")  # fmt: skip
         if relocation.symbol.kind == "STT_SECTION":
             self._move(one, section, target, offset, relocation, one.sections[relocation.symbol.section][1])
         elif relocation.symbol.section != SHN_UNDEF and section.name in _SAID_ONCE:
