@@ -197,8 +197,8 @@ class _Link:
         symbol = one.symbols[relocation.number]
         if not symbol.section and (symbol.local or not symbol.name):
             which = f"symbol {relocation.number} ({relocation.symbol.name!r})"
-            raise one.elf.refuse(f"section {section.name!r}, offset {relocation.offset:#x}: refers to {which}, which is "
-                                 "nowhere")  # fmt: skip
+            raise one.elf.refuse(f"section {section.name!r}, offset {relocation.offset:#x}: refers to {which}, which "
+                                 "is nowhere")  # fmt: skip
         if relocation.symbol.kind == "STT_SECTION":
             self._move(one, section, target, offset, relocation, one.sections[relocation.symbol.section][1])
         elif relocation.symbol.section != SHN_UNDEF and section.name in _SAID_ONCE:
