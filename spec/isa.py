@@ -93,6 +93,8 @@ class Group(Enum):
 class Operation(Enum):
     """What is done. Width, and whether the operand is a register or an immediate, are fields of the row."""
 
+    __hash__ = object.__hash__  # Enum's own is Python, and tables by operation are everywhere
+
     ADD = auto()
     SUB = auto()
     MUL = auto()

@@ -24,7 +24,8 @@ _JUMPS = frozenset({Class.JMP, Class.JMP32})
 @dataclass(frozen=True)
 class Graph:
     """By slot: `rows` of the instruction table, `kinds` their classes, `after` (slots to which control goes within the
-    function), `live` (a bit for each register whose value is read later), `loop` (it lies on a cycle). `joins`: slots
+    function), `live` (a bit for each register whose value is read later), `loop` (it lies on a cycle), `passes` (a bit
+    for each register whose value behind the instruction depends on what was in others). `joins`: slots
     at which states are kept and compared; `forced`: those of them where one is always kept. `entries`: first slots of
     functions; `calls`: for each of them those that it calls or passes to helpers, in order; `changes_packet`: those
     that may change the packet, or call what does; `tail_calls`: those that make tail calls."""
@@ -34,6 +35,7 @@ class Graph:
     after: Sequence[tuple[int, ...]]
     live: Sequence[int]
     loop: Sequence[bool]
+    passes: Sequence[int]
     joins: frozenset[int]
     forced: frozenset[int]
     entries: tuple[int, ...]
@@ -82,8 +84,8 @@ def read(code: Code) -> Graph:
     _check_reached(code, rows, after)
     kinds = [row.instruction_class if row else None for row in rows]
     functions = tuple(sorted(entries))
-    return Graph(rows, kinds, after, _live(code, rows, after), _loops(after), frozenset(joins), frozenset(forced),
-                 functions, *_functions(code, rows, functions))  # fmt: skip
+    return Graph(rows, kinds, after, _live(code, rows, after), _loops(after), _passes(code, rows), frozenset(joins),
+                 frozenset(forced), functions, *_functions(code, rows, functions))  # fmt: skip
 
 
 def _functions(
@@ -191,6 +193,25 @@ def _live(code: Code, rows: Sequence[Row | None], after: Sequence[tuple[int, ...
             if needed != live[slot]:
                 live[slot], changed = needed, True
     return live
+
+
+def _passes(code: Code, rows: Sequence[Row | None]) -> list[int]:
+    """Registers at which backtracking (precision.py) has something to do."""
+    found = []
+    for row, instruction in zip(rows, code, strict=True):
+        registers = 0
+        if row and instruction:
+            kind, dst, src = row.instruction_class, 1 << instruction.dst, 1 << instruction.src
+            if kind in (Class.ALU, Class.ALU64):
+                moves = row.operation in (Operation.MOV, Operation.MOVSX)
+                registers = dst if moves or row.register_operand else 0
+            elif kind in _JUMPS:
+                calls = row.operation in (Operation.CALL_LOCAL, Operation.CALL_HELPER, Operation.CALL_BTF)
+                registers = _CLOBBERED if calls else dst | src if row.register_operand else 0
+            else:
+                registers = uses(row, instruction)[1]
+        found.append(registers)
+    return found
 
 
 def _loops(after: Sequence[tuple[int, ...]]) -> list[bool]:

@@ -54,9 +54,12 @@ def _keep_new(checkpoint: Checkpoint, needed: Needed) -> None:
 
 def _back(walk: "Walk", history: History | None, needed: Needed) -> None:
     """From behind the last instruction of `history` to before its first."""
-    rows, kinds, code = walk.graph.rows, walk.graph.kinds, walk.code
+    rows, kinds, code, passes = walk.graph.rows, walk.graph.kinds, walk.code, walk.graph.passes
+    regs = needed.regs
     while history is not None:
         history, slot, frame, note = history
+        if note is None and not regs[frame] & passes[slot]:
+            continue
         row, instruction = rows[slot], code[slot]
         assert row and instruction
         _undo(kinds[slot], row, instruction, frame, note, needed)

@@ -41,16 +41,17 @@ SAFE, WITHIN, EXACT = Exactness
 
 class Kept:
     """The checkpoints of one instruction. `done`: those whose paths have all ended, by what kinds of things they hold;
-    `active`: the others, by all that they hold. `chains`: how many of the others there are, and `live`, by the calls
-    that led there."""
+    `active`: the others, if the instruction is on a loop, by some of what they hold (_signature). By the calls that led
+    there: `chains`, how many of the others there are, and `known`, registers of each frame that are read later, and
+    whether the instruction, or one of the calls, is on a loop."""
 
-    __slots__ = ("done", "active", "chains", "live")
+    __slots__ = ("done", "active", "chains", "known")
 
     def __init__(self) -> None:
         self.done: dict[object, list[Checkpoint]] = {}
         self.active: dict[object, list[Checkpoint]] = {}
         self.chains: dict[object, int] = {}
-        self.live: dict[object, list[tuple[int, ...]]] = {}
+        self.known: dict[object, tuple[list[tuple[int, ...]], bool]] = {}
 
 
 def visited(walk: "Walk", state: State) -> bool:
@@ -60,19 +61,20 @@ def visited(walk: "Walk", state: State) -> bool:
     kept = walk.checkpoints.get(slot)
     if kept is None:
         kept = walk.checkpoints[slot] = Kept()
-    chain = tuple((frame.call, frame.kind) for frame in frames[1:])
-    live = kept.live.get(chain)
-    if live is None:
-        live = kept.live[chain] = _live(walk, state)
+    chain = tuple([(frame.call, frame.kind) for frame in frames[1:]])
+    known = kept.known.get(chain)
+    if known is None:
+        known = kept.known[chain] = _live(walk, state), _loops(walk, state)
+    live, loops = known
     forced = slot in walk.graph.forced or state.steps > _LONGEST
     add = forced or walk.jumps - walk.kept_jumps >= _JUMPS and walk.processed - walk.kept_processed >= _STEPS
     if slot in walk.graph.forced and _comes_round(walk, state, live):
         return True
-    if kept.chains.get(chain):
+    if loops and kept.chains.get(chain):
         # Paths from here are under way, and this may be one of them.
-        found = kept.active.get(_everything(state, chain, live))
+        found = kept.active.get(_signature(state, chain, live))
         for checkpoint in found or ():
-            if _repeats(checkpoint, state) and _same_stack(checkpoint.state, state):
+            if _same(checkpoint.state, state, live) and _repeats(checkpoint, state):
                 raise Refusal(f"infinite loop detected at insn {slot}", slot,
                               "The program comes back to this instruction with nothing changed.",
                               "count something that ends the loop")  # fmt: skip
@@ -82,7 +84,7 @@ def visited(walk: "Walk", state: State) -> bool:
     shape = _shape(state, chain, live)
     removed = 0
     alike = kept.done.get(shape, ())
-    for checkpoint in alike:
+    for checkpoint in reversed(alike):
         if equal(walk, checkpoint, state, walk.how):
             checkpoint.hits += 1
             _inherit(walk, checkpoint, state)
@@ -94,17 +96,20 @@ def visited(walk: "Walk", state: State) -> bool:
         kept.done[shape] = [c for c in alike if c.misses <= c.hits * _EVICT + _EVICT]
         walk.kept_states -= removed
     if add:
-        _keep(walk, state, kept, chain, live, shape)
+        _keep(walk, state, kept, chain, shape)
     return False
 
 
-def _keep(walk: "Walk", state: State, kept: Kept, chain: object, live: list[tuple[int, ...]], shape: object) -> None:
+def _keep(walk: "Walk", state: State, kept: Kept, chain: object, shape: object) -> None:
     walk.kept_jumps, walk.kept_processed = walk.jumps, walk.processed
+    live, loops = kept.known[chain]
     checkpoint = Checkpoint(state.copy(), live)
-    everything = _everything(state, chain, live)
-    kept.active.setdefault(everything, []).append(checkpoint)
+    signature = None
+    if loops:
+        signature = _signature(state, chain, live)
+        kept.active.setdefault(signature, []).append(checkpoint)
     kept.chains[chain] = kept.chains.get(chain, 0) + 1
-    checkpoint.keys = kept, chain, everything, shape
+    checkpoint.keys = kept, chain, signature, shape
     walk.count_checkpoint(sum(kept.chains.values()) + sum(map(len, kept.done.values())))
     state.parent, state.history, state.steps = checkpoint, None, 0
     for frame in state.frames:
@@ -113,11 +118,12 @@ def _keep(walk: "Walk", state: State, kept: Kept, chain: object, live: list[tupl
 
 def finished(checkpoint: Checkpoint) -> None:
     """All paths from a checkpoint have ended: from now on later states are compared with it."""
-    kept, chain, everything, shape = checkpoint.keys
+    kept, chain, signature, shape = checkpoint.keys
     kept.chains[chain] -= 1
-    kept.active[everything].remove(checkpoint)
-    if not kept.active[everything]:
-        del kept.active[everything]
+    if signature is not None:
+        kept.active[signature].remove(checkpoint)
+        if not kept.active[signature]:
+            del kept.active[signature]
     kept.done.setdefault(shape, []).append(checkpoint)
 
 
@@ -125,12 +131,22 @@ def _shape(state: State, chain: object, live: list[tuple[int, ...]]) -> object:
     """What kinds of things a state's registers hold."""
     if len(state.frames) == 1:
         regs = state.frames[0].regs
-        return tuple((regs[index].kind, regs[index].nullable) for index in live[0])
-    return chain, tuple((frame.regs[index].kind, frame.regs[index].nullable)
-                        for frame, indexes in zip(state.frames, live, strict=True) for index in indexes)  # fmt: skip
+        return tuple([regs[index].kind for index in live[0]])
+    return chain, tuple([frame.regs[index].kind
+                         for frame, indexes in zip(state.frames, live, strict=True) for index in indexes])  # fmt: skip
 
 
-def _everything(state: State, chain: object, live: list[tuple[int, ...]]) -> object:
+def _signature(state: State, chain: object, live: list[tuple[int, ...]]) -> object:
+    """Enough of what a state holds to tell most states apart."""
+    parts: list[object] = [chain]
+    for frame, indexes in zip(state.frames, live, strict=True):
+        helds = [frame.regs[index] for index in indexes]
+        helds += [place.held for place in frame.stack.values() if place.held]
+        parts += [(held.kind, held.off, held.number.value, held.number.umin, held.number.umax) for held in helds]
+    return tuple(parts)
+
+
+def _everything(state: State, live: list[tuple[int, ...]]) -> object:
     """All that a state's registers hold, with ids by the order in which they come."""
     ids: dict[int, int] = {}
     parts = []
@@ -139,7 +155,13 @@ def _everything(state: State, chain: object, live: list[tuple[int, ...]]) -> obj
             held = frame.regs[index]
             kind, known, off, id, *rest = held.parts()
             parts.append((kind, known, off, ids.setdefault(held.id, len(ids)) if id else -1, *rest))
-    return chain, tuple(parts)
+    return parts
+
+
+def _loops(walk: "Walk", state: State) -> bool:
+    """Whether a path may come back to this instruction in the same functions."""
+    loop = walk.graph.loop
+    return loop[state.slot] or any(frame.kind != "call" or loop[frame.call] for frame in state.frames[1:])
 
 
 def _live(walk: "Walk", state: State) -> list[tuple[int, ...]]:
@@ -164,7 +186,9 @@ def _same_calls(old: State, new: State) -> bool:
     )
 
 
-def _same_stack(old: State, new: State) -> bool:
+def _same(old: State, new: State, live: list[tuple[int, ...]]) -> bool:
+    if _everything(old, live) != _everything(new, live):
+        return False
     ids: dict[int, int] = {}
     return all(_stack_covers(a, b, ALL_PLACES, 0, EXACT, ids) for a, b in zip(old.frames, new.frames, strict=True))
 
@@ -250,6 +274,8 @@ def equal(walk: "Walk", old: Checkpoint, new: State, how: Exactness) -> bool:
         for index in old.live[number]:
             x, y = a.regs[index], b.regs[index]
             if x is y and not x.id:
+                continue
+            if how is SAFE and x.kind is NUMBER and y.kind is NUMBER and not precise >> index & 1:
                 continue
             if not _covers(x, y, bool(precise >> index & 1), how, ids):
                 return False

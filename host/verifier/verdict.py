@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from bpfnic.host.structure import check
 from bpfnic.host.verifier import graph, text
 from bpfnic.host.verifier.log import Log
-from bpfnic.host.verifier.refusal import Refusal
+from bpfnic.host.verifier.refusal import Refusal, TooComplex
 from bpfnic.host.verifier.state import State
 from bpfnic.host.verifier.values import Held
 from bpfnic.host.verifier.walk import LIMIT, Subject, Walk
@@ -30,8 +30,8 @@ class Step:
 @dataclass
 class Verdict:
     """`error`: why not, None of an accepted program. `log`: lines in Linux's format. `path`: instructions that led to
-    the error. `processed` instructions, `states` kept, `peak` of them at once, `most` at one instruction. `depth`:
-    bytes of stack by function's first slot. `warnings`: by slot."""
+    the error (none to a program's being too complex). `processed` instructions, `states` kept, `peak` of them at once,
+    `most` at one instruction. `depth`: bytes of stack by function's first slot. `warnings`: by slot."""
 
     subject: Subject
     error: Refusal | None
@@ -67,7 +67,7 @@ def verify(subject: Subject, level: int = 0, *, limit: int = LIMIT,
         log.line(refusal.message)
     log.line(f"processed {walk.processed} insns (limit {walk.limit}) max_states_per_insn {walk.most_states} "
              f"total_states {walk.states} peak_states {walk.peak_states} mark_read 0")  # fmt: skip
-    path = [] if error is None or error.before else _path(subject, walk)
+    path = [] if error is None or error.before or isinstance(error, TooComplex) else _path(subject, walk)
     return Verdict(subject, error, log.lines, walk.processed, walk.states, walk.peak_states, walk.most_states,
                    time.perf_counter() - began, path, dict(walk.depths), dict(walk.warnings))  # fmt: skip
 
