@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from bpfnic.spec import engine
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.maps import MapType
+from bpfnic.spec.metadata import Metadata
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class NicConfig:
     maps : map descriptors, a power of two.
     map_types : types of maps that it has; what the others alone need is left out.
     ports : network ports, 1 to 3; the host is interface number `ports`.
+    receive_metadata : it keeps what programs may ask of a frame as it came in (spec.metadata).
     trace : add the trace port (design.md, "Trace port").
     target : "generic" infers memories; "ecp5" instantiates DP16KD.
     conformance : no NIC but a core for the conformance suite: helper 5 returns its first argument, and is the only one.
@@ -38,6 +40,7 @@ class NicConfig:
     maps: int = 64
     map_types: frozenset[MapType] = engine.MAP_TYPES
     ports: int = 2
+    receive_metadata: bool = True
     trace: bool = False
     target: str = "generic"
     conformance: bool = False
@@ -69,6 +72,11 @@ class NicConfig:
             raise BpfnicError(f"map_types must be some of {have}, not {asked}")
         check("ports", 1 <= self.ports <= 3, "1 to 3")
         check("target", self.target in ("generic", "ecp5"), "generic or ecp5")
+
+    @property
+    def helpers(self) -> frozenset[int]:
+        """By number, the helpers that programs may call."""
+        return engine.HELPERS if self.receive_metadata else engine.HELPERS - frozenset(Metadata)
 
     @property
     def interfaces(self) -> int:

@@ -164,7 +164,7 @@ class Control(Component):
             "PORTS": config.ports,
             "GROUPS": engine.group_bits(engine.GROUPS),
             "MAP_TYPES": engine.bit_set(config.map_types),
-            "HELPERS": engine.bit_set(engine.HELPERS),
+            "HELPERS": engine.bit_set(config.helpers),
             "PROGRAM_TYPES": engine.bit_set(engine.PROGRAM_TYPES),
         }
         for name, value in values.items():
@@ -234,6 +234,9 @@ class Control(Component):
         m.d.comb += [
             self.secret.write.eq(bank.command("HASH_SECRET")),
             self.secret.data.eq(bank.data),
+            self.rss_key.enable.eq(bank.command("RSS_KEY")),
+            self.rss_key.index.eq((bank.address - BY_NAME["RSS_KEY"].offset)[2:]),
+            self.rss_key.data.eq(bank.data),
             self.descriptor.enable.eq(bank.command("MAP_COMMIT") & (bank.data < config.maps)),
             self.descriptor.index.eq(bank.data),
         ]

@@ -14,6 +14,7 @@ from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.mapinterfaces import DescriptorWrite, EnginePort, HashSecret, MapHostPort, MapPort, RowPort, TablePort
 from bpfnic.spec import addresses
 from bpfnic.spec.maps import HOST_QUEUES
+from bpfnic.spec.metadata import RSS_KEY_BYTES
 from bpfnic.spec.registers import ENTRY_TYPES
 from bpfnic.spec.rings import EVENT_USER_BIT
 
@@ -76,14 +77,17 @@ def LocalPort(config: NicConfig) -> Signature:
     )
 
 
-class Service(Enum, shape=3):
-    """Helpers that change what the packet path holds for a thread."""
+class Service(Enum, shape=4):
+    """Helpers that change what the packet path holds for a thread, or ask for what it knows of the packet."""
 
     REDIRECT = 0  # a: r1 ifindex, b: r2 flags
     ADJUST_HEAD = 1  # a: unused, b: r2 delta
     ADJUST_TAIL = 2  # a: unused, b: r2 delta
     REDIRECT_MAP = 3  # a: the entry (spec.maps.redirect_word), b: r3 flags
     ADJUST_META = 4  # a: unused, b: r2 delta
+    RX_TIMESTAMP = 5  # spec.metadata.Metadata; a and b are unused
+    RX_HASH = 6
+    RX_VLAN_TAG = 7
 
 
 def ServiceRequest(config: NicConfig) -> data.StructLayout:
@@ -126,8 +130,8 @@ def ProgramWrite(config: NicConfig) -> Signature:
 def Beat(user: int) -> data.StructLayout:
     """One AXI4-Stream transfer of 8 bytes, the first byte lowest. keep: a run of ones from bit 0, all ones but in the
     last beat. Ingress user bit 0: the frame is bad (with `last`). Host ingress: user bits 3..1 are the egress port.
-    Egress user: bits 2..0 the ingress interface, bits 6..3 the XDP action (15: none ran), bits 12..7 the queue of a
-    frame that a program redirected to the host, otherwise 0. Bit 13: it is no packet but a record (spec.rings), and all
+    Egress user: bits 2..0 the ingress interface, bits 6..3 the XDP action (15: none ran), bits 12..7 the queue that a
+    program chose for a frame to the host, otherwise 0. Bit 13: it is no packet but a record (spec.rings), and all
     others are 0."""
     return data.StructLayout({"data": 64, "keep": 8, "last": 1, "user": user})
 
@@ -184,6 +188,10 @@ def InterfaceStatus(config: NicConfig) -> data.StructLayout:
             "oldest_sequence": 32,
         }
     )
+
+
+RssKeyWrite = Signature({"enable": Out(1), "index": Out(range(RSS_KEY_BYTES // 4)), "data": Out(32)})
+"""Control -> packet path: 4 bytes of the key of the RSS hash (register RSS_KEY), the first one lowest."""
 
 
 # ---------------------------------------------------------------- trace
@@ -354,6 +362,8 @@ def PacketPathPorts(config: NicConfig) -> dict:
         "answer": Out(stream.Signature(Answer(config))).array(config.cores),
         "enable": In(1),
         "apart": In(1),  # packets of one flow never run at the same time; takes effect when nothing is in flight
+        "time": In(64),  # nanoseconds
+        "rss_key": In(RssKeyWrite),
         "control": In(InterfaceControl(config)).array(config.interfaces),
         "status": Out(InterfaceStatus(config)).array(config.interfaces),
         # causes[c] is high in a clock in which a packet was counted as aborted with cause c (one a clock at most: the
@@ -421,6 +431,7 @@ def ControlPorts(config: NicConfig) -> dict:
         "program": Out(ProgramWrite(config)),
         "enable": Out(1),
         "apart": Out(1),
+        "rss_key": Out(RssKeyWrite),
         "interface": Out(InterfaceControl(config)).array(config.interfaces),
         "status": In(InterfaceStatus(config)).array(config.interfaces),
         "causes": In(16),

@@ -111,11 +111,13 @@ class Nic(Component):
         connect(m, control.descriptor, map_engine.write)
         connect(m, control.keyed, map_engine.host)
         connect(m, control.secret, map_engine.secret)
+        connect(m, control.rss_key, path.rss_key)
         connect(m, map_engine.table, map_memory.table)
         connect(m, map_engine.rows, map_memory.rows)
         m.d.comb += [
             path.enable.eq(control.enable),
             path.apart.eq(control.apart),
+            path.time.eq(control.time),
             control.causes.eq(path.causes),
             control.advance.eq(self.advance),
         ]

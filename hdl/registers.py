@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from functools import reduce
 from operator import or_
 
-from amaranth import Module, Signal, Value
+from amaranth import Cat, Module, Signal, Value
 
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.registers import ADDRESS_BITS, BY_NAME, REGISTERS, Access, Register
@@ -88,8 +88,9 @@ class RegisterBank:
         return tuple([self._strobe(kind, register, i) for i in indices] for kind in (self.write, self.read))
 
     def command(self, name: str) -> Value:
-        """Write only. Returns the strobe of a write."""
-        return self._strobe(self.write, self._bind(name, Access.WO, []), 0)
+        """Write only. Returns the strobe of a write, of an array to any of its registers."""
+        register = self._bind(name, Access.WO, [])
+        return Cat(self._strobe(self.write, register, index) for index in range(register.count)).any()
 
     def build(self) -> None:
         """Makes the decoder. Raises BpfnicError for a register of the table that nothing was said of."""

@@ -8,6 +8,7 @@ from bpfnic.host.device import Capabilities, DeviceOptions
 from bpfnic.spec import helpers
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.isa import EXTENSIONS, Group
+from bpfnic.spec.metadata import Metadata
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,8 +33,13 @@ def _inspect(name: str, say: Callable[[str], None]) -> dict[str, Any]:
         "groups": _extents(capabilities, (group for group in Group if group not in EXTENSIONS)),
         "extensions": _extents(capabilities, EXTENSIONS),
         "map_types": [map_type.name for map_type in sorted(capabilities.map_types)],
-        "helpers": [helpers.BY_NUMBER[number].name for number in sorted(capabilities.helpers)],
+        "helpers": [_helper_name(number) for number in sorted(capabilities.helpers)],
     }
+
+
+def _helper_name(number: int) -> str:
+    own = {each.value: each.name.lower() for each in Metadata}
+    return own.get(number) or helpers.BY_NUMBER[number].name
 
 
 def _extents(capabilities: Capabilities, groups: Iterable[Group]) -> dict[str, str]:

@@ -105,8 +105,8 @@ class PacketResult:
     """What became of one arrival. Clocks count from reset; None where the device can't tell.
 
     accepted: false for a frame that was refused at the ingress. verdict: r0, 32 bits; None where no program ran.
-    egress: where it went, None for nowhere; queue: of the host, where a CPUMAP or XSKMAP chose one. data: the frame as
-    it left. cause: why it was aborted.
+    egress: where it went, None for nowhere; queue: of the host, where a CPUMAP or XSKMAP chose one, or the program
+    another than 0 (rx_queue_index) for a packet that passes. data: the frame as it left. cause: why it was aborted.
     started, finished: the clocks in which its program began and ended. note: what of a recording the program could not
     do (golden only), empty if it could.
     """

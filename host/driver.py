@@ -68,6 +68,7 @@ from bpfnic.spec.maps import (
     MapType,
     flags_refused,
 )
+from bpfnic.spec.metadata import RSS_KEY, RSS_KEY_BYTES, Metadata
 from bpfnic.spec.programs import ProgramType
 
 if TYPE_CHECKING:
@@ -122,6 +123,8 @@ class RegisterDevice(Device):
         if self.capabilities.map_types & tables.HASHED:
             for _ in range(registers.HASH_SECRET_WORDS):
                 self._write("HASH_SECRET", self._random_bits(32))
+        if Metadata.RX_HASH in self.capabilities.helpers:
+            self.set_rss_key(RSS_KEY)
         if budget is not None:
             most = registers.BY_NAME["BUDGET"].reset
             if not 0 < budget <= most:
@@ -401,6 +404,16 @@ class RegisterDevice(Device):
         """How far International Atomic Time is ahead of the NIC's clock, for bpf_ktime_get_tai_ns; 0 until set."""
         value = nanoseconds.to_bytes(8, "little", signed=True)
         self.fill_hidden("tai_offset", lambda offset: offset.update(bytes(INDEX_BYTES), [value]))
+
+    def set_rss_key(self, key: bytes) -> None:
+        """The key of the hash that bpf_xdp_metadata_rx_hash tells, 40 bytes; Microsoft's until set. Packets in flight
+        see the new one, or parts of it. Raises BpfnicError for another length, and where the NIC computes no hash."""
+        if Metadata.RX_HASH not in self.capabilities.helpers:
+            raise BpfnicError(f"{self.name} computes no RSS hash")
+        if len(key) != RSS_KEY_BYTES:
+            raise BpfnicError(f"an RSS key must be {RSS_KEY_BYTES} bytes long, not {len(key)}")
+        for index in range(RSS_KEY_BYTES // 4):
+            self._write("RSS_KEY", int.from_bytes(key[4 * index :][:4], "little"), index)
 
     def set_ifindex(self, interface: int, ifindex: int) -> None:
         self._write("IFINDEX", ifindex, interface)

@@ -16,6 +16,7 @@ from bpfnic.host.btf.naming import essential
 from bpfnic.spec import helpers, kfuncs
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.helpers import Helper
+from bpfnic.spec.programs import ProgramType
 
 SECTION = ".ksyms"
 ABSENT = 0
@@ -43,6 +44,8 @@ def helper(btf: Btf, extern: Type) -> Helper:
     found = helpers.BY_NAME.get(name.removeprefix("bpf_")) if name.startswith("bpf_") else None
     if found is None:
         why = kfuncs.REFUSED.get(name, "it isn't here, and no helper has this name")
+        if name in kfuncs.callable(ProgramType.XDP):
+            why = "NICs have it for XDP programs alone" if name in kfuncs.METADATA else "NICs alone have it"
         raise Missing(f"{extern.name!r} is a function of the kernel: {why}")
     parameters = len(btf.resolve(extern.target).parts)
     if parameters != len(found.parameters):

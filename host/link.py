@@ -104,18 +104,23 @@ class Routines(Protocol):
     def function(self, name: str) -> Routine | None:
         """A function that compilers take for granted (memcpy), None for others."""
 
+    functions: frozenset[str]
+    """Functions of the kernel that the program may call (spec.kfuncs)."""
+
     def kernel(self, name: str) -> Routine | None:
-        """What is called in place of a function of the kernel (spec.kfuncs), None where there is nothing."""
+        """What is called in place of one of them, None where there is nothing."""
 
 
 @dataclass(frozen=True)
 class Extern:
     """A function of the kernel that an instruction calls, or whose address it takes. `helper`: what the function is
-    here, None for one that isn't (weak ones only). `routine`: it is one of the runtime's, which has an address."""
+    here, None for one that isn't (weak ones only), and for one of the runtime's. `routine`: it is one of those, which
+    has an address. `name`: of a call of one that the runtime isn't linked for."""
 
     helper: Helper | None
     weak: bool
     routine: bool = False
+    name: str | None = None
 
     def put(self, instruction: Instruction, present: bool) -> Instruction:
         """The call, or the 64-bit immediate. For its address, which a program can but compare with 0, stands the
@@ -374,9 +379,12 @@ class Linker:
             kind = RELOCATION_NAMES.get(relocation.kind, f"type {relocation.kind}")
             raise self._refuse(section, offset, f"relocation {kind} of {symbol.name!r} doesn't fit its instruction")
         if symbol.section == SHN_UNDEF and symbol.name in self._ksyms:
-            routine = routines.kernel(essential(symbol.name))
+            function = essential(symbol.name)
+            routine = routines.kernel(function)
             if routine and call:
                 return routine
+            if not routine and not symbol.weak and function in routines.functions:
+                return Extern(None, symbol.weak, routine=True, name=function)
             return Extern(None, symbol.weak, routine=True) if routine else self._extern(symbol)
         configuration = self._maps.configuration
         if symbol.section == SHN_UNDEF and not call and configuration and symbol.name in configuration:

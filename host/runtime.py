@@ -18,6 +18,7 @@ from bpfnic.host.elf import Elf
 from bpfnic.host.link import Frame, Linker, Routine
 from bpfnic.host.maptable import MapTable
 from bpfnic.spec import addresses, helpers, kfuncs
+from bpfnic.spec.metadata import RSS_TYPE_BIT, TPID_BIT, Metadata
 from bpfnic.spec.programs import ProgramType
 
 FOLDER = Path(str(resources.files("bpfnic.firmware"))) / "runtime"
@@ -32,7 +33,9 @@ _DEFINED = {
     "HANDLE_KEY_BIT": addresses.HANDLE_KEY_BIT,
     "JIFFIES_PER_SECOND": helpers.JIFFIES_PER_SECOND,
     "SKB_WINDOW": addresses.SKB_CONTEXT,
-}
+    "RSS_TYPE_BIT": RSS_TYPE_BIT,
+    "TPID_BIT": TPID_BIT,
+} | {each.name: each for each in Metadata}
 
 _LEAVES = {ProgramType.SCHED_CLS: "tc_leave", ProgramType.SOCKET_FILTER: "socket_leave"}
 
@@ -43,6 +46,7 @@ class Runtime:
 
     def __init__(self, type: ProgramType | None, helpers: frozenset[int]):
         self._helpers = helpers
+        self.functions = kfuncs.callable(type)
         self.frame = _frame(_LEAVES[type]) if helpers and type in _LEAVES else None
         # A tc program goes on behind such a load that ends it (tc_leave); a socket filter doesn't: nothing is kept.
         loads = routine("skb_load_packet", "skb_load_packet") if self.frame and type is ProgramType.SCHED_CLS else None
@@ -58,8 +62,10 @@ class Runtime:
         return routine(name, name) if name in FUNCTIONS else None
 
     def kernel(self, name: str) -> Routine | None:
-        file = name.removeprefix("bpf_")
-        return routine(file, f"kfunc_{file}") if self._helpers and name in kfuncs.LIBRARY else None
+        if not self._helpers or name not in self.functions:
+            return None
+        file = "xdp_metadata_none" if kfuncs.METADATA.get(name) in self._helpers else name.removeprefix("bpf_")
+        return routine(file, f"kfunc_{file}")
 
 
 def _frame(leave_by: str) -> Frame:
@@ -74,7 +80,8 @@ def linked(type: ProgramType | None, hardware: frozenset[int]) -> frozenset[int]
     here = (helpers.LIBRARY | helpers.PRIVILEGED) - hardware
     if type is ProgramType.SCHED_CLS:
         here |= helpers.OTHER_IN_TC
-    return frozenset(number for number in here if type in helpers.BY_NUMBER[number].programs)
+    here = frozenset(number for number in here if type in helpers.BY_NUMBER[number].programs)
+    return here | (frozenset(Metadata) - hardware if type is ProgramType.XDP else frozenset())
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from bpfnic.spec.assembly import disassemble
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import Instruction
 from bpfnic.spec.isa import Class, Group, Legal, Operation, Row
+from bpfnic.spec.metadata import Metadata
 from bpfnic.spec.programs import ProgramType
 
 if TYPE_CHECKING:
@@ -51,8 +52,9 @@ def check(
     an unknown opcode or illegal field, a jump or call to no instruction or into another function, a function that runs
     off its end, a helper that is unknown, not for `program_type`, or not on the device, and what else is beyond
     `limits` (None: the kernel, which has its own). The program's are the first `own` slots (None: all); helpers that it
-    may not call the runtime's routines behind them may. At the slots `privileged` the loader has put calls of
-    privileged routines. `calls`: False leaves to a verifier which helpers may be called where."""
+    may not call, and the NIC's own (spec.metadata), the runtime's routines behind them may. At the slots `privileged`
+    the loader has put calls of privileged routines. `calls`: False leaves to a verifier which helpers may be called
+    where."""
     if not code:
         raise BpfnicError(f"program {name!r}: has no instructions")
     if limits and len(code) > limits.slots:
@@ -63,8 +65,10 @@ def check(
             row = None if instruction is None else isa.find(instruction)
             rows.append(row)
             if instruction and row and (calls or row.operation is not Operation.CALL_HELPER):
-                _check_one(row, instruction, program_type if own is None or slot < own else None, limits,
-                           slot in privileged)
+                routine = own is not None and slot >= own
+                if routine and row.operation is Operation.CALL_HELPER and instruction.imm in frozenset(Metadata):
+                    continue
+                _check_one(row, instruction, None if routine else program_type, limits, slot in privileged)
         except BpfnicError as error:
             raise _refusal(code, name, slot, str(error), line) from None
     starts = function_starts(code, rows, name, line)

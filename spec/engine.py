@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from bpfnic.spec.helpers import HARDWARE
 from bpfnic.spec.isa import Group
 from bpfnic.spec.maps import EVENTS, KEYED, QUEUES, REDIRECT_MAPS, MapType
+from bpfnic.spec.metadata import Metadata
 from bpfnic.spec.programs import ProgramType
 
 GROUPS = frozenset(
@@ -33,7 +34,7 @@ MAP_TYPES = (
     | EVENTS
 )
 PROGRAM_TYPES = frozenset(ProgramType)
-HELPERS = HARDWARE
+HELPERS = HARDWARE | frozenset(Metadata)
 
 _ORDER = tuple(Group)
 

@@ -1,12 +1,19 @@
 """Functions of the kernel that programs call by BTF id (`extern … __ksym`) and that are no helpers: those of Linux 6.18
 that XDP, tc and socket filter programs may call, and where each is here."""
 
-LIBRARY = frozenset({"bpf_iter_num_new", "bpf_iter_num_next", "bpf_iter_num_destroy"})
-"""Functions of the runtime (firmware/runtime/): what bpf_for() and bpf_repeat() are made of."""
+from bpfnic.spec.metadata import FUNCTIONS as METADATA
+from bpfnic.spec.programs import ProgramType
+
+NUMBERS = frozenset({"bpf_iter_num_new", "bpf_iter_num_next", "bpf_iter_num_destroy"})
+"""What bpf_for() and bpf_repeat() are made of."""
+
+
+def callable(type: ProgramType | None) -> frozenset[str]:
+    """The functions that a program of a type may call: library functions of the runtime (firmware/runtime/)."""
+    return NUMBERS | METADATA.keys() if type is ProgramType.XDP else NUMBERS
+
 
 _REFUSED = {
-    "the NIC has no such metadata": "bpf_xdp_metadata_rx_timestamp bpf_xdp_metadata_rx_hash "
-        "bpf_xdp_metadata_rx_vlan_tag",
     "there are no dynptrs here": "bpf_dynptr_from_xdp bpf_dynptr_from_skb bpf_dynptr_from_skb_meta bpf_dynptr_slice "
         "bpf_dynptr_slice_rdwr bpf_dynptr_adjust bpf_dynptr_is_null bpf_dynptr_is_rdonly bpf_dynptr_size "
         "bpf_dynptr_clone bpf_dynptr_copy bpf_dynptr_memset",

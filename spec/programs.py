@@ -61,15 +61,18 @@ class Field:
     live: bool = False
 
 
-# struct xdp_md. data, data_end and data_meta are addresses of the packet window.
+# struct xdp_md. data, data_end and data_meta are addresses of the packet window. A write to rx_queue_index, of the
+# whole word, chooses the host's queue for a packet that passes; one of no queue's number changes nothing (kernel:
+# xdp_is_valid_access for offloaded programs, nfp_queue_select of the nfp driver).
 XDP_MD = (
     Field("data", 0),
     Field("data_end", 4),
     Field("data_meta", 8),
     Field("ingress_ifindex", 12),
-    Field("rx_queue_index", 16),
+    Field("rx_queue_index", 16, writable=4),
     Field("egress_ifindex", 20),
 )
+XDP_QUEUE = XDP_MD[4]
 
 # struct __sk_buff, and what a sched_cls program may do with it (kernel: tc_cls_act_is_valid_access). Fields of 16 bits
 # in `struct sk_buff` (queue_mapping, tc_index, tc_classid) keep as much of what is written.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 
 from bpfnic.spec.addresses import INDEX_BYTES
+from bpfnic.spec.metadata import RSS_KEY_BYTES
 from bpfnic.spec.programs import ProgramType
 
 MAGIC = 0x4E465042  # "BPFN", the first byte lowest
@@ -119,6 +120,14 @@ REGISTERS = (
         "before there is any keyed map",
     ),
     Register("MAP_LOCK", 0x1B4, _RW, "byte offset of the spin lock in a value, plus 1; 0 where there is none"),
+    # Receive metadata. The key takes effect at once: it is for the driver to write before packets come.
+    Register(
+        "RSS_KEY",
+        0x1C0,
+        _WO,
+        "the key of the RSS hash, 4 bytes a register, the first byte lowest",
+        count=RSS_KEY_BYTES // 4,
+    ),
     # Maps with keys of their own. A command is done when its write is answered, and puts MAP_ADDRESS at the value that
     # it found or reserved. An update stands beside the old value until it is whole: RESERVE a place, write the value
     # there, INSERT it under the key. Many commands may follow each other before MAP_STATUS is read: behind one that

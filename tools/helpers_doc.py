@@ -36,6 +36,26 @@ such calls at once: issue slots, unless a unit that all of them wait for is slow
 unit of the map engine). *of them its own*: instructions of the routine, its exit included; what is left is the call.
 Arguments are in registers already.
 """
+_FUNCTIONS = f"""\
+What programs call by BTF id (`extern … __ksym`): helpers by their names, and as library functions
+
+- {', '.join(sorted(kfuncs.NUMBERS))}, of which `bpf_for` and `bpf_repeat` are made;
+- for XDP programs what the NIC knows of a packet as it came in, whatever the program has made of it since:
+
+| prototype | errors | here |
+| --- | --- | --- |
+| `int bpf_xdp_metadata_rx_timestamp(const struct xdp_md *ctx, __u64 *timestamp)` |  | When its last beat came, in \
+nanoseconds of the clock that bpf_ktime_get_ns reads. |
+| `int bpf_xdp_metadata_rx_hash(const struct xdp_md *ctx, __u32 *hash, enum xdp_rss_hash_type *rss_type)` | \
+ENODATA: neither IPv4 nor IPv6, or addresses that aren't all there | Toeplitz's hash, with a key of 40 bytes \
+(`nic.device.set_rss_key`; until then Microsoft's), over the addresses and, of TCP, UDP and SCTP, the ports. VLAN tags \
+and IPv4's options are passed over. Without ports: fragments, IPv6 with headers in between, and what doesn't lie in the \
+frame's first 128 bytes. |
+| `int bpf_xdp_metadata_rx_vlan_tag(const struct xdp_md *ctx, __be16 *vlan_proto, __u16 *vlan_tci)` | ENODATA: no tag \
+| The outer tag (0x8100, 0x88A8), which stays in the frame: on Linux, drivers tell of tags that they took out of it. |
+
+The host's own packets have them too. A NIC that was built without (`receive_metadata`) answers EOPNOTSUPP to all \
+three. Others aren't there:"""
 _TYPES = {ProgramType.XDP: "XDP", ProgramType.SCHED_CLS: "tc", ProgramType.SOCKET_FILTER: "socket filter"}
 
 
@@ -54,10 +74,7 @@ def text() -> str:
         if helper.programs and helper.number in helpers.REFUSED:
             why = helpers.REFUSED[helper.number]
             parts.append(f"| {helper.name} ({helper.number}) | {_programs(helper)} | {why} |\n")
-    parts.append("\n## Functions of the kernel\n\nWhat programs call by BTF id (`extern … __ksym`): helpers by their "
-                 f"names; as library functions {', '.join(sorted(kfuncs.LIBRARY))}, "
-                 "of which `bpf_for` and `bpf_repeat` are made. "
-                 "The others aren't there:\n\n| function | why |\n| --- | --- |\n")  # fmt: skip
+    parts.append(f"\n## Functions of the kernel\n\n{_FUNCTIONS}\n\n| function | why |\n| --- | --- |\n")
     parts += [f"| {name} | {why} |\n" for name, why in kfuncs.REFUSED.items()]
     return "".join(parts)
 

@@ -9,9 +9,10 @@ from bpfnic.hdl.core.control import Access
 from bpfnic.hdl.interfaces import Bounds, Region
 from bpfnic.spec import addresses
 from bpfnic.spec.causes import Cause
-from bpfnic.spec.programs import SK_BUFF_LIVE, SK_BUFF_READABLE, SK_BUFF_WRITABLE, WORD_BYTES
+from bpfnic.spec.programs import SK_BUFF_LIVE, SK_BUFF_READABLE, SK_BUFF_WRITABLE, WORD_BYTES, XDP_QUEUE
 
 _SKB_WORDS = addresses.SKB_CONTEXT_BYTES // WORD_BYTES
+_QUEUE = addresses.CONTEXT + XDP_QUEUE.offset
 _KEPT = frozenset(range(_SKB_WORDS)) - SK_BUFF_LIVE
 
 
@@ -98,6 +99,7 @@ class AccessCheck(Component):
         of_all = fits(addresses.STACK, addresses.STACK_BYTES)
         of_firmware = fits(addresses.STACK, addresses.STACK_WINDOW_BYTES) & self.privileged
         stack = register(of_all | of_firmware, "stack_10")
+        queue = register((address == _QUEUE) & (self.size == exact_log2(WORD_BYTES)), "queue_10")
         context = register(fits(addresses.CONTEXT, addresses.CONTEXT_BYTES), "context_10")
         skb = register(fits(addresses.SKB_CONTEXT, addresses.SKB_CONTEXT_BYTES), "skb_10")
         everyone = self._words(SK_BUFF_READABLE), self._words(SK_BUFF_WRITABLE)
@@ -124,10 +126,11 @@ class AccessCheck(Component):
         # Stage 10: may it?
         accesses = (self.access != Access.NONE) & ~self.in_packet
         readable = context & (self.access == Access.LOAD)
+        chooses = queue & (self.access == Access.STORE) & self.aligned & ~self.natural
         # Words are told apart where the access is aligned.
         of_skb = skb & self.aligned & (misaligned | Mux(self.access == Access.LOAD, skb_reads, skb_writes))
         with m.If(accesses):
-            with m.If(~(shared | (~self.in_maps & (stack | readable | of_skb | (buffer & packet))))):
+            with m.If(~(shared | (~self.in_maps & (stack | readable | chooses | of_skb | (buffer & packet))))):
                 m.d.comb += self.cause.eq(Cause.MEMORY_ACCESS)
             with m.Elif(misaligned & (self.natural | (self.aligned & (stack | context | skb)))):
                 m.d.comb += self.cause.eq(Cause.MISALIGNED)

@@ -29,6 +29,7 @@ from bpfnic.hdl.mapinterfaces import MapCall, MapOperation
 from bpfnic.spec import addresses, engine, helpers, isa
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.isa import Legal, Operation, Row
+from bpfnic.spec.metadata import Metadata
 
 Instruction = data.StructLayout({"opcode": 8, "dst": 4, "src": 4, "offset": 16, "imm": 32})
 """A slot of the program store (RFC 9669 section 3.1)."""
@@ -140,6 +141,11 @@ _HELPERS = {
     "xdp_adjust_meta": _service(Service.ADJUST_META),
 }  # fmt: skip
 
+_METADATA = {
+    Metadata.RX_TIMESTAMP: _service(Service.RX_TIMESTAMP) | {"sampled": 1},
+    Metadata.RX_HASH: _service(Service.RX_HASH),
+    Metadata.RX_VLAN_TAG: _service(Service.RX_VLAN_TAG),
+}
 
 _RETURN_FIRST = {"left": Register.R1, "addend": Addend.ZERO, "unit": Unit.SUM, "size": 3, "write": 1,
                  "to": Register.R0}  # fmt: skip
@@ -149,7 +155,8 @@ def _helpers(config: NicConfig) -> dict[int, dict]:
     """The words of the helpers that there are, by number."""
     if config.conformance:
         return {helpers.RETURN_FIRST: _RETURN_FIRST}
-    return {number: _HELPERS[helpers.BY_NUMBER[number].name] for number in sorted(engine.HELPERS)}
+    words = {helpers.BY_NAME[name].number: word for name, word in _HELPERS.items()} | _METADATA
+    return {number: words[number] for number in sorted(config.helpers)}
 
 
 def _work(row: Row) -> dict:

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import Component, In, Out
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import Finish, FinishTrace
-from bpfnic.hdl.packets.records import Completion, Kind, ThreadRead, ThreadStrobe
+from bpfnic.hdl.packets.records import Completion, Kind, QueueRead, ThreadRead, ThreadStrobe
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.programs import TC_DROPS, ProgramType, TcAction, XdpAction
 from bpfnic.spec.registers import ENTRY_TYPES
@@ -19,7 +19,7 @@ class Complete(Component):
     """Members
     -------
     finish : from the core; always ready.
-    thread : to the thread table.
+    thread : to the thread table. queue : to the queue that its program has chosen.
     direct : from Dispatch; waits for `finish`.
     done_valid, done : a packet is done; 1 clock after `finish`.
     freed : its thread may start again, in the clock of `done`.
@@ -32,6 +32,7 @@ class Complete(Component):
             {
                 "finish": In(stream.Signature(Finish(config))),
                 "thread": Out(ThreadRead(config)),
+                "queue": Out(QueueRead(config)),
                 "direct": In(stream.Signature(Completion(config))),
                 "done_valid": Out(1),
                 "done": Out(Completion(config)),
@@ -63,7 +64,7 @@ class Complete(Component):
 
         row = self.thread.row
         length = Signal.like(kept)
-        m.d.comb += [self.thread.thread.eq(thread), length.eq(row.data_end - row.data)]
+        m.d.comb += [self.thread.thread.eq(thread), self.queue.thread.eq(thread), length.eq(row.data_end - row.data)]
         with m.If(ran):
             outcome = self.done.outcome
             m.d.comb += [
@@ -97,7 +98,11 @@ class Complete(Component):
                     with m.Case(XdpAction.XDP_DROP):
                         m.d.comb += outcome.kind.eq(Kind.DROPPED)
                     with m.Case(XdpAction.XDP_PASS):
-                        m.d.comb += [outcome.kind.eq(Kind.PASSED), outcome.egress.eq(self.config.ports)]
+                        m.d.comb += [
+                            outcome.kind.eq(Kind.PASSED),
+                            outcome.egress.eq(self.config.ports),
+                            outcome.queue.eq(self.queue.queue),
+                        ]
                     with m.Case(XdpAction.XDP_TX):
                         m.d.comb += [outcome.kind.eq(Kind.TRANSMITTED), outcome.egress.eq(row.ingress)]
                     with m.Case(XdpAction.XDP_REDIRECT):

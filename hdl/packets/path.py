@@ -9,6 +9,7 @@ from bpfnic.hdl.packets.buffers import PacketBuffers
 from bpfnic.hdl.packets.collect import Collect
 from bpfnic.hdl.packets.complete import Complete
 from bpfnic.hdl.packets.dispatch import Dispatch
+from bpfnic.hdl.packets.metadata import ReceiveMetadata
 from bpfnic.hdl.packets.pool import Pool
 from bpfnic.hdl.packets.receive import Receive
 from bpfnic.hdl.packets.records import Order
@@ -99,6 +100,19 @@ class PacketPath(Component):
         connect(m, receive.write[core], buffers.write)
         connect(m, transmit.read[core], buffers.read)
         connect(m, service.zero, receive.zero[core])
+        if config.receive_metadata:
+            m.submodules[f"metadata{core}"] = metadata = ReceiveMetadata(config)
+            connect(m, service.received, metadata.question)
+            connect(m, flipped(self.rss_key), metadata.key)
+            m.d.comb += [
+                metadata.beat.eq(receive.beat[core]),
+                metadata.bytes.eq(receive.beat_bytes[core]),
+                metadata.time.eq(self.time),
+            ]
+            m.d.comb += [
+                getattr(metadata.write, name).eq(getattr(receive.write[core], name))
+                for name in metadata.write.signature.members
+            ]
         m.d.comb += [
             buffers.phase.eq(phase),
             receive.spare_ready[core].eq(pool.ready),
@@ -130,6 +144,7 @@ class PacketPath(Component):
         connect(m, windows.thread, of_windows)
         connect(m, service.thread, of_service)
         connect(m, complete.thread, of_complete)
+        connect(m, complete.queue, windows.queue)
         bounds = self.bounds[core]
         m.d.comb += [
             of_core.thread.eq(bounds.thread),

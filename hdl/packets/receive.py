@@ -62,6 +62,7 @@ class _Ingress:
         # The next beat's word in the buffer; it counts on behind the buffer's end. Back at FIRST_WORD between frames.
         self.word = named(COUNT_BITS, "word", init=FIRST_WORD)
         self.overrun = named(1, "overrun")
+        self.count = named(4, "count")  # bytes of its beat
         self.granted = named(config.cores, "granted")  # one-hot, or 0
         self.flow = Flow()
         # Of the frame that ended in the clock before (as are core and buffer then, unless it had none):
@@ -77,7 +78,7 @@ class Receive(Component):
     waits : of each interface: its frames wait for a buffer.
     phase : see PacketBuffers.
     spare_ready, spare, empty, take, give : to each core's Pool; `give` is a refused frame's buffer.
-    write : to each core's PacketBuffers.
+    write : to each core's PacketBuffers. beat, beat_bytes : it is a beat of a frame, with so many bytes.
     zero : the service unit's requests, of each core.
     frame_valid, frame : an accepted frame goes to its core's dispatcher.
     arrival : of each ingress; an accepted frame is number `next_sequence` of the same clock.
@@ -99,6 +100,8 @@ class Receive(Component):
                 "take": Out(config.cores),
                 "give": Out(BufferStrobe(config)).array(config.cores),
                 "write": Out(WordWrite(config)).array(config.cores),
+                "beat": Out(config.cores),
+                "beat_bytes": Out(4).array(config.cores),
                 "zero": In(ZeroPort(config)).array(config.cores),
                 "frame_valid": Out(config.cores),
                 "frame": Out(Frame(config)).array(config.cores),
@@ -147,6 +150,8 @@ class Receive(Component):
                     write.word.eq(state.word),
                     write.mask.eq((state.word < buffer_words(config)).replicate(8)),
                     write.data.eq(port.payload.data),
+                    self.beat[core].eq(1),
+                    self.beat_bytes[core].eq(state.count),
                 ]
                 m.d.sync += state.core.eq(1 << core)
                 with m.If(~state.filling):
@@ -168,9 +173,10 @@ class Receive(Component):
         with m.If(port.valid & between & self.enable & self.empty.all() & ~self.waits[number]):
             m.d.sync += state.refusing.eq(1)
 
-        end, count = Signal(len(state.word) + 3, name=f"end{number}"), count_run(beat.keep)
+        end, count = Signal(len(state.word) + 3, name=f"end{number}"), state.count
         behind, overrun = state.word >= buffer_words(config), Signal(name=f"overruns{number}")
         m.d.comb += [
+            count.eq(count_run(beat.keep)),
             end.eq(Cat(count[:3], state.word + count[3])),
             overrun.eq(state.overrun | (behind & beat.keep[0])),
         ]

@@ -152,6 +152,11 @@ def ZeroPort(config: NicConfig) -> Signature:
     )
 
 
+def QueueRead(config: NicConfig) -> Signature:
+    """The host's queue that a thread's program has chosen for its packet, in the same clock."""
+    return Signature({"thread": Out(range(config.threads)), "queue": In(QUEUE_BITS)})
+
+
 def ThreadWrite(config: NicConfig) -> Signature:
     """Replaces a row of the thread table; done in a clock in which `ready` is high too."""
     return Signature(

@@ -10,18 +10,24 @@ which the core leaves its windows alone.
 
 from errno import EACCES, EINVAL
 
-from amaranth import Cat, Const, Module, Mux, Signal, signed
+from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import QUEUE_BITS, Answer, LocalPort, Region, Service, ServiceRequest
+from bpfnic.hdl.packets.metadata import Asked, MetadataPort
 from bpfnic.hdl.packets.records import WORD_BYTES, Offset, Thread, ThreadRead, ThreadWrite, ZeroPort
 from bpfnic.spec import addresses
 from bpfnic.spec.maps import REDIRECT_ACTION, REDIRECT_QUEUE, REDIRECT_SHIFT, REDIRECT_TAKEN, RedirectFlag
 from bpfnic.spec.programs import XdpAction
 
+_ASKED = {
+    Service.RX_TIMESTAMP: Asked.RX_TIMESTAMP,
+    Service.RX_HASH: Asked.RX_HASH,
+    Service.RX_VLAN_TAG: Asked.RX_VLAN_TAG,
+}
 _MOVED = addresses.METADATA_ALIGN  # bytes of metadata, at a time
 
 
@@ -36,6 +42,7 @@ class ServiceUnit(Component):
     ifindex : of each port.
     zero : to the core's packet buffers.
     local : to the core's windows, in a clock in which it `waits` for nobody.
+    received : what the packet was as it came in.
     """
 
     def __init__(self, config: NicConfig):
@@ -50,6 +57,7 @@ class ServiceUnit(Component):
                 "zero": Out(ZeroPort(config)),
                 "local": Out(LocalPort(config)),
                 "waits": In(1),
+                "received": Out(MetadataPort(config)),
             }
         )
 
@@ -78,7 +86,13 @@ class ServiceUnit(Component):
             self.local.buffer.eq(row.buffer),
             self.local.size.eq(exact_log2(_MOVED)),
             self.local.write_data.eq(word),
+            self.received.buffer.eq(row.buffer),
         ]
+        asks = Value.cast(service).matches(*_ASKED) if config.receive_metadata else Const(0)
+        with m.Switch(service):
+            for each, asked in _ASKED.items():
+                with m.Case(each):
+                    m.d.comb += self.received.asked.eq(asked)
 
         with m.FSM():
             with m.State("REQUEST"):
@@ -114,6 +128,9 @@ class ServiceUnit(Component):
                             m.d.sync += [row.redirected.eq(1), row.target.eq(port)]
                 with m.Elif(service == Service.REDIRECT_MAP):
                     self._redirect_map(m, entry, flags, row)
+                with m.Elif(asks):
+                    m.d.comb += self.received.start.eq(1)
+                    m.next = "METADATA"
                 with m.Else():
                     at = moved[: len(row.data)].as_unsigned()
                     inside = ~moved[len(row.data) :].any()
@@ -178,6 +195,10 @@ class ServiceUnit(Component):
                     step = Mux(upward, -_MOVED, _MOVED)
                     m.d.sync += [source.eq(source + step), target.eq(target + step), left.eq(left - _MOVED)]
                     m.next = "MOVE"
+            with m.State("METADATA"):
+                m.d.sync += self.answer.payload.value.eq(self.received.value)
+                with m.If(self.received.done):
+                    m.next = "ANSWER"
             with m.State("CHANGE"):
                 m.d.comb += [self.change.valid.eq(1), self.answer.valid.eq(self.change.ready)]
                 with m.If(self.change.ready):

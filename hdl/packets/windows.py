@@ -5,7 +5,7 @@ word without it reads as 0, and the first write to it, of whatever size, writes 
 its thread's bits count as 0 at once, through `fresh`, until its first write.
 
 A context is no memory: its few fields are read from the thread table. Of an skb context those fields are, and the
-other words lie behind the stack.
+other words lie behind the stack. One word of an XDP context can be written: the queue of the host for the packet.
 """
 
 from amaranth import Cat, Const, Module, Mux, Signal, Value
@@ -14,11 +14,11 @@ from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.interfaces import LocalPort, Region
+from bpfnic.hdl.interfaces import QUEUE_BITS, LocalPort, Region
 from bpfnic.hdl.memory import SimpleRam
 from bpfnic.hdl.packets.buffers import PairPort
 from bpfnic.hdl.packets.lanes import rotate_up, spread
-from bpfnic.hdl.packets.records import WORD_BYTES, ThreadRead, ThreadStrobe
+from bpfnic.hdl.packets.records import WORD_BYTES, QueueRead, ThreadRead, ThreadStrobe
 from bpfnic.spec import addresses, programs
 
 STACK_WORDS = addresses.STACK_WINDOW_BYTES // WORD_BYTES
@@ -43,6 +43,7 @@ class Windows(Component):
     thread : to the thread table.
     ifindex : of each interface.
     launch : a packet begins on a thread (before the thread's first access).
+    queue : of a thread, whose program's accesses are over.
     """
 
     def __init__(self, config: NicConfig):
@@ -54,6 +55,7 @@ class Windows(Component):
                 "thread": Out(ThreadRead(config)),
                 "ifindex": In(32).array(config.interfaces),
                 "launch": In(ThreadStrobe(config)),
+                "queue": In(QueueRead(config)),
             }
         )
 
@@ -158,6 +160,30 @@ class Windows(Component):
         word = self.local.offset[3:][: exact_log2(SKB_WORDS)]
         return ~Cat(Const(words, SKB_WORDS).bit_select(word, 1) for words in lost)
 
+    def _queue(self, m: Module) -> Value:
+        """What rx_queue_index reads as: 0 until this packet's program writes a queue's number there."""
+        local, chosen = self.local, Signal(self.config.threads)
+        m.submodules.queues = queues = memory.Memory(shape=QUEUE_BITS, depth=self.config.threads, init=[])
+        write = queues.write_port()
+        m.d.comb += [
+            write.addr.eq(local.thread),
+            write.data.eq(local.write_data),
+            write.en.eq(local.enable & local.write & (local.region == Region.CONTEXT)
+                        & ~local.write_data[QUEUE_BITS:32].any()),
+        ]  # fmt: skip
+        with m.If(write.en):
+            m.d.sync += chosen.bit_select(local.thread, 1).eq(1)
+        with m.If(self.launch.enable):
+            m.d.sync += chosen.bit_select(self.launch.thread, 1).eq(0)
+
+        def of(thread: Value) -> Value:
+            read = queues.read_port(domain="comb")
+            m.d.comb += read.addr.eq(thread)
+            return read.data & chosen.bit_select(thread, 1).replicate(QUEUE_BITS)
+
+        m.d.comb += self.queue.queue.eq(of(self.queue.thread))
+        return of(local.thread)
+
     def _context(self, m: Module) -> Value:
         """The context's answer, 2 clocks after the request; 0 unless it is a context's. Behind it the live fields of an
         skb context, whose other words are the stack's answer."""
@@ -174,7 +200,7 @@ class Windows(Component):
             "data_end": row.data_end | addresses.PACKET,
             "data_meta": row.data_meta | addresses.PACKET,
             "ingress_ifindex": ifindex,
-            "rx_queue_index": 0,
+            "rx_queue_index": self._queue(m),
             "egress_ifindex": 0,
         }
         context = Signal(8 * addresses.CONTEXT_BYTES)

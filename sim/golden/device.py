@@ -177,7 +177,7 @@ class FreeSamples:
     """Clock and random numbers of a free run: the clock stands at the arrival's time and advances with every look."""
 
     def __init__(self, time_ns: int, source: random.Random):
-        self.time_ns = time_ns
+        self.arrived_ns = self.time_ns = time_ns
         self.source = source
         self.taken: list[int] = []
 
@@ -189,6 +189,10 @@ class FreeSamples:
     def random(self) -> int:
         self.taken.append(self.source.getrandbits(32))
         return self.taken[-1]
+
+    def arrival(self) -> int:
+        self.taken.append(self.arrived_ns)
+        return self.arrived_ns
 
 
 class RecordedSamples:
@@ -202,6 +206,9 @@ class RecordedSamples:
         return self._next()
 
     def random(self) -> int:
+        return self._next()
+
+    def arrival(self) -> int:
         return self._next()
 
     def _next(self) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from errno import EACCES, EINVAL
 from typing import NamedTuple, Protocol
 
+from bpfnic.sim.golden import received
 from bpfnic.sim.golden.maps import Maps, read_argument, take_lock
 from bpfnic.sim.golden.memory import Buffer
 from bpfnic.sim.golden.thread import Helper, Suspending, Thread, Trap
@@ -19,6 +20,7 @@ from bpfnic.spec.maps import (
     REDIRECT_TAKEN,
     RedirectFlag,
 )
+from bpfnic.spec.metadata import RSS_KEY, Metadata
 from bpfnic.spec.programs import XdpAction
 
 
@@ -30,6 +32,9 @@ class Samples(Protocol):
 
     def random(self) -> int:
         """32 random bits."""
+
+    def arrival(self) -> int:
+        """When the packet came: nanoseconds of the same clock."""
 
 
 class Target(NamedTuple):
@@ -48,7 +53,7 @@ class Helpers:
     """
 
     def __init__(self, cpu: int, buffer: Buffer, maps: Maps, offered: frozenset[int], samples: Samples,
-                 ports: Sequence[int] = ()):  # fmt: skip
+                 ports: Sequence[int] = (), rss_key: bytes = RSS_KEY):  # fmt: skip
         self.cpu = cpu
         self.buffer = buffer
         self.maps = maps
@@ -83,7 +88,11 @@ class Helpers:
             "xdp_adjust_tail": _at_once(self.xdp_adjust_tail, 2),
             "xdp_adjust_meta": _at_once(self.xdp_adjust_meta, 2),
         }
-        numbered = {BY_NAME[name].number: body for name, body in bodies.items()}
+        numbered: dict[int, Helper] = {BY_NAME[name].number: body for name, body in bodies.items()} | {
+            Metadata.RX_TIMESTAMP: _at_once(lambda: self.samples.arrival()),
+            Metadata.RX_HASH: _at_once(lambda: received.rss_hash(buffer.arrived, rss_key)),
+            Metadata.RX_VLAN_TAG: _at_once(lambda: received.vlan_tag(buffer.arrived)),
+        }
         self.table = {number: body for number, body in numbered.items() if number in offered}
 
     def map_lookup_elem(self, thread: Thread) -> Suspending:

@@ -135,6 +135,9 @@ class _Program:
     def random(self) -> int:
         return self.sample & 0xFFFFFFFF
 
+    def arrival(self) -> int:
+        return self.sample
+
     # -- events --
 
     def share(self, event: tuple) -> None:

@@ -3,6 +3,7 @@
 from bpfnic.sim.golden.thread import Trap
 from bpfnic.spec import addresses
 from bpfnic.spec.causes import Cause
+from bpfnic.spec.maps import HOST_QUEUES
 from bpfnic.spec.programs import (
     SK_BUFF,
     SK_BUFF_HALVES,
@@ -11,20 +12,26 @@ from bpfnic.spec.programs import (
     SK_BUFF_WRITABLE,
     WORD_BYTES,
     XDP_MD,
+    XDP_QUEUE,
 )
 
-_OF_XDP = ("data", "data_end", "data_meta", "ingress_ifindex")  # what a driver's packet has of xdp_md
+_OF_XDP = ("data", "data_end", "data_meta", "ingress_ifindex", "rx_queue_index")  # what a driver's packet has of xdp_md
+
+_QUEUE = addresses.CONTEXT + XDP_QUEUE.offset
 
 
 class Buffer:
     """A packet in its buffer: `buffer_bytes` bytes, zero but for the frame at HEADROOM. Offsets count from the buffer's
-    start; data_meta <= data <= data_end."""
+    start; data_meta <= data <= data_end. `arrived`: the frame as it came in. `queue`: of the host, that the program
+    chose for it."""
 
     def __init__(self, frame: bytes, buffer_bytes: int):
         self.bytes = bytearray(buffer_bytes)
         self.data_meta = self.data = addresses.HEADROOM
         self.data_end = self.data + len(frame)
         self.bytes[self.data : self.data_end] = frame
+        self.arrived = bytes(frame)
+        self.queue = 0
 
     @property
     def frame(self) -> bytes:
@@ -62,6 +69,10 @@ class Memory:
 
     def store(self, address: int, size: int, value: int, aligned: bool = True) -> None:
         """Store the low `size` bytes. Raises Trap."""
+        if aligned and (address, size) == (_QUEUE, XDP_QUEUE.size):
+            if value & 0xFFFFFFFF < HOST_QUEUES:
+                self.buffer.queue = value & 0xFFFFFFFF
+            return
         memory, offset = self._find(address, size, write=True, aligned=aligned)
         stored = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
         if address // addresses.SKB_CONTEXT_BYTES == addresses.SKB_CONTEXT // addresses.SKB_CONTEXT_BYTES:
@@ -154,5 +165,6 @@ class Memory:
             "len": buffer.data_end - buffer.data,
             "ingress_ifindex": self.ifindex,
             "ifindex": self.ifindex,
+            "rx_queue_index": buffer.queue,
         }
         return values[name]

@@ -18,6 +18,7 @@ from bpfnic.sim.golden.registers import Registers
 from bpfnic.sim.golden.thread import Retired, SharedAccess, Thread, Trap
 from bpfnic.spec import addresses, engine, registers
 from bpfnic.spec.causes import Cause
+from bpfnic.spec.metadata import RSS_KEY_BYTES
 from bpfnic.spec.programs import ProgramType, XdpAction
 from bpfnic.spec.registers import CONTROL_ENABLE, ENTRY_SLOT, ENTRY_VALID, INTERFACES, WIDTH_TAKES, entry_type
 
@@ -75,6 +76,7 @@ class GoldenNic:
         self.released = [0] * INTERFACES
         self.retired = 0
         self.lower_half = 0  # of the slot that is being written
+        self.rss_key = bytearray(RSS_KEY_BYTES)
         self._describe()
         self._behave()
 
@@ -111,7 +113,7 @@ class GoldenNic:
         """A thread for a program on a frame, and the helpers that it calls."""
         memory = Memory(buffer, self.registers.get("IFINDEX", ingress), self.map_memory)
         ports = [self.registers.get("IFINDEX", port) for port in range(self.size.ports)]
-        helpers = Helpers(cpu, buffer, self.maps, self.helpers, samples, ports)
+        helpers = Helpers(cpu, buffer, self.maps, self.helpers, samples, ports, bytes(self.rss_key))
         return Thread(self.code, memory, helpers.table, budget=self.registers["BUDGET"]), helpers
 
     def execute(
@@ -130,7 +132,8 @@ class GoldenNic:
         except Trap as trap:
             decided = outcome.aborted(trap.cause)
         else:
-            decided = outcome.decide(program_type, verdict, helpers.target, ingress, self.size.ports)
+            queue = helpers.buffer.queue
+            decided = outcome.decide(program_type, verdict, helpers.target, ingress, self.size.ports, queue)
         self.maps.end(thread)
         self.retired += thread.retired
         return decided
@@ -182,9 +185,13 @@ class GoldenNic:
         on_write["MAP_COMMAND"] = lambda _, command: self.host_maps.command(command)
         on_read["MAP_STATUS"] = lambda _: self.host_maps.read_status()
         on_write["MAP_ADDRESS"] = lambda _, __: self.host_maps.aim()
+        on_write["RSS_KEY"] = self._write_rss_key
         on_write["SNAPSHOT"] = lambda _, __: self._snapshot()
         on_read["NEXT_SEQUENCE"] = lambda index: self.accepted[index] & 0xFFFFFFFF
         on_read["OLDEST_SEQUENCE"] = lambda index: self.released[index] & 0xFFFFFFFF
+
+    def _write_rss_key(self, index: int, value: int) -> None:
+        self.rss_key[4 * index : 4 * index + 4] = value.to_bytes(4, "little")
 
     def _read_program(self) -> int:
         half = self._advance("PROGRAM_ADDRESS", 1) % (2 * self.size.program_slots)

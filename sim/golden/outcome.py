@@ -27,11 +27,17 @@ def aborted(cause: Cause, verdict: int | None = None) -> Outcome:
 
 
 def decide(
-    program_type: ProgramType, verdict: int, target: tuple[int, int | None] | None, ingress: int, host: int
+    program_type: ProgramType,
+    verdict: int,
+    target: tuple[int, int | None] | None,
+    ingress: int,
+    host: int,
+    queue: int = 0,
 ) -> Outcome:
     """The outcome of a program that ended with `verdict` (32 bits).
 
-    target: the interface that it redirected to, with the host's queue or None. host: its interface number."""
+    target: the interface that it redirected to, with the host's queue or None. host: its interface number. queue: the
+    host's, that an XDP program chose for a packet that passes."""
     if program_type is ProgramType.SCHED_CLS:
         return _decide_tc(verdict, target, host)
     if program_type is ProgramType.SOCKET_FILTER:
@@ -45,7 +51,7 @@ def decide(
         case XdpAction.XDP_DROP:
             return Outcome(action, None, verdict=verdict)
         case XdpAction.XDP_PASS:
-            return Outcome(action, host, verdict=verdict)
+            return Outcome(action, host, verdict=verdict, queue=queue or None)
         case XdpAction.XDP_TX:
             return Outcome(action, ingress, verdict=verdict)
         case XdpAction.XDP_REDIRECT:

@@ -168,8 +168,9 @@ class RtlTransport:
                 result.egress = record.egress
                 result.data = data[record.data_offset : record.data_offset + record.data_length]
                 time_ns = (record.gone - start) * clock_ns
-                if record.egress == self.config.ports and result.action is XdpAction.XDP_REDIRECT:
-                    result.queue = record.user >> QUEUE_USER_BIT
+                queue = record.user >> QUEUE_USER_BIT
+                if record.egress == self.config.ports and (queue or result.action is XdpAction.XDP_REDIRECT):
+                    result.queue = queue
                 departures.append(Departure(record.egress, result.data, index, record.gone, time_ns, result.queue))
             execution = None
             if record.ran:

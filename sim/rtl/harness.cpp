@@ -99,6 +99,7 @@ struct nic {
     uint32_t running[CORES * THREADS];
     uint32_t granted[BANKS + 1]; // the CPU that each bank granted an access last, or NONE for the host
     bool unfinished[CORES * THREADS] = {}; // its last instruction waits for its result
+    bool sampling[CORES * THREADS] = {};   // which no program can compute
     uint32_t taken = 0; // ingresses whose beat was taken in the clock before
     uint64_t pending_frames = 0; // offered, and neither refused, dropped nor delivered yet
 
@@ -316,7 +317,8 @@ struct nic {
         if (index == NONE) return;
         packets[index].instructions++;
         unfinished[cpu] = retire_pending(top, core);
-        if (retire_sampled(top, core) && !observed) samples.push_back({uint64_t(retire_value(top, core)), index});
+        sampling[cpu] = retire_sampled(top, core) && !observed;
+        if (sampling[cpu] && !unfinished[cpu]) samples.push_back({uint64_t(retire_value(top, core)), index});
         if (!keep_events) return;
         nic_event &step = event(unfinished[cpu] ? EVENT_PENDING : EVENT_RETIRED, index, cpu);
         step.pc = retire_pc(top, core), step.next_pc = retire_next_pc(top, core);
@@ -362,7 +364,9 @@ struct nic {
         uint32_t cpu = core * THREADS + result_thread(top, core);
         uint32_t index = on_thread(cpu, "a result");
         unfinished[cpu] = false;
-        if (!keep_events || index == NONE) return;
+        if (index == NONE) return;
+        if (sampling[cpu]) samples.push_back({uint64_t(result_value(top, core)), index}), sampling[cpu] = false;
+        if (!keep_events) return;
         nic_event &result = event(EVENT_RESULT, index, cpu);
         if (result_write(top, core)) result.reg = result_register(top, core);
         result.value = result_value(top, core);

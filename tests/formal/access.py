@@ -15,6 +15,8 @@ from tests.formal import rfc9669
 from tests.formal.core import CONFIG, WRITE, Pass
 from tests.formal.proof import Mutation, Proof
 
+QUEUE = 16  # of rx_queue_index in struct xdp_md: the one word of it that a program may write
+
 
 class _Accesses:
     """What the pass asked of its memories in stage 10, and its packet's bounds."""
@@ -66,7 +68,8 @@ class ContainmentHarness(Elaboratable):
                 privileged = this.progress.frame == addresses.FIRMWARE_FRAME
                 m.d.comb += inside.eq(end <= Mux(privileged, addresses.STACK_WINDOW_BYTES, addresses.STACK_BYTES))
             with m.Case(Region.CONTEXT):
-                m.d.comb += inside.eq((end <= addresses.CONTEXT_BYTES) & ~local["write"])
+                queue = (local["offset"] == QUEUE) & (size == 4)
+                m.d.comb += inside.eq((end <= addresses.CONTEXT_BYTES) & (~local["write"] | queue))
             with m.Case(Region.SKB):
                 privileged = this.progress.frame == addresses.FIRMWARE_FRAME
                 first = local["offset"] - addresses.STACK_BYTES
@@ -149,7 +152,8 @@ class MemoryHarness(Elaboratable):
         skb = within(addresses.SKB_CONTEXT, addresses.SKB_CONTEXT + addresses.SKB_CONTEXT_BYTES)
         with m.If(skb):
             m.d.comb += [region.eq(Region.SKB), base.eq(addresses.SKB_CONTEXT - addresses.STACK_BYTES)]
-        readable = stack | (context & loads)
+        queue = (address == addresses.CONTEXT + QUEUE) & (size == 4) & ~loads & ~strict
+        readable = stack | (context & loads) | queue
         misaligned = (readable | skb | (strict & (packet | maps))) & ~aligned
         of_skb = skb & permitted((address - addresses.SKB_CONTEXT)[:8], size, ~loads, privileged)
         may = (readable | packet | of_skb) & ~misaligned
@@ -200,13 +204,15 @@ PROOFS = [
         of=("hdl/core/",),
         says="whatever the pass: no address outside the stack (the firmware's in its frame alone), the contexts (of an "
         "skb's those words that the program, or the firmware, may have), the packet between its bounds or map memory "
-        "reaches a memory; nothing writes an XDP program's context; a request to map memory stays in its row",
+        "reaches a memory; nothing writes an XDP program's context but "
+        "rx_queue_index; a request to map memory stays in its row",
         harness=ContainmentHarness,
         mutations=(
             Mutation(_ACCESS, "(in_buffer <= highest)", "(in_buffer != highest)"),
             Mutation(_ACCESS, "within(base, size) & ~(beyond &", "within(base, size) & (beyond &"),
             Mutation(_ACCESS, "addresses.STACK_WINDOW_BYTES) & self.privileged", "addresses.STACK_WINDOW_BYTES)"),
             Mutation(_ACCESS, "self.privileged | everyone[0]", "self.privileged | 1"),
+            Mutation(_ACCESS, "chooses = queue &", "chooses = context &"),
         ),
         clocks=WRITE + 1,
     ),
@@ -236,7 +242,10 @@ PROOFS = [
         of=("hdl/core/",),
         says="load-acquire and store-release of each size: the same, aligned in every window",
         harness=lambda: MemoryHarness(Operation.LOAD_ACQUIRE, Operation.STORE_RELEASE),
-        mutations=(Mutation(_ACCESS, "misaligned & (self.natural |", "misaligned & (~self.natural |"),),
+        mutations=(
+            Mutation(_ACCESS, "misaligned & (self.natural |", "misaligned & (~self.natural |"),
+            Mutation(_ACCESS, "self.aligned & ~self.natural", "self.aligned"),
+        ),
         clocks=WRITE + 1,
         quick=False,
     ),

@@ -244,6 +244,8 @@ class Bench:
                 value = [pick.getrandbits(64)] if pick.random() < 0.5 else []
                 if kind == "stack":
                     yield "store" if value else "load", STACK, pick.randrange(512 >> size) << size, size, *value
+                elif kind == "context" and value and not packet.of_tc:
+                    yield "store", CONTEXT, 16, 2, pick.choice([0, 1, 63, 64, 1 << 31 | 5]) | above()
                 elif kind == "context":
                     yield "load", CONTEXT, pick.randrange(64 >> size) << size, size
                 elif kind == "skb":

@@ -10,7 +10,7 @@ STACK, CONTEXT, PACKET, SKB = (region.value for region in Region)
 SKB_WORDS = 512  # where they begin behind the stack
 LIVE = (0, 36, 40, 76, 80, 140)  # len, ingress_ifindex, ifindex, data, data_end, data_meta
 HALVES = (12, 44, 72)  # queue_mapping, tc_index, tc_classid of struct __sk_buff: 16 bits are kept
-REDIRECT, ADJUST_HEAD, ADJUST_TAIL, REDIRECT_MAP, ADJUST_META = (service.value for service in Service)
+REDIRECT, ADJUST_HEAD, ADJUST_TAIL, REDIRECT_MAP, ADJUST_META, *_ = (service.value for service in Service)
 EINVAL, EACCES = (1 << 64) - 22, (1 << 64) - 13
 
 
@@ -25,11 +25,12 @@ class Packet:
         self.bytes[self.data : self.data_end] = frame
         self.stack = bytearray(addresses.STACK_WINDOW_BYTES)
         self.target: int | None = None  # the interface
-        self.queue = 0
+        self.queue = 0  # that a redirect chose
+        self.steered = 0  # that a write to rx_queue_index chose
 
     def context(self) -> bytes:
         words = [addresses.PACKET + self.data, addresses.PACKET + self.data_end, addresses.PACKET + self.meta]
-        words += [self.ifindexes[self.ingress], 0, 0]
+        words += [self.ifindexes[self.ingress], self.steered, 0]
         return b"".join(word.to_bytes(4, "little") for word in words).ljust(addresses.CONTEXT_BYTES, b"\0")
 
     def skb(self) -> bytes:
@@ -47,6 +48,9 @@ class Packet:
         return int.from_bytes(memory[offset : offset + (1 << size)], "little")
 
     def store(self, region: int, offset: int, size: int, value: int) -> None:
+        if region == CONTEXT:
+            self.steered = value & 0xFFFFFFFF if value & 0xFFFFFFFF < 64 else self.steered
+            return
         memory = {STACK: self.stack, PACKET: self.bytes, SKB: self.stack}[region]
         count = 1 << size
         memory[offset : offset + count] = (value & (1 << 8 * count) - 1).to_bytes(count, "little")
@@ -106,7 +110,7 @@ class Packet:
         if self.of_tc:
             return self._leaves_tc(verdict, here)
         if verdict == XdpAction.XDP_PASS:
-            return IngressEvent.PASSED, self.config.ports, here, verdict, 0
+            return IngressEvent.PASSED, self.config.ports, here, verdict | self.steered << 4, 0
         if verdict == XdpAction.XDP_TX:
             return IngressEvent.TRANSMITTED, self.ingress, here, verdict, 0
         if verdict == XdpAction.XDP_REDIRECT and self.target is not None:

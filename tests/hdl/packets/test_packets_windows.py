@@ -10,7 +10,7 @@ from bpfnic.spec.programs import XdpAction
 ONE = NicConfig(threads=8, trace=True)
 WIDE = NicConfig(threads=8, cores=3, ports=3, buffer_bytes=4096, trace=True)
 STACK, CONTEXT, PACKET, _ = (region.value for region in Region)
-REDIRECT, ADJUST_HEAD, ADJUST_TAIL, REDIRECT_MAP, ADJUST_META = (service.value for service in Service)
+REDIRECT, ADJUST_HEAD, ADJUST_TAIL, REDIRECT_MAP, ADJUST_META, *_ = (service.value for service in Service)
 SENT = XdpAction.XDP_TX
 
 
