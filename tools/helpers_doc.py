@@ -33,8 +33,10 @@ stack only where the last column of their table says so.
 **Costs** are measured on the rtl, 16 threads on one core, by `python -m bench.helpers`. *alone*: clocks that the call
 takes of a thread alone, where an instruction takes 10. *core*: clocks that it takes of the core where all threads make
 such calls at once: issue slots, unless a unit that all of them wait for is slower (the lock that all want, the serial
-unit of the map engine). *of them its own*: instructions of the routine, its exit included; what is left is the call.
-Arguments are in registers already.
+unit of the map engine). *of them its own*: instructions of the routine, its exit included; what is left is the call,
+and a slot more for each call of a callback: callx takes two, one to find out whether its register holds a function or a
+helper's number, one to do it. So bpf_loop with 8 callbacks takes 9 more than its instructions. Arguments are in
+registers already.
 """
 _FUNCTIONS = f"""\
 What programs call by BTF id (`extern … __ksym`): helpers by their names, and as library functions
@@ -48,9 +50,9 @@ What programs call by BTF id (`extern … __ksym`): helpers by their names, and 
 nanoseconds of the clock that bpf_ktime_get_ns reads. |
 | `int bpf_xdp_metadata_rx_hash(const struct xdp_md *ctx, __u32 *hash, enum xdp_rss_hash_type *rss_type)` | \
 ENODATA: neither IPv4 nor IPv6, or addresses that aren't all there | Toeplitz's hash, with a key of 40 bytes \
-(`nic.device.set_rss_key`; until then Microsoft's), over the addresses and, of TCP, UDP and SCTP, the ports. VLAN tags \
-and IPv4's options are passed over. Without ports: fragments, IPv6 with headers in between, and what doesn't lie in the \
-frame's first 128 bytes. |
+(`nic.device.set_rss_key`; until then Microsoft's), over the addresses and, of TCP, UDP and SCTP, the ports. VLAN \
+tags and IPv4's options are passed over. Without ports: fragments, IPv6 with headers in between, and what lies not in \
+the frame's first 128 bytes. |
 | `int bpf_xdp_metadata_rx_vlan_tag(const struct xdp_md *ctx, __be16 *vlan_proto, __u16 *vlan_tci)` | ENODATA: no tag \
 | The outer tag (0x8100, 0x88A8), which stays in the frame: on Linux, drivers tell of tags that they took out of it. |
 

@@ -5,9 +5,11 @@
 
 long helper_check_mtu(void *ctx, __u32 ifindex, __u32 *mtu_len, __s32 len_diff, __u64 flags)
 {
-	struct xdp_md *xdp = ctx;
+	const struct xdp_md *xdp = (void *)CONTEXT_WINDOW;
 	int skb = ctx == SKB;
 
+	if (out_of_bounds(mtu_len, sizeof(*mtu_len)))
+		return -EFAULT;
 	if (flags & ~(__u64)(skb ? BPF_MTU_CHK_SEGS : 0) || flags && (len_diff || *mtu_len))
 		return -EINVAL;
 	if (!ifindex)

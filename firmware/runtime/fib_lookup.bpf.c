@@ -120,6 +120,8 @@ long helper_fib_lookup(void *ctx, struct bpf_fib_lookup *params, int plen, __u32
 {
 	if (plen < (int)sizeof(*params) || flags & ~FLAGS)
 		return -EINVAL;
+	if (out_of_bounds(params, sizeof(*params)))
+		return -EFAULT;
 	int family = params->family;
 	if (family != AF_INET && family != AF_INET6)
 		return -EAFNOSUPPORT;

@@ -50,7 +50,7 @@ __no_builtin long helper_redirect_neigh(__u32 ifindex, struct bpf_redir_neigh *p
 	struct bpf_fib_lookup target = { .ifindex = ifindex };
 	int family = SKB->seen.protocol == bpf_htons(ETH_P_IP) ? AF_INET : AF_INET6;
 
-	if (flags || (plen && plen < (int)sizeof(*params)))
+	if (flags || (plen && (plen < (int)sizeof(*params) || out_of_bounds(params, sizeof(*params)))))
 		return TC_ACT_SHOT;
 	bpf_redirect(ifindex, 0);
 	SKB->seen.family = NEIGHBOUR_UNKNOWN;

@@ -17,6 +17,16 @@ static __always_inline int takes(__u64 address, __u64 size)
 	return address >= PACKET_WINDOW || address % size == 0;
 }
 
+/* A pointer that a program has given to a privileged routine, which reaches more than the program does: of what lies below
+ * packets it may lead into the program's stack alone. Every such routine asks this of every such pointer before its first
+ * access (tests/sim/test_routine_bounds.py). */
+static __always_inline int out_of_bounds(const void *pointer, __u64 size)
+{
+	__u64 address = (__u64)pointer;
+
+	return address < PACKET_WINDOW && (address < STACK_WINDOW || address + size > STACK_WINDOW + STACK_BYTES);
+}
+
 /* For regions that don't overlap. */
 static __always_inline void copy(void *to, const void *from, __u64 size)
 {

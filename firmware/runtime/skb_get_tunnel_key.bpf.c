@@ -6,6 +6,8 @@ __no_builtin long helper_skb_get_tunnel_key(void *skb, void *to, __u32 size, __u
 	struct bpf_tunnel_key key;
 	long error = 0;
 
+	if (out_of_bounds(to, size))
+		return -EFAULT;
 	if (!SKB->tunnel_family || flags & ~(__u64)(BPF_F_TUNINFO_IPV6 | BPF_F_TUNINFO_FLAGS))
 		error = -EINVAL;
 	else if (SKB->tunnel_family != (flags & BPF_F_TUNINFO_IPV6 ? AF_INET6 : AF_INET))

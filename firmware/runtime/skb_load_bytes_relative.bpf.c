@@ -4,6 +4,8 @@ __no_builtin long helper_skb_load_bytes_relative(const void *skb, __u32 offset, 
 {
 	__u32 begin = header == BPF_HDR_START_NET ? SKB->network_header : 0;
 
+	if (out_of_bounds(to, size))
+		return -EFAULT;
 	if (offset <= 0xffff && header <= BPF_HDR_START_NET && holds(begin + offset, size)) {
 		copy_packet(to, packet() + begin + offset, size, to);
 		return 0;

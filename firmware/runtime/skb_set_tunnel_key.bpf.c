@@ -12,6 +12,8 @@ __no_builtin long helper_skb_set_tunnel_key(void *skb, const void *from, __u32 s
 
 	if (flags & ~(__u64)KNOWN || !is_key_size(size))
 		return -EINVAL;
+	if (out_of_bounds(from, size))
+		return -EFAULT;
 	clear(&key, sizeof key);
 	copy(&key, from, size);
 	if (key.tunnel_ext || (!v6 && key.tunnel_label))

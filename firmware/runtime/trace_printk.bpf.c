@@ -6,5 +6,7 @@ __small long helper_trace_printk(const char *format, __u32 size, __u64 first, __
 {
 	__u64 arguments[] = { first, second, third };
 
+	if (out_of_bounds(format, size))
+		return -EFAULT;
 	return trace(format, size, arguments, 3);
 }

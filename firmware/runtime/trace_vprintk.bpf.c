@@ -8,5 +8,7 @@ __small long helper_trace_vprintk(const char *format, __u32 size, const __u64 *a
 {
 	if (bytes % 8 || bytes > 8 * MAX_ARGUMENTS || (bytes && !arguments))
 		return -EINVAL;
+	if (out_of_bounds(format, size) || (bytes && out_of_bounds(arguments, bytes)))
+		return -EFAULT;
 	return trace(format, size, arguments, bytes / 8);
 }

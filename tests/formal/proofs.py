@@ -1,8 +1,8 @@
 """Every proof. docs/verification.md has its table, and a test that it is the same."""
 
-from tests.formal import access, core, lanes, packets, receiving, scheduling, searching, streams, tables, units
+from tests.formal import access, core, lanes, packets, receiving, scheduling, searching, streams, sums, tables, units
 
-PARTS = (streams, receiving, packets, core, access, lanes, units, scheduling, searching, tables)
+PARTS = (streams, receiving, packets, core, access, lanes, units, sums, scheduling, searching, tables)
 PROOFS = [proof for part in PARTS for proof in part.PROOFS]
 
 
