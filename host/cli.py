@@ -219,6 +219,20 @@ def btf_dump(words: tuple[str, ...], base: Path | None) -> None:
         click.echo(text, nl=False)
 
 
+@btf.command("check")
+@click.argument("words", nargs=-1, metavar="file FILE")
+def btf_check(words: tuple[str, ...]) -> int:
+    """Say whether Linux would take the types of a file."""
+    from bpfnic.host.btf import command
+
+    try:
+        click.echo(command.checked(words))
+    except command.Refused as error:
+        click.echo(error)
+        return DIFFERENCE
+    return 0
+
+
 @commands.command()
 @click.argument("program", type=_PATH)
 @click.option("--program", "name", metavar="NAME", help="Which program; otherwise all of the object.")

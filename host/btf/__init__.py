@@ -8,6 +8,8 @@
 | encode.py | writes types |
 | merge.py | several graphs in one, each type once |
 | dump_raw.py, dump_c.py | prints them as bpftool does; dump_order.py, layout.py: in which order, with which padding |
+| check.py, resolve.py | whether Linux would take them: each alone, and all together |
+| sections.py | sections of variables as they are in memory |
 | command.py | `bpfnic btf` |
 | target.py, relocate.py, patch.py | CO-RE: to what a program is fitted, with which numbers, in which instructions |
 | access.py, compatible.py, naming.py | how its types are found again there |

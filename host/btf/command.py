@@ -1,14 +1,19 @@
 """`bpfnic btf`: bpftool's grammar of bare words, each of which may be shortened.
 
-    btf dump file FILE [format raw|c] [unsorted] [root_id NUMBER]…"""
+    btf dump file FILE [format raw|c] [unsorted] [root_id NUMBER]…
+    btf check file FILE"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bpfnic.host.btf.check import check
 from bpfnic.host.btf.dump_c import dump_c
 from bpfnic.host.btf.dump_raw import dump_raw
-from bpfnic.host.btf.target import open_btf
+from bpfnic.host.btf.encode import encode
+from bpfnic.host.btf.graph import Btf
+from bpfnic.host.btf.sections import laid_out
+from bpfnic.host.btf.target import open_btf, read_btf
 from bpfnic.spec.errors import BpfnicError
 
 _FORMATS = ("raw", "c")
@@ -22,6 +27,10 @@ class Request:
     format: str = "raw"
     sort: bool = True
     roots: list[int] = field(default_factory=list)
+
+
+class Refused(BpfnicError):
+    """Linux would not take the types."""
 
 
 def parse(words: tuple[str, ...]) -> Request:
@@ -55,6 +64,24 @@ def dump(request: Request, base: Path | None = None) -> Iterator[str]:
     if request.format == "c":
         return dump_c(btf, request.roots, request.sort)
     return dump_raw(btf, request.roots)
+
+
+def checked(words: tuple[str, ...]) -> str:
+    """What Linux would say of the file's types; of an object's as a loader lays out its variables. Raises Refused
+    that says why not, and BpfnicError for what can't be read."""
+    match words:
+        case (word, file) if _is(word, "file"):
+            path = Path(file)
+        case _:
+            raise BpfnicError("btf check: takes `file FILE`")
+    data, where, elf = read_btf(path)
+    if elf:
+        data = encode(list(laid_out(list(Btf(data, where).read_all()), elf)))
+    try:
+        check(data, where)
+    except BpfnicError as error:
+        raise Refused(str(error)) from None
+    return f"{where}: Linux takes these types"
 
 
 def _is(word: str, whole: str) -> bool:

@@ -17,7 +17,7 @@ _DEEPEST = 100  # types within types: what may be walked by recursion
 _ORDERS = {MAGIC.to_bytes(2, "little"): "<", MAGIC.to_bytes(2, "big"): ">"}
 _VOID = Type(VOID, Kind.UNKN, "")
 # Words behind a type's first three: so many, and so many for each part.
-_WORDS = {kind: (0, 0) for kind in Kind} | {
+WORDS = {kind: (0, 0) for kind in Kind} | {
     Kind.INT: (1, 0), Kind.ARRAY: (3, 0), Kind.STRUCT: (0, 3), Kind.UNION: (0, 3), Kind.ENUM: (0, 2),
     Kind.FUNC_PROTO: (0, 2), Kind.VAR: (1, 0), Kind.DATASEC: (0, 3), Kind.DECL_TAG: (1, 0), Kind.ENUM64: (0, 3),
 }  # fmt: skip
@@ -43,13 +43,13 @@ class Reader:
 
 
 class Btf:
-    """The types of one object, `base` the graph that it builds upon. Entry 0 stands for void.
+    """The types of one object, `base` the graph that it builds upon. Entry 0 stands for void. `encoding` of names.
 
     Raises BpfnicError, naming `where`, for anything that is not well-formed: of the header, the strings, and where
     types begin and end here; of a type itself when it is read, and of all with `read_all`."""
 
-    def __init__(self, data: bytes, where: str = ".BTF", base: "Btf | None" = None):
-        self.where, self.base = where, base
+    def __init__(self, data: bytes, where: str = ".BTF", base: "Btf | None" = None, encoding: str = "utf-8"):
+        self.where, self.base, self._encoding = where, base, encoding
         header, body, self.order = read_header(data, where, HEADER_BYTES)
         type_offset, type_size, string_offset, string_size = struct.unpack_from(f"{self.order}4I", header, 8)
         if max(type_offset + type_size, string_offset + string_size) > len(body):
@@ -76,7 +76,7 @@ class Btf:
             if not 0 < code < len(_KINDS):
                 raise BpfnicError(f"{self.where}, offset {self._start + at:#x}: type {self.first + len(places) - 1} "
                                   f"has unknown kind {code}")  # fmt: skip
-            fixed, each = _WORDS[_KINDS[code]]
+            fixed, each = WORDS[_KINDS[code]]
             at += 12 + 4 * (fixed + each * (info & 0xFFFF))
         if at > end:
             raise self._truncated(places[-1])
@@ -98,7 +98,7 @@ class Btf:
         at = offset - self._first_string
         if at >= len(self._strings):
             raise BpfnicError(f"{self.where}: string at {offset} of {self.string_bytes} bytes")
-        return self._strings[at : self._strings.index(b"\0", at)].decode(errors="replace")
+        return self._strings[at : self._strings.index(b"\0", at)].decode(self._encoding, errors="replace")
 
     def __len__(self) -> int:
         """Numbers of types are below this."""
@@ -212,6 +212,13 @@ class Btf:
         name, target, offset = words
         bits = offset >> 24 if flag else 0
         return Part(self.string(name), target, offset=offset & 0xFF_FFFF if flag else offset, bits=bits)
+
+    def words(self, number: int) -> tuple[int, ...]:
+        """A type as it stands in the file: where its name is; kind, kind_flag, length and reserved bits; and so on."""
+        at = number - self.first
+        end = self._places[at + 1] if at + 1 < len(self._places) else len(self._data)
+        place = self._places[at]
+        return struct.unpack_from(f"{self.order}{(end - place) // 4}I", self._data, place)
 
     # Questions.
 

@@ -36,14 +36,21 @@ def _opened(path: Path) -> Btf:
 def open_btf(path: Path, base: Btf | None = None, whole: bool = True) -> Btf:
     """The types of an ELF object, or of a file that is BTF and nothing else (/sys/kernel/btf/vmlinux). `whole`: each
     is read now, so that what is wrong is said now."""
-    try:
-        data, where = path.read_bytes(), str(path)
-    except OSError as error:
-        raise BpfnicError(f"{path}: {error.strerror}") from None
-    if data[:4] == b"\x7fELF":
-        section = Elf(path).section(".BTF")
-        if section is None:
-            raise BpfnicError(f"{path}: has no section .BTF: compile with -g")
-        data, where = section.data, f"{path}: .BTF"
+    data, where, _ = read_btf(path)
     types = Btf(data, where, base)
     return types.read_all() if whole else types
+
+
+def read_btf(path: Path) -> tuple[bytes, str, Elf | None]:
+    """The bytes, where they are from, and the object that they stand in."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BpfnicError(f"{path}: {error.strerror}") from None
+    if data[:4] != b"\x7fELF":
+        return data, str(path), None
+    elf = Elf(path)
+    section = elf.section(".BTF")
+    if section is None:
+        raise BpfnicError(f"{path}: has no section .BTF: compile with -g")
+    return section.data, f"{path}: .BTF", elf
