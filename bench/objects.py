@@ -18,6 +18,7 @@ from pathlib import Path
 from bpfnic import Nic
 from bpfnic.host import sections
 from bpfnic.host.kconfig import Kconfig
+from bpfnic.host.maps import PROG_ARRAY
 from bpfnic.host.object import Object, open_object
 from bpfnic.host.verifier.verdict import Subject, verify
 from bpfnic.spec.errors import BpfnicError
@@ -75,7 +76,7 @@ def _opened(path: Path, type: ProgramType | None, entries: int) -> Object:
     object = open_object(path, type)
     for definition in object.maps.values():
         for each in (definition, definition.inner):
-            if each and each.variables is None and each.type not in EVENTS:
+            if each and each.variables is None and each.type not in EVENTS | {PROG_ARRAY}:
                 each.max_entries = min(max(each.max_entries, 1), entries)
     if isinstance(object.kconfig, Kconfig):
         for missing in list(object.kconfig.missing):

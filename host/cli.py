@@ -112,6 +112,8 @@ _TYPES = "Types to which CO-RE relocations fit the programs: the NIC's, the runn
 @click.option("--map", "rules", type=_PATH, multiple=True, help="Map contents before the run: JSON, by map name.")
 @click.option("--global", "variables", metavar="NAME=VALUE", multiple=True, callback=_pairs("NAME=VALUE"),
               help="Set a global variable of the program.")  # fmt: skip
+@click.option("--entries", metavar="MAP=N", multiple=True, callback=_pairs("MAP=N"),
+              help="Entries of a map, in place of the object's max_entries.")  # fmt: skip
 @click.option("--timing", default="back-to-back", show_default=True, metavar="back-to-back|pcap|pps=N",
               help="When packets arrive. But for back-to-back, the NIC drops what it can't take.")  # fmt: skip
 @click.option("--order", type=click.Choice(["any", "flow"]), default="any", show_default=True,

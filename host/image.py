@@ -34,7 +34,7 @@ def at_slot(image: Code, entry: int) -> list[Instruction | None]:
     """A device image as it stands from slot `entry` of the program store on: with the addresses of its functions."""
 
     def placed(slot: int, instruction: Instruction | None) -> Instruction | None:
-        if instruction is None or isa.find(instruction) is not _CODE:
+        if instruction is None or (instruction.opcode, instruction.src) != (_CODE.opcode, _CODE.src):
             return instruction
         address = code_address(entry + slot + 1 + instruction.imm)
         return replace(instruction, src=0, imm=address, next_imm=0)

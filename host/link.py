@@ -222,7 +222,15 @@ class Linker:
         return self._elf.refuse(f"section {section.name!r}, offset {offset:#x}: {why}")
 
     def link(self, number: int, program: str, routines: Routines) -> Linked:
-        """The program that unit `number` starts. Raises BpfnicError naming section, offset and symbol."""
+        """The program that unit `number` starts. Raises BpfnicError naming file, section, offset and symbol."""
+        try:
+            return self._link(number, program, routines)
+        except BpfnicError as error:
+            if str(error).startswith(str(self._elf.path)):
+                raise
+            raise self._elf.refuse(f"program {program!r}: {error}") from None
+
+    def _link(self, number: int, program: str, routines: Routines) -> Linked:
         linked = Linked()
         placed: dict[tuple[Linker, int], int] = {}  # first slot of each unit
         calls: list[tuple[int, Routine]] = []  # by slot of the instruction

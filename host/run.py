@@ -10,6 +10,7 @@ from bpfnic.host import compile, iproute, kconfig, pcap, report, rules
 from bpfnic.host.bench import REFERENCE, Bench
 from bpfnic.host.btf import target
 from bpfnic.host.device import Arrival, DeviceOptions, OnStep, Pacing, Traffic
+from bpfnic.host.maps import MapDefinition
 from bpfnic.host.nic import interface_name, open
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
@@ -47,6 +48,7 @@ class Job:
     network: str | None = None
     type: ProgramType | None = None
     kconfig: tuple[str, ...] = ()
+    entries: Mapping[str, str] = field(default_factory=dict)
     types: str = ""
 
 
@@ -70,6 +72,8 @@ def run(job: Job, on_step: OnStep | None = None) -> dict[str, Any]:
     for name, value in job.variables.items():
         obj.set_global(name, value)
     kconfig.give(obj.kconfig, job.kconfig)
+    for name, value in job.entries.items():
+        _set_entries(obj.maps, name, value)
     program = obj.program(job.name)
     entries = [rules.read(path, obj.maps) for path in job.rules]
     capture = pcap.read(job.capture)
@@ -96,6 +100,15 @@ def run(job: Job, on_step: OnStep | None = None) -> dict[str, Any]:
             result["check"] = bench.check(evidence)
     result["seconds"] = {"run": evidence and evidence.traffic.seconds, "total": time.perf_counter() - began}
     return result
+
+
+def _set_entries(maps: Mapping[str, MapDefinition], name: str, value: str) -> None:
+    """max_entries of a map, in place of the object's."""
+    names = [each.name for each in maps.values() if each.variables is None]
+    if name not in names or not value.isdecimal() or not 0 < int(value) < 1 << 32:
+        has = ", ".join(names) or "it has none"
+        raise BpfnicError(f"--entries {name}={value}: must be a map of the object ({has}) and a number from 1 on")
+    maps[name].max_entries = int(value)
 
 
 # -- packets in and out ---------------------------------------------------------------------------------------------

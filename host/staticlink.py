@@ -332,17 +332,24 @@ class _Types:
                       if section.number in one.sections}  # fmt: skip
             about = one.extension
             for name, start in starts.items():
-                functions = [(start + at, new[type]) for at, type in about.functions.get(name, ())]
+                functions = [(start + at, _new(one, new, type)) for at, type in about.functions.get(name, ())]
                 if functions:
                     result.functions.setdefault(name, []).extend(functions)
                 lines = [replace(line, offset=start + line.offset) for line in about.lines.get(name, ())]
                 if lines:
                     result.lines.setdefault(name, []).extend(lines)
-                relocations = [replace(each, offset=start + each.offset, type=new[each.type])
+                relocations = [replace(each, offset=start + each.offset, type=_new(one, new, each.type))
                                for each in about.relocations.get(name, ())]  # fmt: skip
                 if relocations:
                     result.relocations.setdefault(name, []).extend(relocations)
         return result
+
+
+def _new(one: _Input, numbers: dict[int, int], type: int) -> int:
+    """The new number of a type that `.BTF.ext` names."""
+    if type not in numbers:
+        raise one.elf.refuse(f"section '.BTF.ext' refers to type {type}, which no function or structure is")
+    return numbers[type]
 
 
 def _without(merged: Merged, stands_for: dict[int, int]) -> tuple[list[Type], list[dict[int, int]]]:

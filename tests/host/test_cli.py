@@ -129,6 +129,30 @@ def test_a_tc_programs_verdicts_are_said_to_be_that(run, source, tmp_path):
     assert [packet.verdict for packet in pcap.read(out).packets] == [(pcap.VERDICT_TC, 3)]
 
 
+def test_entries_of_a_map_that_leaves_them_to_its_loader(run, refused, source, tmp_path):
+    program = source("""
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 0); __type(key, __u32); __type(value, __u64); }
+	tally SEC(".maps");
+volatile int seen;
+SEC("xdp") int count(void *ctx)
+{
+	__u32 key = 3;
+	__u64 *value = bpf_map_lookup_elem(&tally, &key);
+
+	seen++;
+	return value ? XDP_TX : XDP_DROP;
+}
+""")
+    frames = capture(tmp_path / "in.pcapng", [bytes(60)], 1)
+    for entries, verdict in ((3, "XDP_DROP"), (4, "XDP_TX")):
+        status, out, _ = run(program, "--entries", f"tally={entries}", "--json", pcap=frames)
+        assert (status, json.loads(out)["packets"]["verdicts"]) == (0, {verdict: 1})
+    assert refused(program, pcap=frames) == "map tally (ARRAY): max_entries is 0"
+    for wrong in ("tally=0", "tally=many", "none=4", ".bss=4"):
+        assert f"--entries {wrong}: must be a map of the object (tally) and" in refused(
+            program, "--entries", wrong, pcap=frames)  # fmt: skip
+
+
 def test_rules_variables_and_ifindexes_reach_the_program(run, source, tmp_path):
     program = source(BY_PORT)
     rules = source('{"choices": {"1": {"verdict": 3}, "7": {"verdict": 2}}}', "rules.json")

@@ -133,8 +133,9 @@ def run(
     seconds = time.process_time() - began
     if seconds > SECONDS:
         why = why or f"took {seconds:.1f} s"
-    if any(not line.strip() for line in said.splitlines()):
-        why = why or f"an empty refusal: {said!r}"
+    nameless = [line for line in said.splitlines() if not line.startswith((str(path), "program '", "map '"))]
+    if nameless:
+        why = why or f"a refusal that doesn't say of what: {nameless[0]!r}"
     return bool(said), Finding(number, name, why) if why else None
 
 
