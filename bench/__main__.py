@@ -1,9 +1,10 @@
-"""Measure everything, print it, write docs/results.md."""
+"""Measure everything, print it, write docs/results.md: `python -m bench [DIR]`, where DIR has objects for the
+verifier."""
 
 import sys
 from pathlib import Path
 
-from bench import accesses, maps, report, resources, speed
+from bench import accesses, maps, report, resources, speed, verifier
 from bpfnic.hdl.config import NicConfig
 
 RESULTS = Path("docs/results.md")
@@ -29,7 +30,8 @@ def main() -> None:
     ecp5 = NicConfig(target="ecp5")
     units = resources.core_units(ecp5, say)
     engine = resources.map_engine_units(ecp5, say), resources.map_types(ecp5, say)
-    text = report.results(runs, lookups, pairs, building, parts, units, engine, accesses.measure())
+    verdicts = verifier.apart(Path(sys.argv[1])) if sys.argv[1:] else []
+    text = report.results(runs, lookups, pairs, building, parts, units, engine, accesses.measure(), verdicts)
     RESULTS.write_text(text)
     print(text)
 

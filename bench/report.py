@@ -6,6 +6,9 @@ from bench.maps import CORES, ENTRIES, KEYS, LENGTHS, Lookup
 from bench.resources import Resources
 from bench.speed import THREADS, Run
 
+Table = tuple[list[str], list[list[str]]]
+"""Head and rows."""
+
 HEAD = """<!-- Written by `make bench`; never edited by hand. -->
 
 # Results
@@ -43,11 +46,12 @@ def results(
     units: Mapping[str, Resources],
     engine: tuple[Mapping[str, Resources], Mapping[str, Resources]],
     accesses: Mapping[str, float],
+    verdicts: Sequence[Table],
 ) -> str:
     """The whole document. lookups: what bench.maps found; pairs: clocks a second of the native loop and of cocotb with
     packets into so many interfaces; building: seconds of each step; parts: what each part of the NIC takes; units: what
     each unit of the core adds; engine: what each unit of the map engine does, and what resources.map_types found;
-    accesses: of registers, for an entry of a map."""
+    accesses: of registers, for an entry of a map; verdicts: tables of bench.verifier, if it was given objects."""
     counter = next(run for run in runs if run.program == "counter")
     lines = [HEAD]
     lines += [f"## The barrel: {THREADS} threads, one core, 64-byte packets back to back into port 0", ""]
@@ -102,7 +106,7 @@ def results(
             ["seconds: all that a first run builds (on two cores in parallel)", f"{sum(building.values()):.0f}", "–"],
         ],
     )
-    lines += [SIMULATION, *_accesses(accesses), *_resources(parts, units), *_map_engine(*engine)]
+    lines += [SIMULATION, *_accesses(accesses), *_verdicts(verdicts), *_resources(parts, units), *_map_engine(*engine)]
     return "\n".join(lines)
 
 
@@ -118,6 +122,15 @@ def _accesses(accesses: Mapping[str, float]) -> list[str]:
         "Asked for: batch forms that cost a few accesses an entry.",
         "",
     ]
+
+
+def _verdicts(tables: Sequence[Table]) -> list[str]:
+    lines = ["## The verifier", ""]
+    for head, rows in tables:
+        lines += [*_table(head, rows), ""]
+    if not tables:
+        return [*lines, "Not measured in this run: it was given no objects (`make bench OBJECTS=DIR`).", ""]
+    return [*lines, "On objects that aren't in this repository (docs/verifier.md says which), by their folders.", ""]
 
 
 def _resources(parts: Mapping[str, Resources], units: Mapping[str, Resources]) -> list[str]:

@@ -85,15 +85,7 @@ def _find(walk: "Walk", at: int, size: int, write: bool) -> Member | None:
 
 def access(walk: "Walk", base: int, pointer: Held, offset: int, size: int, write: bool) -> None:
     """Raises Refusal for an access that the type doesn't have."""
-    if pointer.off or pointer.number.mask or pointer.number.value:
-        name = text.kind(pointer)
-        if pointer.number.mask:
-            bits = text.tnum(pointer.number.value, pointer.number.mask)
-            raise Refusal(f"variable {name} access var_off={bits} disallowed", register=base)
-        if pointer.off < 0:
-            raise Refusal(f"negative offset {name} ptr R{base} off={pointer.off} disallowed", register=base)
-        raise Refusal(f"dereference of modified {name} ptr R{base} off={pointer.off} disallowed", register=base,
-                      why="The context pointer was moved; its members are loaded from the pointer itself.")  # fmt: skip
+    unmoved(base, pointer)
     if _find(walk, offset, size, write) is None:
         inside = [m for m in walk.context if m.offset <= offset < m.offset + m.size]
         if not inside:
@@ -103,6 +95,19 @@ def access(walk: "Walk", base: int, pointer: Held, offset: int, size: int, write
         else:
             why = f"{inside[0].name} isn't loaded as {size} bytes."
         raise Refusal(f"invalid bpf_context access off={offset} size={size}", register=base, why=why)
+
+
+def unmoved(base: int, pointer: Held) -> None:
+    """Raises Refusal for a context pointer to which something was added (check_ptr_off_reg)."""
+    if pointer.off or pointer.number.mask or pointer.number.value:
+        name = text.kind(pointer)
+        if pointer.number.mask:
+            bits = text.tnum(pointer.number.value, pointer.number.mask)
+            raise Refusal(f"variable {name} access var_off={bits} disallowed", register=base)
+        if pointer.off < 0:
+            raise Refusal(f"negative offset {name} ptr R{base} off={pointer.off} disallowed", register=base)
+        raise Refusal(f"dereference of modified {name} ptr R{base} off={pointer.off} disallowed", register=base,
+                      why="The context pointer was moved; its members are loaded from the pointer itself.")  # fmt: skip
 
 
 def load(walk: "Walk", pointer: Held, offset: int, size: int) -> Held:

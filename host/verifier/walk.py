@@ -389,11 +389,15 @@ class Walk:
         if row.operation in (Operation.LD_ABS, Operation.LD_IND):
             if self.subject.type is ProgramType.XDP:
                 raise Refusal("BPF_LD_[ABS|IND] instructions not allowed for this program type")
-            if self.readable(_CONTEXT_REGISTER).kind is not CONTEXT:
+            given = self.readable(_CONTEXT_REGISTER)
+            if given.kind is not CONTEXT:
                 raise Refusal("at the time of BPF_LD_ABS|IND R6 != pointer to skb", register=_CONTEXT_REGISTER)
+            context.unmoved(_CONTEXT_REGISTER, given)
             if row.operation is Operation.LD_IND:
                 self.readable(instruction.src)
-            if state.lock is not None or state.refs:
+            if state.lock is not None:
+                raise Refusal("BPF_LD_[ABS|IND] cannot be used inside bpf_spin_lock-ed region")
+            if state.refs:
                 raise Refusal("BPF_LD_[ABS|IND] would lead to reference leak")
             regs[0:6] = [loaded(64), *[NOTHING] * 5]
             return

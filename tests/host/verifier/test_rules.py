@@ -19,6 +19,7 @@ VALUE = LOOKUP + "if r0 == 0 goto out\n"
 """r0: a value of 16 bytes."""
 INDEX = VALUE + "r1 = *(u32 *)(r0 + 0)\n"
 LOADS_AT, THERE = "\nr0 += ", "\nr0 = *(u32 *)(r0 + 0)\nout:\nr0 = 2\nexit\n"
+EACH = "r1 = map_by_fd(0) ll\nr2 = code_addr(f) ll\nr3 = 0\nr4 = 0\ncall 164\n"
 OUT = "\nout:\nr0 = 2\nexit\n"
 LIMIT = 20_000
 """Instructions that are walked here; Linux's million takes a minute."""
@@ -230,10 +231,34 @@ rule("callbacks",
      ("r1 = 10\nr2 = code_addr(f) ll\nr3 = r10\nr3 += -8\nr4 = 0\n*(u64 *)(r10 - 8) = 0\ncall 181\nr0 = 2\nexit\n"
       "f:\nr0 = *(u64 *)(r2 + 0)\nr0 = 0\nexit", None),
      ("r1 = 10\nr2 = code_addr(f) ll\nr3 = 0\nr4 = 0\ncall 181\nr0 = 2\nexit\nf:\nr0 = 7\nexit",
-      "should have been in \\[0, 1\\]"))
+      "should have been in \\[0, 1\\]"),
+     ("r1 = 10\nr2 = code_addr(f) ll\nr3 = 0\nr4 = 0\ncall 181\nr0 = 2\nexit\nf:\nr0 = *(u64 *)(r2 + 0)\nr0 = 0\nexit",
+      "R2 invalid mem access 'scalar'"),
+     ("r1 = 10\nr2 = code_addr(f) ll\nr3 = 0\nr4 = 0\ncall 181\nr0 = 2\nexit\nf:\nr1 = 4\nr2 = code_addr(g) ll\n"
+      "r3 = 0\nr4 = 0\ncall 181\nr0 = 0\nexit\ng:\nr0 = 0\nexit", None),
+     ("r1 = 10\nr2 = code_addr(f) ll\nr3 = r10\nr3 += -16\nr4 = 0\n*(u64 *)(r10 - 8) = 0\n*(u64 *)(r10 - 16) = 0\n"
+      "call 181\nr0 = 2\nexit\nf:\nr2 += r1\nr0 = *(u8 *)(r2 + 0)\nr0 = 0\nexit",
+      "math between fp pointer and register with unbounded min value is not allowed"),
+     (EACH + "r0 = 2\nexit\nf:\nr0 = *(u32 *)(r3 + 0)\nr0 = *(u32 *)(r2 + 0)\nr0 = 0\nexit", None),
+     (EACH + "r0 = 2\nexit\nf:\n*(u32 *)(r2 + 0) = 1\nr0 = 0\nexit", "write to change key R2 not allowed"),
+     ("*(u64 *)(r10 - 8) = 0\n" + EACH.replace("r3 = 0", "r3 = r10\nr3 += -8") + "r0 = *(u64 *)(r10 - 8)\nexit\n"
+      "f:\nr1 = *(u64 *)(r4 + 0)\nr1 += 1\n*(u64 *)(r4 + 0) = r1\nr0 = 0\nexit", None),
+     ("r2 = code_addr(f) ll\nr0 = *(u64 *)(r2 + 0)\nexit\nf:\nr0 = 0\nexit", "R2 invalid mem access 'func'"),
+     ("r1 = r10\nr1 += -16\nr2 = code_addr(f) ll\ncall 170\nr0 = 2\nexit\nf:\nr0 = 0\nexit",
+      "not followed|R1 type=fp expected=map_value"))
 rule("loads by offset in the packet",
      ("r6 = r1\nr0 = *(u16 *)skb[12]\nexit", None, SOCKET),
-     ("r0 = *(u16 *)skb[12]\nexit", "R6 !read_ok", SOCKET))
+     ("r0 = *(u16 *)skb[12]\nexit", "R6 !read_ok", SOCKET),
+     ("r6 = r1\nr0 = *(u16 *)skb[12]\nexit", None, TC),
+     ("r6 = r1\nr0 = *(u16 *)skb[12]\nexit", "BPF_LD_\\[ABS\\|IND\\] instructions not allowed for this program type"),
+     ("r6 = r1\nr2 = 5\nr0 = *(u16 *)skb[12]\nr0 = r2\nexit", "R2 !read_ok", SOCKET),
+     ("r6 = r1\nr7 = 5\nr0 = *(u16 *)skb[r7 + 12]\nr0 = r7\nexit", None, SOCKET),
+     ("r6 = r1\nr0 = *(u16 *)skb[r7 + 12]\nexit", "R7 !read_ok", SOCKET),
+     ("r6 = r10\nr0 = *(u16 *)skb[12]\nexit", "at the time of BPF_LD_ABS\\|IND R6 != pointer to skb", SOCKET),
+     ("r6 = r1\nr6 += 4\nr0 = *(u16 *)skb[12]\nexit", "dereference of modified ctx ptr R6 off=4 disallowed", SOCKET),
+     ("r6 = r1\nr1 = map_by_fd(4) ll\nr2 = 8\nr3 = 0\ncall 131\nif r0 == 0 goto out\nr7 = r0\nr0 = *(u8 *)skb[12]\n"
+      "r1 = r7\nr2 = 0\ncall 132" + OUT, "BPF_LD_\\[ABS\\|IND\\] would lead to reference leak", SOCKET),
+     ("call f\nexit\nf:\nr6 = r1\nr0 = *(u16 *)skb[12]\nexit", None, SOCKET))
 rule("the license",
      ("r1 = r10\nr1 += -8\nr2 = 8\n*(u64 *)(r10 - 8) = 0\ncall 6\nr0 = 2\nexit", None))
 
