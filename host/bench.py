@@ -31,7 +31,8 @@ _NOT_COMPUTED = frozenset(
 @dataclass(frozen=True)
 class Bench:
     """A program of an object with its rules (one file's after the other), frames and their pacing, and the device that
-    it is about. `ifindexes` by port; a port p that isn't named has p + 1. `network`: what the devices know of it."""
+    it is about. `ifindexes` by port; a port p that isn't named has p + 1. `network`: what the devices know of it.
+    `unsafe`: the program need not be verified."""
 
     backend: str
     obj: Object
@@ -42,6 +43,7 @@ class Bench:
     entries: Sequence[rules.Rules] = ()
     ifindexes: Mapping[int, int] = field(default_factory=dict)
     network: Network | None = None
+    unsafe: bool = False
 
     @property
     def program(self) -> Program:
@@ -100,7 +102,7 @@ class Bench:
                 card.device.set_ifindex(port, self.ifindex(port))
             if self.network:
                 card.network = self.network
-            loaded = card.load(self.obj, self.name)
+            loaded = card.load(self.obj, self.name, unsafe=self.unsafe)
             for entries in self.entries:
                 self._load_what_is_named(card, entries)
                 if unused := [name for name in entries if name not in card.maps]:
@@ -119,7 +121,7 @@ class Bench:
             if self.obj.maps[map_name].type is MapType.PROG_ARRAY:
                 for name in dict.fromkeys(value.decode() for _, (value,), _ in values):
                     if name not in card.programs:
-                        card.load(self.obj, name)
+                        card.load(self.obj, name, unsafe=self.unsafe)
 
     def _replayable(self, actual: Evidence) -> list[int]:
         room = actual.capabilities.buffer_bytes - addresses.HEADROOM

@@ -105,6 +105,7 @@ _TYPES = "Types to which CO-RE relocations fit the programs: the NIC's, the runn
 @click.option("--pcap", "capture", type=_PATH, required=True, help="Packets that arrive: pcap or pcapng.")
 @click.option("--out", type=_PATH, help="Write the packets that leave, with their verdicts: pcapng.")
 @click.option("--backend", default="rtl", show_default=True, help="What runs it: see `bpfnic backends`.")
+@click.option("--unsafe", is_flag=True, help="Load what nobody verified: for experiments on simulated NICs.")
 @click.option("--check", is_flag=True, help="Compare packets, counters and maps with the golden model.")
 @click.option("--lockstep", is_flag=True,
               help="Compare each instruction with the golden model, and stop at the first that differs.")  # fmt: skip
@@ -306,7 +307,8 @@ def _print(result: dict[str, Any], backend: str) -> None:
         click.echo(f"run: {seconds['run']:.2f} s, with compiling and checking {seconds['total']:.2f} s")
     if check and check["equal"]:
         compared = f", in each of {check['instructions']:,} instructions" if "instructions" in check else ""
-        click.echo(f"{backend} = {check['reference']}{compared}")
+        unverified = "" if result["program"]["verified"] else " (unverified program)"
+        click.echo(f"{backend} = {check['reference']}{compared}{unverified}")
     elif check:
         click.echo(f"{backend} differs from {check['reference']}: {check['difference']}")
         for line in check["trace"]:

@@ -9,12 +9,13 @@ Interfaces are numbered as on the NIC: ports from 0, the host last (number `port
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import strerror
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from bpfnic.host.lockstep import Follower, Observe
+from bpfnic.spec.addresses import INDEX_BYTES
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.isa import Group
@@ -236,6 +237,14 @@ class DeviceMap(ABC):
         """Look up and delete in one step; of a QUEUE or STACK, whose key is b"", the next value. Raises OSError ENOENT,
         EOPNOTSUPP where the map's type has no such operation."""
 
+    def defined(self) -> "MapDefinition":
+        """Its definition, with the constants (`.rodata`) that the device holds."""
+        if self.definition.constants is None:
+            return self.definition
+        assert self.definition.variables is not None
+        (content,) = self.lookup(bytes(INDEX_BYTES))
+        return replace(self.definition, variables=self.definition.variables.at(content))
+
     @abstractmethod
     def freeze(self) -> None:
         """No more changes by the host: they are EPERM from here on (BPF_MAP_FREEZE). Programs go on. Raises OSError
@@ -300,9 +309,10 @@ def named(what: str) -> Iterator[None]:
 
 
 class LoadedProgram(ABC):
-    """A program in a device's program memory."""
+    """A program in a device's program memory. `verified`: a verifier accepted it."""
 
     program: "Program"
+    verified: bool
 
 
 class Device(ABC):
@@ -321,9 +331,17 @@ class Device(ABC):
         uses it, or while it is in a map of maps."""
 
     @abstractmethod
-    def load(self, program: "Program", maps: Mapping[str, DeviceMap]) -> LoadedProgram:
-        """Check, link against the maps, and write into program memory. Raises BpfnicError naming program and
-        instruction; then the device is as it was."""
+    def admit(self, program: "Program", maps: Mapping[str, "MapDefinition"], *, unsafe: bool = False) -> None:
+        """Whether the device would load a program with these maps, by name: the verifier accepts it, and the device has
+        what it needs. `unsafe`: nobody asks the verifier, for experiments; simulated NICs alone do that. Raises
+        BpfnicError naming program and instruction. Nothing on the device changes."""
+
+    @abstractmethod
+    def load(
+        self, program: "Program", maps: Mapping[str, DeviceMap], *, unsafe: bool = False
+    ) -> LoadedProgram:
+        """Do as `admit`, link against the maps, whose constants (`.rodata`) are frozen from here on, and write into
+        program memory. Raises BpfnicError naming program and instruction; then the device is as it was."""
 
     @abstractmethod
     def unload(self, loaded: LoadedProgram) -> None:
@@ -379,10 +397,12 @@ class Device(ABC):
 class Transport(Protocol):
     """A NIC as seen through its control registers and its streams, and through nothing else.
 
-    deliver: called with each record that leaves, while `run` runs or right behind it."""
+    deliver: called with each record that leaves, while `run` runs or right behind it. wired: its packets come
+    from somebody, so that it may not run what nobody verified."""
 
     name: str
     deliver: Deliver
+    wired: bool
 
     def read(self, address: int) -> int:
         """The 32-bit register at a byte address. Raises BpfnicError if there is none."""

@@ -7,9 +7,10 @@ passed the NEXT_SEQUENCE that was read after the swap.
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from bpfnic.host import maplayout, runtime, sections, trace, valuetypes
+from bpfnic.host import maplayout, programarray, runtime, sections, trace, valuetypes
 from bpfnic.host.device import (
     Arrival,
     Capabilities,
@@ -27,12 +28,10 @@ from bpfnic.host.eventmaps import ring_bytes, sized
 from bpfnic.host.image import at_slot, device_image
 from bpfnic.host.keyedmaps import KeyedMap, RegisterHash, RegisterHashOfMaps, RegisterQueue, RegisterRedirectHash
 from bpfnic.host.lockstep import Follower, Observe
-from bpfnic.host.mapaccess import check_access, check_types
 from bpfnic.host.mapsofmaps import check_inner, refuse_if_inner
 from bpfnic.host.network import Network, unconnected
 from bpfnic.host.networktables import NetworkTables
 from bpfnic.host.object import DeviceAddresses
-from bpfnic.host.programarray import admit, admitted, refuse_if_held
 from bpfnic.host.redirectmap import RedirectMap, refuse_broadcast
 from bpfnic.host.redirectmap import check as check_redirect_map
 from bpfnic.host.regions import Grace, Regions
@@ -51,6 +50,7 @@ from bpfnic.host.registermaps import (
     table_bytes,
 )
 from bpfnic.host.structure import Limits
+from bpfnic.host.verifier import gate
 from bpfnic.spec import engine, registers, rings, tables
 from bpfnic.spec.addresses import INDEX_BYTES, MAP_VALUES, MAX_KEY_BYTES
 from bpfnic.spec.errors import BpfnicError
@@ -340,7 +340,20 @@ class RegisterDevice(Device):
 
     # -- programs -----------------------------------------------------------------------------------------------
 
-    def load(self, program: "Program", maps: Mapping[str, DeviceMap]) -> RegisterProgram:
+    def admit(self, program: "Program", maps: Mapping[str, "MapDefinition"], *, unsafe: bool = False) -> None:
+        runs = self.capabilities.program_types
+        if program.type not in runs:
+            kind = program.type.name if program.type else sections.of_type(program.section)
+            names = ", ".join(sorted(each.name for each in runs))
+            raise BpfnicError(f"program {program.name} is {kind}; {self.name} runs {names}")
+        if unsafe and self._transport.wired:
+            raise BpfnicError(f"program {program.name}: {self.name} takes no unverified program; simulated NICs do")
+        gate.admit(program, maps, self.capabilities, unsafe=unsafe)
+        refuse_broadcast(program)
+
+    def load(
+        self, program: "Program", maps: Mapping[str, DeviceMap], *, unsafe: bool = False
+    ) -> RegisterProgram:
         used: dict[str, RegisterMap] = {}
         for name in program.maps:
             if name not in maps:
@@ -348,7 +361,8 @@ class RegisterDevice(Device):
             device_map = maps[name]
             assert isinstance(device_map, RegisterMap) and device_map in self._maps
             used[name] = device_map
-        admit(program, used.values())
+        programarray.admit(program, used.values())
+        self.admit(program, {name: device_map.defined() for name, device_map in used.items()}, unsafe=unsafe)
         whole = program.with_firmware(runtime.linked(program.type, self.capabilities.helpers))
         linked = self._link(program, whole, used)
         slots = len(linked)
@@ -358,9 +372,13 @@ class RegisterDevice(Device):
         self._write("PROGRAM_ADDRESS", entry * 2)
         for i in range(0, len(code), 4):
             self._write("PROGRAM_DATA", int.from_bytes(code[i : i + 4], "little"))
-        loaded = RegisterProgram(program, entry, image, frozenset(used.values()), whole)
+        loaded = RegisterProgram(program, entry, image, frozenset(used.values()), whole, not unsafe)
+        for device_map in used.values():
+            if device_map.definition.constants is not None:
+                with suppress(PermissionError):  # it is frozen
+                    device_map.freeze()
         self._programs.append(loaded)
-        admitted(program, used.values())
+        programarray.admitted(program, used.values())
         return loaded
 
     def _link(
@@ -368,11 +386,6 @@ class RegisterDevice(Device):
     ) -> list[Instruction | None]:
         """The program, with its routines, as this device executes it. Raises BpfnicError for what the device can't do.
         """
-        runs = self.capabilities.program_types
-        if program.type not in runs:
-            kind = program.type.name if program.type else sections.of_type(program.section)
-            names = ", ".join(sorted(each.name for each in runs))
-            raise BpfnicError(f"program {program.name} is {kind}; {self.name} runs {names}")
         hidden = {name: self._hidden_map(name, definition) for name, definition in whole.hidden.items()}
         self._tables.add(hidden.values())
         placed = {**maps, **hidden}
@@ -380,18 +393,13 @@ class RegisterDevice(Device):
         values = {name: MAP_VALUES + used.base for name, used in placed.items()}
         has = self.capabilities
         limits = Limits(has.program_slots, lambda row: row.group in has.groups, has.helpers)
-        image = device_image(whole, DeviceAddresses(handles, values), limits)
-        definitions = {name: used.definition for name, used in maps.items()}
-        check_access(program, definitions)
-        check_types(program, definitions)
-        refuse_broadcast(program)
-        return image
+        return device_image(whole, DeviceAddresses(handles, values), limits)
 
     def unload(self, loaded: LoadedProgram) -> None:
         assert isinstance(loaded, RegisterProgram) and loaded in self._programs
         if loaded in self._attached:
             raise BpfnicError(f"program {loaded.program.name} is attached to {self._interface_name(loaded)}")
-        refuse_if_held(loaded, self._maps)
+        programarray.refuse_if_held(loaded, self._maps)
         self._programs.remove(loaded)
         self._free_later(lambda: self._slots.free(loaded.entry))
 

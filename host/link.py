@@ -93,6 +93,8 @@ class Frame:
 class Routines(Protocol):
     """What the runtime has for a program."""
 
+    named: bool
+    """Calls of functions and of kernel functions stay, by name, for a verifier, who knows what they do."""
     frame: Frame | None
     loads: Routine | None
     """What is called in place of loads by offset in the packet: with the offset and how many bytes, it returns them in
@@ -109,6 +111,16 @@ class Routines(Protocol):
 
     def kernel(self, name: str) -> Routine | None:
         """What is called in place of one of them, None where there is nothing."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """A call of a function of the runtime that isn't linked."""
+
+    name: str
+
+    def put(self, instruction: Instruction) -> Instruction:
+        return replace(instruction, src=_BTF_SRC, offset=0, imm=ksyms.ABSENT)
 
 
 @dataclass(frozen=True)
@@ -141,6 +153,8 @@ class Linked:
     functions: dict[int, str] = field(default_factory=dict)
     prototypes: dict[int, Prototype] = field(default_factory=dict)
     """Of the program's own functions, by first slot, where the object has BTF for them."""
+    named: dict[int, str] = field(default_factory=dict)
+    """Of Named, by slot of the call."""
     routines: set[int] = field(default_factory=set)
     """First slots of the functions that are the runtime's."""
     privileged: set[int] = field(default_factory=set)
@@ -166,9 +180,9 @@ class Linked:
 
 
 class Linker:
-    """The code of one object. `units` in the order of sections and offsets. `runtime`: the name of an object of the
-    runtime; its maps are called `runtime:name`, as no map of a program is, and are one for all routines, sections of
-    variables `runtime:object:section`."""
+    """The code of one object, which is the file `path`. `units` in the order of sections and offsets. `runtime`: the
+    name of an object of the runtime; its maps are called `runtime:name`, as no map of a program is, and are one for all
+    routines, sections of variables `runtime:object:section`."""
 
     def __init__(self, elf: Elf, maps: MapTable, extension: Extension, btf: Btf | None, runtime: str = "",
                  types: str = NIC):  # fmt: skip
@@ -176,6 +190,7 @@ class Linker:
         self._ksyms = ksyms.declared(btf)
         self._target_types, self._relocator = types, cast(Relocator | None, None)
         self._code: dict[int, list[Instruction | None]] = {}
+        self.path = elf.path
         self.units: list[Unit] = []
         self._in_section: dict[int, list[int]] = {}  # numbers of units by section
         for section in elf.sections:
@@ -308,6 +323,9 @@ class Linker:
             if isinstance(target, Extern):
                 linked.externs[place] = target
                 linked.instructions[place] = instruction = target.put(instruction, present=True)
+            elif isinstance(target, Named):
+                linked.named[place] = target.name
+                linked.instructions[place] = target.put(instruction)
             elif isinstance(target, Reference):
                 linked.references[place] = target
                 if self._runtime:
@@ -373,7 +391,7 @@ class Linker:
 
     def _target(
         self, section: Section, slot: int, instruction: Instruction, relocation: Relocation | None, routines: Routines
-    ) -> Reference | Extern | Routine | None:
+    ) -> Reference | Extern | Named | Routine | None:
         """What an instruction refers to: a map or variable, an extern, a function, or nothing."""
         call = instruction.opcode == _CALL.opcode
         if relocation is None:
@@ -390,7 +408,7 @@ class Linker:
             function = essential(symbol.name)
             routine = routines.kernel(function)
             if routine and call:
-                return routine
+                return Named(function) if routines.named else routine
             if not routine and not symbol.weak and function in routines.functions:
                 return Extern(None, symbol.weak, routine=True, name=function)
             return Extern(None, symbol.weak, routine=True) if routine else self._extern(symbol)
@@ -401,7 +419,7 @@ class Linker:
                                    f"--kconfig {symbol.name}=VALUE")  # fmt: skip
             return Reference(kconfig.SECTION, configuration.offset(symbol.name) + instruction.imm)
         if symbol.section == SHN_UNDEF and call and (routine := routines.function(symbol.name)):
-            return routine
+            return Named(symbol.name) if routines.named else routine
         if symbol.section == SHN_UNDEF:
             raise self._refuse(section, offset, f"{symbol.name!r} is not defined in this object (an extern): "
                                "link the one that has it with `bpfnic gen object`")  # fmt: skip

@@ -41,6 +41,13 @@ class MapDefinition:
     programs: dict[int, str] = field(default_factory=dict)
     maps: dict[int, str] = field(default_factory=dict)
 
+    @property
+    def constants(self) -> bytes | None:
+        """What the map holds for good: the constants of an object. None of all other maps."""
+        if self.variables is None or MapFlag.RDONLY_PROG not in self.flags:
+            return None
+        return bytes(self.variables.content)
+
     def format_key(self, data: bytes) -> Any:
         """A key as a Python value, by its BTF type; as hex bytes ("0a 00 00 00") where the object has none; a record's
         number; of an LPM_TRIE of IPv4 or IPv6 addresses a prefix ("10.0.0.0/8")."""

@@ -84,6 +84,7 @@ class TestRun:
     retval: r0, 32 bits (None where the device ended the program). action: what became of the packet. data: the frame
     that left, None where none did. egress: the interface it left by ("port0", "host"). queue: the host's, where a
     CPUMAP or XSKMAP chose one. cause: why it was aborted.
+    verified: a verifier accepted the program.
     clocks: from the program's start to its end, None on backends without clocks (a barrel takes 10 or more for each
     instruction of one packet alone: it is built for throughput)."""
 
@@ -95,9 +96,10 @@ class TestRun:
     instructions: int | None
     clocks: int | None
     queue: int | None = None
+    verified: bool = True
 
     @classmethod
-    def of(cls, packet: PacketResult, ports: int) -> "TestRun":
+    def of(cls, packet: PacketResult, ports: int, verified: bool) -> "TestRun":
         """From what a device says of a packet."""
         clocks = None
         if packet.started is not None and packet.finished is not None:
@@ -112,6 +114,7 @@ class TestRun:
             packet.instructions,
             clocks,
             packet.queue,
+            verified,
         )
 
 
@@ -126,6 +129,11 @@ class NicProgram:
     def name(self) -> str:
         """Its function's name."""
         return self.loaded.program.name
+
+    @property
+    def verified(self) -> bool:
+        """False of one that was loaded `unsafe`."""
+        return self.loaded.verified
 
     def attach(self, port: int | None = None) -> None:
         """Run it for the packets of a port (None: of every port), from the next packet on."""
@@ -144,7 +152,7 @@ class NicProgram:
             self._nic.attach(port, before)
         if not result.accepted:
             raise BpfnicError(f"the NIC refuses a packet of {len(packet)} bytes")
-        return TestRun.of(result, self._nic.ports)
+        return TestRun.of(result, self._nic.ports, self.verified)
 
     def unload(self) -> None:
         """Take it off the NIC, with the maps that no other program uses. Raises BpfnicError while it is attached."""
@@ -218,25 +226,29 @@ class Nic:
         """What programs know a port by; port p is p + 1 until set."""
         self.device.set_ifindex(port, ifindex)
 
-    def load(self, obj: Object, program: str | None = None) -> NicProgram:
+    def load(self, obj: Object, program: str | None = None, *, unsafe: bool = False) -> NicProgram:
         """Load a program of an object, with the maps it uses (those that another program of the same object brought are
         shared), the programs that the object puts into these maps, and global variables as they are set in the object.
-        `program`: its name, where there are several. Raises BpfnicError naming what can't be used; then the NIC is as
-        it was."""
+        `program`: its name, where there are several. `unsafe`: the verifier isn't asked, for experiments on simulated
+        NICs. Raises BpfnicError naming what can't be used; then the NIC is as it was."""
         source = obj.program(program)
         if source.name in self.programs:
             raise BpfnicError(f"program {source.name} is loaded already")
         created: dict[str, DeviceMap] = {}
         loaded: dict[str, LoadedProgram] = {}
+        missing = self._missing(obj, source)
+        for each in missing:
+            for name in _maps_of(obj, each):
+                if name in self.maps and self._origin[name] is not obj.maps[name]:
+                    raise BpfnicError(f"map {name}: another object's map of that name is loaded")
+            self.device.admit(each, self._definitions(obj, each), unsafe=unsafe)
         try:
-            for each in self._missing(obj, source):
+            for each in missing:
                 for name in _maps_of(obj, each):
-                    if name in self.maps and self._origin[name] is not obj.maps[name]:
-                        raise BpfnicError(f"map {name}: another object's map of that name is loaded")
                     if name not in self.maps and name not in created:
                         created[name] = create(self.device, obj.maps[name])
                 shared = {name: self.maps[name].device_map for name in each.maps if name in self.maps}
-                loaded[each.name] = self.device.load(each, shared | created)
+                loaded[each.name] = self.device.load(each, shared | created, unsafe=unsafe)
             fill(created.values(), {name: held.loaded for name, held in self.programs.items()} | loaded)
             fill_with_maps(created.values(), {name: held.device_map for name, held in self.maps.items()} | created)
         except BaseException:
@@ -266,6 +278,12 @@ class Nic:
             else:
                 self._live[device_map] = self.maps[name] = NicMap(device_map)
         return self.programs[source.name]
+
+    def _definitions(self, obj: Object, program: Program) -> dict[str, MapDefinition]:
+        """The maps that a program refers to, as they are on the NIC or will be."""
+        return {
+            name: self.maps[name].device_map.defined() if name in self.maps else obj.maps[name] for name in program.maps
+        }
 
     def _missing(self, obj: Object, source: Program) -> list[Program]:
         """A program, and those that come with it: what the object puts into its maps and into theirs, and isn't loaded

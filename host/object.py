@@ -85,20 +85,26 @@ class Program:
     Linking is done when `instructions` or what follows from it is first asked for, and raises BpfnicError there."""
 
     def __init__(self, name: str, section: str, type: ProgramType | None, license: str, linker: Linker, unit: int,
-                 firmware: frozenset[int] = frozenset()):  # fmt: skip
+                 firmware: frozenset[int] = frozenset(), names: bool = False):  # fmt: skip
         self.name, self.section, self.type, self.license = name, section, type, license
         place = sections.read(section)
         self.autoload, self.frags, self.attach = place.autoload, place.frags, place.attach
-        self._linker, self._unit, self._firmware = linker, unit, firmware
+        self._linker, self._unit, self._firmware, self._names = linker, unit, firmware, names
         self._linked: Linked | None = None
 
     def with_firmware(self, helpers: frozenset[int]) -> "Program":
         """The same program with the runtime's routines behind it, in place of these helpers (by number)."""
         return Program(self.name, self.section, self.type, self.license, self._linker, self._unit, helpers)
 
+    def with_names(self, helpers: frozenset[int]) -> "Program":
+        """The program as a verifier takes it, for a device on which the runtime's routines stand for these helpers:
+        calls of other functions of the runtime stay, see `named`. Its slots are as of the program."""
+        return Program(self.name, self.section, self.type, self.license, self._linker, self._unit, helpers, names=True)
+
     def _link(self) -> Linked:
         if self._linked is None:
-            self._linked = self._linker.link(self._unit, self.name, runtime.Runtime(self.type, self._firmware))
+            routines = runtime.Runtime(self.type, self._firmware, self._names)
+            self._linked = self._linker.link(self._unit, self.name, routines)
         return self._linked
 
     @property
@@ -120,6 +126,11 @@ class Program:
     def prototypes(self) -> dict[int, Prototype]:
         """What BTF says of the functions that start at these slots."""
         return self._link().prototypes
+
+    @property
+    def named(self) -> dict[int, str]:
+        """Functions of the runtime that are called at these slots, of a program `with_names`."""
+        return self._link().named
 
     @property
     def maps(self) -> list[str]:
@@ -146,16 +157,27 @@ class Program:
         line = self._link().line(slot)
         return SourceLine(line.file, line.line, line.text.strip()) if line else None
 
-    def link(self, addresses: Addresses, helpers: frozenset[int] | None = None) -> list[Instruction | None]:
-        """The instructions with every map and variable in its place. `helpers`: numbers of those that the target has,
-        for weak functions (ksyms.py); None: all. Raises KeyError for a map that `addresses` doesn't have."""
-        linked = list(self.instructions)
-        there = None if helpers is None else helpers | self._firmware
+    @property
+    def path(self) -> Path:
+        """Of its object."""
+        return self._linker.path
+
+    def resolved(self, helpers: frozenset[int]) -> list[Instruction | None]:
+        """The instructions for a target that has these helpers, by number: weak functions (ksyms.py) that it doesn't
+        have are absent."""
+        resolved = list(self.instructions)
+        there = helpers | self._firmware
         for slot, extern in self._link().externs.items():
-            instruction = linked[slot]
+            instruction = resolved[slot]
             assert instruction
-            if extern.weak and extern.helper and there is not None and extern.helper.number not in there:
-                linked[slot] = extern.put(instruction, present=False)
+            if extern.weak and extern.helper and extern.helper.number not in there:
+                resolved[slot] = extern.put(instruction, present=False)
+        return resolved
+
+    def link(self, addresses: Addresses, helpers: frozenset[int] | None = None) -> list[Instruction | None]:
+        """The instructions with every map and variable in its place. `helpers`: as of `resolved`; None: all. Raises
+        KeyError for a map that `addresses` doesn't have."""
+        linked = list(self.instructions) if helpers is None else self.resolved(helpers)
         for slot, reference in self.references.items():
             instruction = linked[slot]
             assert instruction

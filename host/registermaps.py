@@ -57,9 +57,10 @@ class RegisterProgram(LoadedProgram):
     behind it, as it lies there."""
 
     def __init__(
-        self, program: "Program", entry: int, image: Code, maps: "frozenset[RegisterMap]", whole: "Program"
-    ):
-        self.program, self.whole = program, whole
+        self, program: "Program", entry: int, image: Code, maps: "frozenset[RegisterMap]", whole: "Program",
+        verified: bool
+    ):  # fmt: skip
+        self.program, self.whole, self.verified = program, whole, verified
         self.entry = entry
         self.image = image
         self.maps = maps

@@ -18,6 +18,7 @@ from bpfnic.spec.maps import MapType
 from bpfnic.spec.programs import ProgramType
 
 KERNEL = "linux"
+UNVERIFIED = "the program was loaded unverified (--unsafe)"
 _AT_THEIR_TIMES = Pacing(back_to_back=False, lossless=False)
 
 
@@ -26,7 +27,7 @@ class Job:
     """What the command line asks for. `timing`: "back-to-back", "pcap" or "pps=N". `order`: "any" or "flow".
     `ifindexes` by port. `port`: the one at which every packet arrives; None: a capture's interface n is port n modulo
     the ports. `network`: what iproute.read takes. `type`, `types`: as nic.open takes them (types "": of what runs the
-    program); `kconfig`: as kconfig.give."""
+    program); `kconfig`: as kconfig.give. `unsafe`: the program need not be verified."""
 
     program: Path
     capture: Path
@@ -50,6 +51,7 @@ class Job:
     kconfig: tuple[str, ...] = ()
     entries: Mapping[str, str] = field(default_factory=dict)
     types: str = ""
+    unsafe: bool = False
 
 
 MEMBERS = ("program", "device", "notes", "packets", "interfaces", "clocks", "maps", "trace", "check", "seconds")
@@ -63,6 +65,8 @@ def run(job: Job, on_step: OnStep | None = None) -> dict[str, Any]:
     for option in ("check", "lockstep"):
         if getattr(job, option) and job.backend == REFERENCE:
             raise BpfnicError(f"--{option} compares with {REFERENCE}: choose another --backend")
+    if job.unsafe and job.backend == KERNEL:
+        raise BpfnicError("--unsafe: the kernel takes no unverified program; simulated NICs do")
     if job.lockstep and job.backend == KERNEL:
         raise BpfnicError("--lockstep: the kernel doesn't show its instructions (--check compares what came of them)")
     if job.backend == KERNEL and job.timing != "back-to-back":
@@ -79,17 +83,19 @@ def run(job: Job, on_step: OnStep | None = None) -> dict[str, Any]:
     capture = pcap.read(job.capture)
     pacing, arrivals = _arrivals(job, capture)
     network = iproute.read(job.network) if job.network else None
-    bench = Bench(job.backend, obj, arrivals, pacing, job.options, job.name, entries, job.ifindexes, network)
+    bench = Bench(job.backend, obj, arrivals, pacing, job.options, job.name, entries, job.ifindexes, network,
+                  job.unsafe)  # fmt: skip
     result: dict[str, Any] = dict.fromkeys(MEMBERS)
-    result["program"] = {"file": str(job.program), "name": program.name, "slots": len(program.instructions)}
+    result["program"] = {"file": str(job.program), "name": program.name, "slots": len(program.instructions),
+                         "verified": not job.unsafe}  # fmt: skip
     evidence, result["check"] = bench.in_lockstep(on_step) if job.lockstep else (bench.run(on_step), None)
     if evidence is not None:
         traffic, counters, ports = evidence.traffic, evidence.counters, evidence.capabilities.ports
         if job.out:
-            pcap.write(job.out, _departures(traffic, capture, ports, program.type))
+            pcap.write(job.out, _departures(traffic, capture, ports, program.type, job.unsafe))
         result |= {
             "device": report.describe_device(job.backend, evidence.capabilities),
-            "notes": _notes(capture) + _ended(job.options.budget, traffic),
+            "notes": ([UNVERIFIED] if job.unsafe else []) + _notes(capture) + _ended(job.options.budget, traffic),
             "packets": report.describe_packets(arrivals, traffic, counters),
             "interfaces": report.describe_interfaces(counters, [bench.ifindex(i) for i in range(ports + 1)], ports),
             "clocks": report.describe_clocks(traffic, pacing),
@@ -141,7 +147,7 @@ def _packets_a_second(timing: str) -> int:
 
 
 def _departures(
-    traffic: Traffic, capture: pcap.Capture, ports: int, program_type: ProgramType | None
+    traffic: Traffic, capture: pcap.Capture, ports: int, program_type: ProgramType | None, unsafe: bool
 ) -> pcap.Capture:
     """What left, stamped from the capture's first packet on; the packet id is the number of the arrival."""
     kinds = {ProgramType.SCHED_CLS: pcap.VERDICT_TC, ProgramType.XDP: pcap.VERDICT_XDP, None: pcap.VERDICT_XDP}
@@ -156,6 +162,7 @@ def _departures(
                 data=departure.data,
                 interface=departure.egress,
                 packet_id=departure.arrival,
+                comment=UNVERIFIED if unsafe else "",
                 verdict=None if verdict is None or kind is None else (kind, verdict),
             )
         )

@@ -42,12 +42,13 @@ _LEAVES = {ProgramType.SCHED_CLS: "tc_leave", ProgramType.SOCKET_FILTER: "socket
 
 class Runtime:
     """What the runtime has for a program of a type (link.Routines) that is linked with it in place of `helpers`, by
-    number: where there are none, nothing."""
+    number: where there are none, nothing. `named`: as link.Routines has it."""
 
-    def __init__(self, type: ProgramType | None, helpers: frozenset[int]):
-        self._helpers = helpers
+    def __init__(self, type: ProgramType | None, helpers: frozenset[int], named: bool = False):
+        self._helpers = frozenset() if named else helpers
+        self.named = named
         self.functions = kfuncs.callable(type)
-        self.frame = _frame(_LEAVES[type]) if helpers and type in _LEAVES else None
+        self.frame = _frame(_LEAVES[type]) if self._helpers and type in _LEAVES else None
         # A tc program goes on behind such a load that ends it (tc_leave); a socket filter doesn't: nothing is kept.
         loads = routine("skb_load_packet", "skb_load_packet") if self.frame and type is ProgramType.SCHED_CLS else None
         self.loads = loads and replace(loads, privileged=True)
@@ -62,7 +63,7 @@ class Runtime:
         return routine(name, name) if name in FUNCTIONS else None
 
     def kernel(self, name: str) -> Routine | None:
-        if not self._helpers or name not in self.functions:
+        if not (self._helpers or self.named) or name not in self.functions:
             return None
         file = "xdp_metadata_none" if kfuncs.METADATA.get(name) in self._helpers else name.removeprefix("bpf_")
         return routine(file, f"kfunc_{file}")

@@ -3,6 +3,7 @@
 A file may build upon another one (split BTF): its types are numbered from where those of the base end, and its strings
 go on likewise. Types are read when they are first asked for: a kernel has a hundred thousand."""
 
+import hashlib
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -59,6 +60,8 @@ class Btf:
             raise BpfnicError(f"{where}: its strings must begin and end with a zero byte")
         self.first, self._first_string = (len(base), base.string_bytes) if base else (1, 0)
         self._data, self._start = body[type_offset : type_offset + type_size], len(header) + type_offset
+        self.digest: bytes = hashlib.sha256(data + (base.digest if base else b"")).digest()
+        """Of all that was read."""
         self._places = self._walk()
         self._read: dict[int, Type] = {}
         self._names: dict[tuple[Kind, str], int] | None = None

@@ -65,7 +65,7 @@ from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import decode, encode
 from bpfnic.spec.isa import BY_NAME, Group, Operation, find
-from bpfnic.spec.maps import DEVMAPS, MapFlag, MapType
+from bpfnic.spec.maps import DEVMAPS, MapType
 from bpfnic.spec.programs import SK_BUFF, SK_BUFF_BYTES, ProgramType, TcAction, XdpAction
 
 if TYPE_CHECKING:
@@ -177,26 +177,30 @@ class LinuxDevice(Device):
         self._maps.remove(device_map)
         device_map.close()
 
-    def load(self, program: Program, maps: Mapping[str, DeviceMap]) -> LinuxProgram:
-        """As Device.load; the constants (`.rodata`) that the program uses are frozen from here on. The __cause__ of the
-        error has the verifier's whole log."""
+    def admit(self, program: Program, maps: Mapping[str, MapDefinition], *, unsafe: bool = False) -> None:
+        """As Device.admit, but for the kernel's verifier, which is asked as it is loaded."""
+        if unsafe:
+            raise BpfnicError(f"program {program.name}: the kernel takes no unverified program; simulated NICs do")
         if program.type not in _TYPES:
             types = "XDP and tc programs and socket filters"
             raise BpfnicError(f"program {program.name}: the linux backend runs {types}, not section {program.section}")
+        _refuse_what_sends(program)
+        refuse_broadcast(program)
+
+    def load(self, program: Program, maps: Mapping[str, DeviceMap], *, unsafe: bool = False) -> LinuxProgram:
+        """As Device.load. The __cause__ of the error has the verifier's whole log."""
+        self.admit(program, {name: device_map.definition for name, device_map in maps.items()}, unsafe=unsafe)
+        assert program.type is not None
         used = []
         for name in program.maps:
             device_map = maps[name]
             assert isinstance(device_map, LinuxMap)
             used.append(device_map)
-            definition = device_map.definition
-            constants = definition.variables is not None and MapFlag.RDONLY_PROG in definition.flags
-            if constants and not device_map.frozen:  # another program may have brought it
-                device_map.freeze()
-        _refuse_what_sends(program)
+            if device_map.definition.constants is not None and not device_map.frozen:
+                device_map.freeze()  # unless another program brought it
         descriptors = FileDescriptors({device_map.definition.name: device_map.fd for device_map in used})
         admit(program, used)
         code = encode(program.link(descriptors, self.capabilities.helpers))
-        refuse_broadcast(program)
         redirects = [(used_map.definition.type, used_map.fd) for used_map in used if isinstance(used_map, RedirectMap)]
         code = self._record.instrument(code, redirects, program.type)
         before = 0

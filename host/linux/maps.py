@@ -26,6 +26,8 @@ _AF_XDP = 44
 class LinuxProgram(LoadedProgram):
     """A program that the kernel's verifier accepted."""
 
+    verified = True
+
     def __init__(self, program: Program, fd: int, maps: list[LinuxMap]):
         self.program = program
         self.fd = fd

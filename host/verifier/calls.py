@@ -10,6 +10,7 @@ from bpfnic.host.verifier.scalar import UNKNOWN
 from bpfnic.host.verifier.values import (
     CONTEXT,
     FUNCTION,
+    ITEM,
     MAP,
     MEMORY,
     NOTHING,
@@ -98,12 +99,12 @@ def call(walk: "Walk", number: int) -> None:
     arguments = Arguments(walk, helper)
     for index, kind in enumerate(helper.takes):
         arguments.check(index + 1, kind)
+    if arguments.map:
+        walk.map_calls.setdefault((number, arguments.map.type), state.slot)
     if number == TAIL_CALL and state.refs:
         _unreleased(walk, "tail_call would lead to reference leak")
     if number in _WRITES and arguments.map and arguments.map.flags & MapFlag.RDONLY_PROG:
-        raise Refusal("write into map forbidden", register=1)
-    if number == LOOKUP and arguments.map and arguments.map.flags & MapFlag.WRONLY_PROG:
-        raise Refusal("read from map forbidden", register=1)
+        raise memory.forbidden(arguments.map, 1, write=True)
     for pointer, size in arguments.written:
         if pointer.kind is STACK and size:
             stack.spoil(walk, pointer, 0, size)
@@ -195,7 +196,7 @@ class Arguments:
                           why=f"Argument {register} of bpf_{self._helper.name} must be {_WORDS[wanted]}.")
 
     def _pointer(self, register: int, given: Held) -> None:
-        if given.nullable or given.kind not in (*PACKET_KINDS, STACK, VALUE, MEMORY, RECORD):
+        if given.nullable or given.kind not in (*PACKET_KINDS, STACK, VALUE, MEMORY, RECORD, ITEM):
             wanted = "fp, pkt, pkt_meta, map_key, map_value, mem, ringbuf_mem, buf, trusted_ptr_"
             fix = f"compare r{register} with NULL before this call" if given.nullable else ""
             raise Refusal(f"R{register} type={text.kind(given)} expected={wanted}", register=register, fix=fix,
@@ -263,7 +264,7 @@ class Arguments:
     def _text(self, register: int, given: Held) -> None:
         self._of(register, given, VALUE)
         assert given.map
-        content = memory.constants(given.map)
+        content = given.map.constants
         if content is None:
             raise Refusal(f"R{register} does not point to a readonly map'", register=register,
                           why="The text must be a constant of the program.")  # fmt: skip

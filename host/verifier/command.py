@@ -58,9 +58,12 @@ def run(job: Job) -> list[Result]:
     capabilities = _capabilities(job.backend) if job.backend else None
     results = []
     for program in programs:
-        subject = Subject.of(object, program)
+        subject = (Subject.on(program, object.maps, capabilities.helpers) if capabilities
+                   else Subject.of(object, program))
         verdict = verify(subject, job.level)
-        lacking = limits.lacking(subject, capabilities) if capabilities and verdict.accepted else None
+        lacking = None
+        if capabilities and verdict.accepted:
+            lacking = limits.lacking(subject, capabilities) + limits.calls_lacking(subject, verdict.map_calls)
         results.append(Result(verdict, lacking))
         if job.page:
             page.write(str(job.page), page.render(verdict, lacking))

@@ -49,7 +49,7 @@ def instruction(verdict: Verdict, slot: int) -> str:
     if found is None:
         return ""
     reference = verdict.subject.references.get(slot)
-    name = reference.map if reference else None
+    name = reference.map if reference else verdict.subject.named.get(slot)
     try:
         return text.instruction(isa.find(found), found, name)
     except BpfnicError:

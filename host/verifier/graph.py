@@ -2,7 +2,7 @@
 registers are still needed, and which instructions lie on a loop. Each is found once."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bpfnic.host.structure import Code, jump_target
@@ -48,8 +48,9 @@ class Graph:
         return self.entries[bisect_right(self.entries, slot) - 1]
 
 
-def read(code: Code) -> Graph:
-    """The graph of a program whose structure has been checked. Raises Refusal for instructions that nothing reaches."""
+def read(code: Code, rounds: Collection[int] = ()) -> Graph:
+    """The graph of a program whose structure has been checked. `rounds`: calls that a loop ends by. Raises Refusal
+    for instructions that nothing reaches."""
     rows = [None if one is None else isa.find(one) for one in code]
     after: list[tuple[int, ...]] = [()] * len(code)
     joins, forced, entries = set(), set(), {0}
@@ -72,7 +73,7 @@ def read(code: Code) -> Graph:
                 forced.add(slot)
         else:
             after[slot] = (following,)
-        if row.operation is Operation.CALL_HELPER and instruction.imm in CALLBACKS:
+        if slot in rounds or row.operation is Operation.CALL_HELPER and instruction.imm in CALLBACKS:
             joins.add(slot)
             forced.add(slot)
         elif row.operation in (Operation.CALL_LOCAL, Operation.CALL_HELPER):

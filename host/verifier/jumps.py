@@ -10,6 +10,7 @@ from bpfnic.host.verifier.values import (
     AT_END,
     BEYOND_END,
     END,
+    ITEM,
     MAP,
     MEMORY,
     META,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 _ORDERED = frozenset({Operation.JGT, Operation.JGE, Operation.JLT, Operation.JLE})
 _FLIPPED = {Operation.JGT: Operation.JLT, Operation.JLT: Operation.JGT, Operation.JGE: Operation.JLE,
             Operation.JLE: Operation.JGE}  # fmt: skip
-_NEVER_NULL = (VALUE, MEMORY, RECORD, MAP)
+_NEVER_NULL = (VALUE, MEMORY, RECORD, MAP, ITEM)
 _NULL = Held(NUMBER, ZERO)
 
 

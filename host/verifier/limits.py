@@ -1,44 +1,80 @@
-"""What a device lacks of what an accepted program needs: a pass of its own, for the words that EINVAL doesn't have."""
+"""What a device lacks of what a program needs: a pass of its own, for the words that EINVAL doesn't have."""
+
+from collections.abc import Iterator, Mapping
 
 from bpfnic.host import runtime
-from bpfnic.host.btf.patch import POISON
 from bpfnic.host.device import Capabilities
 from bpfnic.host.ksyms import ABSENT
 from bpfnic.host.verifier.walk import Subject
 from bpfnic.spec import helpers, isa
 from bpfnic.spec.isa import Operation
+from bpfnic.spec.maps import MapType
 
 
 def lacking(subject: Subject, device: Capabilities) -> list[str]:
-    """A line for each thing that the device doesn't have; empty if the program fits it."""
-    found = []
-    available = device.helpers | runtime.linked(subject.type, device.helpers)
+    """A line for each thing that the device doesn't have, with the instruction that first needs it; empty if the
+    program fits the device."""
+    return list(_needs(subject, device))
+
+
+def _needs(subject: Subject, device: Capabilities) -> Iterator[str]:
     if len(subject.code) > device.program_slots:
-        found.append(f"{len(subject.code)} instruction slots are more than this device's {device.program_slots}")
-    for name in dict.fromkeys(reference.map for reference in subject.references.values()):
-        definition = subject.maps[name]
-        if definition.type not in device.map_types:
-            found.append(f"map {name} is a {definition.type.name}, which is not on this device")
-        if definition.inner and definition.inner.type not in device.map_types:
-            found.append(f"map {name} holds maps of type {definition.inner.type.name}, which is not on this device")
+        yield f"{len(subject.code)} instruction slots are more than this device's {device.program_slots}"
+    available = device.helpers | runtime.linked(subject.type, device.helpers)
     seen: set[object] = set()
     for slot, instruction in enumerate(subject.code):
         if instruction is None:
             continue
+        if (reference := subject.references.get(slot)) and reference.map not in seen:
+            seen.add(reference.map)
+            if line := _map(subject, device, reference.map):
+                yield f"{line} (needed by {_where(subject, slot)})"
         row = isa.find(instruction)
         if row.operation is Operation.CALL_HELPER:
             number = instruction.imm
-            if number not in available and number not in seen and number != POISON:
-                seen.add(number)
-                why = helpers.REFUSED.get(number, "it is neither in hardware nor in the firmware runtime")
-                name = helpers.BY_NUMBER[number].name
-                found.append(f"helper bpf_{name} ({number}) at {_where(subject, slot)} is not on this device: {why}")
+            helper = helpers.BY_NUMBER.get(number)
+            if helper is None or number in available or number in seen:
+                continue  # there is none, and the verifier knows: POISON, too
+            seen.add(number)
+            why = helpers.REFUSED.get(number, "it is neither in hardware nor in the firmware runtime")
+            yield f"helper bpf_{helper.name} ({number}) at {_where(subject, slot)} is not on this device: {why}"
         elif row.operation is Operation.CALL_BTF and instruction.imm != ABSENT:
-            found.append(f"the kernel function called at {_where(subject, slot)} is not on this device")
+            yield f"the kernel function called at {_where(subject, slot)} is not on this device"
         elif row.group not in device.groups and row.group not in seen:
             seen.add(row.group)
-            found.append(f"{row.name} at {_where(subject, slot)} is not on this device (group {row.group.value})")
+            yield f"{row.name} at {_where(subject, slot)} is not on this device (group {row.group.value})"
+
+
+def _map(subject: Subject, device: Capabilities, name: str) -> str:
+    """What the device lacks for a map, "" for nothing."""
+    definition = subject.maps[name]
+    has = ", ".join(sorted(type.name for type in device.map_types))
+    if definition.type not in device.map_types:
+        return f"map {name} ({definition.type.name}) is not on this device, which has {has}"
+    if definition.inner and definition.inner.type not in device.map_types:
+        return f"map {name} holds maps of type {definition.inner.type.name}, which is not on this device: it has {has}"
+    return ""
+
+
+_WALKED = (MapType.ARRAY, MapType.PERCPU_ARRAY)
+_UNREADABLE = (MapType.DEVMAP, MapType.DEVMAP_HASH, MapType.XSKMAP)
+
+
+def calls_lacking(subject: Subject, calls: Mapping[tuple[int, MapType], int]) -> list[str]:
+    """The same of calls that the verifier saw, helper and type of map by the slot of the first: of those that Linux
+    lets a program make with a map and no NIC does."""
+    found = []
+    for (number, type), slot in calls.items():
+        name = helpers.BY_NUMBER[number].name
+        if number == _FOR_EACH and type not in _WALKED:
+            found.append(f"{name} at {_where(subject, slot)} walks through arrays on this device, not through a "
+                         f"{type.name}")  # fmt: skip
+        if number == _LOOKUP and type in _UNREADABLE:
+            found.append(f"{name} at {_where(subject, slot)} can't read entries of a {type.name} on this device")
     return found
+
+
+_FOR_EACH, _LOOKUP = (helpers.BY_NAME[name].number for name in ("for_each_map_elem", "map_lookup_elem"))
 
 
 def _where(subject: Subject, slot: int) -> str:

@@ -90,7 +90,7 @@ class Log:
     def _reference(self, walk: "Walk", slot: int) -> str | None:
         reference = walk.subject.references.get(slot)
         if reference is None:
-            return None
+            return walk.subject.named.get(slot)
         return reference.map + (f"+{reference.offset}" if reference.offset is not None else "")
 
     def after(self, walk: "Walk", row: Row, instruction: Instruction, slot: int) -> None:
@@ -101,7 +101,7 @@ class Log:
         if len(walk.waiting) == self._waiting and walk.graph.after[slot][1:]:
             return  # a jump that went the one way it could
         read, written = uses(row, instruction)
-        call = row.operation is Operation.CALL_HELPER
+        call = row.operation in (Operation.CALL_HELPER, Operation.CALL_BTF)
         registers = [0] if call else [index for index in range(REGISTERS) if (read | written) >> index & 1]
         places = [] if self._place is None else [self._place]
         shown = text.frame(walk.state.frame, registers, places)

@@ -11,6 +11,7 @@ from bpfnic.host.verifier.scalar import constant
 from bpfnic.host.verifier.values import (
     CONTEXT,
     END,
+    ITEM,
     MEMORY,
     META,
     NUMBER,
@@ -45,7 +46,7 @@ def load(walk: "Walk", base: int, offset: int, size: int) -> Held:
     if pointer.kind is CONTEXT:
         return context.load(walk, pointer, offset, size)
     if pointer.kind is VALUE and pointer.map is not None and not pointer.number.mask:
-        content = constants(pointer.map)
+        content = pointer.map.constants
         if content is not None:
             at = pointer.off + pointer.number.value + offset
             return number(constant(int.from_bytes(content[at : at + size], "little")))
@@ -72,13 +73,6 @@ def atomic(walk: "Walk", base: int, offset: int, size: int) -> None:
     if pointer.kind is STACK:
         stack.load(walk, pointer, offset, size)
         stack.spoil(walk, pointer, offset, size)
-
-
-def constants(definition: "MapDefinition") -> bytes | None:
-    """What a map holds for good: the constants of an object. None of all other maps."""
-    if definition.variables is None or not definition.flags & MapFlag.RDONLY_PROG:
-        return None
-    return bytes(definition.variables.content)
 
 
 def aligned(walk: "Walk", base: int, pointer: Held, offset: int, size: int, strict: bool) -> None:
@@ -109,15 +103,15 @@ def access(walk: "Walk", base: int, pointer: Held, offset: int, size: int, write
         stack.within(walk, base, pointer, offset, size, write)
     elif kind is VALUE:
         assert pointer.map
-        forbidden = MapFlag.RDONLY_PROG if write else MapFlag.WRONLY_PROG
-        if pointer.map.flags & forbidden:
-            what, verb = ("write into", "written") if write else ("read from", "read")
-            raise Refusal(
-                f"{what} map forbidden, value_size={pointer.map.value_size} off={pointer.off + offset} size={size}",
-                register=base, why=f"Values of map {pointer.map.name} may not be {verb} by programs.")  # fmt: skip
+        if pointer.map.flags & (MapFlag.RDONLY_PROG if write else MapFlag.WRONLY_PROG):
+            place = f", value_size={pointer.map.value_size} off={pointer.off + offset} size={size}"
+            raise forbidden(pointer.map, base, write, place)
         region(walk, base, pointer, offset, size, pointer.map.value_size)
         walk.locks.untouched(pointer, offset, size)
-    elif kind is MEMORY or kind is RECORD:
+    elif kind is MEMORY or kind is RECORD or kind is ITEM:
+        if write and kind is ITEM:
+            raise Refusal(f"R{base} cannot write into {text.kind(pointer)}", register=base,
+                          why="The iterator's number is only to be read.")  # fmt: skip
         if write and pointer.map is not None:
             raise Refusal(f"write to change key R{base} not allowed", register=base)
         region(walk, base, pointer, offset, size, pointer.size)
@@ -143,15 +137,23 @@ def reach(
     elif pointer.kind is VALUE:
         assert pointer.map
         if writes and pointer.map.flags & MapFlag.RDONLY_PROG:
-            raise Refusal("write into map forbidden", register=register)
+            raise forbidden(pointer.map, register, write=True)
         if reads and pointer.map.flags & MapFlag.WRONLY_PROG:
-            raise Refusal("read from map forbidden", register=register)
+            raise forbidden(pointer.map, register, write=False)
         region(walk, register, pointer, 0, size, pointer.map.value_size, zero)
         walk.locks.untouched(pointer, 0, size)
     else:
-        if writes and pointer.map is not None:
-            raise Refusal(f"R{register} cannot write into map_key", register=register)
+        if writes and (pointer.map is not None or pointer.kind is ITEM):
+            what = "map_key" if pointer.map else text.kind(pointer)
+            raise Refusal(f"R{register} cannot write into {what}", register=register)
         region(walk, register, pointer, 0, size, pointer.size, zero)
+
+
+def forbidden(definition: "MapDefinition", register: int, write: bool, place: str = "") -> Refusal:
+    """What an access raises that the map's flags don't let a program make."""
+    what, verb = ("write into", "written") if write else ("read from", "read")
+    return Refusal(f"{what} map forbidden{place}", register=register,
+                   why=f"Values of map {definition.name} may not be {verb} by programs.")  # fmt: skip
 
 
 def forget_packet(walk: "Walk") -> None:

@@ -25,6 +25,10 @@ _LONGEST = 60
 _EVICT = 3
 
 
+_ROUNDS = (Operation.MAY_GOTO, Operation.CALL_BTF)
+"""What counts its passes in State.may_goto."""
+
+
 class Exactness(Enum):
     """How two states are compared."""
 
@@ -216,7 +220,7 @@ def _comes_round(walk: "Walk", new: State, live: list[tuple[int, ...]]) -> bool:
     while old is not None:
         before = old.state
         if before.slot == new.slot and _same_calls(before, new):
-            counts = (before.may_goto, new.may_goto) if row.operation is Operation.MAY_GOTO else (
+            counts = (before.may_goto, new.may_goto) if row.operation in _ROUNDS else (
                 before.frame.depth, new.frame.depth)  # fmt: skip
             if counts[0] != counts[1] and equal(walk, old, new, WITHIN):
                 break

@@ -9,7 +9,7 @@ from bpfnic.host.verifier.pointers import LARGEST
 from bpfnic.host.verifier.refusal import Refusal
 from bpfnic.host.verifier.scalar import Scalar, constant
 from bpfnic.host.verifier.state import PLACE_BYTES, Frame
-from bpfnic.host.verifier.values import NUMBER, STACK, Held, Place, loaded, number
+from bpfnic.host.verifier.values import ITERATOR, NUMBER, STACK, Held, Place, loaded, number
 from bpfnic.spec.addresses import STACK_BYTES
 from bpfnic.spec.isa import Operation
 
@@ -55,11 +55,13 @@ def load(walk: "Walk", pointer: Held, offset: int, size: int) -> Held:
     if pointer.number.mask:
         first, last = _places(low, high + size)
         walk.read_places(frame, first, last)
+        _no_iterator(frame, first, last)
         zero = all(_bytes(frame, at, 1) == "0" for at in range(low, high + size))
         return number(constant(0)) if zero else loaded(8 * size)
     index, at = -(low // PLACE_BYTES) - 1, low % PLACE_BYTES
     last_index = -((low + size - 1) // PLACE_BYTES) - 1
     walk.read_places(frame, last_index, index)
+    _no_iterator(frame, last_index, index)
     place = frame.place(index)
     held = place.held
     if held is not None and index == last_index:
@@ -152,7 +154,18 @@ def note_read(walk: "Walk", pointer: Held, offset: int, size: int) -> None:
     """Bytes that a helper reads."""
     low, high = bounds(pointer, offset)
     first, last = _places(low, high + max(size, 1))
-    walk.read_places(walk.state.frames[pointer.frame], first, last)
+    frame = walk.state.frames[pointer.frame]
+    walk.read_places(frame, first, last)
+    _no_iterator(frame, first, last)
+
+
+def _no_iterator(frame: Frame, first: int, last: int) -> None:
+    """Raises Refusal where an iterator lies at one of the places."""
+    for index in range(first, last + 1):
+        held = frame.place(index).held
+        if held is not None and held.kind is ITERATOR:
+            raise Refusal(f"invalid read from stack off {-PLACE_BYTES * (index + 1)}+0 size {PLACE_BYTES}",
+                          why="An iterator lies there, which its functions alone may read.")  # fmt: skip
 
 
 def constant_at(walk: "Walk", pointer: Held, size: int) -> tuple[int, Frame, int] | None:

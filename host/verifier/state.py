@@ -45,7 +45,8 @@ class Frame:
 
 class State:
     """A path under way. `refs`: numbers of what must be given back; `lock`: the value whose lock it holds; `parent`:
-    the last checkpoint on the path; `history`: instructions since then; `steps`: how many; `may_goto`: passes."""
+    the last checkpoint on the path; `history`: instructions since then; `steps`: how many; `may_goto`: passes of
+    loops that it ends, or an iterator."""
 
     __slots__ = ("frames", "slot", "previous", "refs", "lock", "parent", "history", "steps", "may_goto")
 

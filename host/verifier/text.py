@@ -7,6 +7,7 @@ from bpfnic.host.verifier.state import Frame, State
 from bpfnic.host.verifier.values import (
     CONTEXT,
     FUNCTION,
+    ITEM,
     MAP,
     MEMORY,
     META,
@@ -93,7 +94,7 @@ def held(what: Held) -> str:
         parts.append(f"off={what.off}")
     if what.kind in (PACKET, META):
         parts.append(f"r={what.range}")
-    if what.kind in (MEMORY, RECORD):
+    if what.kind in (MEMORY, RECORD, ITEM):
         parts.append(f"sz={what.size}")
     if what.number.mask:
         parts += scalar(what.number)
@@ -180,7 +181,7 @@ def _operation(row: Row, of: Instruction, reference: str | None) -> str:
         case Operation.CALL_LOCAL:
             return f"call pc{of.imm:+d}"
         case Operation.CALL_BTF:
-            return f"call kernel-function#{of.imm}"
+            return f"call {reference or 'kernel-function'}#{of.imm}"
         case Operation.CALLX:
             return f"callx r{of.dst}"
     other = src if row.register_operand else f"{of.imm & (MASK if r == 'r' and of.imm < 0 else WORD_MASK):#x}"

@@ -27,11 +27,14 @@ class Kind(Enum):
     MEMORY = "mem"
     RECORD = "ringbuf_mem"
     FUNCTION = "func"
+    ITERATOR = "iter_num"
+    """On the stack alone."""
+    ITEM = "rdonly_mem"
 
     __hash__ = object.__hash__
 
 
-NONE, NUMBER, CONTEXT, STACK, PACKET, META, END, MAP, VALUE, MEMORY, RECORD, FUNCTION = Kind
+NONE, NUMBER, CONTEXT, STACK, PACKET, META, END, MAP, VALUE, MEMORY, RECORD, FUNCTION, ITERATOR, ITEM = Kind
 
 PACKET_KINDS = (PACKET, META)
 """Pointers into the packet."""
@@ -47,9 +50,9 @@ class Held:
     `kind`; `number`: a NUMBER itself, of a pointer the part of its distance that isn't constant; `off`: the constant
     part (of a NUMBER: what was added since it got its `id`, in 32 bits if `word`; links.py). `id` is the same of all
     copies of the same unknown number, packet pointer or pointer that may be null, else 0. `range`: bytes of the packet
-    behind the base of the pointers of that id that may be accessed. `map`: of MAP and VALUE. `size`: bytes of MEMORY
-    and RECORD. `frame`: of STACK, which function's. `nullable`: it may be 0 instead. `ref`: what must be given back, by
-    number. `target`: of FUNCTION, its first slot."""
+    behind the base of the pointers of that id that may be accessed. `map`: of MAP and VALUE. `size`: bytes of MEMORY,
+    ITEM and RECORD. `frame`: of STACK, which function's. `nullable`: it may be 0 instead. `ref`: what must be given
+    back, by number. `target`: of FUNCTION, its first slot."""
 
     __slots__ = ("kind", "number", "off", "id", "range", "map", "size", "frame", "nullable", "ref", "target", "word")
 

@@ -13,6 +13,7 @@ from bpfnic.host.verifier.values import Held
 from bpfnic.host.verifier.walk import LIMIT, Subject, Walk
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.isa import Class, Operation
+from bpfnic.spec.maps import MapType
 
 __all__ = ["Step", "Subject", "Verdict", "verify"]
 
@@ -31,7 +32,8 @@ class Step:
 class Verdict:
     """`error`: why not, None of an accepted program. `log`: lines in Linux's format. `path`: instructions that led to
     the error (none to a program's being too complex). `processed` instructions, `states` kept, `peak` of them at once,
-    `most` at one instruction. `depth`: bytes of stack by function's first slot. `warnings`: by slot."""
+    `most` at one instruction. `depth`: bytes of stack by function's first slot. `warnings`: by slot. `map_calls`:
+    helpers by number with the type of map that they are given, and the slot of the first such call."""
 
     subject: Subject
     error: Refusal | None
@@ -44,6 +46,7 @@ class Verdict:
     path: list[Step] = field(default_factory=list)
     depth: dict[int, int] = field(default_factory=dict)
     warnings: dict[int, str] = field(default_factory=dict)
+    map_calls: dict[tuple[int, MapType], int] = field(default_factory=dict)
 
     @property
     def accepted(self) -> bool:
@@ -69,7 +72,8 @@ def verify(subject: Subject, level: int = 0, *, limit: int = LIMIT,
              f"total_states {walk.states} peak_states {walk.peak_states} mark_read 0")  # fmt: skip
     path = [] if error is None or error.before or isinstance(error, TooComplex) else _path(subject, walk)
     return Verdict(subject, error, log.lines, walk.processed, walk.states, walk.peak_states, walk.most_states,
-                   time.perf_counter() - began, path, dict(walk.depths), dict(walk.warnings))  # fmt: skip
+                   time.perf_counter() - began, path, dict(walk.depths), dict(walk.warnings),
+                   dict(walk.map_calls))  # fmt: skip
 
 
 def _check_structure(subject: Subject) -> None:
@@ -82,21 +86,21 @@ def _check_structure(subject: Subject) -> None:
 
 def _path(subject: Subject, walk: Walk) -> list[Step]:
     """The failing path, walked once more with its states kept."""
-    taken: list[int] = []
+    taken: list[tuple[int, bool]] = []
     history, checkpoint = walk.state.history, walk.state.parent
     while True:
         while history is not None:
-            taken.append(history[1])
+            taken.append((history[1], history[3] == ("ended",)))
             history = history[0]
         if checkpoint is None:
             break
         history, checkpoint = checkpoint.state.history, checkpoint.parent
     taken.reverse()
     again = Walk(subject, Log(0))
-    again.graph = graph.read(subject.code)
-    again.state = again.begin(taken[0] if taken else 0)
+    again.graph = subject.graph()
+    again.state = again.begin(taken[0][0] if taken else 0)
     steps: list[Step] = []
-    for slot in taken:
+    for slot, ended in taken:
         if again.state.slot != slot:
             other = next((state for state, _ in again.waiting if state.slot == slot), None)
             if other is None:
@@ -112,6 +116,8 @@ def _path(subject: Subject, walk: Walk) -> list[Step]:
             again._step(row, instruction)
         except Refusal:
             break
+        if ended:
+            again.state = again.waiting[-1][0]
     return steps
 
 

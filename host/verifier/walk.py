@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from bpfnic.host import sections
+from bpfnic.host import runtime, sections
 from bpfnic.host.link import Reference
 from bpfnic.host.maps import MapDefinition
 from bpfnic.host.object import Object, Program, SourceLine
@@ -20,6 +20,7 @@ from bpfnic.host.verifier import (
     jumps,
     links,
     memory,
+    named,
     pointers,
     precision,
     pruning,
@@ -51,8 +52,10 @@ from bpfnic.host.verifier.values import (
     number,
 )
 from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.helpers import BY_NUMBER
 from bpfnic.spec.instruction import Instruction
 from bpfnic.spec.isa import Class, Legal, Operation, Row
+from bpfnic.spec.maps import MapType
 from bpfnic.spec.programs import ProgramType
 
 LIMIT = 1_000_000
@@ -66,7 +69,8 @@ _CONTEXT_REGISTER = 6  # which LD_ABS and LD_IND take
 class Subject:
     """What is verified. `code`: an entry a slot, with what 64-bit immediates stand for in `references`; `attach`: what
     the section says behind the type; `device_bound`: for a device of its own, as offloaded programs are; `prototypes`:
-    what BTF says of the functions that start at these slots (those of which it says nothing are static)."""
+    what BTF says of the functions that start at these slots (those of which it says nothing are static); `named`:
+    functions that are called at these slots and that aren't in it (named.py)."""
 
     name: str
     type: ProgramType
@@ -78,14 +82,26 @@ class Subject:
     device_bound: bool = False
     line: Callable[[int], SourceLine | None] = lambda slot: None
     prototypes: Mapping[int, Prototype] = field(default_factory=dict)
+    named: Mapping[int, str] = field(default_factory=dict)
 
     @staticmethod
     def of(object: Object, program: Program) -> Subject:
         """A program of an opened object. Raises BpfnicError where its type isn't known."""
+        return replace(Subject.on(program, object.maps, frozenset(BY_NUMBER)), device_bound=False)
+
+    @staticmethod
+    def on(program: Program, maps: Mapping[str, MapDefinition], hardware: frozenset[int]) -> Subject:
+        """The same with these maps, by name, on a NIC that has these helpers, by number, in hardware; it is bound to
+        that NIC."""
         if program.type is None:
             raise BpfnicError(f"program {program.name!r} is {sections.of_type(program.section)}")
-        return Subject(program.name, program.type, program.instructions, program.references, object.maps,
-                       program.license, program.attach, line=program.line, prototypes=program.prototypes)
+        seen = program.with_names(runtime.linked(program.type, hardware))
+        return Subject(seen.name, program.type, seen.resolved(hardware), seen.references, maps, seen.license,
+                       seen.attach, program.type is ProgramType.XDP, seen.line, seen.prototypes, seen.named)
+
+    def graph(self) -> graph.Graph:
+        """As the walk takes it."""
+        return graph.read(self.code, {slot for slot, name in self.named.items() if name == named.NEXT})
 
 
 class Walk:
@@ -105,6 +121,7 @@ class Walk:
         self.processed = self.jumps = self.kept_jumps = self.kept_processed = 0
         self.states = self.most_states = self.kept_states = self.peak_states = self._ids = 0
         self.depths: dict[int, int] = {}
+        self.map_calls: dict[tuple[int, MapType], int] = {}
         self.taken_at: dict[int, int] = {}
         self.warnings: dict[int, str] = {}
         self._ended = False
@@ -197,7 +214,7 @@ class Walk:
     def run(self) -> None:
         """All paths. Raises Refusal."""
         try:
-            self.graph = graph.read(self.code)
+            self.graph = self.subject.graph()
             self._paths()
             self._global_functions()
             depth.check(self)
@@ -430,6 +447,8 @@ class Walk:
             subprograms.call(self, state.slot + 1 + instruction.imm)
         elif operation is Operation.MAY_GOTO:
             jumps.may_goto(self)
+        elif name := self.subject.named.get(state.slot):
+            named.call(self, name)
         elif operation in (Operation.CALL_BTF, Operation.CALLX):
             raise Refusal("calling kernel function is not allowed" if operation is Operation.CALL_BTF else
                           f"unknown opcode {instruction.opcode:02x}",

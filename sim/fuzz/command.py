@@ -122,7 +122,7 @@ def _report(campaign: Any, tally: Any, seconds: float, refused: str | None, path
         "instructions": tally.instructions,
         "instructions_a_second": round(tally.instructions / seconds),
         "causes": dict(tally.causes.most_common()),
-        "loader": {"loaded": tally.loaded, "refused": tally.refused},
+        "loader": {"loaded": tally.loaded, "refused": tally.refused, "verified": tally.verified},
         "linux": {
             "programs": tally.kernel,
             "refused": tally.kernel_refused,
@@ -166,7 +166,8 @@ def _lines(report: dict[str, Any]) -> list[str]:
             "packets' ends: " + ", ".join(f"{name} {count:,}" for name, count in report["causes"].items()),
         ]
     if loader["loaded"] + loader["refused"]:
-        lines.append(f"bytes to the loader: {loader['loaded']:,} programs taken, {loader['refused']:,} refused")
+        lines.append(f"bytes to the loader: {loader['loaded']:,} programs taken, {loader['refused']:,} refused, "
+                     f"{loader['verified']:,} accepted by the verifier")  # fmt: skip
     if linux["why_not"]:
         lines.append(f"the running kernel wasn't asked: {linux['why_not']}")
     elif linux["programs"] + linux["refused"]:

@@ -27,12 +27,17 @@ BUDGET = 150
 _NEVER = {Cause.ILLEGAL_INSTRUCTION, Cause.HELPER, Cause.UNSUPPORTED, Cause.PROGRAM_RANGE}
 """Causes that no packet of a loaded program ends with, but for what `_excused` says."""
 
+_TRAPS = frozenset(Cause) - {Cause.NONE, Cause.PROGRAM, Cause.REDIRECT, Cause.VERDICT}
+"""Those of a verified program's."""
+
 
 class Count(Protocol):
-    """Where it is written down what the loader did."""
+    """Where it is written down what the loader did: took a program, refused it, and of those it took which the verifier
+    accepts."""
 
     loaded: int
     refused: int
+    verified: int
 
 
 @dataclass(frozen=True)
@@ -100,37 +105,42 @@ def elf(code: bytes) -> bytes:
 
 
 def offer_to_loader(programs: Sequence[Program], chance: random.Random, count: Count) -> Problem | None:
-    """Each program to the loader, and from there to the golden NIC if it is taken: then no packet may find in it what a
-    loader is there to refuse."""
+    """Each program to the loader, and from there to the golden NIC if it is taken, first by a verifier too, then
+    without: no packet may find in it what a loader is there to refuse, and nothing of what it verified may trap."""
     with tempfile.TemporaryDirectory(prefix="bpfnic-fuzz-") as folder:
         for each in programs:
             code = each.code()
             path = Path(folder) / "fuzz.o"
             path.write_bytes(elf(code))
-            if problem := _load(path, each, chance, count):
-                return problem
+            for unsafe in (False, True):
+                if problem := _load(path, each, chance, count, unsafe):
+                    return problem
     return None
 
 
-def _load(path: Path, offered: Program, chance: random.Random, count: Count) -> Problem | None:
+def _load(path: Path, offered: Program, chance: random.Random, count: Count, unsafe: bool) -> Problem | None:
     lines = listing(offered.instructions())
     with BareNic(GoldenTransport(DeviceOptions())) as nic:
         try:
-            loaded = nic.device.load(open_object(path).program(), {})
+            loaded = nic.device.load(open_object(path).program(), {}, unsafe=unsafe)
         except BpfnicError as error:
-            count.refused += 1
+            count.refused += unsafe
             return Problem(f"a refusal of {len(str(error).splitlines())} lines", lines) if "\n" in str(error) else None
         except Exception as error:  # whatever it is, a user would see it
             where = traceback.extract_tb(error.__traceback__)[-1]
             said = f"the loader raised {type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
             return Problem(said, lines)
-        count.loaded += 1
+        count.loaded += unsafe
+        count.verified += not unsafe
         nic.device.attach(0, loaded)
-        nic.write("BUDGET", BUDGET)
+        if unsafe:
+            nic.write("BUDGET", BUDGET)
         arrivals = [Arrival(0, world.frame(chance)) for _ in range(4)]
         for packet in nic.run(arrivals).packets:
-            if packet.cause in _NEVER - _excused(offered) and packet.verdict is None:
-                return Problem(f"a packet of a loaded program ended with {packet.cause.name}", lines)
+            never = _NEVER - _excused(offered) if unsafe else _TRAPS
+            if packet.cause in never and packet.verdict is None:
+                how = "loaded" if unsafe else "verified"
+                return Problem(f"a packet of a {how} program ended with {packet.cause.name}", lines)
     return None
 
 

@@ -54,7 +54,8 @@ class Failure:
 @dataclass
 class Tally:
     """What rounds did. `programs`, `instructions` compared on golden and rtl; `hits` of coverage; `causes` of packets'
-    ends; `loaded`, `refused`: what the loader did with bytes; `kernel`: programs that it ran, `kernel_refused`: that
+    ends; `loaded`, `refused`: what the loader did with bytes, `verified` those of them
+    that the verifier accepts; `kernel`: programs that it ran, `kernel_refused`: that
     its verifier refused, `kernel_packets` compared."""
 
     rounds: int = 0
@@ -65,6 +66,7 @@ class Tally:
     causes: Counter[str] = field(default_factory=Counter)
     loaded: int = 0
     refused: int = 0
+    verified: int = 0
     kernel: int = 0
     kernel_refused: int = 0
     kernel_packets: int = 0

@@ -50,6 +50,7 @@ class GoldenTransport:
     """The golden NIC as a Transport. It has no clocks: Traffic.clocks is 0, and a departure's time is its arrival's."""
 
     name = "golden"
+    wired = False
 
     def __init__(self, options: DeviceOptions):
         self.nic = GoldenNic(

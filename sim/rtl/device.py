@@ -66,6 +66,7 @@ class RtlTransport:
     """
 
     name = "rtl"
+    wired = False
 
     def __init__(self, options: DeviceOptions, say: build.Say = build.silent, library: Path | None = None):
         self.config = configuration(options)

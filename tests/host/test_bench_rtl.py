@@ -117,7 +117,7 @@ ENDED = {
 def test_what_is_ended_is_ended_alike(source, cause):
     text = f'SEC("xdp") int ended(struct xdp_md *ctx) {{ if (ctx->data_end & 1) return XDP_PASS; {ENDED[cause]} }}'
     arrivals = [Arrival(i % 2, bytes(60 + i % 2)) for i in range(20)]
-    bench = Bench("rtl", nic.open(source(text)), arrivals)
+    bench = Bench("rtl", nic.open(source(text)), arrivals, unsafe=True)
     evidence = bench.run()
     assert bench.check(evidence) == {"reference": "golden", "equal": True}
     assert [packet.cause.name for packet in evidence.traffic.packets] == [cause, "NONE"] * 10

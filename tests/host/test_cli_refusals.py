@@ -47,13 +47,14 @@ def test_a_jump_out_of_range(refused, patched):
 @pytest.mark.parametrize(
     ("helper", "says"),
     [
-        (9999, "unknown helper 9999"),
-        (14, r"the device has no helper get_current_pid_tgid \(14\): there is no process here \(.*program\.bpf\.c:\d+"),
-        (46, r"helper get_socket_cookie \(46\) is not for XDP programs"),
+        (9999, "program 'x', instruction 0: call 0x270f: unknown helper 9999"),
+        (14, r"program x: helper bpf_get_current_pid_tgid \(14\) at instruction 0 \(program.bpf.c:\d+\) is not on this "
+             "device: there is no process here"),
+        (46, r"program 'x', instruction 0: call 0x2e: helper get_socket_cookie \(46\) is not for XDP programs"),
     ],
 )
 def test_a_helper_that_is_not_there(refused, patched, helper, says):
-    assert re.search(rf"program 'x', instruction 0: call {helper:#x}: {says}", refused(patched(code(0x85, imm=helper))))
+    assert re.search(says, refused(patched(code(0x85, imm=helper))))
 
 
 def test_a_truncated_object(refused, tmp_path):
@@ -73,7 +74,7 @@ def test_files_that_are_no_bpf_object(refused, source, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "says"),
     [
-        ("BPF_MAP_TYPE_CGROUP_ARRAY", r"map kept \(CGROUP_ARRAY\): golden does not have this map type; it has ARRAY"),
+        ("BPF_MAP_TYPE_CGROUP_ARRAY", r"program x: map kept \(CGROUP_ARRAY\) is not on this device, which has ARRAY"),
         ("99", "map 'kept' has unknown map type 99"),
     ],
 )
@@ -90,7 +91,8 @@ struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4); __type(key, __
 	kept SEC(".maps");
 SEC("xdp") int x(struct xdp_md *ctx) { __u32 key = 0; return bpf_map_lookup_elem(&kept, &key) ? 2 : 1; }"""
     said = refused(source(text), "--map-types", "array,PERCPU_ARRAY")
-    assert said == "map kept (HASH): golden does not have this map type; it has ARRAY, PERCPU_ARRAY"
+    assert said.endswith("program x: map kept (HASH) is not on this device, which has ARRAY, PERCPU_ARRAY (needed by "
+                         "instruction 4 (program.bpf.c:8))")  # fmt: skip
     assert run(source(text), "--map-types", "HASH")[0] == 0
 
 
@@ -109,7 +111,7 @@ SEC("xdp") int lengthy(struct xdp_md *ctx)
         n += i;
     return n;
 }"""
-    assert re.search(r"program 'lengthy': \d+ slots long; the device has 4096", refused(source(text)))
+    assert re.search(r"program lengthy: \d+ instruction slots are more than this device's 4096", refused(source(text)))
 
 
 def test_source_that_does_not_compile(run, source):

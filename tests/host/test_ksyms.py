@@ -122,7 +122,9 @@ def test_a_call_of_an_absent_one_traps_where_it_is_reached(build):
     program = build(UNGUARDED).program()
     assert Instruction(0x85, src=2) in program.instructions
     with bpfnic.Nic("golden") as nic:
-        run = nic.load(build(UNGUARDED)).test_run(FRAME)
+        with pytest.raises(BpfnicError, match="program program, instruction 0: call btf 0x0 .*: Only helpers"):
+            nic.load(build(UNGUARDED))
+        run = nic.load(build(UNGUARDED), unsafe=True).test_run(FRAME)
     assert (run.action.name, run.cause) == ("XDP_ABORTED", "HELPER")
 
 

@@ -159,9 +159,13 @@ def test_an_entry_stays_with_its_port(card, obj):
 
 @pytest.mark.parametrize("backend", ["golden", "rtl"])
 def test_programs_only_redirect(obj, backend):
-    """Any other helper ends the packet (Linux lets programs look into such a map, and no more)."""
+    """Any other helper ends the packet (Linux lets programs look into such a map, and no more), and is refused
+    before."""
+    says = r"program looks: map_lookup_elem at instruction \d+ \(.*:\d+\) can't read entries of a DEVMAP_HASH on this"
     with bpfnic.Nic(backend) as card:
-        card.load(obj, "looks").attach()
+        with pytest.raises(bpfnic.BpfnicError, match=says):
+            card.load(obj, "looks")
+        card.load(obj, "looks", unsafe=True).attach()
         card.maps["tenants"][1] = "port0"
         (packet,) = card.run([Arrival(0, bytes(64))]).packets
         assert packet.cause is Cause.MAP

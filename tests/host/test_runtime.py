@@ -112,19 +112,23 @@ extern void *memset(void *to, int byte, unsigned long size);
 extern int memcmp(const void *left, const void *right, unsigned long size);
 SEC("xdp") __attribute__((no_builtin)) int program(struct xdp_md *ctx)
 {
-	unsigned char *packet = (void *)(long)ctx->data;
+	unsigned char *packet = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	char stack[64];
 	__u32 key = 0;
 	char *value = bpf_map_lookup_elem(&room, &key);
+	unsigned long size, at, to, from;
 
-	if (!value)
+	if (!value || packet + 64 > end)
+		return XDP_ABORTED;
+	size = packet[0], at = packet[1], to = packet[2], from = packet[3];
+	if (size > 48 || at > 16 || to > 80 || from > 80)
 		return XDP_ABORTED;
 	memset(stack, 0x1ff, 64);
-	memcpy(stack + packet[1], packet + 8, packet[0]);		/* any alignment of a stack */
-	if (memcmp(stack + packet[1], packet + 8, packet[0]))
+	memcpy(stack + at, packet + 8, size);		/* any alignment of a stack */
+	if (memcmp(stack + at, packet + 8, size))
 		return XDP_DROP;
 	memcpy(value + 1, stack, 63);
-	if (memmove(value + packet[2], value + packet[3], packet[0]) != value + packet[2])
+	if (memmove(value + to, value + from, size) != value + to)
 		return XDP_DROP;
 	return memcmp(stack, value + 1, 64) > 0 ? XDP_TX : XDP_PASS;
 }

@@ -46,12 +46,12 @@ class Library:
     """The card. `call`: an expression with the arguments `a`, `b` and `c`, `question->text` and `answer->room`, both of
     ROOM bytes; behind `declarations`."""
 
-    def __init__(self, build, backend, call, declarations="", **sizes):
+    def __init__(self, build, backend, call, declarations="", *, unsafe=False, **sizes):
         sizes = sizes or ({} if backend == "linux" else {"threads": 1})  # as many CPUs as a linux device has
         self.nic = bpfnic.Nic(backend, DeviceOptions(**sizes))
         try:
             obj = build(HEAD.replace("CALL", call).replace("DECLARATIONS", declarations))
-            self.program = self.nic.load(obj)
+            self.program = self.nic.load(obj, unsafe=unsafe)
         except BaseException:
             self.nic.close()
             raise

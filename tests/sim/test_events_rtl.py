@@ -143,7 +143,7 @@ def test_what_is_no_ring(build, backend):
     """(Linux's verifier refuses it.) It aborts the packet with cause MAP; a record that can't be read does with cause
     MEMORY_ACCESS, and holds nothing back."""
     with Nic(backend) as nic:
-        nic.load(build(WRONG_MAPS)).attach()
+        nic.load(build(WRONG_MAPS), unsafe=True).attach()
         packets = nic.run([Arrival(0, bytes([kind] * 64)) for kind in range(11)]).packets
         causes = [packet.cause for packet in packets]
         assert causes == [Cause.MAP] * 8 + [Cause.MEMORY_ACCESS] * 2 + [Cause.NONE]

@@ -87,7 +87,7 @@ def ask(nic, pointer: int) -> tuple[int, str]:
 @pytest.mark.parametrize("name", TC_CALLS)
 def test_tc(build, name):
     with bpfnic.Nic("golden") as nic:
-        nic.load(build(TC.replace("CALL", TC_CALLS[name])))
+        nic.load(build(TC.replace("CALL", TC_CALLS[name])), unsafe=True)
         for what, pointer in POINTERS.items():
             if name == "check_mtu" and what.startswith("across"):
                 continue  # of 4 bytes none lies there
@@ -99,7 +99,7 @@ def test_tc(build, name):
 @pytest.mark.parametrize("name", XDP_CALLS)
 def test_xdp(build, name):
     with bpfnic.Nic("golden") as nic:
-        nic.load(build(XDP.replace("CALL", XDP_CALLS[name])))
+        nic.load(build(XDP.replace("CALL", XDP_CALLS[name])), unsafe=True)
         for what, pointer in POINTERS.items():
             if name == "check_mtu" and what.startswith("across"):
                 continue
@@ -112,5 +112,5 @@ def test_what_is_the_programs_is_taken(build, pointer):
     """Up to the stack's last byte."""
     for text, call in ((TC, TC_CALLS["skb_load_bytes"]), (TC, TC_CALLS["skb_store_bytes"])):
         with bpfnic.Nic("golden") as nic:
-            nic.load(build(text.replace("CALL", call)))
+            nic.load(build(text.replace("CALL", call)), unsafe=True)
             assert ask(nic, pointer)[0] == 0

@@ -184,7 +184,7 @@ def test_fields_that_are_not_for_programs(build, backend, access):
         {{ __u64 verdict = 0; {access} asm volatile("" :: "r"(verdict)); return 0; }}
     """
     with bpfnic.Nic(backend) as nic:
-        result = nic.load(build(HEAD + text)).test_run(frame())
+        result = nic.load(build(HEAD + text), unsafe=True).test_run(frame())
         assert (result.action, result.cause) == (XdpAction.XDP_ABORTED, "MEMORY_ACCESS")
 
 
@@ -192,7 +192,7 @@ def test_fields_that_are_not_for_programs(build, backend, access):
 def test_the_context_is_naturally_aligned(build, backend):
     text = 'SEC("tc") int program(struct __sk_buff *skb) { return *(__u32 *)((char *)skb + 9); }'
     with bpfnic.Nic(backend) as nic:
-        assert nic.load(build(HEAD + text)).test_run(frame()).cause == "MISALIGNED"
+        assert nic.load(build(HEAD + text), unsafe=True).test_run(frame()).cause == "MISALIGNED"
 
 
 LOADS = HEAD + """

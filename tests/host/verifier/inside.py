@@ -1,6 +1,5 @@
 """Whether what a running program's registers hold is what the verifier said that they may hold."""
 
-from bpfnic.host.verifier import graph
 from bpfnic.host.verifier.scalar import signed, signed_word
 from bpfnic.host.verifier.values import CONTEXT, END, META, NONE, NUMBER, PACKET, STACK, VALUE
 from bpfnic.host.verifier.verdict import verify
@@ -69,7 +68,7 @@ class Watch:
 
         verdict = verify(subject, observe=observe, limit=limit)
         if verdict.accepted:
-            live = graph.read(subject.code).live
+            live = subject.graph().live
             self._programs.append((start, len(subject.code), subject, states, live))
         return verdict
 
