@@ -1,5 +1,5 @@
-"""What a call of each helper costs, on the rtl: `python -m bench.helpers` measures and writes docs/helpers.json, and
-docs/helpers.md from it (tools/helpers_doc.py)."""
+"""What a call of each helper costs, on the rtl: `python -m bench.helpers [NAME…]` measures (those, or all) and writes
+docs/helpers.json, and docs/helpers.md from it (tools/helpers_doc.py)."""
 
 import json
 import random
@@ -23,13 +23,13 @@ FEWER, MORE = 10 * THREADS, 20 * THREADS
 @dataclass(frozen=True)
 class Case:
     """A call that is measured. arguments: in C, with what the program has. call: in assembly, where it is more than
-    one instruction. says: the call for people. clocks, where it is one: what waits, so that only a thread alone is
-    measured."""
+    one instruction. says: the call for people. of: the helper's name, where the case has another."""
 
     arguments: tuple[str, ...]
     says: str
     call: str = ""
     define: tuple[str, ...] = ()
+    of: str = ""
 
 
 def _of_tc(arguments: tuple[str, ...], says: str, call: str = "") -> Case:
@@ -102,6 +102,8 @@ CASES = {
     "skb_get_tunnel_key": _of_tc(("ctx", "room", "44", "0"), "none"),
     "skb_set_tunnel_key": _of_tc(("ctx", "room + 1", "44", "0"), ""),
     "skb_set_tstamp": _of_tc(("ctx", "5", "0"), ""),
+    "redirect_neigh": _of_tc(("2", "0", "0", "0"), "by the packet's IPv4 header, its neighbour known"),
+    "redirect, tc": Case(("2", "0"), "", define=("TC",), of="redirect"),
 }
 
 
@@ -130,10 +132,14 @@ class Cost:
     alone: int
 
 
+def _number(name: str) -> int:
+    return helpers.BY_NAME[CASES[name].of or name].number
+
+
 def _run(name: str, case: Case, calls: int, alone: bool) -> tuple[float, float, float]:
     """For a packet whose program makes so many calls, or with `alone` all but the calls: clocks for a thread alone,
     clocks and instructions that it takes of the core where all threads have such."""
-    call = (case.call or "call {number}\\n").format(number=helpers.BY_NAME[name].number)
+    call = (case.call or "call {number}\\n").format(number=_number(name))
     arguments = [*case.arguments, *["0"] * 5][:5]
     define = [f"{letter}={argument}" for letter, argument in zip("ABCDE", arguments, strict=True)]
     define += [f'{letter}_IN="{"i" if argument[0].isdigit() or argument.isupper() else "r"}"'
@@ -165,19 +171,19 @@ def measure(name: str) -> Cost:
          zip(*(_run(name, case, calls, alone) for calls in CALLS), strict=True)]
         for alone in (False, True)
     )  # fmt: skip
-    instructions = round(made[2] - left_out[2]) - 1 if helpers.BY_NAME[name].number not in helpers.HARDWARE else 0
+    firmware = case.of or _number(name) not in helpers.HARDWARE
+    instructions = round(made[2] - left_out[2]) - 1 if firmware else 0
     return Cost(case.says, round(made[1] - left_out[2], 1), instructions, round(made[0] - left_out[0]))
 
 
 def main() -> None:
     random.seed(0)
-    costs = {}
-    for name in CASES:
-        if helpers.BY_NAME[name].number in helpers.REFUSED:
-            continue
-        costs[name] = measure(name)
+    costs = json.loads(helpers_doc.COSTS.read_text())
+    for name in sys.argv[1:] or CASES:
+        costs[name] = asdict(measure(name))
         print(f"{name}: {costs[name]}", file=sys.stderr, flush=True)
-    helpers_doc.COSTS.write_text(json.dumps({name: asdict(cost) for name, cost in costs.items()}, indent=1) + "\n")
+    costs = {name: costs[name] for name in CASES}
+    helpers_doc.COSTS.write_text(json.dumps(costs, indent=1) + "\n")
     helpers_doc.TARGET.write_text(helpers_doc.text())
 
 

@@ -67,7 +67,13 @@ def text() -> str:
     here = [helper for helper in HELPERS if helper.programs and helper.number not in helpers.REFUSED]
     parts = [_HEAD, "\n## What there is\n\n"]
     parts.append("| helper | for | where | call | core | of them its own | alone |\n" + 7 * "| --- " + "|\n")
-    parts += [_row(helper, costs.get(helper.name)) for helper in here]
+    for helper in here:
+        if helper.number in helpers.OTHER_IN_TC:
+            in_tc = frozenset({ProgramType.SCHED_CLS})
+            parts.append(_row(helper, costs.get(helper.name), helper.programs - in_tc))
+            parts.append(_row(helper, costs.get(f"{helper.name}, tc"), in_tc, "privileged"))
+        else:
+            parts.append(_row(helper, costs.get(helper.name), helper.programs))
     parts.append("\n## Prototypes, errors, differences\n\nErrors are the kernel's, negative in r0; in brackets what is "
                  "returned instead.\n\n| prototype | errors | here |\n| --- | --- | --- |\n")  # fmt: skip
     parts += [_details(helper) for helper in here]
@@ -75,14 +81,14 @@ def text() -> str:
     for helper in HELPERS:
         if helper.programs and helper.number in helpers.REFUSED:
             why = helpers.REFUSED[helper.number]
-            parts.append(f"| {helper.name} ({helper.number}) | {_programs(helper)} | {why} |\n")
+            parts.append(f"| {helper.name} ({helper.number}) | {_programs(helper.programs)} | {why} |\n")
     parts.append(f"\n## Functions of the kernel\n\n{_FUNCTIONS}\n\n| function | why |\n| --- | --- |\n")
     parts += [f"| {name} | {why} |\n" for name, why in kfuncs.REFUSED.items()]
     return "".join(parts)
 
 
-def _programs(helper: Helper) -> str:
-    return ", ".join(name for kind, name in _TYPES.items() if kind in helper.programs)
+def _programs(programs: frozenset[ProgramType]) -> str:
+    return ", ".join(name for kind, name in _TYPES.items() if kind in programs)
 
 
 def _where(helper: Helper) -> str:
@@ -91,12 +97,12 @@ def _where(helper: Helper) -> str:
     return "library" if helper.number in helpers.LIBRARY else "privileged"
 
 
-def _row(helper: Helper, cost: dict[str, Any] | None) -> str:
-    cells = [f"{helper.name} ({helper.number})", _programs(helper), _where(helper)]
+def _row(helper: Helper, cost: dict[str, Any] | None, programs: frozenset[ProgramType], where: str = "") -> str:
+    cells = [f"{helper.name} ({helper.number})", _programs(programs), where or _where(helper)]
     if cost is None:
         cells += ["", "", "", ""]
     else:
-        own = "" if helper.number in helpers.HARDWARE else str(cost["instructions"])
+        own = "" if cells[-1] == "hardware" else str(cost["instructions"])
         cells += [cost["says"], f"{cost['core']:g}", own, str(cost["alone"])]
     return f"| {' | '.join(cells)} |\n"
 
