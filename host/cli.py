@@ -229,7 +229,7 @@ def btf_check(words: tuple[str, ...]) -> int:
     from bpfnic.host.btf import command
 
     try:
-        click.echo(command.checked(words))
+        click.echo(command.checked(command.file_of(words)))
     except command.Refused as error:
         click.echo(error)
         return DIFFERENCE

@@ -66,14 +66,17 @@ def dump(request: Request, base: Path | None = None) -> Iterator[str]:
     return dump_raw(btf, request.roots)
 
 
-def checked(words: tuple[str, ...]) -> str:
-    """What Linux would say of the file's types; of an object's as a loader lays out its variables. Raises Refused
-    that says why not, and BpfnicError for what can't be read."""
+def file_of(words: tuple[str, ...]) -> Path:
+    """The file that `btf check` names."""
     match words:
         case (word, file) if _is(word, "file"):
-            path = Path(file)
-        case _:
-            raise BpfnicError("btf check: takes `file FILE`")
+            return Path(file)
+    raise BpfnicError("btf check: takes `file FILE`")
+
+
+def checked(path: Path) -> str:
+    """What Linux would say of a file's types; of an object's as a loader lays out its variables. Raises Refused that
+    says why not, and BpfnicError for what can't be read."""
     data, where, elf = read_btf(path)
     if elf:
         data = encode(list(laid_out(list(Btf(data, where).read_all()), elf)))

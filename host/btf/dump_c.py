@@ -46,6 +46,7 @@ _TAIL = """\
 
 #endif /* __VMLINUX_H__ */
 """
+_LARGEST_HOLE = 1 << 20  # bytes; each 8 become a line
 _DEEPEST_INDENT = 13  # tabs: bpftool's
 _WORDS = {Kind.VOLATILE: "volatile", Kind.CONST: "const", Kind.RESTRICT: "restrict"}
 # Built into compilers for ARM; others need them defined.
@@ -58,7 +59,7 @@ def dump_c(btf: Btf, roots: Sequence[int] = (), sort: bool = True) -> Iterator[s
     """The header, a piece at a time: the types `roots` and what they need, or all types, in an order that stays as it
     is when numbers change (`sort`) or in that of their numbers.
 
-    Raises BpfnicError where the graph can't be said in C: an anonymous type that is in itself."""
+    Raises BpfnicError where the graph can't be said in C: an anonymous type that is in itself, a hole above 1 MiB."""
     writer = _Writer(btf)
     yield _HEAD
     try:
@@ -254,7 +255,7 @@ class _Writer:
         text, end, after_bits = f"{self._tag(type)} {{", 0, False
         for member in type.parts:
             align = 1 if packed else align_of(self._btf, member.type)
-            text += self._padding(end, member.offset, align, after_bits and member.bits > 0, level + 1)
+            text += self._padding(type, end, member.offset, align, after_bits and member.bits > 0, level + 1)
             text += _indent(level + 1) + self.declaration(member.type, member.name, level + 1)
             after_bits = member.bits > 0
             if after_bits:
@@ -262,11 +263,14 @@ class _Writer:
             end = member.offset + (member.bits or 8 * size_of(self._btf, member.type))
             text += ";"
         if type.kind is Kind.STRUCT:
-            text += self._padding(end, 8 * type.size, align_of(self._btf, type.number), False, level + 1)
+            text += self._padding(type, end, 8 * type.size, align_of(self._btf, type.number), False, level + 1)
         text += _indent(level) + "}" if type.parts or type.size else "}"
         return text + " __attribute__((packed))" if packed else text
 
-    def _padding(self, start: int, end: int, align: int, in_bits: bool, level: int) -> str:
+    def _padding(self, type: Type, start: int, end: int, align: int, in_bits: bool, level: int) -> str:
+        if end - start > 8 * _LARGEST_HOLE:
+            hole = f"a hole of {(end - start) // 8} bytes, above {_LARGEST_HOLE}"
+            raise BpfnicError(f"{self._btf.where}: type {type.number} {type.name!r} has {hole}")
         return "".join(f"{_indent(level)}{name}: {bits};" for name, bits in padding(start, end, align, in_bits))
 
     # Declarations.

@@ -1,7 +1,8 @@
 """python -m tests.objectfuzz [--mutants N] [--seed N] [--first N] [--jobs N]: damaged objects, for as long as you like.
 
-The originals are the programs that ship with the card, compiled. Exit status 1 if something else than one clear line
-came of a mutant, if it took more than 5 s, or more than 1 GB of memory, which each process is held to."""
+The originals are the programs that ship with the card, and one with all kinds of types, compiled. Exit status 1 if
+something else than one clear line came of a mutant, if it took more than 5 s, or more than 1 GB of memory, which each
+process is held to."""
 
 import argparse
 import multiprocessing
@@ -12,6 +13,7 @@ from bpfnic.host.compile import compile_object
 from tests.objectfuzz.fuzz import Finding, Original, share
 
 PROGRAMS = Path(__file__).parents[2] / "firmware" / "programs"
+TYPES = Path(__file__).with_name("types.bpf.c")
 _SHARE = 500  # mutants that a process takes at a time
 
 
@@ -22,7 +24,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first mutant")
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
-    paths = [compile_object(source) for source in sorted(PROGRAMS.glob("*.bpf.c"))]
+    paths = [compile_object(source) for source in [*sorted(PROGRAMS.glob("*.bpf.c")), TYPES]]
     originals = [Original.of(path) for path in paths]
     end = arguments.first + arguments.mutants
     tasks = [(originals, paths[0], arguments.seed, at, min(_SHARE, end - at))

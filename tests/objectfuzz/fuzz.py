@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bpfnic.host import staticlink
+from bpfnic.host.btf.command import checked
+from bpfnic.host.btf.dump_c import dump_c
+from bpfnic.host.btf.dump_raw import dump_raw
+from bpfnic.host.btf.target import open_btf
 from bpfnic.host.dump import Shown, render
 from bpfnic.host.elf import Elf
 from bpfnic.host.image import place_frames
@@ -82,10 +86,15 @@ def mutant(originals: Sequence[Original], seed: int, number: int) -> tuple[str, 
 def exercise(path: Path, partner: Path) -> str:
     """All that is done with an object; what it says of it, "" where nothing is wrong. `partner` is linked with it."""
     said = []
+    for use in (_raw, _c, checked):
+        try:
+            use(path)
+        except BpfnicError as error:
+            said.append(str(error))
     try:
         object = open_object(path)
     except BpfnicError as error:
-        return str(error)
+        return "\n".join([*said, str(error)])
     addresses = DeviceAddresses({name: 16 for name in object.maps}, {name: 32 for name in object.maps})
     for definition in object.maps.values():
         try:
@@ -107,6 +116,16 @@ def exercise(path: Path, partner: Path) -> str:
     except BpfnicError as error:
         said.append(str(error))
     return "\n".join(said)
+
+
+def _raw(path: Path) -> None:
+    for _ in dump_raw(open_btf(path)):
+        pass
+
+
+def _c(path: Path) -> None:
+    for _ in dump_c(open_btf(path)):
+        pass
 
 
 @dataclass(frozen=True)

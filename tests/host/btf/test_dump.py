@@ -106,6 +106,10 @@ def test_a_graph_that_C_has_no_words_for():
     loop = [Type(1, Kind.STRUCT, "", 8, parts=(Part("self", 2),)), Type(2, Kind.PTR, "", target=1)]
     with pytest.raises(BpfnicError, match="type 1 is in itself, which can't be said in C"):
         "".join(dump_c(Btf(encode(loop)).read_all()))
+    for members in ((), (Part("last", 2, offset=8 << 20),)):
+        hole = [Type(1, Kind.STRUCT, "s", 3 << 20, parts=members), Type(2, Kind.FLOAT, "float", 4)]
+        with pytest.raises(BpfnicError, match="type 1 's' has a hole of [0-9]+ bytes, above 1048576"):
+            "".join(dump_c(Btf(encode(hole)).read_all()))
 
 
 LAYOUTS = """
