@@ -245,6 +245,7 @@ def btf_check(words: tuple[str, ...]) -> int:
 @click.option("--global", "variables", metavar="NAME=VALUE", multiple=True, callback=_pairs("NAME=VALUE"),
               help="Set a global variable of the program.")  # fmt: skip
 @_TYPE
+@click.option("--btf", "types", default="nic", show_default=True, metavar="nic|kernel|FILE", help=_TYPES)
 @_KCONFIG
 @click.option("--mcpu", "cpu", default="v3", show_default=True, help="Instruction set version to compile for.")
 @click.option("-I", "include", type=_PATH, multiple=True, help="Folder of C headers, searched first.")

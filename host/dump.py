@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bpfnic.host import compile, kconfig, listing
+from bpfnic.host.btf.patch import POISON
+from bpfnic.host.btf.target import NIC
 from bpfnic.host.nic import Nic, open
 from bpfnic.host.object import Object, Program
 from bpfnic.host.registermaps import RegisterProgram
@@ -39,6 +41,7 @@ class Job:
     define: Sequence[str] = ()
     type: ProgramType | None = None
     kconfig: Sequence[str] = ()
+    types: str = NIC
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ class Shown:
             return reference.map + ("" if reference.offset is None else f" + {reference.offset}")
         row, instruction = self.at(slot)
         if row.operation is Operation.CALL_HELPER:
+            if instruction.imm == POISON:
+                return "a CO-RE relocation that found nothing"
             return f"bpf_{helpers.find(instruction.imm).name}"
         target = self.target(slot)
         if target is None:
@@ -90,7 +95,8 @@ class Shown:
 
 def run(job: Job) -> str:
     """The text. Raises BpfnicError for anything that can't be used."""
-    object = open(job.program, cpu=job.cpu, include=job.include, define=job.define, type=job.type)
+    object = open(job.program, cpu=job.cpu, include=job.include, define=job.define, type=job.type,
+                  types=job.types)  # fmt: skip
     for name, value in job.variables.items():
         object.set_global(name, value)
     kconfig.give(object.kconfig, job.kconfig)

@@ -216,6 +216,18 @@ def test_variables_are_laid_out_as_in_the_file(compiled, build):
     assert places and all(symbols[name] == offset for name, offset in places.items())
 
 
+def test_a_section_that_a_damaged_file_makes_too_large(build, tmp_path):
+    """.bss says how large it is without being so."""
+    raw = bytearray(build(SOURCE + "int zeros[4];").path.read_bytes())
+    section = Elf(build(SOURCE + "int zeros[4];").path).section(".bss")
+    (headers,) = struct.unpack_from("<Q", raw, 40)
+    struct.pack_into("<Q", raw, headers + 64 * section.number + 32, 1 << 40)
+    (tmp_path / "large.o").write_bytes(raw)
+    elf = Elf(tmp_path / "large.o")
+    with pytest.raises(BpfnicError, match=r"large.o: section '.bss': 1099511627776 bytes, above"):
+        list(laid_out(list(Btf(elf.section(".BTF").data)), elf))
+
+
 def test_the_command(bpfnic, build, tmp_path):
     path = build(SOURCE).path
     assert bpfnic("btf", "check", "file", path) == (0, f"{path}: .BTF: Linux takes these types\n", "")

@@ -338,6 +338,8 @@ def test_the_command_line_says_which_types(bpfnic, run, objects, tmp_path):
     assert status == 2 and "nowhere: No such file" in err
     status, out, _ = bpfnic("verify", objects[0], "--program", "reached", "--btf", objects[1])
     assert status == 1 and "invalid func unknown#195896080" in out
+    status, out, _ = bpfnic("dump", objects[0], "--program", "gone", "--btf", objects[1])
+    assert status == 0 and "call 0xbad2310" in out and "a CO-RE relocation that found nothing" in out
     status, out, _ = bpfnic("verify", objects[0], "--program", "gone", "--btf", objects[1])
     assert status == 0, out
 
