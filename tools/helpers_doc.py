@@ -38,6 +38,10 @@ and a slot more for each call of a callback: callx takes two, one to find out wh
 helper's number, one to do it. So bpf_loop with 8 callbacks takes 9 more than its instructions. Arguments are in
 registers already.
 """
+_ERRORS = """\
+Errors are the kernel's, negative in r0; in brackets what is returned instead. A privileged routine answers EFAULT, too,
+where it is given a pointer below packets that leads elsewhere than into the program's stack: a verifier lets none
+through."""
 _FUNCTIONS = f"""\
 What programs call by BTF id (`extern … __ksym`): helpers by their names, and as library functions
 
@@ -74,8 +78,8 @@ def text() -> str:
             parts.append(_row(helper, costs.get(f"{helper.name}, tc"), in_tc, "privileged"))
         else:
             parts.append(_row(helper, costs.get(helper.name), helper.programs))
-    parts.append("\n## Prototypes, errors, differences\n\nErrors are the kernel's, negative in r0; in brackets what is "
-                 "returned instead.\n\n| prototype | errors | here |\n| --- | --- | --- |\n")  # fmt: skip
+    parts.append(f"\n## Prototypes, errors, differences\n\n{_ERRORS}\n\n| prototype | errors | here |\n"
+                 "| --- | --- | --- |\n")  # fmt: skip
     parts += [_details(helper) for helper in here]
     parts.append("\n## What there isn't\n\n| helper | for | why |\n| --- | --- | --- |\n")
     for helper in HELPERS:
