@@ -63,7 +63,7 @@ class Watch:
 
         def observe(state):
             registers, depth = tuple(state.frame.regs), len(state.frames) - 1
-            kept = states.setdefault((state.slot, depth), {})
+            kept = states.setdefault((state.slot, depth, bool(state.frames[0].entry)), {})
             kept[tuple(map(id, registers))] = registers
 
         verdict = verify(subject, observe=observe, limit=limit)
@@ -79,10 +79,12 @@ class Watch:
                 continue
             slot, depth = pc - start, thread.depth
             needed = [register for register in range(10) if live[slot] >> register & 1]
-            candidates = states.get((slot, depth), {}).values()
+            # A global function was walked as the outermost one, whoever calls it.
+            places = [(slot, depth, False), *((slot, above, True) for above in range(depth))]
+            candidates = [(place[1], registers) for place in places for registers in states.get(place, {}).values()]
             self.checked += 1
-            if not any(all(holds(registers[r], thread.registers[r], thread, depth) for r in needed)
-                       for registers in candidates):  # fmt: skip
+            if not any(all(holds(registers[r], thread.registers[r], thread, frame) for r in needed)
+                       for frame, registers in candidates):  # fmt: skip
                 values = {register: hex(thread.registers[register]) for register in needed}
                 self.outside.append((subject.name, slot, depth, values))
 

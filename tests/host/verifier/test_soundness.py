@@ -5,8 +5,10 @@ import random
 
 import pytest
 
+from bpfnic.host.compile import compile_object
 from bpfnic.host.device import Arrival, DeviceOptions
 from bpfnic.host.nic import Nic
+from bpfnic.host.object import open_object
 from bpfnic.host.verifier.verdict import Subject
 from bpfnic.sim.bare import BareNic
 from bpfnic.sim.golden.device import GoldenTransport
@@ -16,6 +18,7 @@ from bpfnic.spec.causes import Cause
 from bpfnic.spec.instruction import Instruction, encode
 from bpfnic.spec.programs import ProgramType
 from tests.firmware.shipped import PROGRAMS, entries, opened, start
+from tests.host.conftest import HEADER
 from tests.host.verifier.inside import Watch
 from tests.host.verifier.mutants import program
 from tests.host.verifier.subjects import MAPS
@@ -57,6 +60,44 @@ def test_shipped_programs_do_what_the_verifier_saw(arrivals, name, monkeypatch):
     assert causes <= {Cause.NONE}
     assert watch.checked > len(packets)
     assert not watch.outside, watch.outside[:3]
+
+
+GLOBAL = HEADER + """
+struct pair { __u32 a, b; };
+static __attribute__((noinline)) int bits(__u32 n) { int count = 0; for (; n; n &= n - 1) count++; return count; }
+__attribute__((noinline)) int sum(struct pair *p, __u32 by)
+{
+    __u32 kept[4] = {1, 2, 3, 4};
+    asm volatile("" :: "r"(&kept) : "memory");
+    return p ? p->a + kept[by & 3] + bits(p->b & 255) : 7;
+}
+SEC("xdp") int program(struct xdp_md *ctx)
+{
+    unsigned char *data = (void *)(long)ctx->data;
+    if (data + 20 > (unsigned char *)(long)ctx->data_end)
+        return XDP_DROP;
+    struct pair here = {data[0], data[1]};
+    int found = sum(&here, data[2]) + sum(0, 9) + sum((void *)(data + 8), data[3]);
+    return found & 1 ? XDP_PASS : XDP_TX;
+}
+"""
+
+
+def test_global_functions_do_what_the_verifier_saw(tmp_path, monkeypatch):
+    chance, watch, path = random.Random("global"), Watch(), tmp_path / "program.bpf.c"
+    path.write_text(GLOBAL)
+    object = open_object(compile_object(path))
+    with Nic("golden", threads=1) as nic:
+        nic.load(object)
+        (loaded,) = nic.programs.values()
+        subject = Subject.of(object, loaded.loaded.program)
+        verdict = watch.add(loaded.loaded.entry + before(loaded.loaded.whole, subject), subject)
+        assert verdict.accepted, verdict.error
+        nic.attach(0, loaded)
+        watch.install(monkeypatch)
+        packets = nic.run([Arrival(0, chance.randbytes(chance.randrange(14, 60))) for _ in range(40)]).packets
+    assert {packet.cause for packet in packets} <= {Cause.NONE}
+    assert watch.checked > 40 * len(subject.code) // 2 and not watch.outside, watch.outside[:3]
 
 
 VALUE_BYTES, ENTRIES = 16, 4
