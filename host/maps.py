@@ -101,7 +101,12 @@ class MapDefinition:
         return self._parse(self.value_type, value, self.value_size, f"map {self.name!r}: value")
 
     def _format(self, type: int, data: bytes) -> Any:
-        return self.btf.format(type, data) if self.btf and type != VOID else data.hex(" ")
+        if not self.btf or type == VOID:
+            return data.hex(" ")
+        try:
+            return self.btf.format(type, data)
+        except BpfnicError as error:
+            raise BpfnicError(f"map {self.name!r}: {error}") from None
 
     def _parse(self, type: int, value: Any, size: int, name: str) -> bytes:
         if isinstance(value, bytes | bytearray):
@@ -164,7 +169,12 @@ class Globals(MutableMapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         type, offset, size = self._find(name)
         data = bytes(self.content[offset : offset + size])
-        return self._btf.format(type, data) if self._btf and type != VOID else int.from_bytes(data, "little")
+        if not self._btf or type == VOID:
+            return int.from_bytes(data, "little")
+        try:
+            return self._btf.format(type, data)
+        except BpfnicError as error:
+            raise BpfnicError(f"map {self.section!r}, variable {name!r}: {error}") from None
 
     def __setitem__(self, name: str, value: Any) -> None:
         type, offset, size = self._find(name)

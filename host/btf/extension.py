@@ -54,7 +54,8 @@ def read_extension(data: bytes, btf: Btf, where: str = ".BTF.ext") -> Extension:
     result = Extension()
     for region, (offset, size) in enumerate(regions):
         if offset + size > len(body):
-            raise BpfnicError(f"{where}: a table reaches beyond its end (truncated?)")
+            raise BpfnicError(f"{where}, offset {len(header) + offset:#x}: a table of {size} bytes reaches beyond its "
+                              f"{len(data)} (truncated?)")  # fmt: skip
         if size:
             reader = Reader(body[offset : offset + size], where, order, len(header) + offset)
             _read_table(reader, region, btf, result)
@@ -65,20 +66,23 @@ def _read_table(reader: Reader, region: int, btf: Btf, result: Extension) -> Non
     """One table: the size of its records, then groups of them, a section each."""
     (record_bytes,) = reader.words(1)
     if record_bytes < _LEAST_RECORD[region] or record_bytes % 4:
-        raise BpfnicError(f"{reader.where}: records of {record_bytes} bytes, at least {_LEAST_RECORD[region]} expected")
+        raise BpfnicError(f"{reader.where}, offset {reader.start:#x}: records of {record_bytes} bytes, at least "
+                          f"{_LEAST_RECORD[region]} expected")  # fmt: skip
     while reader.at < len(reader.data):
+        place = reader.start + reader.at
         name_offset, count = reader.words(2)
         section = btf.string(name_offset)
         if count * record_bytes > len(reader.data) - reader.at:
-            raise BpfnicError(f"{reader.where}: {count} records of section {section!r} reach beyond its end")
+            raise BpfnicError(f"{reader.where}, offset {place:#x}: {count} records of section {section!r} reach beyond "
+                              "its end")  # fmt: skip
         records = [reader.words(record_bytes // 4) for _ in range(count)]
         if region == 0:
-            result.functions[section] = [(record[0], record[1]) for record in records]
+            result.functions.setdefault(section, []).extend((record[0], record[1]) for record in records)
         elif region == 1:
             lines = [Line(record[0], btf.string(record[1]), btf.string(record[2]), record[3] >> 10, record[3] & 0x3FF)
                      for record in records]  # fmt: skip
-            result.lines[section] = sorted(lines, key=lambda line: line.offset)
+            result.lines[section] = sorted([*result.lines.get(section, []), *lines], key=lambda line: line.offset)
         else:
-            result.relocations[section] = [
+            result.relocations.setdefault(section, []).extend(
                 CoreRelocation(record[0], record[1], btf.string(record[2]), record[3]) for record in records
-            ]
+            )

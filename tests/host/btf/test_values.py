@@ -6,9 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpfnic.host.btf import Btf, Kind
+from bpfnic.host.btf import Btf, Kind, Part, Type
+from bpfnic.host.btf.encode import encode
 from bpfnic.host.btf.extension import read_extension
+from bpfnic.host.maps import Globals, MapDefinition
 from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.maps import MapType
 
 SOURCE = """
 #include <stdbool.h>
@@ -162,6 +165,18 @@ def test_numbers_come_as_text_too(btf, outer):
             outer.number, btf.parse(outer.number, {"big": 16, "color": "GREEN", "negative": -3}))  # fmt: skip
 
 
+def test_a_type_that_does_not_fit_names_the_map(opened):
+    """A damaged file may say of a member that it lies behind its structure."""
+    structure = Type(1, Kind.STRUCT, "s", 4, parts=(Part("far", 2, offset=64),))
+    types = Btf(encode([structure, Type(2, Kind.FLOAT, "float", 4)])).read_all()
+    definition = MapDefinition("m", MapType.ARRAY, 4, 4, 1, btf=types, value_type=1)
+    with pytest.raises(BpfnicError, match="^map 'm': float has 4 bytes, not 0"):
+        definition.format_value(bytes(4))
+    variables = Globals(".data", bytearray(4), types, {"v": (1, 0, 4)})
+    with pytest.raises(BpfnicError, match="^map '.data', variable 'v': float has 4 bytes, not 0"):
+        variables["v"]
+
+
 def test_too_few_bytes_are_refused(btf, outer):
     with pytest.raises(BpfnicError, match=rf"struct outer has {outer.size} bytes, not 5"):
         btf.format(outer.number, bytes(5))
@@ -245,9 +260,9 @@ def test_damage_is_named(data, message):
 def test_a_damaged_extension_is_named(btf):
     head = struct.pack("<HBBI", 0xEB9F, 1, 0, 24)
     for tables, body, message in (
-        ((0, 8, 8, 0), b"", "reaches beyond its end"),
-        ((0, 4, 4, 0), struct.pack("<I", 4), "records of 4 bytes, at least 8 expected"),
-        ((0, 12, 12, 0), struct.pack("<3I", 8, 0, 1), "1 records of section '' reach beyond its end"),
+        ((0, 8, 8, 0), b"", "offset 0x18: a table of 8 bytes reaches beyond its 24"),
+        ((0, 4, 4, 0), struct.pack("<I", 4), "offset 0x18: records of 4 bytes, at least 8 expected"),
+        ((0, 12, 12, 0), struct.pack("<3I", 8, 0, 1), "offset 0x1c: 1 records of section '' reach beyond its end"),
     ):
         with pytest.raises(BpfnicError, match=message):
             read_extension(head + struct.pack("<4I", *tables) + body, btf)
