@@ -50,7 +50,10 @@ def format(btf: "Btf", number: int, data: bytes) -> Any:
             result: dict[str, Any] = {}
             for member in type.parts:
                 value = _format_member(btf, member, data)
-                result |= {member.name: value} if member.name else value
+                if member.name:
+                    result[member.name] = value
+                elif isinstance(value, dict):  # of what else has no name there is nothing to show
+                    result |= value
             return result
     return int.from_bytes(data, "little")
 
@@ -63,8 +66,7 @@ def _format_member(btf: "Btf", member: Part, data: bytes) -> Any:
         if inner.signed and value >> width - 1:
             value -= 1 << width
         return _name(inner, value)
-    value = format(btf, member.type, data[member.offset // 8 :])
-    return value if member.name or isinstance(value, dict) else {}
+    return format(btf, member.type, data[member.offset // 8 :])
 
 
 def _bitfield(member: Part, inner: Type) -> tuple[int, int]:

@@ -127,6 +127,14 @@ def test_an_array_is_described_with_its_length(btf, outer):
         "char[8]", "port[3]", "struct inner[2]", "void *")  # fmt: skip
 
 
+def test_what_has_no_name_is_not_shown():
+    """But for structures and unions, whose members are: a bitfield for padding, a number."""
+    number = Type(1, Kind.ENUM, "e", 4, parts=(Part("ZERO"),))
+    parts = (Part("", 1, bits=4), Part("", 1, offset=32), Part("shown", 1, offset=64))
+    types = Btf(encode([number, Type(2, Kind.STRUCT, "s", 12, flag=True, parts=parts)]))
+    assert types.format(2, bytes(12)) == {"shown": "ZERO"}
+
+
 def test_text_that_is_none_is_a_list(btf, outer):
     data = b"\xff\0a".ljust(outer.size, b"\0")
     assert btf.format(outer.number, data)["name"] == [-1, 0, 97, 0, 0, 0, 0, 0]
