@@ -7,6 +7,7 @@
 #   make fuzz    random programs on golden, rtl and the running kernel: FUZZ="--seconds 600 --seed 7"
 #   make fuzz-helpers  random calls of every helper on golden and rtl: HELPERS="--calls 1000000 --seed 2"
 #   make fuzz-objects  damaged objects to everything that reads one: OBJECTFUZZ="--mutants 1000000 --seed 2"
+#   make fuzz-verifier  mutated objects and programs built to explode: VERIFIER="--count 20000 --seed 2"
 #   make soak    a million updates and deletes of a full map under traffic: SOAK="--operations 9000000 --seed 2"
 #   make objects  which objects below a folder load: OBJECTS=DIR
 #   make lint    style and types alone
@@ -18,7 +19,7 @@ BIN := $(VENV)/bin
 PROGRAMS := firmware/programs
 SAMPLES := firmware/samples
 
-.PHONY: demo test formal bench fuzz fuzz-helpers fuzz-objects soak objects lint
+.PHONY: demo test formal bench fuzz fuzz-helpers fuzz-verifier fuzz-objects soak objects lint
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -47,6 +48,10 @@ fuzz-helpers: $(VENV)/installed-test
 OBJECTFUZZ ?= --mutants 100000
 fuzz-objects: $(VENV)/installed-test
 	$(BIN)/python -m tests.objectfuzz --jobs $(JOBS) $(OBJECTFUZZ)
+
+VERIFIER ?= --count 2000
+fuzz-verifier: $(VENV)/installed-test
+	$(BIN)/python -m tests.verifierfuzz $(VERIFIER)
 
 SOAK ?= --operations 1000000
 soak: $(VENV)/installed-test

@@ -88,7 +88,8 @@ def fuzz(helper: Helper, calls: int, seed: int, say: Callable[[str], None] = lam
     while outcome.calls < calls and not outcome.difference:
         count = min(MOST, calls - outcome.calls)
         arrivals = [Arrival(number % 2, _packet(chance, helper, places)) for number in range(count)]
-        evidence, verdict = Bench("rtl", obj, arrivals, options=OPTIONS, entries=[CONTENT]).in_lockstep()
+        evidence, verdict = Bench("rtl", obj, arrivals, options=OPTIONS, entries=[CONTENT],
+                                  unsafe=True).in_lockstep()  # fmt: skip
         if not verdict["equal"]:
             outcome.difference = "\n".join([verdict["difference"], *verdict["trace"]])
             break
@@ -120,7 +121,7 @@ class _Places:
 
 def _places(obj: Object) -> _Places:
     with Nic("golden", OPTIONS) as nic:
-        nic.load(obj)
+        nic.load(obj, unsafe=True)
         found = {name: held.device_map for name, held in nic.maps.items()}
         maps = {name: each for name, each in found.items() if isinstance(each, RegisterMap)}
         return _Places({name: each.handle for name, each in maps.items()},

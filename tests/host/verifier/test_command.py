@@ -114,15 +114,3 @@ def test_random_bytes_get_a_verdict(type):
         except BpfnicError:
             continue
         assert verify(subject("", type, code=code), limit=3_000).error
-
-
-def test_programs_built_to_explode_end():
-    """Branches that double the states, and more of them than may wait."""
-    text = "r6 = r1\nr0 = 0\n" + "".join(
-        f"r2 = *(u32 *)(r6 + 16)\nif r2 > {n} goto +1\nr0 += {1 << n}\n" for n in range(20)
-    )
-    verdict = verify(subject(text + "r1 = map_by_fd(0) ll\nr1 += r0\nexit"), limit=30_000)
-    assert verdict.error
-    wide = "r0 = *(u32 *)(r1 + 16)\n" + "if r0 == 0 goto out\nr0 ^= 1\n" * 9000 + "out:\nr0 = 1\nexit"
-    verdict = verify(subject(wide), limit=60_000)
-    assert verdict.accepted or "too complex" in verdict.error.message
