@@ -1,6 +1,6 @@
 """Which objects load: `python -m bench.objects DIR` (`make objects OBJECTS=DIR`).
 
-Every program of an object below DIR is loaded into a golden NIC of its own: structure, maps, relocations, links. A
+Every program of an object below DIR is loaded into a golden NIC: structure, maps, relocations, links. A
 program whose section tells no type is tried as XDP, as tc and as socket filter, in this order. Maps are made as small
 as --entries, and those of 0 entries, which their own loaders set, get 1: what fits which NIC is the user's choice, not
 the object's. What a configuration of the kernel is asked for is 1. Prints a line for each object, with the seconds that
@@ -20,6 +20,7 @@ from bpfnic.host import sections
 from bpfnic.host.kconfig import Kconfig
 from bpfnic.host.maps import PROG_ARRAY
 from bpfnic.host.object import Object, open_object
+from bpfnic.host.registermaps import RegisterProgram
 from bpfnic.host.verifier.verdict import Subject, verify
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.maps import EVENTS
@@ -49,27 +50,53 @@ def examine(path: Path, entries: int, asked: bool) -> list[Program] | str:
     except BpfnicError as error:
         return str(error).removeprefix(f"{path}: ")
     found = []
-    for name, section, type in names:
-        if not type and sections.read(section).elsewhere:
-            continue
-        attempts = [_load(path, name, section, each, entries) for each in ([type] if type else TYPES)]
-        taken = min(attempts, key=lambda attempt: (bool(attempt.why), "is not for" in attempt.why))
-        if asked and not taken.why:
-            taken.verdict = _verdict(path, name, taken.type)
-        found.append(taken)
+    with Cards(path, entries) as cards:
+        for name, section, type in names:
+            if not type and sections.read(section).elsewhere:
+                continue
+            attempts = [cards.load(name, section, each) for each in ([type] if type else TYPES)]
+            taken = min(attempts, key=lambda attempt: (bool(attempt.why), "is not for" in attempt.why))
+            if asked and not taken.why:
+                taken.verdict = _verdict(path, name, taken.type)
+            found.append(taken)
     return found
 
 
-def _load(path: Path, name: str, section: str, type: ProgramType | None, entries: int) -> Program:
-    began = time.process_time()
-    why = ""
-    try:
-        object = _opened(path, type, entries)
-        with Nic("golden", **_SIZES) as nic:
-            nic.load(object, name)
-    except BpfnicError as error:
-        why = str(error).removeprefix(f"{path}: ")
-    return Program(name, section, type, why, time.process_time() - began)
+class Cards:
+    """NICs for one object, one for each type that its programs are tried as, made when the first of them is."""
+
+    def __init__(self, path: Path, entries: int):
+        self._path, self._entries = path, entries
+        self._cards: dict[ProgramType | None, tuple[Nic, Object]] = {}
+
+    def __enter__(self) -> "Cards":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for nic, _ in self._cards.values():
+            nic.close()
+
+    def load(self, name: str, section: str, type: ProgramType | None) -> Program:
+        """What comes of a program; one that others brought along is there already."""
+        began = time.process_time()
+        why = ""
+        try:
+            if type in self._cards and self._full(self._cards[type][0]):
+                self._cards.pop(type)[0].close()
+            if type not in self._cards:
+                self._cards[type] = Nic("golden", **_SIZES), _opened(self._path, type, self._entries)
+            nic, object = self._cards[type]
+            if name not in nic.programs:
+                nic.load(object, name, unsafe=True)
+        except BpfnicError as error:
+            why = str(error).removeprefix(f"{self._path}: ")
+        return Program(name, section, type, why, time.process_time() - began)
+
+    def _full(self, nic: Nic) -> bool:
+        """Half of the program store is taken: the next program, with what it tail-calls, gets a NIC of its own."""
+        slots = sum(len(program.loaded.image) for program in nic.programs.values()
+                    if isinstance(program.loaded, RegisterProgram))  # fmt: skip
+        return slots > _SIZES["program_slots"] // 2
 
 
 def _opened(path: Path, type: ProgramType | None, entries: int) -> Object:

@@ -135,6 +135,8 @@ class _Link:
         if symbol.kind == "STT_SECTION":
             one.symbols[number] = self.roots[place[0]] if place else OutSymbol("", "STT_SECTION", None, local=True)
             return
+        if place and symbol.value + symbol.size > one.elf.sections[symbol.section].size:
+            raise one.elf.refuse(f"symbol {symbol.name!r} reaches beyond the end of section {place[0].name!r}")
         if symbol.section == SHN_COMMON:
             raise one.elf.refuse(f"{symbol.name!r} is a common symbol: compile with -fno-common")
         new = OutSymbol(symbol.name, symbol.kind, place and place[0], symbol.value + (place[1] if place else 0),

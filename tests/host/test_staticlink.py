@@ -198,7 +198,7 @@ def libbpf():
     if name is None:
         pytest.skip("libbpf isn't installed")
     library = ctypes.CDLL(name, use_errno=True)
-    for function in ("bpf_object__open", "bpf_object__find_program_by_name"):
+    for function in ("bpf_object__open", "bpf_object__find_program_by_name", "bpf_linker__new"):
         getattr(library, function).restype = ctypes.c_void_p
     return library
 
@@ -216,3 +216,25 @@ def test_it_loads_in_libbpf(libbpf, link):
         assert tuple(said) == SAYS
     finally:
         libbpf.bpf_object__close(object)
+
+
+@pytest.mark.linux
+def test_libbpf_links_the_same(libbpf, build, tmp_path):
+    """But for maps that two objects define, which it refuses: here the first declares it."""
+    first = FIRST.replace(SHARED, SHARED.replace("struct {", "extern struct {"))
+    paths = [tmp_path / "first.o", tmp_path / "second.o"]
+    for path, text in zip(paths, (first, SECOND), strict=True):  # without .eh_frame, which it can't link
+        path.write_bytes(staticlink.link([compiled(build, text)]))
+    (tmp_path / "ours.o").write_bytes(staticlink.link(paths))
+    linker = ctypes.c_void_p(libbpf.bpf_linker__new(str(tmp_path / "theirs.o").encode(), None))
+    assert linker.value and not any(libbpf.bpf_linker__add_file(linker, str(path).encode(), None) for path in paths)
+    assert libbpf.bpf_linker__finalize(linker) == 0
+    libbpf.bpf_linker__free(linker)
+    ours, theirs = (open_object(tmp_path / f"{name}.o") for name in ("ours", "theirs"))
+    for name in ("first", "second"):
+        mine, other = ours.program(name), theirs.program(name)
+        assert (mine.instructions, mine.references, mine.functions) == (
+            other.instructions, other.references, other.functions)  # fmt: skip
+        assert [mine.line(slot) for slot in range(len(mine.instructions))] == [
+            other.line(slot) for slot in range(len(other.instructions))]  # fmt: skip
+    assert dict(ours.data) == dict(theirs.data) and list(ours.maps) == list(theirs.maps)
