@@ -119,9 +119,10 @@ def _verdict(path: Path, name: str, type: ProgramType | None) -> str:
 
 def reason(why: str) -> str:
     """A refusal without the names of its program and places, to be counted."""
+    why = re.sub(r"^\S+\.o: ", "", why)
     why = re.sub(r"^program '?[^:',]+'?(, instruction \d+:[^:]*)?(: | )", "", why)
     why = re.sub(r"^section '[^']*'(, offset 0x\w+)?: ", "", why)
-    return re.sub(r" \(\S+:\d+: .*\)$", "", why)
+    return re.sub(r"( at instruction \d+)?( \(\S+:\d+(: .*)?\))?(?= is not on|$)", "", why)
 
 
 def main() -> int:
