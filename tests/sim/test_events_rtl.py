@@ -83,7 +83,7 @@ def test_records_left_behind_hold_nothing_back(build):
     chance = random.Random(1)
     kinds = [chance.randrange(5) for _ in range(300)]
     with Nic("rtl") as nic:
-        nic.load(obj).attach()
+        nic.load(obj, unsafe=True).attach()
         traffic = nic.run([Arrival(0, bytes([kind] * 64)) for kind in kinds])
         came = [record[0] for record in nic.maps["ring"]]
         asked = [kind for kind, packet in zip(kinds, traffic.packets, strict=True)
