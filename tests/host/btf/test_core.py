@@ -52,7 +52,7 @@ typedef int (*function)(int a, char *b);
 #define PROGRAM(name, value) SEC("xdp") int name(struct xdp_md *ctx) \\
 { \\
 	struct s___mine *s = (void *)(long)ctx->data; \\
-	if ((void *)(long)ctx->data + 128 > (void *)(long)ctx->data_end) \\
+	if ((void *)(long)ctx->data + 160 > (void *)(long)ctx->data_end) \\
 		return -1; \\
 	return value; \\
 }
@@ -188,10 +188,12 @@ def test_numbers_of_types(opened, there, card):
 
 
 def test_what_can_not_be_satisfied_is_poisoned(opened, there, card):
-    """Where it isn't reached, it is harmless; where it is, the packet ends."""
+    """Where it isn't reached, it is harmless; where it is, it doesn't load; if it does, the packet ends."""
     for name in ("gone", "reached"):
         assert POISON in {one.imm for one in opened.program(name).instructions if one}
-    assert card.load(opened, "reached").test_run(packet_of(there)).cause == Cause.HELPER.name
+    with pytest.raises(BpfnicError, match=r"program reached, instruction \d+: call 0xbad2310"):
+        card.load(opened, "reached")
+    assert card.load(opened, "reached", unsafe=True).test_run(packet_of(there)).cause == Cause.HELPER.name
 
 
 def test_candidates_must_agree(objects):
