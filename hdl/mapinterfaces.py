@@ -84,6 +84,7 @@ class MapCall(Enum, shape=5):
     DISCARD = 14  # bpf_ringbuf_discard
     QUERY = 15  # bpf_ringbuf_query
     EVENT = 16  # bpf_perf_event_output
+    WALK = 17  # spec.helpers.MAP_WALK
 
 
 LOCK = range(4096)
@@ -97,6 +98,7 @@ def EngineWord(config: NicConfig) -> data.StructLayout:
       behind the key may hold anything). UPDATE: its flags (r4), then the key.
     - TAIL, REDIRECT: the index (r3; r2).
     - PUSH: its flags (r3). POP, PEEK: a word that may be anything.
+    - WALK: where it is, and where the key goes (r2).
     - RESERVE, OUTPUT: flags (r3; r4), then the size in bytes (r2; r3). SUBMIT, DISCARD: flags (r2). QUERY: what it asks
       for (r2).
     - EVENT: flags (r3), then the size (r5), then the packet's data and data_end, the lower and the upper half.

@@ -31,6 +31,8 @@ _DEFINED = {
     "MAP_VALUES": addresses.MAP_VALUES,
     "MAP_HANDLES": addresses.MAP_HANDLES,
     "HANDLE_KEY_BIT": addresses.HANDLE_KEY_BIT,
+    "MAX_KEY_BYTES": addresses.MAX_KEY_BYTES,
+    "MAP_WALK": helpers.MAP_WALK.number,
     "JIFFIES_PER_SECOND": helpers.JIFFIES_PER_SECOND,
     "SKB_WINDOW": addresses.SKB_CONTEXT,
     "RSS_TYPE_BIT": RSS_TYPE_BIT,

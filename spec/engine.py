@@ -5,7 +5,7 @@ GROUPS has a bit for each conformance group or extension, in the order of isa.Gr
 
 from collections.abc import Iterable
 
-from bpfnic.spec.helpers import HARDWARE
+from bpfnic.spec.helpers import HARDWARE, MAP_WALK
 from bpfnic.spec.isa import Group
 from bpfnic.spec.maps import EVENTS, KEYED, QUEUES, REDIRECT_MAPS, MapType
 from bpfnic.spec.metadata import Metadata
@@ -34,7 +34,7 @@ MAP_TYPES = (
     | EVENTS
 )
 PROGRAM_TYPES = frozenset(ProgramType)
-HELPERS = HARDWARE | frozenset(Metadata)
+HELPERS = HARDWARE | {MAP_WALK.number} | frozenset(Metadata)
 
 _ORDER = tuple(Group)
 

@@ -47,7 +47,7 @@ ERRORS: dict[str, dict[str, str]] = {
     "strtol": _NUMBER | {"ERANGE": "the number isn't one of 64 bits with a sign"},
     "strtoul": _NUMBER | {"EINVAL": _NUMBER["EINVAL"] + "; a minus"},
     "loop": {"EINVAL": "a flag", "E2BIG": "more than 8,388,608 times"},
-    "for_each_map_elem": {"EINVAL": "a flag; a map that is no array"},
+    "for_each_map_elem": {"EINVAL": "a flag; a map that is no array, HASH, PERCPU_HASH, LRU_HASH, LRU_PERCPU_HASH"},
     "map_lookup_percpu_elem": {"(NULL)": "no such key or CPU; a map that all CPUs share"},
     "trace_printk": {"EINVAL": "a format that the kernel refuses; more conversions than 3", "ENOSPC": "strings and "
                      "addresses of more than 512 bytes"},
@@ -82,7 +82,7 @@ ERRORS: dict[str, dict[str, str]] = {
 """By helper, for each error (or what it returns instead) when."""
 
 STACK: dict[str, int] = {
-    **{"strtol": 16, "strtoul": 16, "for_each_map_elem": 32, "loop": 16},
+    **{"strtol": 16, "strtoul": 16, "for_each_map_elem": 112, "loop": 16},
     **{"map_lookup_percpu_elem": 16, "ktime_get_tai_ns": 16},
 }
 """Bytes of the program's stack that library functions take, where they take any."""
@@ -107,8 +107,7 @@ NOTES: dict[str, str] = {
     "(`nic.device.set_tai_offset`); until it does that is 0.",
     "get_numa_node_id": "Always 0.",
     "loop": "Its callback takes a frame too.",
-    "for_each_map_elem": "Arrays alone: the keys of other maps lie where no program can walk. Its callback takes a "
-    "frame too.",
+    "for_each_map_elem": "Its callback takes a frame too, and gets a copy of the key ([maps.md](maps.md)).",
     "trace_printk": "What finds no room in the ring of 4,096 bytes is lost; the host shows lines (`bpfnic run`, "
     "`nic.trace`). Symbols (`%ps`) are shown as numbers, pointers as they are.",
     "trace_vprintk": "As bpf_trace_printk.",

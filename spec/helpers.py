@@ -391,7 +391,16 @@ HELPERS: tuple[Helper, ...] = (
     _row(211, "xts", "long bpf_cgrp_storage_delete(void *map, struct cgroup *cgroup)"),
 )  # fmt: skip
 
-BY_NUMBER: dict[int, Helper] = {helper.number: helper for helper in HELPERS}
+MAP_WALK = _row(252, "", "__u64 bpf_map_walk(void *map, __u64 where)")
+"""What routines of the runtime alone may call: the next step of a walk through a hash map. `where`: 0 in the upper half
+for the first step, otherwise the upper half of the last answer; below it the address in map memory, a multiple of 8,
+where the key of the last step is and the next one's goes, filled up with zeros to 8 bytes (4, where it has no more than
+4). The answer: in the lower half the address of this CPU's value, or 0 where there was none yet: then it is to be asked
+again; 0 as a whole behind the last. Each key that stays is met, though its value be replaced, and once, unless between
+two steps the last one's key goes together with another, or comes back. What is met in which order is the device's
+business: it is recorded, as the clock is."""
+
+BY_NUMBER: dict[int, Helper] = {helper.number: helper for helper in (*HELPERS, MAP_WALK)}
 BY_NAME: dict[str, Helper] = {helper.name: helper for helper in HELPERS}
 
 
@@ -413,7 +422,7 @@ HARDWARE = _numbers("""
     csum_diff xdp_adjust_meta ktime_get_boot_ns ktime_get_coarse_ns
     perf_event_output ringbuf_output ringbuf_reserve ringbuf_submit ringbuf_discard ringbuf_query
 """)
-"""What the core and its units do (hdl/core/decode.py)."""
+"""What the core and its units do for programs (hdl/core/decode.py)."""
 
 LIBRARY = _numbers("""
     xdp_get_buff_len xdp_load_bytes xdp_store_bytes strncmp strtol strtoul loop for_each_map_elem map_lookup_percpu_elem

@@ -147,6 +147,8 @@ _METADATA = {
     Metadata.RX_VLAN_TAG: _service(Service.RX_VLAN_TAG),
 }
 
+_WALK = {helpers.MAP_WALK.number: _word(MapCall.WALK, Register.R2, sampled=1)}
+
 _RETURN_FIRST = {"left": Register.R1, "addend": Addend.ZERO, "unit": Unit.SUM, "size": 3, "write": 1,
                  "to": Register.R0}  # fmt: skip
 
@@ -155,7 +157,7 @@ def _helpers(config: NicConfig) -> dict[int, dict]:
     """The words of the helpers that there are, by number."""
     if config.conformance:
         return {helpers.RETURN_FIRST: _RETURN_FIRST}
-    words = {helpers.BY_NAME[name].number: word for name, word in _HELPERS.items()} | _METADATA
+    words = {helpers.BY_NAME[name].number: word for name, word in _HELPERS.items()} | _METADATA | _WALK
     return {number: words[number] for number in sorted(config.helpers)}
 
 

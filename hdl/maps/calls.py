@@ -24,6 +24,7 @@ _OF_CALL = {
     MapCall.POP: TableOperation.POP,
     MapCall.PEEK: TableOperation.PEEK,
     MapCall.RELEASE: TableOperation.RELEASE,
+    MapCall.WALK: TableOperation.WALK,
 }
 _OF_RINGS = (MapCall.RESERVE, MapCall.OUTPUT, MapCall.SUBMIT, MapCall.DISCARD, MapCall.QUERY, MapCall.EVENT)
 _RING_PORTS = ("word_write", "word_cpu", "word", "write", "ended", "ended_thread", "frames", "emit_trace")
@@ -70,7 +71,8 @@ class Calls(Component):
     done : a program's call is, as `answered` allows; of `thread` of `core`. copies: the thread copies `size`
         bytes to or from `value`; then, with `inserts`, it sends INSERT, or RELEASE behind what it read. locked, lock:
         see mapinterfaces.EngineAnswer.
-    found, value, status : see TableUnit. of_ring : a ring's call: then trap, and ring_value as in EngineAnswer.
+    found, value, status : see TableUnit. cursor : a WALK's; of other calls 0. of_ring : a ring's
+        call: then trap, and ring_value as in EngineAnswer.
     word_write, word_cpu, word, write, ended, ended_thread, frames, emit_trace : see Rings.
     host, search, table : MapHostPort, SearchPort and TablePort of hdl/mapinterfaces.py. shared_trace : the call that is
         decided in this clock.
@@ -99,6 +101,7 @@ class Calls(Component):
                 "size": Out(range(4097)),
                 "found": Out(1),
                 "value": Out(range(config.map_bytes)),
+                "cursor": Out(32),
                 "status": Out(6),
                 "of_ring": Out(1),
                 "trap": Out(1),
@@ -179,6 +182,7 @@ class Calls(Component):
             self.size.eq(descriptor.value_size),
             self.found.eq(unit.found),
             self.value.eq(unit.value),
+            self.cursor.eq(Mux(call.call == MapCall.WALK, unit.cursor, 0)),
             self.status.eq(unit.status),
             host.found.eq(unit.found),
             host.value.eq(unit.value),

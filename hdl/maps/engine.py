@@ -43,6 +43,7 @@ _BY_UNIT = {
     MapCall.LOOKUP: LRU | {MapType.LPM_TRIE},
     MapCall.UPDATE: _KEYED,
     MapCall.DELETE: _KEYED,
+    MapCall.WALK: _HASHES | LRU,
     MapCall.INSERT: _KEYED | QUEUES | EVENTS,
     MapCall.PUSH: QUEUES,
     MapCall.POP: QUEUES,
@@ -127,12 +128,13 @@ class MapEngine(Component):
         has_key = Value.cast(first.word.call).matches(
             MapCall.LOOKUP, MapCall.UPDATE, MapCall.DELETE, MapCall.REDIRECT
         )  # an INSERT comes back to the key of its UPDATE
+        walks = first.word.call == MapCall.WALK  # its word waits where a key does
         m.submodules.finder = finder = Finder(config)
         m.d.comb += [
-            finder.key_valid.eq(made_up | (arrived & ~first.word.flags & has_key)),
+            finder.key_valid.eq(made_up | (arrived & ~first.word.flags & (has_key | walks))),
             finder.key.slot.eq(cpu),
             finder.key.number.eq(first.word.number),
-            finder.key.data.eq(sent & keep),
+            finder.key.data.eq(sent & (keep | walks.replicate(64))),
         ]
         with m.If(made_up):
             m.d.comb += finder.key.eq(key)
@@ -309,6 +311,7 @@ class MapEngine(Component):
                     answer.size.eq(calls.size),
                     answer.value.eq(
                         Mux(calls.of_ring, calls.ring_value, _helpers(calls.found, calls.value, calls.status))
+                        | calls.cursor << 32
                     ),
                 ]
         m.d.comb += calls.answered.eq(Cat(answered).any())

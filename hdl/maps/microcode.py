@@ -5,6 +5,7 @@ instruction can take as its second operand, in capitals.
 
     x = a + b            `a` is a register, or 4 or 8 times one; `b` is a register, a source or a number; also a - b
     x = [a + b]          the word of map memory there; what shares its 8 bytes is OTHER then
+    x = place [a + b]    the same without a link word's tag
     [a + b] = x          with `| 4`, `| 8` or `| 12` behind b these bits of the address are set
     x = scan [a]         the first 8 bytes from there on, AT, that are not all zero, as far as the next multiple of 256
                          or the end of the buckets
@@ -12,12 +13,14 @@ instruction can take as its second operand, in capitals.
     x = (a + b) * STRIDE bytes from one place to the next; KEY_STRIDE: of keys; CPU_STRIDE: from CPU to CPU
     find, find scratch   begins to search for the call's key, or the scratch slot's; await: goes on with what came
     key from slot        the next 8 bytes of the call's key (from host: of the host's registers) are at hand
+    x = key from slot    and their lower half is x, the upper one OTHER
     [a + b] = key        they go there, or to scratch, slot or host; bytes behind the end of a key as 0
     repeat label         goes there for the next 8 bytes of the key, if it has any; repeat all label: of a whole slot
     hold                 goes on when no look-up of a program is under way; none begins until the call is finished
     decide               the call takes effect now
     finish NUMBER        with an error number or 0; refuse NUMBER: takes effect, too; finish again: has to be resumed;
     finish at a + b      with a value there
+    cursor = a + b       what the answer to a walk says besides
     goto label, call label, return: each also behind `if CONDITION` or `if not CONDITION`
 
 `zero` and `negative` as conditions are about the number that last went into a register; `_` is a register for that
@@ -58,6 +61,8 @@ class Code(Enum, shape=5):
     DECIDE = 14
     FINISH = 15
     JUMP = 16
+    LOAD_PLACE = 17
+    CURSOR = 18
 
 
 class Source(Enum, shape=4):
@@ -258,8 +263,14 @@ class Assembler:
             if right == "key":
                 return Line(text, {"code": Code.KEY_TO_MEMORY} | self._address(left))
             return Line(text, {"code": Code.STORE, "register": self._register(right)} | self._address(left))
+        if left == "cursor":
+            return Line(text, {"code": Code.CURSOR} | self._operands(right))
         result = {"register": self._register(left)}
         assert result["register"], text
+        if right == "key from slot":
+            return Line(text, result | {"code": Code.KEY_FROM_SLOT})
+        if right.startswith("place "):
+            return Line(text, result | {"code": Code.LOAD_PLACE} | self._address(right.removeprefix("place ")))
         if right.startswith("scan "):
             return Line(text, result | {"code": Code.SCAN} | self._address(right.removeprefix("scan ")))
         if right.startswith("["):

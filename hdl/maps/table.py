@@ -39,6 +39,7 @@ _WORDS = MAX_KEY_BYTES // 8
 _WIDTH = 32  # of registers
 _CALLS = 3  # that may be open in the program
 _SCAN_BYTES = 256
+_ACCESSES = (Code.LOAD, Code.LOAD_PLACE, Code.STORE, Code.SCAN, Code.CLEAR, Code.KEY_TO_MEMORY)
 
 TableOperation = IntEnum("TableOperation", {name: number for number, name in enumerate(OPERATIONS)})
 """The entries of the program."""
@@ -71,7 +72,7 @@ class TableUnit(Component):
     waiting : other calls wait: a walk says `again` then, now and then, to be resumed.
     decides : the operation takes effect: of all before it sees everything, and of those after it nothing.
     done : up to the clock in which it is `taken`; `status`, an error number or 0; if `found` then `value` is the byte
-        offset of a value in map memory; in_place: of one that an UPDATE writes where it is.
+        offset of a value in map memory; in_place: of one that an UPDATE writes where it is. cursor: a WALK's.
     search : mapinterfaces.SearchPort. table : mapinterfaces.TablePort.
     """
 
@@ -95,6 +96,7 @@ class TableUnit(Component):
                 "found": Out(1),
                 "status": Out(6),
                 "value": Out(range(config.map_bytes)),
+                "cursor": Out(_WIDTH),
                 "in_place": Out(1),
                 "search": Out(search),
                 "table": Out(TablePort(config)),
@@ -337,7 +339,7 @@ class TableUnit(Component):
                     with m.Switch(code):
                         with m.Case(Code.COMPUTE):
                             m.d.comb += writes.eq(1)
-                        with m.Case(Code.LOAD, Code.STORE, Code.SCAN, Code.CLEAR, Code.KEY_TO_MEMORY):
+                        with m.Case(*_ACCESSES):
                             m.d.comb += ends.eq(0)
                             m.d.sync += address.eq(total | Value.cast(step.bits) << 2)
                             m.d.sync += left_words.eq((descriptor.value_size + 7)[3:])
@@ -372,6 +374,8 @@ class TableUnit(Component):
                             m.d.comb += ends.eq(hold & search.idle)
                         with m.Case(Code.DECIDE):
                             m.d.comb += self.decides.eq(1)
+                        with m.Case(Code.CURSOR):
+                            m.d.sync += self.cursor.eq(total)
                         with m.Case(Code.FINISH):
                             m.d.comb += [ends.eq(0), self.decides.eq(step.register[exact_log2(DECIDES)])]
                             m.d.sync += [
@@ -420,10 +424,13 @@ class TableUnit(Component):
             with m.State("COMES"):
                 with m.If(code == Code.KEY_FROM_SLOT):
                     m.d.comb += ends.eq(coming[READ_LATENCY - 1])
+                    m.d.comb += [writes.eq(ends & step.register.any()), result.eq(search.read.word)]
                     m.d.sync += word.eq(search.read.word)
                 with m.Else():
                     m.d.comb += ends.eq(coming[-1] & ((code != Code.SCAN) | scanned))
                     m.d.comb += [writes.eq(ends), result.eq(here)]
+                    with m.If(code == Code.LOAD_PLACE):
+                        m.d.comb += result.eq(here[: tables.PLACE_BITS])
                     m.d.sync += word.eq(Cat(here, other))
                     with m.If(coming[-1] & ~ends):
                         m.d.sync += address.eq(onward)

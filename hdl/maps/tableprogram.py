@@ -6,13 +6,13 @@ from bpfnic.hdl.maps.microcode import Assembler, Condition
 from bpfnic.spec import tables
 from bpfnic.spec.maps import LRU, PER_CPU, QUEUES, MapType
 
-KEYED = ("LOOKUP", "UPDATE", "INSERT", "DELETE", "READ", "TAKE", "FIRST", "NEXT", "RESUME")
+KEYED = ("LOOKUP", "UPDATE", "INSERT", "DELETE", "READ", "TAKE", "FIRST", "NEXT", "RESUME", "WALK")
 QUEUED = ("PUSH", "POP", "PEEK", "RELEASE", "ENQUEUE")
 BOTH = ("RESERVE",)
 OPERATIONS = (*KEYED, *QUEUED, *BOTH)
 """By the number of their entry. LOOKUP, UPDATE, DELETE, PUSH, RELEASE are programs' calls, INSERT and ENQUEUE the ends
 of updates and pushes. READ, TAKE, FIRST, NEXT are the host's LOOKUP, POP, FIRST and NEXT; RESUME goes on with the last
-two."""
+two. WALK is a program's walk."""
 
 TEXT = """
 # Where is the key, which the host's registers may still have? And what every operation needs.
@@ -294,20 +294,21 @@ read_bits:  t = LENGTH_WORD
             s = [t + ORDER]
             return
 
-# A walk of the host goes through the buckets' words, and behind the fourth through its chain.
+# A walk goes through the buckets' words, and behind the fourth through its chain. `walk` is the address of the link word.
 FIRST:      walk = TABLE
             walk = walk + HEADER
             goto scan
 NEXT:       call begin
             await
             if not found goto FIRST
-            n = PLACE
-            n = n + 1
             walk = LINK
             s = walk - BUCKET
             _ = s - 12
             if negative goto next_word
-            r = [links + 4 n]
+next_link:  n = PLACE
+            n = n + 1
+            walk = 4 n + links
+at_link:    r = [walk]
             if not zero goto key_found
             walk = BUCKET
             walk = walk + 16
@@ -320,22 +321,86 @@ next_word:  walk = walk + 4
             if zero goto next_word
             goto key_found
 scan:       _ = walk - LINKS
-            if not negative goto enoent
+            if not negative goto walk_ends
             if waiting goto pause
 RESUME:     r = scan [walk]
-            if not zero goto key_found
+            if not zero goto scanned
             r = OTHER
-            if not zero goto key_found
+            if zero goto scan_on
             walk = AT
+            walk = walk + 4
+            goto key_found
+scanned:    walk = AT
+            goto key_found
+scan_on:    walk = AT
             walk = walk + 8
             goto scan
-pause:      finish again
+pause:      if not host goto walk_waits
+            finish again
 key_found:  v = (r - 1) * KEY_STRIDE
             v = v + KEYS
+            n = r
+            if not host goto hand_out
 show_key:   _ = [v + WORD]
             key to host
             repeat all show_key
-            n = r
+            goto show
+walk_ends:  if host goto enoent
+            cursor = zero
+            goto walked
+
+# A program's walk, which must not disturb the host's. At t is the key of the last step, and then the next one's.
+WALK:       call setup
+            hosts = walk
+            t = key from slot
+            walk = OTHER
+            if zero goto FIRST
+            if negative goto walk_on
+recall:     _ = [t + WORD]
+            key to slot
+            repeat recall
+            s = zero                        # FIND_CLOCKS go by
+            s = zero
+            find
+            await
+            s = walk - BUCKET
+            if negative goto walk_ends
+            _ = s - 12
+            if negative goto next_word
+            if not found goto lost
+            s = LINK
+            s = s - BUCKET
+            _ = s - 12
+            if not negative goto next_link
+lost:       s = walk                        # the key was there: does the chain still lead there?
+            v = ENTRIES
+            walk = BUCKET
+            walk = walk + 12
+lost_link:  _ = walk - s
+            if zero goto at_link
+            v = v - 1
+            if negative goto walk_ends
+            n = place [walk]
+            if zero goto chain_again
+            walk = 4 n + links
+            goto lost_link
+chain_again: walk = BUCKET                  # no: what is in it may come twice, but nothing is left out
+            walk = walk + 12
+            goto at_link
+walk_on:    walk = zero - walk
+            _ = walk - LINKS
+            if negative goto RESUME
+            goto walk_ends
+walk_waits: cursor = zero - walk
+walked:     walk = hosts
+            decide
+            finish 0
+hand_out:   _ = [v + WORD]
+            [t + WORD] = key
+            repeat hand_out
+            cursor = walk
+            walk = hosts
+            decide
             goto show
 
 # Queues. A place has how many read it in its link, and QUEUED while it waits.

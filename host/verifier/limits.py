@@ -56,7 +56,6 @@ def _map(subject: Subject, device: Capabilities, name: str) -> str:
     return ""
 
 
-_WALKED = (MapType.ARRAY, MapType.PERCPU_ARRAY)
 _UNREADABLE = (MapType.DEVMAP, MapType.DEVMAP_HASH, MapType.XSKMAP)
 
 
@@ -66,15 +65,12 @@ def calls_lacking(subject: Subject, calls: Mapping[tuple[int, MapType], int]) ->
     found = []
     for (number, type), slot in calls.items():
         name = helpers.BY_NUMBER[number].name
-        if number == _FOR_EACH and type not in _WALKED:
-            found.append(f"{name} at {_where(subject, slot)} walks through arrays on this device, not through a "
-                         f"{type.name}")  # fmt: skip
         if number == _LOOKUP and type in _UNREADABLE:
             found.append(f"{name} at {_where(subject, slot)} can't read entries of a {type.name} on this device")
     return found
 
 
-_FOR_EACH, _LOOKUP = (helpers.BY_NAME[name].number for name in ("for_each_map_elem", "map_lookup_elem"))
+_LOOKUP = helpers.BY_NAME["map_lookup_elem"].number
 
 
 def _where(subject: Subject, slot: int) -> str:

@@ -26,7 +26,7 @@ from bpfnic.sim.golden.lockstep import Lockstep, last_part, write_of
 from bpfnic.sim.golden.memory import Buffer
 from bpfnic.sim.golden.nic import GoldenNic, Size
 from bpfnic.sim.golden.outcome import Outcome
-from bpfnic.sim.golden.thread import Retired, SharedAccess, Thread
+from bpfnic.sim.golden.thread import Choice, Retired, SharedAccess, Thread
 from bpfnic.spec import engine
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
@@ -175,7 +175,8 @@ class GoldenTransport:
 
 
 class FreeSamples:
-    """Clock and random numbers of a free run: the clock stands at the arrival's time and advances with every look."""
+    """Clock, random numbers and choices of a free run: the clock stands at the arrival's time and advances with every
+    look."""
 
     def __init__(self, time_ns: int, source: random.Random):
         self.arrived_ns = self.time_ns = time_ns
@@ -195,9 +196,13 @@ class FreeSamples:
         self.taken.append(self.arrived_ns)
         return self.arrived_ns
 
+    def chosen(self, mine: int) -> int:
+        self.taken.append(mine)
+        return mine
+
 
 class RecordedSamples:
-    """Clock and random numbers as recorded, in the order in which they were taken."""
+    """Clock, random numbers and choices as recorded, in the order in which they were taken."""
 
     def __init__(self, samples: tuple[int, ...]):
         self.left = list(reversed(samples))
@@ -210,6 +215,9 @@ class RecordedSamples:
         return self._next()
 
     def arrival(self) -> int:
+        return self._next()
+
+    def chosen(self, mine: int) -> int:
         return self._next()
 
     def _next(self) -> int:
@@ -253,7 +261,7 @@ class _Run:
         traffic.packets.append(self.result)
         self.buffer = Buffer(arrival.data, nic.size.buffer_bytes) if self.result.accepted else None
         self.thread: Thread | None = None
-        self.program: Generator[SharedAccess | Retired, None, Outcome] | None = None
+        self.program: Generator[SharedAccess | Choice | Retired, None, Outcome] | None = None
         self.samples: Samples | None = None
         self.outcome = nic.without_program(arrival.interface, arrival.egress)
         self.access: SharedAccess | None = None  # that the program stands before
@@ -310,8 +318,9 @@ class _Run:
             finally:  # it may have trapped right behind the access
                 if made is not None and (write := write_of(self.nic, made)) is not None:
                     self._tell(Happening.WRITTEN, value=write.value, address=write.address)
-            while isinstance(found, Retired):
-                self._retired(found)
+            while not isinstance(found, SharedAccess):
+                if isinstance(found, Retired):
+                    self._retired(found)
                 found = next(self.program)
             self.access = found
         except StopIteration as end:

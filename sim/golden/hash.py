@@ -23,6 +23,8 @@ class Hash:
         self.places: dict[bytes, int] = {}
         self.free = deque(range(places))
         self.reserved: dict[int, int] = {}  # place by CPU
+        self.since: dict[bytes, int] = {}  # for each key how many others came before it
+        self.came = self.went = 0  # how many keys came, and how many places were given back
 
     def find(self, key: bytes) -> int | None:
         """The place of a key."""
@@ -68,6 +70,10 @@ class Hash:
         """The key has that place from now on; in a walk it stands where it stood."""
         if (old := self.places.get(key)) is not None:
             self.free.append(old)
+            self.went += 1
+        else:
+            self.since[key] = self.came
+            self.came += 1
         self.places[key] = place
 
     def pop(self, key: bytes, cpu: int) -> int | None:
@@ -87,6 +93,8 @@ class Hash:
         if place is None:
             return ENOENT
         self.free.append(place)
+        del self.since[key]
+        self.went += 1
         return 0
 
     def next(self, key: bytes | None) -> bytes | None:

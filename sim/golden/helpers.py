@@ -10,7 +10,7 @@ from bpfnic.sim.golden.memory import Buffer
 from bpfnic.sim.golden.thread import Helper, Suspending, Thread, Trap
 from bpfnic.spec import addresses
 from bpfnic.spec.causes import Cause
-from bpfnic.spec.helpers import BY_NAME
+from bpfnic.spec.helpers import BY_NAME, MAP_WALK
 from bpfnic.spec.maps import (
     HOST_QUEUES,
     LOCK_BYTES,
@@ -35,6 +35,9 @@ class Samples(Protocol):
 
     def arrival(self) -> int:
         """When the packet came: nanoseconds of the same clock."""
+
+    def chosen(self, mine: int) -> int:
+        """What was answered where several answers are right, of which `mine` is one."""
 
 
 class Target(NamedTuple):
@@ -89,6 +92,7 @@ class Helpers:
             "xdp_adjust_meta": _at_once(self.xdp_adjust_meta, 2),
         }
         numbered: dict[int, Helper] = {BY_NAME[name].number: body for name, body in bodies.items()} | {
+            MAP_WALK.number: self.map_walk,
             Metadata.RX_TIMESTAMP: _at_once(lambda: self.samples.arrival()),
             Metadata.RX_HASH: _at_once(lambda: received.rss_hash(buffer.arrived, rss_key)),
             Metadata.RX_VLAN_TAG: _at_once(lambda: received.vlan_tag(buffer.arrived)),
@@ -103,6 +107,9 @@ class Helpers:
 
     def map_delete_elem(self, thread: Thread) -> Suspending:
         return self.maps.delete(thread, *thread.registers[1:3])
+
+    def map_walk(self, thread: Thread) -> Suspending:
+        return self.maps.walk(thread, self.cpu, *thread.registers[1:3], self.samples.chosen)
 
     def map_push_elem(self, thread: Thread) -> Suspending:
         return self.maps.push(thread, self.cpu, *thread.registers[1:4])

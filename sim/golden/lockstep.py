@@ -10,7 +10,7 @@ from bpfnic.host.lockstep import NO_ADDRESS, NO_REGISTER, PAST, Difference, Happ
 from bpfnic.sim.golden.memory import Buffer
 from bpfnic.sim.golden.nic import GoldenNic
 from bpfnic.sim.golden.outcome import Outcome
-from bpfnic.sim.golden.thread import Memory, Retired, SharedAccess, Trap
+from bpfnic.sim.golden.thread import Choice, Memory, Retired, SharedAccess, Trap
 from bpfnic.spec import addresses, isa
 from bpfnic.spec.assembly import disassemble
 from bpfnic.spec.causes import Cause
@@ -18,8 +18,8 @@ from bpfnic.spec.instruction import Instruction
 from bpfnic.spec.isa import Operation
 from bpfnic.spec.registers import ENTRY_TYPES
 
-Found = SharedAccess | Retired | Outcome
-"""Where a thread stands: before an access, behind an instruction, or behind its end."""
+Found = SharedAccess | Choice | Retired | Outcome
+"""Where a thread stands: before an access, or the device's answer, behind an instruction, or behind its end."""
 
 RETIRED, PENDING, RESULT, SHARED, BEGAN, ENDED, WRITTEN, EMITTED = (int(kind) for kind in Happening)
 
@@ -138,6 +138,9 @@ class _Program:
     def arrival(self) -> int:
         return self.sample
 
+    def chosen(self, mine: int) -> int:
+        return self.sample
+
     # -- events --
 
     def share(self, event: tuple) -> None:
@@ -168,6 +171,8 @@ class _Program:
         _, value, address, _, pc, next_pc, _, _, register, _ = event
         self.sample = value
         found = self.found or self._begin()
+        if type(found) is Choice:
+            found = self._proceed()
         if type(found) is not Retired:
             raise self._parted(event, "instruction", "retires it", self._does(found))
         self.found = None
@@ -248,6 +253,8 @@ class _Program:
         match found:
             case SharedAccess(operation, address, size):
                 return f"makes an access to map memory ({operation.name}, {size} bytes at {address:#x})"
+            case Choice():
+                return "waits for an answer"
             case Retired():
                 return f"retires {self._slot(found.pc)}: {disassemble(found.instruction)}"
             case Outcome():

@@ -1,5 +1,6 @@
 """The device's maps, as the driver's descriptors lay them out in map memory, with the kernel's semantics."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from errno import EAGAIN, EINVAL, ENOENT, ENOSPC
 
@@ -9,7 +10,8 @@ from bpfnic.sim.golden.lpm import Lpm
 from bpfnic.sim.golden.lru import Lru
 from bpfnic.sim.golden.queues import Queue
 from bpfnic.sim.golden.ring import Ring, event_refused
-from bpfnic.sim.golden.thread import SharedAccess, Suspending, TailCall, Thread, Trap
+from bpfnic.sim.golden.thread import Choice, SharedAccess, Suspending, TailCall, Thread, Trap
+from bpfnic.sim.golden.walk import Walk
 from bpfnic.spec import addresses
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.isa import Operation
@@ -43,6 +45,8 @@ _KEYED: dict[int, type[Hash]] = {
     MapType.DEVMAP_HASH: Hash,
 }
 
+_WALKED = (MapType.HASH, MapType.PERCPU_HASH, MapType.LRU_HASH, MapType.LRU_PERCPU_HASH)
+
 
 @dataclass(frozen=True)
 class Descriptor:
@@ -73,6 +77,7 @@ class Maps:
         self.entries: list[Array | Hash | None] = [None] * count
         self.queues: list[Queue | None] = [None] * count
         self.rings: list[Ring | None] = [None] * count
+        self.walks: dict[Thread, dict[tuple[int, int], Walk]] = {}  # by frame and handle
 
     def describe(self, index: int, descriptor: Descriptor) -> None:
         """Replaces a map, by an empty one."""
@@ -139,6 +144,38 @@ class Maps:
         """bpf_map_delete_elem: 0 or a negative error number. Raises Trap."""
         _, entries, key_bytes = yield from self._arguments(thread, handle, key, changes=True)
         return -entries.delete(key_bytes)
+
+    def walk(self, thread: Thread, cpu: int, handle: int, where: int, chosen: Callable[[int], int]) -> Suspending:
+        """spec.helpers.MAP_WALK. An answer that can't be right is not taken. Raises Trap."""
+        index = self._index(handle)
+        entries = self.entries[index] if index is not None else None
+        size, known = addresses.handle_key_bytes(handle), index is not None and self.descriptors[index].type in _WALKED
+        if index is None or not known or not isinstance(entries, Hash) or entries.key_size != size:
+            raise Trap(Cause.MAP)
+        yield SharedAccess(Operation.CALL_HELPER, handle, 0)
+        walks, at = self.walks.setdefault(thread, {}), (thread.depth, handle)
+        if not where >> 32 or at not in walks:
+            walks[at] = Walk(entries)
+        walk, descriptor = walks[at], self.descriptors[index]
+        answers = {self._value(descriptor, cpu, place): key for place, key in walk.step().items()}
+        numbers, mine = dict(entries.since), 0
+        if first := next(iter(walk.due), None):
+            mine = len(walk.met) + 1 << 32 | self._value(descriptor, cpu, entries.places[first])
+        yield Choice(handle)
+        answer = chosen(mine)
+        key, later = answers.get(answer & 0xFFFFFFFF), answer >> 32 > 0
+        if key is None or not later:
+            return answer if not answer & 0xFFFFFFFF and (later or not walk.due) else mine
+        walk.meet(key, numbers[key])
+        self._hand_out(key, where & 0xFFFFFFFF)
+        return answer
+
+    def _hand_out(self, key: bytes, address: int) -> None:
+        """A key of a walk: 8 bytes at a time, or 4 where it has no more."""
+        step = 4 if len(key) <= 4 else COPY_BYTES
+        for done in range(0, len(key), step):
+            start = (address + done - addresses.MAP_VALUES) % len(self.memory) // step * step
+            self.memory[start : start + step] = key[done : done + step].ljust(step, b"\0")
 
     def push(self, thread: Thread, cpu: int, handle: int, value: int, flags: int) -> Suspending:
         """bpf_map_push_elem: 0 or a negative error number. Raises Trap."""
@@ -231,6 +268,7 @@ class Maps:
 
     def end(self, thread: Thread) -> None:
         """A program has ended."""
+        self.walks.pop(thread, None)
         for ring in self.rings:
             if ring:
                 ring.end(thread)

@@ -15,7 +15,7 @@ from bpfnic.sim.golden.maps import Maps
 from bpfnic.sim.golden.memory import Buffer, Memory
 from bpfnic.sim.golden.outcome import Outcome
 from bpfnic.sim.golden.registers import Registers
-from bpfnic.sim.golden.thread import Retired, SharedAccess, Thread, Trap
+from bpfnic.sim.golden.thread import Choice, Retired, SharedAccess, Thread, Trap
 from bpfnic.spec import addresses, engine, registers
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.metadata import RSS_KEY_BYTES
@@ -124,7 +124,7 @@ class GoldenNic:
         thread: Thread,
         helpers: Helpers,
         steps: bool = False,
-    ) -> Generator[SharedAccess | Retired, None, Outcome]:
+    ) -> Generator[SharedAccess | Choice | Retired, None, Outcome]:
         """Run the program of that type at `entry` on what `prepare` prepared. Gives way before each shared access, and
         with `steps` behind each instruction."""
         try:

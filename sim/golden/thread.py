@@ -9,6 +9,8 @@ share:
   alone, when it is resumed. An atomic is one part, so that nothing comes between its read and its write.
 - A helper is a generator function too: `helper(thread)` finds its arguments in `thread.registers[1:6]`, yields before
   what it shares, and returns r0, or a `TailCall`. It may use `yield from thread.load(…)` and `thread.store(…)`.
+- Where several results are right and a device chooses one, a helper yields a `Choice` before it asks which
+  (helpers.Samples.chosen).
 - With `steps`, it also yields a `Retired` after each instruction, so that another machine can be followed.
 - It returns r0 of the outermost function, or raises `Trap`.
 
@@ -51,6 +53,12 @@ class SharedAccess(NamedTuple):
     operation: Operation
     address: int
     size: int
+
+
+class Choice(NamedTuple):
+    """A thread is about to ask what a device chose, of the map with this handle."""
+
+    handle: int
 
 
 class TailCall(NamedTuple):
@@ -118,8 +126,8 @@ class Program(Protocol):
         """The instruction at `pc`. Raises Trap(PROGRAM_RANGE) outside the store."""
 
 
-Suspending = Generator[SharedAccess, None, Any]
-Helper = Callable[["Thread"], Generator[SharedAccess, None, "int | TailCall"]]
+Suspending = Generator[SharedAccess | Choice, None, Any]
+Helper = Callable[["Thread"], Generator[SharedAccess | Choice, None, "int | TailCall"]]
 
 
 class _Caller(NamedTuple):
@@ -160,7 +168,7 @@ class Thread:
 
     def run(
         self, entry: int, context: int = addresses.CONTEXT, steps: bool = False
-    ) -> Generator[SharedAccess | Retired, None, int]:
+    ) -> Generator[SharedAccess | Choice | Retired, None, int]:
         """Runs from slot `entry` with r1 = `context`; see the module's text for what it yields, returns and raises. Of
         two causes to trap, the spent budget comes before what is found at `pc`."""
         registers, code = self.registers, self.code

@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //
-// Calls helper NUMBER with the first five words of the packet in r1 to r5 (CALLBACK: with a function in r2), the next eight
-// on the stack. Its verdict is what the helper returns, or that it passes where the word behind them isn't 0. fuzz.py
-// makes the packets. TC: a tc program.
+// Calls helper NUMBER with five words of the packet in r1 to r5 (CALLBACK: with a function in r2), the next eight on the
+// stack. Its verdict is what the helper returns, or that it passes where the word behind them isn't 0. fuzz.py makes the
+// packets. TC: a tc program, which the next two words tell what to do with the packet before that; the words lie behind
+// headers.
 
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
 #ifdef TC
 #define PASSES 0 /* TC_ACT_OK */
+#define WORDS_AT 64
 #else
 #define PASSES XDP_PASS
+#define WORDS_AT 0
 #endif
 #define MAP(NAME, TYPE, KEY, VALUE, ENTRIES, FLAGS)                                                                    \
 	struct { __uint(type, BPF_MAP_TYPE_##TYPE); __uint(max_entries, ENTRIES); __uint(map_flags, FLAGS);           \
@@ -21,6 +24,7 @@ MAP(percpu_array, PERCPU_ARRAY, 4, 8, 8, 0);
 MAP(hash, HASH, 8, 16, 8, 0);
 MAP(percpu_hash, PERCPU_HASH, 4, 8, 8, 0);
 MAP(lru, LRU_HASH, 4, 8, 4, 0);
+MAP(lru_percpu, LRU_PERCPU_HASH, 12, 8, 4, 0);
 MAP(lpm, LPM_TRIE, 8, 8, 2, BPF_F_NO_PREALLOC);
 MAP(queue, QUEUE, 0, 8, 4, 0);
 MAP(stack, STACK, 0, 12, 4, 0);
@@ -36,31 +40,65 @@ static __attribute__((used)) long callback(__u64 first, void *second)
 }
 
 #ifdef TC
+static __noinline void set_key(struct __sk_buff *ctx, __u64 flags)
+{
+	struct bpf_tunnel_key key = { .tunnel_id = 7, .tunnel_ttl = 64 };
+
+	bpf_skb_set_tunnel_key(ctx, &key, sizeof(key), flags);
+}
+
+static __noinline void prepare(struct __sk_buff *ctx, __u64 what, __u64 amount)
+{
+	switch (what) {
+	case 1:
+		bpf_skb_change_head(ctx, amount, 0);
+		break;
+	case 2:
+		bpf_skb_change_tail(ctx, amount, 0);
+		break;
+	case 3:
+		bpf_skb_vlan_push(ctx, __builtin_bswap16(0x8100), amount);
+		break;
+	case 4:
+		bpf_skb_adjust_room(ctx, 20, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4);
+		break;
+	case 5:
+		set_key(ctx, 0);
+		break;
+	case 6:
+		set_key(ctx, BPF_F_TUNINFO_IPV6);
+		break;
+	}
+}
+
 SEC("tc") int helper(struct __sk_buff *ctx)
 #else
 SEC("xdp") int helper(struct xdp_md *ctx)
 #endif
 {
-	__u64 *packet = (void *)(long)ctx->data;
-	__u64 room[8];
+	__u64 *packet = (void *)(long)ctx->data + WORDS_AT;
+	struct { __u64 arguments[5], room[8]; } area; /* the room reaches up to r10 */
 	__u64 kind = packet[13], result;
 
-	if (!packet) /* never: but all maps are there */
+	if (!ctx->data) /* never: but all maps are there */
 		asm volatile("" : : "r"(&array), "r"(&percpu_array), "r"(&hash), "r"(&percpu_hash), "r"(&lru), "r"(&lpm),
-			     "r"(&queue), "r"(&stack), "r"(&ring));
-	if (!packet)
+			     "r"(&lru_percpu), "r"(&queue), "r"(&stack), "r"(&ring));
+	if (!ctx->data)
 		asm volatile("" : : "r"(&events), "r"(&programs), "r"(&ports), "r"(&queues));
 #pragma unroll
-	for (int i = 0; i < 8; i++)
-		room[i] = packet[5 + i];
-	asm volatile("r1 = *(u64 *)(%[packet] + 0)\n r2 = *(u64 *)(%[packet] + 8)\n r3 = *(u64 *)(%[packet] + 16)\n"
-		     "r4 = *(u64 *)(%[packet] + 24)\n r5 = *(u64 *)(%[packet] + 32)\n"
+	for (int i = 0; i < 13; i++)
+		((volatile __u64 *)&area)[i] = packet[i];
+#ifdef TC
+	prepare(ctx, packet[14], packet[15]);
+#endif
+	asm volatile("r1 = *(u64 *)(%[area] + 0)\n r2 = *(u64 *)(%[area] + 8)\n r3 = *(u64 *)(%[area] + 16)\n"
+		     "r4 = *(u64 *)(%[area] + 24)\n r5 = *(u64 *)(%[area] + 32)\n"
 #ifdef CALLBACK
 		     "r2 = %[function]\n"
 #endif
 		     "call %[number]\n %[result] = r0"
 		     : [result] "=r"(result)
-		     : [packet] "r"(packet), [number] "i"(NUMBER), "r"(room)
+		     : [area] "r"(&area), [number] "i"(NUMBER)
 #ifdef CALLBACK
 		       , [function] "r"(callback)
 #endif

@@ -153,6 +153,91 @@ def test_each_entry_of_an_array(build, kind, value):
     assert same(cards, questions, ["table"]) == {1, 7, 24, -EINVAL}
 
 
+EACH_KEY = """
+struct key { __u64 first; __u32 words[MORE]; };
+struct { __uint(type, BPF_MAP_TYPE_KIND); __uint(max_entries, 800); __type(key, struct key); __type(value, __u64); }
+	table SEC(".maps");
+struct seen { __u64 count, keys, values, wrong, do_what, stop; };
+static long visit(void *map, struct key *key, __u64 *value, void *context)
+{
+	struct seen *seen = context;
+	struct key mine = *key;
+	__u64 *found = bpf_map_lookup_elem(map, key), changed = *value * 3;
+
+	seen->count++;
+	seen->keys += key->first * (key->words[MORE - 1] + 1);
+	seen->values += *value;
+	seen->wrong += found != value && seen->do_what != 5;
+	if (seen->do_what == 1 || (seen->do_what == 2 && key->first % 3))
+		seen->wrong += bpf_map_delete_elem(map, key) != 0;
+	else if (seen->do_what == 3)
+		seen->wrong += bpf_map_update_elem(map, &mine, &changed, BPF_EXIST) != 0;
+	else if (seen->do_what == 4)
+		*value += 1;
+	return seen->count == seen->stop;
+}
+static long twice(void *map, struct key *key, __u64 *value, void *context)
+{
+	struct key before = *key;
+	long result = bpf_for_each_map_elem(map, visit, context, 0);
+	struct seen *seen = context;
+
+	seen->wrong += key->first != before.first || key->words[MORE - 1] != before.words[MORE - 1];
+	seen->count += 1000 * result;
+	return 0;
+}
+static __noinline long run(struct answer *answer, __u64 a, __u64 b, __u64 c)
+{
+	struct seen seen = { .stop = a, .do_what = c };
+	long result = bpf_for_each_map_elem(&table, CALLBACK, &seen, b);
+	__builtin_memcpy(answer->room, &seen, sizeof(seen));
+	return result;
+}
+"""
+# Linux evicts from an LRU map that is small before it is full.
+HASHES = ["HASH", "PERCPU_HASH", "LRU_HASH", "LRU_PERCPU_HASH"]
+
+
+def key_of(number: int, more: int) -> bytes:
+    return number.to_bytes(8, "little") + (7 * number).to_bytes(4, "little") * more
+
+
+def walked(build, kind, callback, more):
+    """Cards whose table has 29 keys."""
+    declarations = EACH_KEY.replace("KIND", kind).replace("CALLBACK", callback).replace("MORE", str(more))
+    return both(build, "answer ? run(answer, a, b, c) : 0", declarations)
+
+
+def fill(card, more, many=29):
+    table = card.nic.maps["table"].device_map
+    for key in table.dump():
+        table.delete(key)
+    for number in range(many):
+        table.update(key_of(number, more), [(1000 * number).to_bytes(8, "little")])
+
+
+@pytest.mark.parametrize("callback", ["visit", "twice"])
+@pytest.mark.parametrize("more", [2, 14])
+@pytest.mark.parametrize("kind", HASHES)
+def test_each_key_of_a_hash(build, kind, more, callback):
+    """Every key once, whatever the callback does to the one that it is given: nothing, delete it, delete some, put a
+    new value, change the value where it is. How many it stops behind; flags; walks in a walk."""
+    ours, theirs = walked(build, kind, callback, more)
+    with ours, theirs:
+        for what in range(5) if callback == "visit" else (0, 4):
+            for stop, flags, many in ((0, 0, 29), (0, 0, 0), (5, 0, 29), (0, 1, 3), (1, 1 << 40, 3)):
+                answers = []
+                for card in (ours, theirs):
+                    fill(card, more, many)
+                    answers.append((card.ask(stop, flags, what), card.nic.maps["table"].device_map.dump()))
+                (got, table), (wanted, their_table) = answers
+                assert got.result == wanted.result, (what, stop, flags)
+                assert int.from_bytes(got.room[24:32], "little") == 0  # nothing went wrong
+                if stop == 0:  # otherwise the order says which
+                    assert (got, table) == (wanted, their_table), (what, stop, flags)
+                assert wanted.result == (-EINVAL if flags else min(stop, many) if stop and callback == "visit" else many)
+
+
 @pytest.mark.parametrize("kind", ["PERCPU_ARRAY", "PERCPU_HASH", "LRU_PERCPU_HASH"])
 def test_the_value_of_a_cpu(build, kind):
     """This CPU's, and none for a number that no CPU has."""

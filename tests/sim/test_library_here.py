@@ -58,18 +58,6 @@ SEC("xdp") int later_program(struct xdp_md *ctx)
 """
 
 
-def test_maps_that_are_no_arrays_are_not_walked(build):
-    declarations = """
-struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4); __type(key, __u32); __type(value, __u64); }
-	table SEC(".maps");
-static long visit(void *map, const void *key, void *value, void *context) { return 0; }
-"""
-    says = r"program program: for_each_map_elem at instruction \d+ \(.*\.bpf\.c:\d+\) walks through arrays on this " \
-           "device, not through a HASH"  # fmt: skip
-    with pytest.raises(BpfnicError, match=says):
-        Library(build, "golden", "bpf_for_each_map_elem(&table, visit, 0, 0)", declarations)
-
-
 def test_jiffies_are_ticks_of_4_ms(build):
     call = "({ __u64 before = bpf_ktime_get_ns(), ticks = bpf_jiffies64(), behind = bpf_ktime_get_ns();" \
            " before / 4000000 <= ticks && ticks <= behind / 4000000; })"  # fmt: skip

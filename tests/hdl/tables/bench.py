@@ -15,6 +15,7 @@ from bpfnic.sim.golden.lru import Lru
 from bpfnic.sim.golden.queues import Queue
 from bpfnic.sim.tablecheck import Layout, contents
 from bpfnic.spec import tables
+from bpfnic.spec.addresses import MAX_KEY_BYTES
 from bpfnic.spec.maps import PER_CPU, QUEUES, MapType
 from bpfnic.spec.registers import HASH_SECRET_WORDS
 from tests.hdl.simulated import Library, Simulated, packed
@@ -22,6 +23,8 @@ from tests.hdl.simulated import Library, Simulated, packed
 CONFIG = NicConfig(cores=2, threads=8, map_bytes=65536, maps=16)
 CPUS = CONFIG.cores * CONFIG.threads
 HOST = CPUS
+WALKED_KEYS = CONFIG.map_bytes - CPUS * MAX_KEY_BYTES
+"""Where in map memory each CPU's walks leave keys."""
 ARRAY = 15
 MODELS = {MapType.LRU_HASH: Lru, MapType.LRU_PERCPU_HASH: Lru, MapType.LPM_TRIE: Lpm}
 
@@ -117,7 +120,7 @@ class Bench:
                       buckets=tables.buckets(entries) - 1 if buckets else 0, links=layout.links,
                       keys=layout.keys, order=layout.order)  # fmt: skip
         self.end = layout.end
-        assert self.end <= CONFIG.map_bytes
+        assert self.end <= WALKED_KEYS
         self.layouts[index] = layout
         if kind in QUEUES:
             self.models[index] = Queue(entries, places - 1, kind is MapType.STACK)

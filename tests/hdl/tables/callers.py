@@ -9,11 +9,14 @@ from bpfnic.hdl.mapinterfaces import EngineAnswer, EngineWord, MapCall
 from bpfnic.sim.golden.lpm import Lpm
 from bpfnic.sim.golden.lru import Lru
 from bpfnic.sim.golden.queues import Queue
-from bpfnic.spec.addresses import INDEX_BYTES, MAP_VALUES, map_handle
+from bpfnic.sim.golden.walk import Walk
+from bpfnic.spec.addresses import INDEX_BYTES, MAP_VALUES, MAX_KEY_BYTES, map_handle
 from bpfnic.spec.maps import OF_MAPS, PER_CPU, QUEUES, MapType
 from bpfnic.spec.registers import MapCommand
 from tests.hdl.simulated import packed
-from tests.hdl.tables.bench import ARRAY, CONFIG, CPUS, HOST, Bench
+from tests.hdl.tables.bench import ARRAY, CONFIG, CPUS, HOST, WALKED_KEYS, Bench
+
+WALKED = (MapType.HASH, MapType.PERCPU_HASH, MapType.LRU_HASH, MapType.LRU_PERCPU_HASH)
 
 
 def words_of(key: bytes, chance: random.Random) -> list[int]:
@@ -35,6 +38,7 @@ class Caller:
         self.wait = 0
         self.only = None  # the map that it calls alone
         self.done: set[tuple] = set()
+        self.walks: dict[int, tuple[int, Walk]] = {}  # by map, of one at most: where it is, and what the model says
 
     def begin(self, traps: bool | None = None) -> None:
         chance, bench = self.chance, self.bench
@@ -51,7 +55,14 @@ class Caller:
                 calls = [MapCall.LOOKUP]
             elif kind is MapType.DEVMAP_HASH:
                 calls = [MapCall.REDIRECT]
+            elif kind in WALKED:
+                calls += [MapCall.WALK, MapCall.UPDATE]
+                if chance.random() < 0.3:
+                    self.key = chance.choice([self.key, *bench.models[self.index].places])
             self.call = chance.choice(calls)
+            if self.walks and chance.random() < 0.3:
+                self.call, self.index = MapCall.WALK, *self.walks
+                self.key = self.key_of(self.index)
         self.start(traps)
 
     def start(self, traps: bool | None = None) -> None:
@@ -63,6 +74,10 @@ class Caller:
                 self.words = [{"last": 1, "data": chance.getrandbits(64)}]
             case MapCall.PUSH:
                 self.words = [{"last": 1, "flags": 1, "data": self.flags}]
+            case MapCall.WALK:
+                self.where = self.walks[self.index][0] if self.index in self.walks else 0
+                place = MAP_VALUES + WALKED_KEYS + MAX_KEY_BYTES * self.cpu
+                self.words = [{"last": 1, "data": self.where << 32 | place}]
             case _:
                 words = words_of(self.key, chance)
                 self.words = [{"number": i, "data": word, "last": i == len(words) - 1} for i, word in enumerate(words)]
@@ -104,6 +119,11 @@ class Caller:
                 return self.value(model.reserve(self.key, self.cpu))
             case MapCall.DELETE:
                 return -model.delete(self.key)
+            case MapCall.WALK:
+                self.walk = self.walks[self.index][1] if self.where else Walk(model)
+                self.may = {self.value(place): key for place, key in self.walk.step().items()}
+                self.numbers = dict(model.since)
+                return 0
             case MapCall.PUSH:
                 model.release(self.cpu)
                 if error := model.refuses(self.flags):
@@ -133,6 +153,8 @@ class Caller:
                 self.expected = self.array()
                 self.copies = self.call == MapCall.UPDATE and self.expected > 0
             assert self.expected is not None, "answered before it was decided"
+            if self.call == MapCall.WALK:
+                self.expected = self.step(answer["value"])
             assert answer["value"] == self.expected % 2**64, (self.call, self.index, self.key, self.flags)
             assert answer["copy"] == self.copies, (self.call, self.index)
             if self.copies and self.call not in (MapCall.LOOKUP, MapCall.REDIRECT):
@@ -140,6 +162,17 @@ class Caller:
                 assert answer["size"] == self.bench.maps[self.index]["value_size"]
             self.done.add((self.bench.kind(self.index), self.call, min(self.expected, 1)))  # an error, 0, an address
         self.busy, self.wait = False, self.chance.choice([0, 0, 5, 40])
+
+    def step(self, answer: int) -> int:
+        """A step of a walk: the answer, where it is right."""
+        where, value = divmod(answer, 1 << 32)
+        if value:
+            key = self.may[value]
+            self.walk.meet(key, self.numbers[key])
+        elif not where:
+            assert not self.walk.due, "left out"
+        self.walks = {self.index: (where, self.walk)} if where else {}
+        return answer
 
     def array(self) -> int:
         index, update = int.from_bytes(self.key, "little"), self.call == MapCall.UPDATE
