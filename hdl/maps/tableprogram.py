@@ -294,7 +294,7 @@ read_bits:  t = LENGTH_WORD
             s = [t + ORDER]
             return
 
-# A walk goes through the buckets' words, and behind the fourth through its chain. `walk` is the address of the link word.
+# A walk goes through the buckets' words, and behind the fourth through its chain. `walk` is the link word's address.
 FIRST:      walk = TABLE
             walk = walk + HEADER
             goto scan

@@ -109,7 +109,7 @@ class Helpers:
         return self.maps.delete(thread, *thread.registers[1:3])
 
     def map_walk(self, thread: Thread) -> Suspending:
-        return self.maps.walk(thread, self.cpu, *thread.registers[1:3], self.samples.chosen)
+        return self.maps.walk(thread, self.cpu, self.samples.chosen, *thread.registers[1:3])
 
     def map_push_elem(self, thread: Thread) -> Suspending:
         return self.maps.push(thread, self.cpu, *thread.registers[1:4])

@@ -145,7 +145,7 @@ class Maps:
         _, entries, key_bytes = yield from self._arguments(thread, handle, key, changes=True)
         return -entries.delete(key_bytes)
 
-    def walk(self, thread: Thread, cpu: int, handle: int, where: int, chosen: Callable[[int], int]) -> Suspending:
+    def walk(self, thread: Thread, cpu: int, chosen: Callable[[int], int], handle: int, where: int) -> Suspending:
         """spec.helpers.MAP_WALK. An answer that can't be right is not taken. Raises Trap."""
         index = self._index(handle)
         entries = self.entries[index] if index is not None else None

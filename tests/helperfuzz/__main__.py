@@ -1,5 +1,5 @@
-"""`python -m tests.helperfuzz`: random calls of every helper, shared evenly; exit status 1 at a difference, and where no
-call gave an error that docs/helpers.md knows."""
+"""`python -m tests.helperfuzz`: random calls of every helper, shared evenly; exit status 1 at a difference, and where
+no call gave an error that docs/helpers.md knows."""
 
 import argparse
 import sys
@@ -8,6 +8,10 @@ from bpfnic.spec.programs import ProgramType
 from tests.helperfuzz.fuzz import Outcome, fuzz, offered
 
 TYPES = {"xdp": ProgramType.XDP, "tc": ProgramType.SCHED_CLS}
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
 
 
 def main() -> int:
@@ -23,7 +27,7 @@ def main() -> int:
         chosen = [each for each in offered(TYPES[of]) if not asked.helper or each.name in asked.helper]
         for helper in chosen:
             each = -(-asked.calls // len(chosen))
-            outcomes.append(fuzz(helper, TYPES[of], each, asked.seed, lambda text: print(text, flush=True), asked.backend))
+            outcomes.append(fuzz(helper, TYPES[of], each, asked.seed, say, asked.backend))
     for outcome in outcomes:
         if outcome.difference:
             print(f"{outcome.of.name} {outcome.helper.name}: {outcome.difference}")

@@ -91,8 +91,8 @@ class Outcome:
 
 
 def offered(of: ProgramType) -> list[Helper]:
-    """The helpers that a program of that type may call on this NIC, but for bpf_spin_lock: whose lock is not given back,
-    nobody gets again."""
+    """The helpers that a program of that type may call on this NIC, but for bpf_spin_lock: whose lock is not given
+    back, nobody gets again."""
     return [helper for helper in helpers.HELPERS if of in helper.programs
             and helper.number not in helpers.REFUSED and helper.name != "spin_lock"]  # fmt: skip
 

@@ -79,6 +79,9 @@ SEC("xdp") int helper(struct xdp_md *ctx)
 	__u64 *packet = (void *)(long)ctx->data + WORDS_AT;
 	struct { __u64 arguments[5], room[8]; } area; /* the room reaches up to r10 */
 	__u64 kind = packet[13], result;
+#ifdef TC
+	__u64 prepared = packet[14];
+#endif
 
 	if (!ctx->data) /* never: but all maps are there */
 		asm volatile("" : : "r"(&array), "r"(&percpu_array), "r"(&hash), "r"(&percpu_hash), "r"(&lru), "r"(&lpm),
@@ -89,7 +92,7 @@ SEC("xdp") int helper(struct xdp_md *ctx)
 	for (int i = 0; i < 13; i++)
 		((volatile __u64 *)&area)[i] = packet[i];
 #ifdef TC
-	prepare(ctx, packet[14], packet[15]);
+	prepare(ctx, prepared, packet[15]);
 #endif
 	asm volatile("r1 = *(u64 *)(%[area] + 0)\n r2 = *(u64 *)(%[area] + 8)\n r3 = *(u64 *)(%[area] + 16)\n"
 		     "r4 = *(u64 *)(%[area] + 24)\n r5 = *(u64 *)(%[area] + 32)\n"
@@ -103,6 +106,10 @@ SEC("xdp") int helper(struct xdp_md *ctx)
 		       , [function] "r"(callback)
 #endif
 		     : "r0", "r1", "r2", "r3", "r4", "r5", "memory");
+#ifdef TC
+	if (prepared == 1) /* where there may be no room for a tag, with which the packet would be dropped */
+		bpf_skb_vlan_pop(ctx);
+#endif
 	return kind ? PASSES : result;
 }
 

@@ -3,20 +3,30 @@
 import pytest
 
 from bpfnic.spec import helpers
+from bpfnic.spec.programs import ProgramType
 from tests.helperfuzz.fuzz import fuzz, offered
 
-FEW = ["xdp_load_bytes", "strtol", "trace_printk", "ringbuf_output", "map_update_elem"]
+XDP, TC = ProgramType.XDP, ProgramType.SCHED_CLS
+FEW = [("xdp_load_bytes", XDP), ("strtol", XDP), ("trace_printk", XDP), ("for_each_map_elem", XDP),
+       ("map_update_elem", XDP), ("skb_vlan_push", TC), ("skb_adjust_room", TC)]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FEW)
-def test_random_calls_do_the_same(name):
-    outcome = fuzz(helpers.BY_NAME[name], 60, seed=3)
+@pytest.mark.parametrize(["name", "of"], FEW, ids=[name for name, _ in FEW])
+def test_random_calls_do_the_same(name, of):
+    outcome = fuzz(helpers.BY_NAME[name], of, 60, seed=3)
     assert outcome.difference == "" and outcome.calls == 60
     assert len(outcome.results) > 2
 
 
-def test_every_helper_is_called_that_an_xdp_program_may():
-    assert {helper.name for helper in offered()} >= {*FEW, "xdp_store_bytes", "loop", "tail_call", "ringbuf_reserve"}
+def test_every_helper_is_called_that_a_program_may():
+    of_xdp, of_tc = ({helper.name for helper in offered(of)} for of in (XDP, TC))
+    assert of_xdp >= {"xdp_store_bytes", "loop", "tail_call", "ringbuf_reserve"} and not of_xdp & {"skb_vlan_push"}
+    assert of_tc >= {"skb_store_bytes", "loop", "redirect", "fib_lookup"} and not of_tc & {"xdp_store_bytes"}
+
+
+def test_errors_that_no_call_gave_are_named():
+    outcome = fuzz(helpers.BY_NAME["skb_vlan_push"], TC, 1, seed=3, backend="golden")
+    assert outcome.missing == ["ENOMEM"]
 
 
 def test_a_difference_is_found(monkeypatch):
@@ -24,5 +34,5 @@ def test_a_difference_is_found(monkeypatch):
     from bpfnic.sim.golden.queues import Queue
 
     monkeypatch.setattr(Queue, "refuses", lambda self, flags: 7 if flags else 0)
-    outcome = fuzz(helpers.BY_NAME["map_push_elem"], 60, seed=3)
+    outcome = fuzz(helpers.BY_NAME["map_push_elem"], XDP, 60, seed=3)
     assert "r0" in outcome.difference

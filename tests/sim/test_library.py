@@ -235,7 +235,8 @@ def test_each_key_of_a_hash(build, kind, more, callback):
                 assert int.from_bytes(got.room[24:32], "little") == 0  # nothing went wrong
                 if stop == 0:  # otherwise the order says which
                     assert (got, table) == (wanted, their_table), (what, stop, flags)
-                assert wanted.result == (-EINVAL if flags else min(stop, many) if stop and callback == "visit" else many)
+                visits = min(stop, many) if stop and callback == "visit" else many
+                assert wanted.result == (-EINVAL if flags else visits)
 
 
 @pytest.mark.parametrize("kind", ["PERCPU_ARRAY", "PERCPU_HASH", "LRU_PERCPU_HASH"])

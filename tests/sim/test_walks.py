@@ -16,9 +16,9 @@ from tests.sim.bench import ONE_CORE
 PROGRAM = """
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
-#define MAP(NAME, TYPE, KEY, ENTRIES)                                                                                  \\
-	struct { __uint(type, BPF_MAP_TYPE_##TYPE); __uint(max_entries, ENTRIES); __uint(key_size, KEY);              \\
-		 __type(value, __u64); } NAME SEC(".maps")
+#define MAP(NAME, TYPE, KEY, ENTRIES) \\
+	struct { __uint(type, BPF_MAP_TYPE_##TYPE); __uint(max_entries, ENTRIES); __uint(key_size, KEY); \\
+	__type(value, __u64); } NAME SEC(".maps")
 MAP(hash, HASH, 12, 9);
 MAP(percpu_hash, PERCPU_HASH, 4, 30);
 MAP(lru_hash, LRU_HASH, 8, 6);
@@ -87,7 +87,8 @@ def requests(seed, many):
 
 
 def side_by_side(obj, backend, many):
-    with bpfnic.Nic(backend, DeviceOptions(**ONE_CORE)) as ours, bpfnic.Nic("golden", DeviceOptions(**ONE_CORE)) as theirs:
+    options = DeviceOptions(**ONE_CORE)
+    with bpfnic.Nic(backend, options) as ours, bpfnic.Nic("golden", options) as theirs:
         for nic in (ours, theirs):
             nic.load(obj).attach()
         outcome = lockstep.run(ours.device, theirs.device, list(requests(7, many)), Pacing())
@@ -109,8 +110,8 @@ class Anyone:
 
 
 def test_a_wrong_answer_is_not_taken():
-    """The reference goes where the device says, but only where that can be: to a key that is there, once, and to the end
-    when all have been met."""
+    """The reference goes where the device says, but only where that can be: to a key that is there, once, and to the
+    end when all have been met."""
     maps = Maps(1, 1, bytearray(4096))
     maps.describe(0, Descriptor(type=MapType.HASH, entries=4, stride=8, value_size=8, key_size=8, table=256))
     keys, thread = [bytes([number] * 8) for number in range(4)], Anyone()
@@ -122,7 +123,7 @@ def test_a_wrong_answer_is_not_taken():
 
     def step(where, answer):
         """What comes of it where a device gives that answer."""
-        walk = maps.walk(thread, 0, handle, where << 32 | addresses.MAP_VALUES + 1024, lambda mine: answer)
+        walk = maps.walk(thread, 0, lambda mine: answer, handle, where << 32 | addresses.MAP_VALUES + 1024)
         try:
             while True:
                 next(walk)
