@@ -1,7 +1,8 @@
 """The program of the table unit (hdl/maps/tableprogram.py), by every state that a small table can be in.
 
 From the empty table on, each operation with each key and flag is done in each state that was reached, and every outcome
-is compared with golden's: its error, the place that it shows, and the whole table; and the host walks through it. The
+is compared with golden's: its error, the place that it shows, and the whole table; and the host walks through it, and
+a program, which deletes some of what it meets. The
 machine that executes the program here is written from what microcode.py says of its lines. That hdl/maps/table.py is
 such a machine is tested, by the same operations on the hardware (tests/hdl/tables/).
 
@@ -68,7 +69,7 @@ class Machine:
     def run(self, memory: list[int], operation: str, cpu: int, flags: int, key: bytes) -> tuple[int, int | None]:
         """The error number, and where the value is that it shows, or None."""
         self.memory, self.operation, self.cpu, self.flags = memory, operation, cpu, flags
-        self.host = cpu == HOST
+        self.host, self.cursor = cpu == HOST, None
         self.keys = {0: key.ljust(64, b"\0"), SCRATCH: bytes(64)}
         registers, returns = [0] * 16, []
         zero = negative = hold = False
@@ -89,10 +90,12 @@ class Machine:
                 case Code.MULTIPLY:
                     factors = {Factor.STRIDE: STRIDE, Factor.KEY_STRIDE: self.key_stride, Factor.CPU_STRIDE: COPY}
                     result = (total & 0xFFFFFF) * factors[Factor(step["bits"])] & MASK
-                case Code.LOAD:
+                case Code.LOAD | Code.LOAD_PLACE:
                     at = total | step["bits"] << 2
                     result = memory[at // 4]
                     word = pack("<2I", result, memory[at // 4 ^ 1])
+                    if code is Code.LOAD_PLACE:
+                        result &= (1 << tables.PLACE_BITS) - 1
                 case Code.SCAN:
                     at = total
                     while not any(memory[at // 4 : at // 4 + 2]) and (at + 8) % 256 and at + 8 != self.layout.links:
@@ -107,6 +110,7 @@ class Machine:
                         memory[total // 4 + i] = 0
                 case Code.KEY_FROM_SLOT | Code.KEY_FROM_HOST:
                     word = self.keys[0][8 * number : 8 * number + 8]
+                    result = int.from_bytes(word[:4], "little") if step["register"] else None
                 case Code.KEY_TO_SLOT | Code.KEY_TO_HOST:
                     kept = (word if number <= self.last else b"")[: self.layout.key_bytes - 8 * number].ljust(8, b"\0")
                     slot = bytearray(self.keys[step["bits"]])
@@ -120,6 +124,8 @@ class Machine:
                     found = self._search(self.keys[step["bits"]])
                 case Code.HOLD:
                     hold = True
+                case Code.CURSOR:
+                    self.cursor = total
                 case Code.AWAIT | Code.DECIDE:
                     pass
                 case Code.FINISH:
@@ -236,6 +242,9 @@ KEYS = [bytes([key]) * 4 for key in range(7)]
 PREFIXES = [bytes([length, 0, 0, 0, address]) for length, address in
             ((0, 0xFF), (3, 0b10101111), (3, 0b01000000), (8, 0b10100000), (9, 0))]  # fmt: skip
 FLAGS = range(4)
+WALKED = (MapType.HASH, MapType.PERCPU_HASH, MapType.LRU_HASH, MapType.LRU_PERCPU_HASH)
+DELETES: list[Callable[[bytes], bool]] = [lambda key: False, lambda key: True, lambda key: key[0] % 2 == 0,
+                                          lambda key: key[0] % 2 == 1]  # fmt: skip
 
 
 def operations(kind: MapType) -> Iterator[tuple[str, int, int, bytes]]:
@@ -335,6 +344,10 @@ def explore(source: str, kind: MapType, entries: int) -> int:
             if (form := _form(state, after, layout)) not in seen:
                 if kind not in QUEUES:
                     assert sorted(_walked(machine, after)) == sorted(state.keys), f"a walk behind {operation}"
+                if kind in WALKED:
+                    for deletes in DELETES:
+                        met = _walked_by_program(machine, after[:], deletes)
+                        assert sorted(met) == sorted(state.keys), f"a program's walk behind {operation}"
                 seen.add(form)
                 left.append((after, then))
     return len(seen) - 1
@@ -350,6 +363,23 @@ def _walked(machine: Machine, memory: list[int]) -> list[bytes]:
         error, shown = machine.run(memory, "NEXT", HOST, 0, keys[-1])
     assert error == Errno.ENOENT
     return keys
+
+
+def _walked_by_program(machine: Machine, memory: list[int], deletes: Callable[[bytes], bool]) -> list[bytes]:
+    """The keys that a program's walk visits, of which it deletes some at once."""
+    keys: list[bytes] = []
+    place, where = (machine.layout.end + 64) // 8 * 8, 0
+    while True:
+        error, shown = machine.run(memory, "WALK", CPU, 0, pack("<2I", place, where))
+        where = machine.cursor
+        assert not error and where is not None
+        if shown is None:
+            assert not where
+            return keys
+        keys.append(pack("<I", memory[place // 4]))
+        assert len(keys) <= machine.layout.entries
+        if deletes(keys[-1]):
+            assert machine.run(memory, "DELETE", CPU, 0, keys[-1]) == (0, None)
 
 
 def _copied(model):
@@ -422,11 +452,13 @@ SIZES = {
 PROOFS = [
     _exploration(
         "table-hash",
-        "; a walk visits each key once; rows that look-ups read change only while these are held",
+        "; a walk, the host's or that of a program, which deletes some of what it meets, visits each key once; rows "
+        "that look-ups read change only while these are held",
         False,
         ("link_here:  [links + 4 new] = r\n", "link_here:  [links + 4 new] = zero\n"),
         ("            if negative goto cut\n", "            if not negative goto cut\n"),
-        ("            if negative goto next_word\n            r", "            r"),
+        ("            if negative goto next_word\nnext_link:", "next_link:"),
+        ("            if not found goto lost\n", "            if not found goto chain_again\n"),
         ("hold\n            decide\n            if found goto", "decide\n            if found goto"),
     ),
     _exploration("table-per-cpu", "", False, ("taken:      if claims return\n", "taken:\n")),
