@@ -2,7 +2,6 @@
 
 import pytest
 
-from bpfnic.spec.errors import BpfnicError
 from tests.sim.library import Library
 
 PER_CPU = """
