@@ -90,7 +90,7 @@ def side_by_side(obj, backend, many):
     options = DeviceOptions(**ONE_CORE)
     with bpfnic.Nic(backend, options) as ours, bpfnic.Nic("golden", options) as theirs:
         for nic in (ours, theirs):
-            nic.load(obj).attach()
+            nic.load(obj, unsafe=True).attach()
         outcome = lockstep.run(ours.device, theirs.device, list(requests(7, many)), Pacing())
         if outcome.difference is None:
             for name, held in ours.maps.items():
