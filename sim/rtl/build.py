@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 NETLIST = ("nic.v", "shell.v", "ports.h")
+HARNESS = ("harness.cpp", "observer.h", "harness.h")
 OLDEST_VERILATOR = (5, 36)  # the oldest that cocotb 2.1 supports
 
 Say = Callable[[str], None]
@@ -212,6 +213,9 @@ COMPILE = (
     "-fno-tree-slp-vectorize", "-w",
     "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVM_TIMING=0", "-DVM_TRACE_VCD=0", "-DVM_TRACE_SAIF=0",
 )  # fmt: skip
+SPEEDS = {"fast": (), "slow": ("-O0",)}
+# Most of what a clock could do, it doesn't: g++ puts what an `if` of Verilator's guards out of the way.
+UNLIKELY = "#define if(...) if (__builtin_expect(!!(__VA_ARGS__), 0))\n"
 JOBS = 2
 
 
@@ -237,7 +241,7 @@ class Recipe:
 
 def library(design: Path, waves: bool = False, say: Say = silent) -> Path:
     """nic.so of a netlist's folder. `waves`: able to write FST files, and slower for it."""
-    inputs = (*(design / name for name in NETLIST), HERE / "harness.cpp", HERE / "harness.h")
+    inputs = (*(design / name for name in NETLIST), *(HERE / name for name in HARNESS))
     recipe = Recipe(
         "library", "nic.so", inputs, verilate=("--top-module", "shell", "--prefix", "Vnic"),
         compile=("-DVL_TIME_CONTEXT", "-fvisibility=hidden"), link=("-shared",),
@@ -273,7 +277,7 @@ def make(recipe: Recipe, say: Say = silent) -> Path:
     verilate = (*VERILATE, *recipe.verilate)
     command = (compiler, *COMPILE, *recipe.compile)
     key = cache.digest([
-        tool.version, _output([compiler, "--version"]), _cpu(), *verilate, "", *command, "", *recipe.link, "",
+        tool.version, _output([compiler, "--version"]), _cpu(), *verilate, "", *command, "", UNLIKELY, *recipe.link, "",
         *recipe.runtime, *(text for path in recipe.inputs for text in (path.name, path.read_bytes())),
     ])  # fmt: skip
 
@@ -285,6 +289,8 @@ def make(recipe: Recipe, say: Say = silent) -> Path:
             say("translating the NIC with Verilator")
             verilog = [path.name for path in recipe.inputs if path.suffix in (".vlt", ".v")]
             _run([tool.command, *verilate, "--Mdir", ".", *verilog], work, tool.environment)
+            for header in work.glob("*__pch.h"):
+                header.write_text(header.read_text() + UNLIKELY)
             say(f"compiling the NIC with {Path(compiler).name}")
             sources = [*work.glob("*.cpp"), *(include / name for name in recipe.runtime)]
             folders = (f"-I{include}", f"-I{include}/vltstd", f"-I{work}")
@@ -295,14 +301,24 @@ def make(recipe: Recipe, say: Say = silent) -> Path:
 
 
 def _compile(command: list[str], sources: list[Path], work: Path) -> list[Path]:
-    """Compile the largest first, so that none is left alone at the end."""
+    """Compile the largest first, so that none is left alone at the end. What runs at the start alone is not optimized.
+    Verilator's own headers, more text than most of its sources, are read once for all of these."""
+    headers = {path: path.name.removesuffix("__pch.h") for path in work.glob("*__pch.h")}
+
+    def precompile(header: Path, speed: str) -> None:
+        shutil.copy(header, f"{header}.{speed}")  # for a compiler that doesn't take the compiled one
+        _run([*command, *SPEEDS[speed], "-x", "c++-header", str(header), "-o", f"{header}.{speed}.gch"], work)
+
     def compile_one(source: Path) -> Path:
         target = work / f"{source.stem}.o"
-        once = ["-O0"] if source.stem.endswith("__Slow") else []  # what runs at the start alone
-        _run([*command, *once, "-c", str(source), "-o", str(target)], work)
+        speed = "slow" if source.stem.endswith("__Slow") else "fast"
+        header = next((header for header, prefix in headers.items() if source.name.startswith(prefix)), None)
+        include = ["-include", f"{header}.{speed}"] if header else []
+        _run([*command, *SPEEDS[speed], *include, "-c", str(source), "-o", str(target)], work)
         return target
 
     with ThreadPoolExecutor(JOBS) as pool:
+        list(pool.map(precompile, *zip(*itertools.product(headers, SPEEDS), strict=True)))
         return list(pool.map(compile_one, sorted(sources, key=lambda path: -path.stat().st_size)))
 
 

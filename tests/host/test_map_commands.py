@@ -15,7 +15,7 @@ from bpfnic.spec.registers import BY_NAME, STATUS_DONE_BIT, MapCommand, command
 
 pytestmark = pytest.mark.timeout(900)  # the first one compiles the NIC
 TRANSPORTS = {"golden": GoldenTransport, "rtl": RtlTransport}
-CPUS = 8
+CPUS = 16  # the size that other tests build too
 
 
 class Counting:
