@@ -195,6 +195,9 @@ class _Link:
         if section.number not in one.sections:
             return
         target, start = one.sections[section.number]
+        if relocation.offset >= section.size:
+            raise one.elf.refuse(f"section {section.name!r}, offset {relocation.offset:#x}: a relocation beyond its "
+                                 "end")  # fmt: skip
         offset = start + relocation.offset
         symbol = one.symbols[relocation.number]
         if not symbol.section and (symbol.local or not symbol.name):
@@ -334,6 +337,11 @@ class _Types:
                       if section.number in one.sections}  # fmt: skip
             about = one.extension
             for name, start in starts.items():
+                said = (*(at for at, _ in about.functions.get(name, ())),
+                        *(line.offset for line in about.lines.get(name, ())),
+                        *(each.offset for each in about.relocations.get(name, ())))  # fmt: skip
+                if beyond := [at for at in said if start + at >= 1 << 32]:
+                    raise one.elf.refuse(f"section '.BTF.ext' speaks of offset {beyond[0]:#x} of section {name!r}")
                 functions = [(start + at, _new(one, new, type)) for at, type in about.functions.get(name, ())]
                 if functions:
                     result.functions.setdefault(name, []).extend(functions)
