@@ -214,7 +214,7 @@ def test_all_or_nothing(source, golden):
     """The last of the programs that are loaded together can't be: none of them is, and neither are the maps."""
     text = PROGRAMS.replace("return kept[0] == 7 ? XDP_PASS : XDP_ABORTED;", "return bpf_get_current_pid_tgid();")
     device = golden.device
-    with pytest.raises(bpfnic.BpfnicError, match="program 'deeper', instruction .*get_current_pid_tgid"):
+    with pytest.raises(bpfnic.BpfnicError, match="program deeper: helper bpf_get_current_pid_tgid .14. at instruction"):
         golden.load(bpfnic.open(source(text)), "enter")
     assert (golden.programs, golden.maps, device._programs, device._maps) == ({}, {}, [], [])
     golden.run([])  # nothing is in flight: what was taken is free again
