@@ -5,7 +5,7 @@ go on likewise. Types are read when they are first asked for: a kernel has a hun
 
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from bpfnic.host.btf import values
@@ -125,15 +125,17 @@ class Btf:
         return (self[number] for number in range(self.first, len(self)))
 
     def read_all(self) -> "Btf":
-        """Itself, with each type read, and none that contains itself or never ends: what is wrong is said now."""
-        ends = {VOID}
-        for type in self:
-            self._follow(type.number, ends)
+        """Itself, with each type read, and none that contains itself, or is a pointer to itself without a structure or
+        function between: what is wrong is said now."""
+        for onwards in (self._within, self._behind):
+            ends = {VOID}
+            for type in self:
+                self._follow(type.number, ends, onwards)
         return self
 
-    def _follow(self, number: int, ends: set[int]) -> None:
-        """Adds a type to `ends`, and what it consists of, if there is an end to that."""
-        path = [(number, self._within(number))]
+    def _follow(self, number: int, ends: set[int], onwards: Callable[[int], Iterator[int]]) -> None:
+        """Adds a type to `ends`, and those `onwards` from it, if there is an end to that."""
+        path = [(number, onwards(number))]
         open = {number}
         while path:
             inner = next((other for other in path[-1][1] if other not in ends and other >= self.first), None)
@@ -145,7 +147,7 @@ class Btf:
                 place = self._start + self._places[inner - self.first]
                 raise BpfnicError(f"{self.where}, offset {place:#x}: type {inner} {self[inner].name!r} {what}")
             else:
-                path.append((inner, self._within(inner)))
+                path.append((inner, onwards(inner)))
                 open.add(inner)
 
     def _within(self, number: int) -> Iterator[int]:
@@ -215,6 +217,12 @@ class Btf:
         name, target, offset = words
         bits = offset >> 24 if flag else 0
         return Part(self.string(name), target, offset=offset & 0xFF_FFFF if flag else offset, bits=bits)
+
+    def _behind(self, number: int) -> Iterator[int]:
+        """What a pointer, an array, a tag or a name refers to."""
+        type = self[number]
+        if type.kind in MODIFIERS or type.kind in (Kind.PTR, Kind.ARRAY, Kind.DECL_TAG):
+            yield type.target
 
     def words(self, number: int) -> tuple[int, ...]:
         """A type as it stands in the file: where its name is; kind, kind_flag, length and reserved bits; and so on."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from bpfnic.host.btf.graph import Btf
 from bpfnic.host.btf.kinds import COMPOSITES, VOID, Kind, Type
+from bpfnic.spec.errors import BpfnicError
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,16 @@ class Merged:
 
 def merge(graphs: Sequence[Btf]) -> Merged:
     """The types of all graphs (none of them split), in their order. Sections of variables (DATASEC) are left out, which
-    depend on where a linker puts the variables; variables (VAR) stay apart, for each is its own."""
+    depend on where a linker puts the variables; variables (VAR) stay apart, for each is its own. Raises BpfnicError: a
+    type refers to such a section."""
     types: list[Type] = [graphs[0][VOID]] if graphs else []
     numbers: list[dict[int, int]] = []
     for graph in graphs:
         kept = [type for type in graph if type.kind is not Kind.DATASEC]
         new = {VOID: VOID} | {type.number: len(types) + i for i, type in enumerate(kept)}
+        for type in kept:
+            if lost := [number for number in type.references() if number not in new]:
+                raise BpfnicError(f"{graph.where}: type {type.number} {type.name!r} refers to section {lost[0]}")
         types += [renumbered(type, new) for type in kept]
         numbers.append(new)
     same = _same(types)

@@ -11,6 +11,7 @@ from bpfnic.host.btf.encode import Strings, encode, encode_extension, encode_obj
 from bpfnic.host.btf.extension import Extension, read_extension
 from bpfnic.host.btf.merge import merge
 from bpfnic.host.elf import Elf
+from bpfnic.spec.errors import BpfnicError
 
 INT = Type(1, Kind.INT, "int", 4, detail=1 << 24 | 32)
 KERNEL = Path("/sys/kernel/btf/vmlinux")
@@ -124,6 +125,12 @@ def test_variables_stay_apart_and_sections_go():
     result = merged(one, one)
     assert [type.kind for type in result.types] == [Kind.INT, Kind.VAR, Kind.VAR]
     assert result.numbers[1] == {VOID: VOID, 1: 1, 2: 3}
+
+
+def test_nothing_refers_to_a_section():
+    section = Type(2, Kind.DATASEC, ".bss", 4)
+    with pytest.raises(BpfnicError, match="type 3 '' refers to section 2"):
+        merged([INT, section, Type(3, Kind.PTR, "", target=2)])
 
 
 def test_one_graph_merged_with_itself_is_itself(elf):

@@ -239,6 +239,13 @@ def test_a_type_that_contains_itself_is_refused():
             question(1)
     with pytest.raises(BpfnicError, match="offset 0x18: type 1 '' contains itself"):
         btf.read_all()
+    for loop in (
+        [Type(1, Kind.PTR, "", target=1)],
+        [Type(1, Kind.PTR, "", target=2), Type(2, Kind.ARRAY, "", target=1, index=1, count=1)],
+        [Type(1, Kind.DECL_TAG, "t", target=1)],
+    ):
+        with pytest.raises(BpfnicError, match="offset 0x18: type 1 .* contains itself"):
+            Btf(encode(loop)).read_all()
     strings = Strings()
     member = struct.pack("<3I", strings("self"), 1, 0)
     btf = Btf(container([entry(strings("loop"), Kind.STRUCT, 1, 8, member)], strings))
