@@ -58,25 +58,30 @@ def mutated(chance: random.Random, path: Path) -> bytes:
 
 
 def try_object(path: Path, chance: random.Random, outcome: Outcome) -> None:
-    """One object through both, and its accepted programs on packets."""
-    began = time.process_time()
-    accepted: list[str] = []
-    try:
-        results = command.run(command.Job(path, level=chance.randrange(3), backend="golden"))
-        accepted = [result.verdict.subject.name for result in results if result.good]
-        command.as_text(results, 1)
-        outcome.counts["verdict: accepted" if accepted else "verdict: refused"] += 1
-    except BpfnicError as error:
-        outcome.counts["refused before a verdict"] += 1
-        if not str(error) or "\n" in str(error):
-            outcome.problems.append(f"a refusal that isn't one line: {error!r}")
-    outcome.slowest = max(outcome.slowest, time.process_time() - began)
+    """Each program of an object through both, and what is accepted on packets."""
     try:
         object = open_object(path)
-    except BpfnicError:
+    except BpfnicError as error:
+        _one_line(error, outcome)
         return
     for name in object.programs:
-        _load(path, name, name in accepted, chance, outcome)
+        began = time.process_time()
+        accepted = False
+        try:
+            results = command.run(command.Job(path, name, chance.randrange(3), backend="golden"))
+            command.as_text(results, 1)
+            accepted = results[0].good
+            outcome.counts["verdict: accepted" if accepted else "verdict: refused"] += 1
+        except BpfnicError as error:
+            _one_line(error, outcome)
+        outcome.slowest = max(outcome.slowest, time.process_time() - began)
+        _load(path, name, accepted, chance, outcome)
+
+
+def _one_line(error: BpfnicError, outcome: Outcome) -> None:
+    outcome.counts["refused before a verdict"] += 1
+    if not str(error) or "\n" in str(error):
+        outcome.problems.append(f"a refusal that isn't one line: {error!r}")
 
 
 def _load(path: Path, name: str, accepted: bool, chance: random.Random, outcome: Outcome) -> None:
