@@ -82,3 +82,8 @@ class NicConfig:
     def interfaces(self) -> int:
         """Ports and the host, which comes last."""
         return self.ports + 1
+
+    @property
+    def ingresses(self) -> int:
+        """Interfaces, and behind them what programs clone."""
+        return self.interfaces + 1

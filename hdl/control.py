@@ -13,8 +13,11 @@ from bpfnic.hdl.registers import RegisterBank
 from bpfnic.spec import engine
 from bpfnic.spec.registers import (
     BY_NAME,
+    CHAIN_BIT,
+    CHAIN_WORDS,
     CONTROL_ENABLE,
     CONTROL_FLOWS_APART,
+    ENTRY_NEXT_BIT,
     ENTRY_TYPE_BIT,
     ENTRY_TYPE_MASK,
     ENTRY_VALID,
@@ -273,16 +276,33 @@ class Control(Component):
         count = self.config.interfaces
         ifindex = bank.stored("IFINDEX", count=count)
         types = ENTRY_TYPE_MASK << ENTRY_TYPE_BIT
-        entry = bank.stored("ENTRY", ENTRY_VALID | types | self.config.program_slots - 1, count)
+        following = CHAIN_WORDS - 1 << ENTRY_NEXT_BIT
+        kept = ENTRY_VALID | following | types | self.config.program_slots - 1
+        hooks = {"xdp": "ENTRY", "ingress": "TCX_INGRESS", "egress": "TCX_EGRESS"}
+        words = {name: bank.stored(register, kept, count) for name, register in hooks.items()}
         mode = bank.stored("MODE", MODE_INGRESS_WAITS | MODE_EGRESS_WAITS, count)
         bank.shown("NEXT_SEQUENCE", [status.next_sequence for status in self.status])
         bank.shown("OLDEST_SEQUENCE", [status.oldest_sequence for status in self.status])
+        m.d.comb += [
+            self.chain.enable.eq(bank.command("CHAIN")),
+            self.chain.index.eq(bank.data >> CHAIN_BIT),
+            _entry(self.chain.entry, bank.data),
+        ]
         for i, control in enumerate(self.interface):
+            m.d.comb += [_entry(getattr(control, name), stored[i]) for name, stored in words.items()]
             m.d.comb += [
                 control.ifindex.eq(ifindex[i]),
-                control.entry_valid.eq((entry[i] & ENTRY_VALID) != 0),
-                control.entry.eq(entry[i]),
-                control.program_type.eq(entry[i] >> ENTRY_TYPE_BIT),
                 control.ingress_waits.eq((mode[i] & MODE_INGRESS_WAITS) != 0),
                 control.egress_waits.eq((mode[i] & MODE_EGRESS_WAITS) != 0),
             ]
+
+
+def _entry(entry, word: Value):
+    """Sets an interfaces.Entry to a word of ENTRY or its like."""
+    fields = [
+        entry.valid.eq((word & ENTRY_VALID) != 0),
+        entry.slot.eq(word),
+        entry.program_type.eq(word >> ENTRY_TYPE_BIT),
+        entry.following.eq(word >> ENTRY_NEXT_BIT),
+    ]
+    return fields

@@ -45,7 +45,7 @@ class Counters(Component):
         self.ram = SimpleRam(width=32, depth=2 * _WORDS, target=config.target)
         super().__init__(
             {
-                "status": In(InterfaceStatus(config)).array(config.interfaces),
+                "status": In(InterfaceStatus(config)).array(config.ingresses),
                 "causes": In(16),
                 "retired": In(config.cores),
                 "snapshot": In(1),

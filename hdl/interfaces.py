@@ -15,7 +15,7 @@ from bpfnic.hdl.mapinterfaces import DescriptorWrite, EnginePort, HashSecret, Ma
 from bpfnic.spec import addresses
 from bpfnic.spec.maps import HOST_QUEUES
 from bpfnic.spec.metadata import RSS_KEY_BYTES
-from bpfnic.spec.registers import ENTRY_TYPES
+from bpfnic.spec.registers import CHAIN_WORDS, ENTRY_TYPES
 from bpfnic.spec.rings import EVENT_USER_BIT
 
 # ---------------------------------------------------------------- core <-> packet path
@@ -88,6 +88,7 @@ class Service(Enum, shape=4):
     RX_TIMESTAMP = 5  # spec.metadata.Metadata; a and b are unused
     RX_HASH = 6
     RX_VLAN_TAG = 7
+    CLONE_REDIRECT = 8  # a: r2 ifindex, b: r3 flags
 
 
 def ServiceRequest(config: NicConfig) -> data.StructLayout:
@@ -130,8 +131,9 @@ def ProgramWrite(config: NicConfig) -> Signature:
 def Beat(user: int) -> data.StructLayout:
     """One AXI4-Stream transfer of 8 bytes, the first byte lowest. keep: a run of ones from bit 0, all ones but in the
     last beat. Ingress user bit 0: the frame is bad (with `last`). Host ingress: user bits 3..1 are the egress port.
-    Egress user: bits 2..0 the ingress interface, bits 6..3 the XDP action (15: none ran), bits 12..7 the queue that a
-    program chose for a frame to the host, otherwise 0. Bit 13: it is no packet but a record (spec.rings), and all
+    Egress user: bits 2..0 the interface that the packet came in by (0 to `ports`; of a clone, where its program sees it
+    come in), bits 6..3 the XDP action (15: none ran), bits 12..7 the queue that a program chose for a frame to the
+    host, otherwise 0. Bit 13: it is no packet but a record (spec.rings), and all
     others are 0."""
     return data.StructLayout({"data": 64, "keep": 8, "last": 1, "user": user})
 
@@ -144,18 +146,43 @@ EGRESS_USER = EVENT_USER_BIT + 1
 # ---------------------------------------------------------------- control <-> packet path
 
 
+def Entry(config: NicConfig) -> data.StructLayout:
+    """A program at a hook (spec.registers ENTRY). following: the word of CHAIN for the next one there, 0 for none."""
+    return data.StructLayout(
+        {
+            "valid": 1,
+            "slot": range(config.program_slots),
+            "program_type": range(len(ENTRY_TYPES)),
+            "following": range(CHAIN_WORDS),
+        }
+    )
+
+
+class Hook(Enum, shape=2):
+    """spec.programs.Hook, in its order."""
+
+    XDP = 0
+    TCX_INGRESS = 1
+    TCX_EGRESS = 2
+
+
 def InterfaceControl(config: NicConfig) -> data.StructLayout:
-    """What the registers say of one interface (spec.registers IFINDEX, ENTRY, MODE)."""
+    """What the registers say of one interface (spec.registers IFINDEX, ENTRY, TCX_INGRESS, TCX_EGRESS, MODE)."""
     return data.StructLayout(
         {
             "ifindex": 32,
-            "entry_valid": 1,
-            "entry": range(config.program_slots),
-            "program_type": range(len(ENTRY_TYPES)),
+            "xdp": Entry(config),
+            "ingress": Entry(config),
+            "egress": Entry(config),
             "ingress_waits": 1,
             "egress_waits": 1,
         }
     )
+
+
+def ChainWrite(config: NicConfig) -> Signature:
+    """Control -> packet path: word `index` of CHAIN (spec.registers)."""
+    return Signature({"enable": Out(1), "index": Out(range(CHAIN_WORDS)), "entry": Out(Entry(config))})
 
 
 class IngressEvent(IntEnum):
@@ -173,7 +200,8 @@ class IngressEvent(IntEnum):
 
 
 def InterfaceStatus(config: NicConfig) -> data.StructLayout:
-    """Packet path -> control, one an interface. Each event bit is a count of one in that clock; the bytes belong to
+    """Packet path -> control, one an ingress (config.ingresses). Each event bit is a count of one in that clock; the
+    bytes belong to
     RECEIVED and SENT of the same clock. in_flight and the sequence numbers are levels of the same clock's start: a
     packet is in flight from the clock of its RECEIVED (if not refused then) to the clock of its outcome's event."""
     return data.StructLayout(
@@ -251,16 +279,19 @@ def SharedTrace(config: NicConfig) -> data.StructLayout:
 
 
 def DispatchTrace(config: NicConfig) -> data.StructLayout:
-    """A packet begins on a thread: packet number `sequence` of `ingress`, with the program at `pc`, of `program_type`
-    (registers.ENTRY_TYPES)."""
+    """A packet begins on a thread: packet number `sequence` of `ingress`, or (`resumed`) the one that the thread had
+    before; with the program at `pc`, of `program_type` (registers.ENTRY_TYPES), at `hook` of interface `device`."""
     return data.StructLayout(
         {
             "valid": 1,
             "thread": range(config.threads),
-            "ingress": range(config.interfaces),
+            "ingress": range(config.ingresses),
             "sequence": 32,
+            "resumed": 1,
             "pc": range(config.program_slots),
             "program_type": range(len(ENTRY_TYPES)),
+            "hook": Hook,
+            "device": range(config.interfaces),
         }
     )
 
@@ -276,7 +307,7 @@ def ReleaseTrace(config: NicConfig) -> data.StructLayout:
     return data.StructLayout(
         {
             "valid": 1,
-            "ingress": range(config.interfaces),
+            "ingress": range(config.ingresses),
             "sequence": 32,
             "queued": 1,
             "egress": range(config.interfaces),
@@ -284,6 +315,12 @@ def ReleaseTrace(config: NicConfig) -> data.StructLayout:
             "cause": 4,
         }
     )
+
+
+def CloneTrace(config: NicConfig) -> data.StructLayout:
+    """A thread's packet was cloned: if `made`, the clone is the next packet of ingress `config.interfaces`, otherwise
+    there was no buffer for it. Of all cores one a clock at most."""
+    return data.StructLayout({"valid": 1, "thread": range(config.threads), "made": 1})
 
 
 def RefuseTrace(config: NicConfig) -> data.StructLayout:
@@ -308,6 +345,7 @@ def TracePort(config: NicConfig) -> Signature:
             "result": Out(per_core(ResultTrace(config), config.cores)),
             "dispatch": Out(per_core(DispatchTrace(config), config.cores)),
             "finish": Out(per_core(FinishTrace(config), config.cores)),
+            "clone": Out(per_core(CloneTrace(config), config.cores)),
             "shared": Out(data.ArrayLayout(SharedTrace(config), config.map_banks + ENGINE_TRACES)),
             "release": Out(ReleaseTrace(config)),
             "refuse": Out(RefuseTrace(config)),
@@ -365,12 +403,14 @@ def PacketPathPorts(config: NicConfig) -> dict:
         "time": In(64),  # nanoseconds
         "rss_key": In(RssKeyWrite),
         "control": In(InterfaceControl(config)).array(config.interfaces),
-        "status": Out(InterfaceStatus(config)).array(config.interfaces),
+        "chain": In(ChainWrite(config)),
+        "status": Out(InterfaceStatus(config)).array(config.ingresses),
         # causes[c] is high in a clock in which a packet was counted as aborted with cause c (one a clock at most: the
         # same clock as its ABORTED event)
         "causes": Out(unsigned(16)),
         "dispatch_trace": Out(DispatchTrace(config)).array(config.cores),
         "finish_trace": Out(FinishTrace(config)).array(config.cores),
+        "clone_trace": Out(CloneTrace(config)).array(config.cores),
         "release_trace": Out(ReleaseTrace(config)),
         "refuse_trace": Out(RefuseTrace(config)),
     }
@@ -433,7 +473,8 @@ def ControlPorts(config: NicConfig) -> dict:
         "apart": Out(1),
         "rss_key": Out(RssKeyWrite),
         "interface": Out(InterfaceControl(config)).array(config.interfaces),
-        "status": In(InterfaceStatus(config)).array(config.interfaces),
+        "chain": Out(ChainWrite(config)),
+        "status": In(InterfaceStatus(config)).array(config.ingresses),
         "causes": In(16),
         "retired": In(config.cores),
         "budget": Out(32),

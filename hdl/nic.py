@@ -107,6 +107,7 @@ class Nic(Component):
             ]
         m.d.comb += control.program.read_data.eq(stores[0].write.read_data)
 
+        connect(m, control.chain, path.chain)
         connect(m, control.map, map_memory.port[config.cores])
         connect(m, control.descriptor, map_engine.write)
         connect(m, control.keyed, map_engine.host)
@@ -130,10 +131,11 @@ class Nic(Component):
         connect(m, path.egress[config.ports], merge.packets)
         connect(m, map_engine.frames, merge.records)
         for i, name in enumerate(interface_names(config)):
-            m.d.comb += [path.control[i].eq(control.interface[i]), control.status[i].eq(path.status[i])]
+            m.d.comb += path.control[i].eq(control.interface[i])
             self._connect_stream(m, f"s_axis_{name}", path.ingress[i], arriving=True)
             leaving = merge.frames if i == config.ports else path.egress[i]
             self._connect_stream(m, f"m_axis_{name}", leaving, arriving=False)
+        m.d.comb += [shown.eq(status) for shown, status in zip(control.status, path.status, strict=True)]
         for name in _AXIL:
             outer, inner = getattr(self, f"s_axil_{name}"), getattr(control, name)
             m.d.comb += outer.eq(inner) if control.signature.members[name].flow is Out else inner.eq(outer)
@@ -144,6 +146,7 @@ class Nic(Component):
                 "result": [core.result_trace for core in cores],
                 "dispatch": path.dispatch_trace,
                 "finish": path.finish_trace,
+                "clone": path.clone_trace,
                 "shared": [*map_memory.shared_trace, *map_engine.shared_trace],
                 "release": path.release_trace,
                 "refuse": path.refuse_trace,

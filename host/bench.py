@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bpfnic.host import check, listing, lockstep, rules
+from bpfnic.host import attachments, check, listing, lockstep, rules
+from bpfnic.host.attachments import Attachment
 from bpfnic.host.check import Difference, Evidence
 from bpfnic.host.device import Arrival, DeviceOptions, OnStep, Pacing, Traffic
 from bpfnic.host.network import Network
@@ -16,7 +17,7 @@ from bpfnic.spec import addresses, helpers
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.isa import Operation, find
 from bpfnic.spec.maps import MapType
-from bpfnic.spec.programs import VERDICTS, XdpAction
+from bpfnic.spec.programs import VERDICTS, Hook, ProgramType, XdpAction
 
 REFERENCE = "golden"
 _NOT_COMPUTED = frozenset(
@@ -32,7 +33,8 @@ _NOT_COMPUTED = frozenset(
 class Bench:
     """A program of an object with its rules (one file's after the other), frames and their pacing, and the device that
     it is about. `ifindexes` by port; a port p that isn't named has p + 1. `network`: what the devices know of it.
-    `unsafe`: the program need not be verified."""
+    `attachments`: which programs stand where; without any, the program does at every port. `unsafe`: programs need not
+    be verified."""
 
     backend: str
     obj: Object
@@ -44,10 +46,22 @@ class Bench:
     ifindexes: Mapping[int, int] = field(default_factory=dict)
     network: Network | None = None
     unsafe: bool = False
+    attachments: Sequence[Attachment] = ()
 
     @property
     def program(self) -> Program:
+        """The one, or the first one, that is attached."""
+        if self.attachments:
+            return self.attachments[0].obj.program(self.attachments[0].name)
         return self.obj.program(self.name)
+
+    def at(self, port: int) -> dict[Hook, list[str]]:
+        """Names of the programs at each hook of a port where there are some."""
+        if not self.attachments:
+            hook = Hook.TCX_INGRESS if self.program.type is ProgramType.SCHED_CLS else Hook.XDP
+            return {hook: [self.program.name]}
+        mine = [each for each in self.attachments if each.port == port]
+        return {hook: names for hook in Hook if (names := [each.name for each in mine if each.hook is hook])}
 
     def ifindex(self, interface: int) -> int:
         """What programs know an interface by; 0 for the host."""
@@ -95,21 +109,24 @@ class Bench:
         return actual, self._verdict(difference, name, outside) | compared
 
     def _device(self, backend: str, options: DeviceOptions) -> Nic:
-        """A fresh device with the program on every port."""
+        """A fresh device with the programs where they stand."""
         card = Nic(backend, options)
         try:
             for port in range(card.ports):
                 card.device.set_ifindex(port, self.ifindex(port))
             if self.network:
                 card.network = self.network
-            loaded = card.load(self.obj, self.name, unsafe=self.unsafe)
+            if self.attachments:
+                attachments.attach(card, self.attachments, self.unsafe)
+            else:
+                card.load(self.obj, self.name, unsafe=self.unsafe).attach()
             for entries in self.entries:
                 self._load_what_is_named(card, entries)
                 if unused := [name for name in entries if name not in card.maps]:
-                    raise BpfnicError(f"program {loaded.name} does not use map {unused[0]!r}")
+                    names = ", ".join(card.programs)
+                    raise BpfnicError(f"program {names} does not use map {unused[0]!r}")
                 maps = {name: held.device_map for name, held in card.maps.items()}
                 rules.apply(entries, maps, lambda name: card.programs[name].loaded)
-            loaded.attach()
         except BaseException:
             card.close()
             raise

@@ -53,11 +53,13 @@ def replayable(arrivals: Sequence[Arrival], traffic: Traffic, room: int) -> list
 
 
 def part_of(recording: Recording, numbers: Sequence[int]) -> Recording:
-    """The recording of just these arrivals, numbered anew."""
-    renumbered = {number: new for new, number in enumerate(numbers)}
+    """The recording of just these arrivals and of the clones, numbered anew."""
+    kept = [*numbers, *range(len(recording.executions) - len(recording.clones), len(recording.executions))]
+    renumbered = {number: new for new, number in enumerate(kept)}
     return Recording(
-        executions=[recording.executions[number] for number in numbers],
+        executions=[recording.executions[number] for number in kept],
         shared=[renumbered[number] if number >= 0 else number for number in recording.shared],
+        clones=[renumbered[number] for number in recording.clones],
     )
 
 
@@ -70,15 +72,20 @@ def compare(
     for number in sorted(set(range(len(arrivals))) - set(numbers)):
         _count(counters, arrivals[number].interface, {"RECEIVED": 1, "REFUSED_FULL": 1})
         _count(counters, arrivals[number].interface, {"RECEIVED_BYTES": len(arrivals[number].data)})
-    for number, wanted in zip(numbers, expected.traffic.packets, strict=True):
-        packet = actual.traffic.packets[number]
+    ours = actual.traffic
+    pairs = [(number, "", ours.packets[number], wanted)
+             for number, wanted in zip(numbers, expected.traffic.packets, strict=True)]  # fmt: skip
+    if len(ours.clones) != len(expected.traffic.clones):
+        return Difference("clones", str(len(ours.clones)), str(len(expected.traffic.clones)))
+    pairs += [(ours.origin(len(ours.packets) + clone), f"clone {clone}, ", ours.clones[clone], wanted)
+              for clone, wanted in enumerate(expected.traffic.clones)]  # fmt: skip
+    for number, which, packet, wanted in pairs:
         if not pacing.lossless and wanted.data is not None and wanted.egress is not None and packet.data is None:
             _count(counters, wanted.egress, {"SENT": -1, "SENT_BYTES": -len(wanted.data), "EGRESS_DROPPED": 1})
             packet = replace(packet, egress=wanted.egress, queue=wanted.queue, data=wanted.data)
-        if difference := _packet_difference(
-            number, packet, wanted, ("accepted", "verdict", "action", "cause", "egress", "queue"), expected.verdicts
-        ):
-            return difference
+        fields = ("accepted", "verdict", "programs", "action", "cause", "egress", "queue")
+        if difference := _packet_difference(number, packet, wanted, fields, expected.verdicts):
+            return replace(difference, what=which + difference.what)
     return (
         _order_difference(actual.traffic, arrivals)
         or _counter_difference(actual.counters, counters)
@@ -90,7 +97,7 @@ def compare(
 def compare_with_kernel(actual: Evidence, expected: Evidence) -> Difference | None:
     """The first difference between the kernel and the reference, each having run the packets one by one."""
     for number, (packet, wanted) in enumerate(zip(actual.traffic.packets, expected.traffic.packets, strict=True)):
-        fields = ("accepted", "verdict", "action", "egress", "queue")
+        fields = ("accepted", "verdict", "programs", "action", "egress", "queue")
         if difference := _packet_difference(number, packet, wanted, fields, expected.verdicts):
             return difference
     return _map_difference(actual.maps, expected.maps)
@@ -117,16 +124,28 @@ def _packet_difference(
 
 
 def _text(value: object) -> str:
-    """A field of a result for people: enumerations by name, with their number."""
+    """A field of a result for people: enumerations by name, with their number; of programs where they ran."""
+    if isinstance(value, tuple):
+        ran = (f"{each.hook.value} of interface {each.device}: {each.verdict}" for each in value)
+        return "; ".join(ran) or "none"
     if isinstance(value, IntEnum):
         return f"{value.name} ({int(value)})"
     return "none" if value is None else str(value)
 
 
 def _order_difference(traffic: Traffic, arrivals: Sequence[Arrival]) -> Difference | None:
-    """Frames of one ingress must leave an egress in the order in which they came."""
+    """Frames of one ingress must leave an egress in the order in which they came, and clones in that in which they were
+    made."""
     last: dict[tuple[int, int], int] = {}
+    newest: dict[int, int] = {}
     for departure in traffic.departures:
+        if departure.clone is not None:
+            if departure.clone < newest.get(departure.egress, -1):
+                what = f"order of clones to interface {departure.egress}"
+                clones = f"behind clone {newest[departure.egress]}", f"clone {departure.clone} before it"
+                return Difference(what, *clones, departure.arrival)
+            newest[departure.egress] = departure.clone
+            continue
         pair = (arrivals[departure.arrival].interface, departure.egress)
         if departure.arrival < last.get(pair, -1):
             what = f"order from interface {pair[0]} to interface {pair[1]}"

@@ -102,7 +102,11 @@ _TYPES = "Types to which CO-RE relocations fit the programs: the NIC's, the runn
 
 @commands.command()
 @click.argument("program", type=_PATH)
-@click.option("--pcap", "capture", type=_PATH, required=True, help="Packets that arrive: pcap or pcapng.")
+@click.option("--pcap", "capture", type=_PATH, help="Packets that come in by ports: pcap or pcapng.")
+@click.option("--host-pcap", "host_capture", type=_PATH, help="Packets that the host sends: pcap or pcapng.")
+@click.option("--attach", "attach", metavar="portN:HOOK=PROGRAM", multiple=True,
+              help="Where programs stand: xdp, tcx/ingress, tcx/egress; of several at one hook the first comes first. "
+              "PROGRAM is a name, or FILE:NAME. Otherwise the program stands at every port.")  # fmt: skip
 @click.option("--out", type=_PATH, help="Write the packets that leave, with their verdicts: pcapng.")
 @click.option("--backend", default="rtl", show_default=True, help="What runs it: see `bpfnic backends`.")
 @click.option("--unsafe", is_flag=True, help="Load what nobody verified: for experiments on simulated NICs.")
@@ -120,6 +124,7 @@ _TYPES = "Types to which CO-RE relocations fit the programs: the NIC's, the runn
 @click.option("--order", type=click.Choice(["any", "flow"]), default="any", show_default=True,
               help="flow: packets between the same two IP addresses never run at the same time.")  # fmt: skip
 @click.option("--port", type=int, help="The port at which all packets arrive; otherwise the capture's interface.")
+@click.option("--host-port", type=int, help="The port by which the host's packets leave; otherwise the interface.")
 @click.option("--ifindex", "ifindexes", metavar="portN=INDEX", multiple=True, callback=_pairs("portN=INDEX"),
               help="What programs know a port by; port N is N+1 otherwise.")  # fmt: skip
 @click.option("--network", metavar="FILE|netns:NAME",

@@ -20,7 +20,7 @@ from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.isa import Group
 from bpfnic.spec.maps import QUEUES, MapType
-from bpfnic.spec.programs import ProgramType, XdpAction
+from bpfnic.spec.programs import Hook, ProgramType, XdpAction
 
 if TYPE_CHECKING:
     from bpfnic.host.network import Network
@@ -101,6 +101,14 @@ class Pacing:
     flows_apart: bool = False
 
 
+class Ran(NamedTuple):
+    """A program that ran at a hook of an interface; verdict: r0, 32 bits, None where the device ended it."""
+
+    hook: Hook
+    device: int
+    verdict: int | None
+
+
 @dataclass
 class PacketResult:
     """What became of one arrival. Clocks count from reset; None where the device can't tell.
@@ -108,8 +116,10 @@ class PacketResult:
     accepted: false for a frame that was refused at the ingress. verdict: r0, 32 bits; None where no program ran.
     egress: where it went, None for nowhere; queue: of the host, where a CPUMAP or XSKMAP chose one, or the program
     another than 0 (rx_queue_index) for a packet that passes. data: the frame as it left. cause: why it was aborted.
-    started, finished: the clocks in which its program began and ended. note: what of a recording the program could not
-    do (golden only), empty if it could.
+    programs: what ran, one behind the other; verdict is the last one's.
+    started, finished: the clocks in which the first program began and the last one ended. note: what of a recording
+    the program could not do (golden only), empty if it could. parent: of a clone, the packet of whose program it was
+    made.
     """
 
     accepted: bool
@@ -124,12 +134,14 @@ class PacketResult:
     instructions: int | None = None
     note: str = ""
     queue: int | None = None
+    parent: int | None = None
+    programs: tuple[Ran, ...] = ()
 
 
 @dataclass(frozen=True)
 class Departure:
     """A frame that left. `arrival` indexes the arrivals; clock: of its last beat; time_ns: since the run began; queue:
-    as of PacketResult."""
+    as of PacketResult; clone: in Traffic.clones, None for the arrival itself."""
 
     egress: int
     data: bytes
@@ -137,30 +149,35 @@ class Departure:
     clock: int = 0
     time_ns: int = 0
     queue: int | None = None
+    clone: int | None = None
 
 
 @dataclass(frozen=True)
 class Execution:
-    """One program run as the device recorded it: its CPU, first slot and type, and the values that no program can
-    compute (clock, random number), in the order in which it took them."""
+    """One program run as the device recorded it: its CPU, first slot and type, where it stood, and the values that no
+    program can compute (clock, random number, whether a buffer was free), in the order in which it took them."""
 
     cpu: int
     entry: int
     samples: tuple[int, ...] = ()
     program_type: ProgramType = ProgramType.XDP
+    hook: Hook = Hook.XDP
+    device: int = 0
 
 
 @dataclass
 class Recording:
     """What the golden model needs to do what the device did.
 
-    executions: one for each arrival, None where no program ran. shared: for each shared access (map values), in the
-    order of their serial numbers, the arrival whose program made it; and among them, for each record that left a ring
-    (spec.rings) or was passed over there, ~n for that of map n.
+    Packets are numbered: arrivals, then clones in the order in which they were made. executions: for each packet the
+    programs that ran, one behind the other. shared: for each shared access (map values), in the order of their serial
+    numbers, the packet whose program made it; and among them, for each record that left a ring (spec.rings) or was
+    passed over there, ~n for that of map n. clones: for each clone the packet of whose program it was made.
     """
 
-    executions: list[Execution | None] = field(default_factory=list)
+    executions: list[tuple[Execution, ...]] = field(default_factory=list)
     shared: list[int] = field(default_factory=list)
+    clones: list[int] = field(default_factory=list)
 
 
 class Retirement(NamedTuple):
@@ -177,15 +194,26 @@ class Retirement(NamedTuple):
 
 @dataclass
 class Traffic:
-    """Everything that a run gave. packets[i] is what became of arrivals[i]; departures in order of their clocks."""
+    """Everything that a run gave. packets[i] is what became of arrivals[i]; clones: what became of those that programs
+    made (bpf_clone_redirect), in that order; departures in order of their clocks."""
 
     packets: list[PacketResult]
     departures: list[Departure]
+    clones: list[PacketResult] = field(default_factory=list)
     clocks: int = 0
     instructions: int = 0
     seconds: float = 0.0
     recording: Recording | None = None
     retirements: list[Retirement] | None = None
+
+    def origin(self, packet: int) -> int:
+        """The arrival that a packet is, or is a clone of, however many clones lie between. Packets are numbered as in a
+        Recording."""
+        while (clone := packet - len(self.packets)) >= 0:
+            parent = self.clones[clone].parent
+            assert parent is not None
+            packet = parent
+        return packet
 
 
 @dataclass(frozen=True)
@@ -315,6 +343,22 @@ class LoadedProgram(ABC):
     verified: bool
 
 
+def check_programs(interface: int, ports: int, hook: Hook, programs: Sequence[LoadedProgram]) -> None:
+    """Raises BpfnicError where such a hook isn't there, or doesn't take these programs."""
+    name = "host" if interface == ports else f"port{interface}"
+    if not 0 <= interface <= ports or (interface == ports and hook is not Hook.XDP):
+        raise BpfnicError(f"{name} has no hook {hook.value}")
+    for loaded in programs:
+        kind = loaded.program.type
+        filters = hook is Hook.XDP and kind is ProgramType.SOCKET_FILTER  # of what comes in there, in XDP's place
+        if kind is not hook.type and not filters and interface < ports:
+            has = kind.name if kind else "of no known type"
+            what = f"program {loaded.program.name} is {has}"
+            raise BpfnicError(f"{name}, {hook.value}: {what}; there run {hook.type.name}")
+    if hook is Hook.XDP and len(programs) > 1:
+        raise BpfnicError(f"{name}, {hook.value}: one program runs there, not {len(programs)}")
+
+
 class Device(ABC):
     """A NIC, or what stands for one."""
 
@@ -349,8 +393,22 @@ class Device(ABC):
         attached, or in a map."""
 
     @abstractmethod
+    def attach_at(self, interface: int, hook: Hook, programs: Sequence[LoadedProgram]) -> None:
+        """Run `programs` for packets that come to a hook of `interface` from now on (none: no program), one behind the
+        other as long as they return TC_ACT_UNSPEC; atomically, under traffic too: a packet sees the old ones or the new
+        ones. Raises BpfnicError as `check_programs` does, or where the device has no room for so many."""
+
     def attach(self, interface: int, loaded: LoadedProgram | None) -> None:
-        """Run `loaded` for packets of `interface` from now on (None: no program), atomically, under traffic too."""
+        """Run `loaded` at the hook of its type, with no other there; a tc program at a port's tcx/ingress. The host
+        has one hook, which takes either. None: no program for packets that come in by this interface any more."""
+        ports = self.capabilities.ports
+        if loaded is not None and loaded.program.type is ProgramType.SCHED_CLS and interface < ports:
+            self.attach_at(interface, Hook.TCX_INGRESS, [loaded])
+        elif loaded is not None:
+            self.attach_at(interface, Hook.XDP, [loaded])
+        else:
+            for hook in (Hook.XDP, Hook.TCX_INGRESS) if interface < ports else (Hook.XDP,):
+                self.attach_at(interface, hook, [])
 
     @abstractmethod
     def set_ifindex(self, interface: int, ifindex: int) -> None:
@@ -378,7 +436,8 @@ class Device(ABC):
 
     @abstractmethod
     def counters(self) -> dict[str, int | list[int]]:
-        """Counters by register name (spec.registers), all of the same clock; those of interfaces as lists."""
+        """Counters by register name (spec.registers), all of the same clock; those of interfaces as lists, with what
+        programs cloned at the end."""
 
     def trace(self) -> list["Line"]:
         """What programs printed with bpf_trace_printk since it was asked for last. Empty where somebody else shows it

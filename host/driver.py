@@ -22,6 +22,7 @@ from bpfnic.host.device import (
     Recording,
     Traffic,
     Transport,
+    check_programs,
 )
 from bpfnic.host.eventmaps import check as check_event_map
 from bpfnic.host.eventmaps import ring_bytes, sized
@@ -69,7 +70,7 @@ from bpfnic.spec.maps import (
     flags_refused,
 )
 from bpfnic.spec.metadata import RSS_KEY, RSS_KEY_BYTES, Metadata
-from bpfnic.spec.programs import ProgramType
+from bpfnic.spec.programs import Hook, ProgramType
 
 if TYPE_CHECKING:
     from bpfnic.host.object import MapDefinition, Program
@@ -108,7 +109,10 @@ class RegisterDevice(Device):
         self._descriptors = Regions(self.capabilities.maps)
         self._grace = Grace()
         self._programs: list[RegisterProgram] = []
-        self._attached: list[RegisterProgram | None] = [None] * self.interfaces
+        self._chain = Regions(registers.CHAIN_WORDS)
+        self._chain.allocate(1, 1)  # word 0 stands for none
+        self._attached: dict[tuple[int, Hook], list[RegisterProgram]] = {}
+        self._chained: dict[tuple[int, Hook], list[int]] = {}  # words of CHAIN
         self._maps: list[RegisterMap] = []
         self._hidden: dict[str, RegisterMap] = {}  # the runtime's, as link.Linker names them
         self._fill: dict[str, Callable[[RegisterMap], None]] = {maplayout.NAME: self._write_layouts}
@@ -168,7 +172,7 @@ class RegisterDevice(Device):
     # -- memory that packets may still use ----------------------------------------------------------------------
 
     def _sequences(self, name: str) -> list[int]:
-        return [self._read(name, i) for i in range(self.interfaces)]
+        return [self._read(name, i) for i in range(self.interfaces + 1)]  # clones are in flight too
 
     def _free_later(self, action: Callable[[], None]) -> None:
         """`action` frees something that packets accepted until now may use."""
@@ -397,16 +401,42 @@ class RegisterDevice(Device):
 
     def unload(self, loaded: LoadedProgram) -> None:
         assert isinstance(loaded, RegisterProgram) and loaded in self._programs
-        if loaded in self._attached:
-            raise BpfnicError(f"program {loaded.program.name} is attached to {self._interface_name(loaded)}")
+        for (interface, hook), programs in self._attached.items():
+            if loaded in programs:
+                where = "the host" if interface == self.capabilities.ports else f"port{interface}, {hook.value}"
+                raise BpfnicError(f"program {loaded.program.name} is attached to {where}")
         programarray.refuse_if_held(loaded, self._maps)
         self._programs.remove(loaded)
         self._free_later(lambda: self._slots.free(loaded.entry))
 
-    def attach(self, interface: int, loaded: LoadedProgram | None) -> None:
-        assert loaded is None or isinstance(loaded, RegisterProgram) and loaded in self._programs
-        self._attached[interface] = loaded
-        self._write("ENTRY", 0 if loaded is None else loaded.attached, interface)
+    def attach_at(self, interface: int, hook: Hook, programs: Sequence[LoadedProgram]) -> None:
+        check_programs(interface, self.capabilities.ports, hook, programs)
+        chain = []
+        for loaded in programs:
+            assert isinstance(loaded, RegisterProgram) and loaded in self._programs
+            chain.append(loaded)
+        words: list[int] = []
+        what = f"port{interface}, {hook.value}: each program behind the first takes a word of CHAIN of {self.name}"
+        try:
+            words += (self._allocate(self._chain, 1, 1, what) for _ in chain[1:])
+        except BpfnicError:
+            for word in words:
+                self._chain.free(word)
+            raise
+        # From the last one on: whoever comes to a word finds what it leads to.
+        following = 0
+        for word, loaded in reversed(list(zip(words, chain[1:], strict=True))):
+            self._write("CHAIN", loaded.entry_word(following) | word << registers.CHAIN_BIT)
+            following = word
+        self._write(registers.HOOKS[hook], chain[0].entry_word(following) if chain else 0, interface)
+        place = interface, hook
+        before, self._chained[place], self._attached[place] = self._chained.get(place, []), words, chain
+        if before:
+            self._free_later(lambda: self._free_words(before))
+
+    def _free_words(self, words: Sequence[int]) -> None:
+        for word in words:
+            self._chain.free(word)
 
     def set_tai_offset(self, nanoseconds: int) -> None:
         """How far International Atomic Time is ahead of the NIC's clock, for bpf_ktime_get_tai_ns; 0 until set."""
@@ -434,10 +464,6 @@ class RegisterDevice(Device):
         network.check_ports(self._ifindexes)
         self._tables.set(network)
         self._network = network
-
-    def _interface_name(self, loaded: RegisterProgram) -> str:
-        interface = self._attached.index(loaded)
-        return "the host" if interface == self.capabilities.ports else f"port{interface}"
 
     # -- packets ------------------------------------------------------------------------------------------------
 
@@ -474,7 +500,7 @@ class RegisterDevice(Device):
             if register.name in _WIDE:
                 result[register.name] = self._read(register.name, 0) | self._read(register.name, 1) << 32
             else:
-                count = self.interfaces if register.count == registers.INTERFACES else register.count
+                count = self.interfaces + 1 if register.count == registers.INTERFACES else register.count
                 result[register.name] = [self._read(register.name, i) for i in range(count)]
         return result
 

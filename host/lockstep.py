@@ -36,14 +36,16 @@ class Happening(IntEnum):
     PENDING = 1  # an instruction whose value comes with a later RESULT of its CPU (or, after a trap, never)
     RESULT = 2
     SHARED = 3  # one access to map memory was granted
-    BEGAN = 4  # a program of type registers.ENTRY_TYPES[`value`], at slot `pc`
+    BEGAN = 4  # a program at slot `pc`; `value`: its type, hook and interface (BEGAN_*)
     ENDED = 5  # a program: `value` is the low half of r0, or `cause` (spec.causes) is why it was ended
     WRITTEN = 6  # the last SHARED access of this CPU wrote `value` at `address` of map memory
     EMITTED = 7  # the oldest record of map `value` left its ring (spec.rings), or was passed over: no packet's doing
+    CLONED = 8  # the program of this CPU made a clone of its packet, which is packet `packet`
 
 
 class Event(NamedTuple):
-    """One thing that a device did for arrival `packet` on `cpu`. Events of a CPU are in the order of their clocks, and
+    """One thing that a device did for `packet` (numbered as in a Recording) on `cpu`. Events of a CPU are in the order
+    of their clocks, and
     those of kind SHARED and EMITTED in that of their serial numbers. Batches may hold plain tuples of the same fields.
 
     register: the one that the instruction wrote (0 to 9) with `value`, or NO_REGISTER. A store shows what it stored as
@@ -63,6 +65,9 @@ class Event(NamedTuple):
     cause: int
 
 
+BEGAN_HOOK_BIT, BEGAN_DEVICE_BIT, BEGAN_MASK = 8, 16, 0xFF
+"""Of the value of BEGAN, 8 bits each: from bit 0 on the number in registers.ENTRY_TYPES, then that in programs.Hook,
+then the interface."""
 NO_REGISTER = 0xFF
 NO_ADDRESS = -1
 

@@ -39,7 +39,7 @@ from bpfnic.host.programarray import ProgramArray, per_entry
 from bpfnic.host.trace import Line
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.maps import QUEUES
-from bpfnic.spec.programs import ProgramType, XdpAction
+from bpfnic.spec.programs import Hook, ProgramType, XdpAction
 
 BACKENDS = "bpfnic.device"
 """Entry point group: a name, and a function from DeviceOptions to Device."""
@@ -136,7 +136,8 @@ class NicProgram:
         return self.loaded.verified
 
     def attach(self, port: int | None = None) -> None:
-        """Run it for the packets of a port (None: of every port), from the next packet on."""
+        """Run it for the packets that come in by a port (None: by every port), from the next packet on: an XDP program
+        at its hook xdp, a tc program at tcx/ingress. Nic.attach_at has the other ways."""
         for each in range(self._nic.ports) if port is None else [port]:
             self._nic.attach(each, self)
 
@@ -144,12 +145,17 @@ class NicProgram:
         """Run it on one packet that arrives at a port, whatever is attached there otherwise; other ports and the
         packet's fate are as in real traffic. Raises BpfnicError for a packet that the NIC refuses (shorter than 14
         bytes, longer than its buffer)."""
-        before = self._nic.attached(port)
-        self._nic.attach(port, self)
+        nic = self._nic
+        before = {hook: nic.attached_at(port, hook) for hook in Hook}
+        nic.attach(port, None)
+        nic.attach(port, self)
         try:
-            (result,) = self._nic.run([Arrival(port, bytes(packet))]).packets
+            (result,) = nic.run([Arrival(port, bytes(packet))]).packets
         finally:
-            self._nic.attach(port, before)
+            nic.attach(port, None)
+            for hook, programs in before.items():
+                if programs:
+                    nic.attach_at(port, hook, programs)
         if not result.accepted:
             raise BpfnicError(f"the NIC refuses a packet of {len(packet)} bytes")
         return TestRun.of(result, self._nic.ports, self.verified)
@@ -191,7 +197,7 @@ class Nic:
         self.ports = self.device.capabilities.ports
         self.maps: dict[str, NicMap | NicProgramArray | NicQueue | NicEvents | NicVariables] = {}
         self.programs: dict[str, NicProgram] = {}
-        self._attached: list[NicProgram | None] = [None] * (self.ports + 1)
+        self._attached: dict[tuple[int, Hook], list[NicProgram]] = {}
         self._network: Network | None = None
         self._live: dict[DeviceMap, NicMap | NicQueue] = {}  # what may be in a map of maps
         self._origin: dict[str, MapDefinition] = {}  # of each map, to share it among programs of one object
@@ -315,21 +321,43 @@ class Nic:
             self.device.destroy_map(held.device_map)
 
     def attach(self, interface: int, program: NicProgram | None) -> None:
-        """Run a program (None: none) for the packets of an interface (ports from 0, then the host)."""
+        """Run a program for the packets that come in by an interface (ports from 0, then the host), at the hook of its
+        type (None: none at all)."""
+        self._check(interface)
+        if program is None:
+            for hook in [hook for at, hook in self._attached if at == interface and hook is not Hook.TCX_EGRESS]:
+                self.attach_at(interface, hook, [])
+            return
+        of_tc = program.loaded.program.type is ProgramType.SCHED_CLS and interface < self.ports
+        self.attach_at(interface, Hook.TCX_INGRESS if of_tc else Hook.XDP, [program])
+
+    def attach_at(self, interface: int, hook: Hook | str, programs: Sequence[NicProgram]) -> None:
+        """Run programs at a hook ("xdp", "tcx/ingress", "tcx/egress"), in this order, from the next packet on; none:
+        []."""
+        self._check(interface)
+        hook = Hook(hook)
+        for program in programs:
+            if kind := per_entry(program.loaded.program):
+                section = program.loaded.program.section
+                what = f"program {program.name} (section {section!r}) is for entries of a {kind.upper()}"
+                raise BpfnicError(f"{what}, and no interface takes it")
+        self.device.attach_at(interface, hook, [program.loaded for program in programs])
+        self._attached[interface, hook] = list(programs)
+
+    def attached_at(self, interface: int, hook: Hook | str) -> list[NicProgram]:
+        """The programs at a hook, in their order."""
+        return list(self._attached.get((interface, Hook(hook)), ()))
+
+    def attached(self, interface: int) -> NicProgram | None:
+        """The first program that runs for the packets that come in by an interface."""
+        programs = self.attached_at(interface, Hook.XDP) + self.attached_at(interface, Hook.TCX_INGRESS)
+        return programs[0] if programs else None
+
+    def _check(self, interface: int) -> None:
         if not 0 <= interface <= self.ports:
             raise BpfnicError(
                 f"there is no interface {interface}: the NIC has ports 0 to {self.ports - 1} and the host"
             )
-        if program and (kind := per_entry(program.loaded.program)):
-            section = program.loaded.program.section
-            raise BpfnicError(f"program {program.name} (section {section!r}) is for entries of a {kind.upper()}, and "
-                              "no interface takes it")  # fmt: skip
-        self.device.attach(interface, program.loaded if program else None)
-        self._attached[interface] = program
-
-    def attached(self, interface: int) -> NicProgram | None:
-        """The program that runs for the packets of an interface."""
-        return self._attached[interface]
 
     @property
     def trace(self) -> list[Line]:

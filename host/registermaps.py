@@ -65,19 +65,19 @@ class RegisterProgram(LoadedProgram):
         self.image = image
         self.maps = maps
 
-    @property
-    def attached(self) -> int:
-        """The word of register ENTRY that has an interface's packets run it."""
-        return self._word(0)
+    def entry_word(self, following: int = 0) -> int:
+        """The word of register ENTRY and its like that has a hook's packets run it, and then the one in word
+        `following` of CHAIN."""
+        return self._word(0, following)
 
     @property
     def tail_called(self) -> int:
         """The word in a PROG_ARRAY that has tail calls go on with it."""
         return self._word(0 if self.program.type is ProgramType.XDP else Frame.TAIL)
 
-    def _word(self, offset: int) -> int:
+    def _word(self, offset: int, following: int = 0) -> int:
         assert self.program.type
-        return entry_word(self.entry + offset, self.program.type)
+        return entry_word(self.entry + offset, self.program.type, following)
 
 
 class MapMemory:

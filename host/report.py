@@ -1,6 +1,7 @@
 """What a run showed: as one JSON object, and as tables for people. The tables show what the JSON holds."""
 
 from collections.abc import Mapping, Sequence
+from enum import IntEnum
 from statistics import median_low
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,7 +11,7 @@ from bpfnic.host.maps import MapDefinition
 from bpfnic.host.nic import interface_name
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.maps import EVENTS, REDIRECT_MAPS
-from bpfnic.spec.programs import XdpAction
+from bpfnic.spec.programs import Hook, TcAction, XdpAction
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,18 +36,46 @@ def describe_device(backend: str, capabilities: Capabilities) -> dict[str, Any]:
     }
 
 
-def describe_packets(arrivals: Sequence[Arrival], traffic: Traffic, counters: Mapping[str, Any]) -> dict[str, Any]:
-    """How many packets came, and what became of them: by verdict, those aborted by cause, those refused by reason."""
-    packets = traffic.packets
+def describe_packets(
+    arrivals: Sequence[Arrival], traffic: Traffic, counters: Mapping[str, Any], ports: int
+) -> dict[str, Any]:
+    """How many packets came, how many clones programs made of them, and what became of them all: by verdict, those
+    aborted by cause, those refused by reason."""
+    packets = [*traffic.packets, *traffic.clones]
     causes = [packet.cause for packet in packets if packet.cause is not Cause.NONE]
     return {
         "received": len(arrivals),
+        "cloned": len(traffic.clones),
         "verdicts": {
             action.name: count for action in XdpAction if (count := sum(packet.action is action for packet in packets))
         },
         "aborted": {cause.name: causes.count(cause) for cause in Cause if cause in causes},
-        "refused": {reason: count for name, reason in REFUSALS.items() if (count := sum(counters.get(name, [0])))},
+        "refused": {
+            reason: count
+            for name, reason in REFUSALS.items()
+            if (count := sum(counters.get(name, [0])[: ports + 1]))
+        },
     }
+
+
+def describe_attached(traffic: Traffic, places: Sequence[Mapping[Hook, Sequence[str]]]) -> list[dict[str, Any]]:
+    """Which programs stand at each hook of each port, how many runs began there, and with which verdicts they ended."""
+    ran = [each for packet in (*traffic.packets, *traffic.clones) for each in packet.programs]
+    found = []
+    for port, hooks in enumerate(places):
+        for hook, names in hooks.items():
+            verdicts = [each.verdict for each in ran if (each.device, each.hook) == (port, hook)]
+            shown = {_verdict(hook, verdict): verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)}
+            found.append({"interface": interface_name(port, len(places)), "hook": hook.value, "programs": list(names),
+                          "runs": len(verdicts), "verdicts": shown})  # fmt: skip
+    return found
+
+
+def _verdict(hook: Hook, verdict: int | None) -> str:
+    if verdict is None:
+        return "ended"
+    kind: type[IntEnum] = XdpAction if hook is Hook.XDP else TcAction
+    return kind(verdict).name if verdict in tuple(kind) else str(verdict)
 
 
 def describe_interfaces(counters: Mapping[str, Any], ifindexes: Sequence[int], ports: int) -> list[dict[str, Any]]:
@@ -135,6 +164,9 @@ def print_tables(report: Mapping[str, Any], console: "Console") -> None:
     for note in report["notes"]:
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
     _print_packets(report["packets"], console)
+    places = report["attached"]
+    if len(places) != device["ports"] or len({(place["hook"], *place["programs"]) for place in places}) > 1:
+        _print_attached(places, console)  # otherwise one program stands at every port
     _print_interfaces(report["interfaces"], console)
     if report["clocks"]:
         _print_clocks(report["clocks"], console)
@@ -161,7 +193,7 @@ def _finish(console: "Console", table: "Table") -> None:
 
 def _print_packets(packets: Mapping[str, Any], console: "Console") -> None:
     table = _table(console, "Verdicts", "verdict", "packets", "share")
-    total = packets["received"]
+    total = packets["received"] + packets["cloned"]
     rows = [
         *packets["verdicts"].items(),
         *((f"  {cause}", count) for cause, count in packets["aborted"].items()),
@@ -169,6 +201,19 @@ def _print_packets(packets: Mapping[str, Any], console: "Console") -> None:
     ]
     for name, count in rows:
         table.add_row(name, f"{count:,}", f"{100 * count / total:.1f} %")
+    if packets["cloned"]:
+        table.caption = f"{packets['cloned']:,} of them clones (bpf_clone_redirect)"
+    _finish(console, table)
+
+
+def _print_attached(places: Sequence[Mapping[str, Any]], console: "Console") -> None:
+    table = _table(console, "Attached", "where", "programs", "runs", "verdicts")
+    for column in table.columns[1:]:
+        column.overflow = "fold"
+    for row in places:
+        verdicts = ", ".join(f"{name} {count:,}" for name, count in row["verdicts"].items())
+        where, names = f"{row['interface']} {row['hook']}", ", ".join(row["programs"])
+        table.add_row(where, names, f"{row['runs']:,}", verdicts or "–")
     _finish(console, table)
 
 

@@ -1,21 +1,22 @@
 """The job `bpfnic run`: a program, a capture, a device; what came out, and whether the reference agrees."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bpfnic.host import compile, iproute, kconfig, pcap, report, rules
+from bpfnic.host import attachments, compile, iproute, kconfig, pcap, report, rules
 from bpfnic.host.bench import REFERENCE, Bench
 from bpfnic.host.btf import target
 from bpfnic.host.device import Arrival, DeviceOptions, OnStep, Pacing, Traffic
 from bpfnic.host.maps import MapDefinition
 from bpfnic.host.nic import interface_name, open
+from bpfnic.host.object import Object
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.maps import MapType
-from bpfnic.spec.programs import ProgramType
+from bpfnic.spec.programs import Hook, ProgramType
 
 KERNEL = "linux"
 UNVERIFIED = "the program was loaded unverified (--unsafe)"
@@ -26,11 +27,13 @@ _AT_THEIR_TIMES = Pacing(back_to_back=False, lossless=False)
 class Job:
     """What the command line asks for. `timing`: "back-to-back", "pcap" or "pps=N". `order`: "any" or "flow".
     `ifindexes` by port. `port`: the one at which every packet arrives; None: a capture's interface n is port n modulo
-    the ports. `network`: what iproute.read takes. `type`, `types`: as nic.open takes them (types "": of what runs the
-    program); `kconfig`: as kconfig.give. `unsafe`: the program need not be verified."""
+    the ports. `host_capture`: packets that the host sends, by port `host_port`, or that of the capture's interface.
+    `attach`: what attachments.parse takes; without, the program stands at every port. `network`: what iproute.read
+    takes. `type`, `types`: as nic.open takes them (types "": of what runs the program); `kconfig`: as kconfig.give.
+    `unsafe`: programs need not be verified."""
 
     program: Path
-    capture: Path
+    capture: Path | None
     backend: str = "rtl"
     options: DeviceOptions = DeviceOptions()
     name: str | None = None
@@ -52,9 +55,13 @@ class Job:
     entries: Mapping[str, str] = field(default_factory=dict)
     types: str = ""
     unsafe: bool = False
+    host_capture: Path | None = None
+    host_port: int | None = None
+    attach: tuple[str, ...] = ()
 
 
-MEMBERS = ("program", "device", "notes", "packets", "interfaces", "clocks", "maps", "trace", "check", "seconds")
+MEMBERS = ("program", "device", "notes", "packets", "attached", "interfaces", "clocks", "maps", "trace", "check",
+           "seconds")  # fmt: skip
 
 
 def run(job: Job, on_step: OnStep | None = None) -> dict[str, Any]:
@@ -72,19 +79,27 @@ def run(job: Job, on_step: OnStep | None = None) -> dict[str, Any]:
     if job.backend == KERNEL and job.timing != "back-to-back":
         raise BpfnicError(f"--timing {job.timing}: the kernel takes the packets one by one, at no time of their own")
     types = job.types or (target.KERNEL if job.backend == KERNEL else target.NIC)
-    obj = open(job.program, cpu=job.cpu, include=job.include, define=job.define, type=job.type, types=types)
+    if job.attach and job.name:
+        raise BpfnicError("--program chooses what stands at every port: --attach names what stands where")
+
+    def opened(path: Path) -> Object:
+        return open(path, cpu=job.cpu, include=job.include, define=job.define, type=job.type, types=types)
+
+    obj = opened(job.program)
     for name, value in job.variables.items():
         obj.set_global(name, value)
     kconfig.give(obj.kconfig, job.kconfig)
     for name, value in job.entries.items():
         _set_entries(obj.maps, name, value)
-    program = obj.program(job.name)
+    places = attachments.parse(job.attach, obj, job.options.ports, opened)
     entries = [rules.read(path, obj.maps) for path in job.rules]
-    capture = pcap.read(job.capture)
-    pacing, arrivals = _arrivals(job, capture)
+    captures = [pcap.read(path) if path else None for path in (job.capture, job.host_capture)]
+    pacing, start, arrivals = _arrivals(job, *captures)
     network = iproute.read(job.network) if job.network else None
     bench = Bench(job.backend, obj, arrivals, pacing, job.options, job.name, entries, job.ifindexes, network,
-                  job.unsafe)  # fmt: skip
+                  job.unsafe, places)  # fmt: skip
+    program = bench.program
+    definitions = {name: found for each in (obj, *(place.obj for place in places)) for name, found in each.maps.items()}
     result: dict[str, Any] = dict.fromkeys(MEMBERS)
     result["program"] = {"file": str(job.program), "name": program.name, "slots": len(program.instructions),
                          "verified": not job.unsafe}  # fmt: skip
@@ -92,14 +107,16 @@ def run(job: Job, on_step: OnStep | None = None) -> dict[str, Any]:
     if evidence is not None:
         traffic, counters, ports = evidence.traffic, evidence.counters, evidence.capabilities.ports
         if job.out:
-            pcap.write(job.out, _departures(traffic, capture, ports, program.type, job.unsafe))
+            pcap.write(job.out, _departures(traffic, start, ports, program.type, job.unsafe))
+        cut = _notes([capture for capture in captures if capture])
         result |= {
             "device": report.describe_device(job.backend, evidence.capabilities),
-            "notes": ([UNVERIFIED] if job.unsafe else []) + _notes(capture) + _ended(job.options.budget, traffic),
-            "packets": report.describe_packets(arrivals, traffic, counters),
+            "notes": ([UNVERIFIED] if job.unsafe else []) + cut + _ended(job.options.budget, traffic),
+            "packets": report.describe_packets(arrivals, traffic, counters, ports),
+            "attached": report.describe_attached(traffic, [bench.at(port) for port in range(ports)]),
             "interfaces": report.describe_interfaces(counters, [bench.ifindex(i) for i in range(ports + 1)], ports),
             "clocks": report.describe_clocks(traffic, pacing),
-            "maps": report.describe_maps(obj.maps, evidence.maps, evidence.lost),
+            "maps": report.describe_maps(definitions, evidence.maps, evidence.lost),
             "trace": list(evidence.trace),
         }
         if job.check and not job.lockstep:
@@ -120,23 +137,34 @@ def _set_entries(maps: Mapping[str, MapDefinition], name: str, value: str) -> No
 # -- packets in and out ---------------------------------------------------------------------------------------------
 
 
-def _arrivals(job: Job, capture: pcap.Capture) -> tuple[Pacing, list[Arrival]]:
+def _arrivals(job: Job, wire: pcap.Capture | None, host: pcap.Capture | None) -> tuple[Pacing, int, list[Arrival]]:
+    """How packets come, the time stamp of the first one, and they themselves in the order of their stamps."""
     ports = job.options.ports
-    if job.port is not None and not 0 <= job.port < ports:
-        raise BpfnicError(f"--port {job.port}: the NIC has ports 0 to {ports - 1}")
-    start = min(packet.timestamp for packet in capture.packets)
+    if wire is None and host is None:
+        raise BpfnicError("there are no packets: --pcap has those that come in by ports, --host-pcap those of the host")
+    for option, port in (("--port", job.port), ("--host-port", job.host_port)):
+        if port is not None and not 0 <= port < ports:
+            raise BpfnicError(f"{option} {port}: the NIC has ports 0 to {ports - 1}")
+    if host is None and job.host_port is not None:
+        raise BpfnicError(f"--host-port {job.host_port}: the host sends nothing; --host-pcap has what it sends")
+    packets = [(packet, False) for packet in (wire.packets if wire else ())]
+    packets += [(packet, True) for packet in (host.packets if host else ())]
+    if wire and host:
+        packets.sort(key=lambda each: each[0].timestamp)
+    start = min(packet.timestamp for packet, _ in packets)
     if job.timing == "back-to-back":
-        pacing, times = Pacing(), [0] * len(capture.packets)
+        pacing, times = Pacing(), [0] * len(packets)
     elif job.timing == "pcap":
-        pacing, times = _AT_THEIR_TIMES, [packet.timestamp - start for packet in capture.packets]
+        pacing, times = _AT_THEIR_TIMES, [packet.timestamp - start for packet, _ in packets]
     else:
         pacing, each = _AT_THEIR_TIMES, _packets_a_second(job.timing)
-        times = [number * 10**9 // each for number in range(len(capture.packets))]
-    arrivals = [
-        Arrival(packet.interface % ports if job.port is None else job.port, packet.data, time_ns)
-        for packet, time_ns in zip(capture.packets, times, strict=True)
-    ]
-    return replace(pacing, flows_apart=job.order == "flow"), arrivals
+        times = [number * 10**9 // each for number in range(len(packets))]
+    arrivals = []
+    for (packet, of_host), time_ns in zip(packets, times, strict=True):
+        chosen = job.host_port if of_host else job.port
+        port = packet.interface % ports if chosen is None else chosen
+        arrivals.append(Arrival(ports if of_host else port, packet.data, time_ns, egress=port if of_host else 0))
+    return replace(pacing, flows_apart=job.order == "flow"), start, arrivals
 
 
 def _packets_a_second(timing: str) -> int:
@@ -147,15 +175,17 @@ def _packets_a_second(timing: str) -> int:
 
 
 def _departures(
-    traffic: Traffic, capture: pcap.Capture, ports: int, program_type: ProgramType | None, unsafe: bool
+    traffic: Traffic, start: int, ports: int, program_type: ProgramType | None, unsafe: bool
 ) -> pcap.Capture:
-    """What left, stamped from the capture's first packet on; the packet id is the number of the arrival."""
-    kinds = {ProgramType.SCHED_CLS: pcap.VERDICT_TC, ProgramType.XDP: pcap.VERDICT_XDP, None: pcap.VERDICT_XDP}
-    kind = kinds.get(program_type)
-    start = min(packet.timestamp for packet in capture.packets)
+    """What left, stamped from `start` on; the packet id is the number of the arrival, of a clone that of its
+    original."""
     packets = []
     for departure in traffic.departures:
-        verdict = traffic.packets[departure.arrival].verdict
+        result = traffic.packets[departure.arrival] if departure.clone is None else traffic.clones[departure.clone]
+        verdict = None
+        if result.programs and result.verdict is not None and program_type is not ProgramType.SOCKET_FILTER:
+            of_tc = result.programs[-1].hook is not Hook.XDP
+            verdict = (pcap.VERDICT_TC if of_tc else pcap.VERDICT_XDP, result.verdict)
         packets.append(
             pcap.Packet(
                 timestamp=start + departure.time_ns,
@@ -163,15 +193,16 @@ def _departures(
                 interface=departure.egress,
                 packet_id=departure.arrival,
                 comment=UNVERIFIED if unsafe else "",
-                verdict=None if verdict is None or kind is None else (kind, verdict),
+                verdict=verdict,
             )
         )
     return pcap.Capture([pcap.Interface(interface_name(number, ports)) for number in range(ports + 1)], packets)
 
 
-def _notes(capture: pcap.Capture) -> list[str]:
-    cut = sum(packet.wire_length > len(packet.data) for packet in capture.packets)
-    return [f"{cut} of {len(capture.packets)} packets were cut by the capture; they ran as captured"] if cut else []
+def _notes(captures: Sequence[pcap.Capture]) -> list[str]:
+    packets = [packet for capture in captures for packet in capture.packets]
+    cut = sum(packet.wire_length > len(packet.data) for packet in packets)
+    return [f"{cut} of {len(packets)} packets were cut by the capture; they ran as captured"] if cut else []
 
 
 def _ended(budget: int | None, traffic: Traffic) -> list[str]:

@@ -419,7 +419,7 @@ CHANGES_PACKET = _numbers("""
 HARDWARE = _numbers("""
     map_lookup_elem map_update_elem map_delete_elem map_push_elem map_pop_elem map_peek_elem spin_lock spin_unlock
     ktime_get_ns get_prandom_u32 get_smp_processor_id tail_call redirect redirect_map xdp_adjust_head xdp_adjust_tail
-    csum_diff xdp_adjust_meta ktime_get_boot_ns ktime_get_coarse_ns
+    csum_diff xdp_adjust_meta ktime_get_boot_ns ktime_get_coarse_ns clone_redirect
     perf_event_output ringbuf_output ringbuf_reserve ringbuf_submit ringbuf_discard ringbuf_query
 """)
 """What the core and its units do for programs (hdl/core/decode.py)."""
@@ -438,7 +438,7 @@ PRIVILEGED = _numbers("""
 """)
 """Routines of the runtime that run in the firmware's frame (isa.Group.FIRMWARE), linked likewise."""
 
-OTHER_IN_TC = _numbers("redirect")
+OTHER_IN_TC = _numbers("redirect clone_redirect")
 """Of HARDWARE, those that do in tc programs something else than in XDP ones: there they are such routines too."""
 
 _REFUSED = {
@@ -466,7 +466,6 @@ _REFUSED = {
     "there is no IPsec here": "skb_get_xfrm_state",
     "tunnels have no options here": "skb_get_tunnel_opt skb_set_tunnel_opt",
     "routes have no realms here": "get_route_realm",
-    "a packet leaves once": "clone_redirect",
     "a port has no peer in another network namespace": "redirect_peer",
 }
 REFUSED: dict[int, str] = {number: why for why, names in _REFUSED.items() for number in _numbers(names)}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum, IntEnum
 
 
 class ProgramType(IntEnum):
@@ -11,6 +11,24 @@ class ProgramType(IntEnum):
     SOCKET_FILTER = 1
     SCHED_CLS = 3
     XDP = 6
+
+
+class Hook(Enum):
+    """Where programs stand on a packet's way, in the order of their numbers in the hardware; the names are those of
+    bpftool."""
+
+    XDP = "xdp"
+    TCX_INGRESS = "tcx/ingress"
+    TCX_EGRESS = "tcx/egress"
+
+    @property
+    def type(self) -> ProgramType:
+        """Of programs that stand there."""
+        return ProgramType.XDP if self is Hook.XDP else ProgramType.SCHED_CLS
+
+
+MAX_HOPS = 9
+"""Times that tc programs may send a packet on, or clone it, one behind the other (kernel: XMIT_RECURSION_LIMIT)."""
 
 
 class XdpAction(IntEnum):
@@ -23,9 +41,14 @@ class XdpAction(IntEnum):
     XDP_REDIRECT = 4
 
 
+BPF_F_INGRESS = 1
+"""Flag of bpf_redirect and bpf_clone_redirect (linux/bpf.h): the packet comes in at the port that they name."""
+
+
 class TcAction(IntEnum):
-    """`TC_ACT_*` (linux/pkt_cls.h), a sched_cls program's verdict as cls_bpf takes it in direct action: SHOT, STOLEN
-    and TRAP end the packet (kernel: sch_handle_ingress), REDIRECT sends it on, all else lets it pass to the host."""
+    """`TC_ACT_*` (linux/pkt_cls.h), a sched_cls program's verdict: UNSPEC goes on to the next program of the hook,
+    SHOT, STOLEN and TRAP end the packet (kernel: sch_handle_ingress), REDIRECT sends it on, all else lets it pass the
+    hook."""
 
     UNSPEC = 0xFFFF_FFFF
     OK = 0

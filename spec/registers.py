@@ -11,10 +11,10 @@ from enum import Enum, IntEnum
 
 from bpfnic.spec.addresses import INDEX_BYTES
 from bpfnic.spec.metadata import RSS_KEY_BYTES
-from bpfnic.spec.programs import ProgramType
+from bpfnic.spec.programs import Hook, ProgramType
 
 MAGIC = 0x4E465042  # "BPFN", the first byte lowest
-VERSION = 0x0001_0000
+VERSION = 0x0002_0000
 ADDRESS_BITS = 12  # byte address
 
 
@@ -44,7 +44,7 @@ class Register:
 
 
 _RO, _RW, _WO = Access.RO, Access.RW, Access.WO
-INTERFACES = 4  # ingresses and egresses that the map has room for: up to 3 ports, then the host
+INTERFACES = 5  # ingresses and egresses that the map has room for: up to 3 ports, the host, and what programs clone
 _INTERFACE = {"count": INTERFACES, "stride": 0x40}
 _COUNTER = {"count": INTERFACES, "stride": 0x80}
 
@@ -143,13 +143,21 @@ REGISTERS = (
         "of the commands since it was read last: bits 7..0 the error number of the one that failed, 0 for none; bits "
         "31..8 how many were done, modulo 2**24",
     ),
-    # Interfaces: ports, then the host.
+    Register(
+        "CHAIN",
+        0x1B8,
+        _WO,
+        "a program behind another one of its hook: as ENTRY, and bits 21..18 which word (1 to 15). It changes while no "
+        "packet can come to it alone",
+    ),
+    # Interfaces: ports, then the host. Behind it, as an ingress alone, what programs clone.
     Register("IFINDEX", 0x200, _RW, "ifindex of the interface, 0 for none", **_INTERFACE),
     Register(
         "ENTRY",
         0x204,
         _RW,
-        "attached program: bit 31 valid, bits 17..16 its type (ENTRY_TYPES), bits 15..0 its first slot",
+        "program at the hook xdp: bit 31 valid, bits 27..24 the CHAIN word of the next one there (tc), 0 for none, "
+        "bits 17..16 its type (ENTRY_TYPES), bits 15..0 its first slot",
         **_INTERFACE,
     ),
     Register(
@@ -162,10 +170,12 @@ REGISTERS = (
     ),
     Register("NEXT_SEQUENCE", 0x20C, _RO, "number of the next packet that this ingress accepts", **_INTERFACE),
     Register("OLDEST_SEQUENCE", 0x210, _RO, "number of the oldest packet in flight; NEXT if none", **_INTERFACE),
+    Register("TCX_INGRESS", 0x214, _RW, "first program at the port's hook tcx/ingress, as ENTRY", **_INTERFACE),
+    Register("TCX_EGRESS", 0x218, _RW, "first program at the port's hook tcx/egress, as ENTRY", **_INTERFACE),
     # Counters of ingress i, as of the last snapshot.
     Register("RECEIVED", 0x400, _RO, "frames that ended at this ingress", **_COUNTER),
     Register("RECEIVED_BYTES", 0x404, _RO, "their bytes, modulo 2**32", **_COUNTER),
-    Register("REFUSED_FULL", 0x408, _RO, "refused for want of a buffer alone", **_COUNTER),
+    Register("REFUSED_FULL", 0x408, _RO, "refused for want of a buffer alone; of clones: -ENOMEM", **_COUNTER),
     Register("REFUSED_LONG", 0x40C, _RO, "refused: longer than the buffer", **_COUNTER),
     Register(
         "REFUSED_ERROR",
@@ -185,9 +195,9 @@ REGISTERS = (
     Register("SENT_BYTES", 0x444, _RO, "their bytes, modulo 2**32", **_COUNTER),
     Register("EGRESS_DROPPED", 0x448, _RO, "dropped because the queue was full", **_COUNTER),
     # Counters of the whole device.
-    Register("CAUSES", 0x600, _RO, "aborted packets by causes.Cause", count=16),
-    Register("CLOCKS", 0x640, _RO, "clocks since reset: low word, high word", count=2),
-    Register("RETIRED", 0x648, _RO, "instructions retired: low word, high word", count=2),
+    Register("CAUSES", 0x680, _RO, "aborted packets by causes.Cause", count=16),
+    Register("CLOCKS", 0x6C0, _RO, "clocks since reset: low word, high word", count=2),
+    Register("RETIRED", 0x6C8, _RO, "instructions retired: low word, high word", count=2),
 )
 
 BY_NAME = {register.name: register for register in REGISTERS}
@@ -222,13 +232,22 @@ CONTROL_FLOWS_APART = 1 << 1
 ENTRY_VALID = 1 << 31
 ENTRY_TYPE_BIT, ENTRY_TYPE_MASK = 16, 3
 ENTRY_SLOT = (1 << ENTRY_TYPE_BIT) - 1
+ENTRY_NEXT_BIT, CHAIN_BIT, CHAIN_WORDS = 24, 18, 16
+HOOKS = {Hook.XDP: "ENTRY", Hook.TCX_INGRESS: "TCX_INGRESS", Hook.TCX_EGRESS: "TCX_EGRESS"}
+"""The register that has a hook's first program."""
 ENTRY_TYPES = (ProgramType.XDP, ProgramType.SCHED_CLS, ProgramType.SOCKET_FILTER)
 """Types of programs in the order of their numbers in ENTRY: by its program's type a packet's verdict is read."""
 
 
-def entry_word(slot: int, program_type: ProgramType) -> int:
-    """What ENTRY, or an entry of a PROG_ARRAY, holds for a program of a type in ENTRY_TYPES at a slot."""
-    return ENTRY_VALID | ENTRY_TYPES.index(program_type) << ENTRY_TYPE_BIT | slot
+def entry_word(slot: int, program_type: ProgramType, following: int = 0) -> int:
+    """What ENTRY, or an entry of a PROG_ARRAY, holds for a program of a type in ENTRY_TYPES at a slot; `following`: the
+    CHAIN word of the next one."""
+    return ENTRY_VALID | following << ENTRY_NEXT_BIT | ENTRY_TYPES.index(program_type) << ENTRY_TYPE_BIT | slot
+
+
+def entry_next(word: int) -> int:
+    """The CHAIN word of the next program, 0 for none."""
+    return word >> ENTRY_NEXT_BIT & CHAIN_WORDS - 1
 
 
 def entry_type(word: int) -> ProgramType:

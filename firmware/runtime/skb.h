@@ -147,6 +147,16 @@ static __always_inline void put_tag(__u32 protocol, __u16 tci)
 	SKB->seen.vlan_tci = tci;
 }
 
+/* The tag's bytes go: the addresses before them move up. */
+static __always_inline long remove_tag(void)
+{
+	__u8 *old = packet();
+
+	*(__u32 *)(old + 12) = *(__u32 *)(old + 8);
+	*(__u64 *)(old + 4) = *(__u64 *)old;
+	return bpf_xdp_adjust_head(0, VLAN_HLEN);
+}
+
 /* Takes the tag out of the packet's bytes (__skb_vlan_pop()). */
 static __always_inline long take_tag(__u16 *tci)
 {
@@ -158,9 +168,7 @@ static __always_inline long take_tag(__u16 *tci)
 	*tci = bpf_ntohs(*(__u16 *)(old + ETH_HLEN));
 	type = *(__u16 *)(old + ETH_HLEN + 2);
 	following = holds(0, ETH_HLEN + VLAN_HLEN + 2) ? *(__u16 *)(old + ETH_HLEN + VLAN_HLEN) : 0;
-	*(__u32 *)(old + 12) = *(__u32 *)(old + 8);
-	*(__u64 *)(old + 4) = *(__u64 *)old;
-	if (bpf_xdp_adjust_head(0, VLAN_HLEN))
+	if (remove_tag())
 		return -ENOMEM;
 	SKB->seen.protocol = protocol_of(type, following);
 	return 0;

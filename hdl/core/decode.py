@@ -86,9 +86,9 @@ _ATOMIC = {
     Operation.ATOMIC_CMPXCHG: MapOperation.CMPXCHG,
 }
 
-def _service(service: Service) -> dict:
+def _service(service: Service, **operands: Register) -> dict:
     return {"kind": Kind.SERVICE, "left": Register.R2, "addend": Addend.ZERO, "unit": Unit.SUM, "size": 3,
-            "right": Register.R1, "side": 1, "service": service, "write": 1, "to": Register.R0}  # fmt: skip
+            "right": Register.R1, "side": 1, "service": service, "write": 1, "to": Register.R0} | operands  # fmt: skip
 
 
 def _word(call: MapCall, word: Register, handle: Register = Register.R1, **more) -> dict:
@@ -136,6 +136,7 @@ _HELPERS = {
     "get_smp_processor_id": _sample(Immediate.CPU, sampled=0),  # the recording has the CPU anyway
     "csum_diff": steps.CHECKSUM,
     "redirect": _service(Service.REDIRECT),
+    "clone_redirect": _service(Service.CLONE_REDIRECT, left=Register.R3, right=Register.R2),
     "xdp_adjust_head": _service(Service.ADJUST_HEAD),
     "xdp_adjust_tail": _service(Service.ADJUST_TAIL),
     "xdp_adjust_meta": _service(Service.ADJUST_META),

@@ -24,7 +24,7 @@ NO_ACTION = 15  # egress user bits 6..3 when no program ran
 class Collect(Component):
     """Members
     -------
-    arrival, next_sequence : of each ingress, from Receive.
+    arrival, next_sequence : of each ingress, from Receive; of clones from Clones.
     done_valid, done : of each core, from Complete.
     push, departure : into an egress queue (`push`: one-hot, or 0). `room`: of each queue. `waits`: of each egress: what
         finds its queue full waits (and those behind it, of its ingress) instead of being dropped.
@@ -39,8 +39,8 @@ class Collect(Component):
         self.config = config
         super().__init__(
             {
-                "arrival": In(Arrival(config)).array(config.interfaces),
-                "next_sequence": In(32).array(config.interfaces),
+                "arrival": In(Arrival(config)).array(config.ingresses),
+                "next_sequence": In(32).array(config.ingresses),
                 "done_valid": In(config.cores),
                 "done": In(Completion(config)).array(config.cores),
                 "push": Out(config.interfaces),
@@ -48,8 +48,8 @@ class Collect(Component):
                 "room": In(config.interfaces),
                 "waits": In(config.interfaces),
                 "give": Out(BufferStrobe(config)).array(config.cores),
-                "oldest_sequence": Out(32).array(config.interfaces),
-                "outcome": Out(len(Kind)).array(config.interfaces),
+                "oldest_sequence": Out(32).array(config.ingresses),
+                "outcome": Out(len(Kind)).array(config.ingresses),
                 "egress_dropped": Out(config.interfaces),
                 "causes": Out(16),
                 "trace": Out(ReleaseTrace(config)),
@@ -61,8 +61,8 @@ class Collect(Component):
         config = self.config
 
         # First clock: the place of one ingress's oldest packet.
-        look = Signal(range(config.interfaces))
-        m.d.sync += look.eq(Mux(look == config.interfaces - 1, 0, look + 1))
+        look = Signal(range(config.ingresses))
+        m.d.sync += look.eq(Mux(look == config.ingresses - 1, 0, look + 1))
         present, ingress, place = Signal(), Signal.like(look), Signal(Place(config))
         m.d.sync += ingress.eq(look)
         index_bits = ceil_log2(config.cores * config.packet_buffers)
@@ -97,7 +97,7 @@ class Collect(Component):
             self.departure.place.eq(place),
             self.departure.data.eq(outcome.data),
             self.departure.length.eq(outcome.length),
-            self.departure.user[:3].eq(ingress),
+            self.departure.user[:3].eq(outcome.iif),
             self.departure.user[3:QUEUE_USER_BIT].eq(Mux(outcome.ran, outcome.kind.as_value() + 1, NO_ACTION)),
             self.departure.user[QUEUE_USER_BIT:].eq(outcome.queue),
         ]

@@ -1,4 +1,5 @@
-"""Dispatch: frames of one core to its free threads, or, where no program is attached, on to Complete.
+"""Dispatch: frames of one core to its free threads, with the first program on their way, or, where there is none, on to
+Complete. A packet goes by a port's hooks xdp and tcx/ingress, or tcx/egress where it leaves; Complete sends it on.
 
 A frame waits in one queue with the others of its core. Where packets of a flow are to be kept `apart`, the queue's head
 waits further, until it is the oldest of its ingress that waits anywhere, no thread of any core runs a packet of its
@@ -9,15 +10,24 @@ has left whose number was given before its entry was moved.
 """
 
 from amaranth import Cat, Module, Mux, Signal
-from amaranth.lib import stream
+from amaranth.lib import data, stream
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import Component, In, Out
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.interfaces import DispatchTrace, InterfaceControl, Start
+from bpfnic.hdl.interfaces import DispatchTrace, Entry, Hook, InterfaceControl, Start
 from bpfnic.hdl.packets.flow import FLOW_BITS
-from bpfnic.hdl.packets.records import Completion, Frame, Kind, Order, ThreadStrobe, ThreadWrite
-from bpfnic.spec import addresses
+from bpfnic.hdl.packets.records import Completion, Frame, Kind, Order, Resume, Thread, ThreadStrobe, ThreadWrite
+
+
+def Again(config: NicConfig) -> data.StructLayout:
+    """A thread that is to be started again; of its row what the trace shows."""
+    shown = ("program_type", "hook", "device") if config.trace else ()
+    row = Thread(config)
+    return data.StructLayout(
+        {"thread": range(config.threads), "slot": range(config.program_slots)}
+        | {name: row[name].shape for name in shown}
+    )
 
 
 class Dispatch(Component):
@@ -26,12 +36,13 @@ class Dispatch(Component):
     frame_valid, frame : from Receive; there is a place for every buffer.
     control : of each interface.
     start : to the core, 1 clock after the thread table has the row.
-    launch : the thread's row. It is written in the clock in which `launch.valid` is high.
+    launch : the thread's row.
+    resume : a thread goes on, and is started as soon as may be; it has its row.
     freed : a thread has finished.
     apart, turn : packets of one flow never run at the same time; it is this core's turn to go on.
     due : of each ingress, the frame that leaves the queues next. left, left_ingress : the head leaves this queue.
-    flow : of the queue's head. asked, held : the heads' flows of all cores, and whether a thread here runs each.
-    conflict : a thread of any core runs the head's flow.
+    flow : of the queue's head; `running` : of each thread. asked, held : the heads' flows of all cores, and whether a
+    thread here runs each. conflict : a thread of any core runs the head's flow.
     direct : a frame that no program runs on.
     trace : in the clock of the transfer of `start`.
     """
@@ -45,13 +56,15 @@ class Dispatch(Component):
                 "control": In(InterfaceControl(config)).array(config.interfaces),
                 "start": Out(stream.Signature(Start(config))),
                 "launch": Out(ThreadWrite(config)),
+                "resume": In(Resume(config)),
                 "freed": In(ThreadStrobe(config)),
                 "apart": In(1),
                 "turn": In(1),
-                "due": In(Order(config)).array(config.interfaces),
+                "due": In(Order(config)).array(config.ingresses),
                 "left": Out(1),
-                "left_ingress": Out(range(config.interfaces)),
+                "left_ingress": Out(range(config.ingresses)),
                 "flow": Out(FLOW_BITS),
+                "running": Out(FLOW_BITS).array(config.threads),
                 "asked": In(FLOW_BITS).array(config.cores),
                 "held": Out(config.cores),
                 "conflict": In(1),
@@ -67,17 +80,28 @@ class Dispatch(Component):
         head = Frame(config)(queue.r_data)
         m.d.comb += [queue.w_en.eq(self.frame_valid), queue.w_data.eq(self.frame)]
 
-        attached, entry, oldest = Signal(), Signal(range(config.program_slots)), Signal()
-        program_type = Signal.like(self.launch.row.program_type)
+        # The first program on its way.
+        oldest = Signal()
         with m.Switch(head.ingress):
-            for number, (control, due) in enumerate(zip(self.control, self.due, strict=True)):
+            for number, due in enumerate(self.due):
                 with m.Case(number):
-                    m.d.comb += [
-                        attached.eq(control.entry_valid),
-                        entry.eq(control.entry),
-                        program_type.eq(control.program_type),
-                        oldest.eq(head.order == due),
-                    ]
+                    m.d.comb += oldest.eq(head.order == due)
+        xdp, ingress, egress = (Signal(Entry(config), name=name) for name in ("xdp", "ingress", "egress"))
+        with m.Switch(head.device):
+            for number, control in enumerate(self.control):
+                with m.Case(number):
+                    m.d.comb += [xdp.eq(control.xdp), ingress.eq(control.ingress), egress.eq(control.egress)]
+        entry, hook, device = Signal(Entry(config)), Signal(Hook), Signal.like(head.device)
+        of_host, of_clones = head.ingress == config.ports, head.ingress == config.interfaces
+        m.d.comb += [
+            entry.eq(Mux(head.leaving, egress.as_value(), ingress.as_value())),
+            hook.eq(Mux(head.leaving, Hook.TCX_EGRESS, Hook.TCX_INGRESS)),
+            device.eq(head.device),
+        ]
+        with m.If(of_host & self.control[config.ports].xdp.valid):
+            m.d.comb += [entry.eq(self.control[config.ports].xdp), hook.eq(Hook.XDP), device.eq(config.ports)]
+        with m.Elif(~head.leaving & ~of_clones & xdp.valid):
+            m.d.comb += [entry.eq(xdp), hook.eq(Hook.XDP)]
         may_go = queue.r_rdy & (~self.apart | (self.turn & oldest & ~self.conflict))
 
         free = Signal(config.threads, init=-1)
@@ -86,33 +110,56 @@ class Dispatch(Component):
         for bit in range(len(thread)):
             m.d.comb += thread[bit].eq((lowest & sum(1 << i for i in range(config.threads) if i >> bit & 1)).any())
 
-        # On to a thread.
-        launches = self.launch.valid
+        # On to a thread. One that goes on with its packet has it already, and comes first.
+        again = Again(config)
+        m.submodules.resuming = resuming = SyncFIFO(width=again.size, depth=config.threads)
+        resumed, resume = again(resuming.r_data), Signal(again)
+        for name in again.members:
+            of_resume = name in ("thread", "slot")
+            m.d.comb += resume[name].eq(getattr(self.resume, name) if of_resume else self.resume.row[name])
+        launches, may_start = Signal(), ~self.start.valid | self.start.ready
         next_free = Signal(config.threads)
         m.d.comb += [
-            launches.eq(may_go & attached & free.any() & (~self.start.valid | self.start.ready)),
+            resuming.w_en.eq(self.resume.valid),
+            resuming.w_data.eq(resume),
+            resuming.r_en.eq(may_start),
+            launches.eq(may_go & entry.valid & free.any() & may_start & ~resuming.r_rdy & self.launch.ready),
+            self.launch.valid.eq(launches),
             self.launch.thread.eq(thread),
             self.launch.row.buffer.eq(head.buffer),
-            self.launch.row.ingress.eq(head.ingress),
-            self.launch.row.data_meta.eq(addresses.HEADROOM),
-            self.launch.row.data.eq(addresses.HEADROOM),
+            self.launch.row.device.eq(device),
+            self.launch.row.iif.eq(head.iif),
+            self.launch.row.data_meta.eq(head.data),
+            self.launch.row.data.eq(head.data),
             self.launch.row.data_end.eq(head.data_end),
-            self.launch.row.lowest.eq(addresses.HEADROOM),
-            self.launch.row.program_type.eq(program_type),
+            self.launch.row.lowest.eq(head.data),
+            self.launch.row.program_type.eq(entry.program_type),
+            self.launch.row.hook.eq(hook),
+            self.launch.row.following.eq(entry.following),
+            self.launch.row.hops.eq(head.hops),
             next_free.eq(free),
         ]
+        with m.If(may_start):
+            m.d.sync += [
+                self.start.valid.eq(resuming.r_rdy),
+                self.start.payload.thread.eq(resumed.thread),
+                self.start.payload.pc.eq(resumed.slot),
+                self.trace.resumed.eq(resuming.r_rdy),
+            ]
+            if config.trace:
+                m.d.sync += [self.trace[name].eq(resumed[name]) for name in ("program_type", "hook", "device")]
         with m.If(launches):
             m.d.comb += next_free.eq(free & ~lowest)
             m.d.sync += [
                 self.start.valid.eq(1),
                 self.start.payload.thread.eq(thread),
-                self.start.payload.pc.eq(entry),
+                self.start.payload.pc.eq(entry.slot),
                 self.trace.ingress.eq(head.ingress),
                 self.trace.sequence.eq(head.sequence),
-                self.trace.program_type.eq(program_type),
+                self.trace.program_type.eq(entry.program_type),
+                self.trace.hook.eq(hook),
+                self.trace.device.eq(device),
             ]
-        with m.Elif(self.start.ready):
-            m.d.sync += self.start.valid.eq(0)
         freed = Signal(config.threads)
         with m.If(self.freed.enable):
             m.d.comb += freed.bit_select(self.freed.thread, 1).eq(1)
@@ -124,7 +171,7 @@ class Dispatch(Component):
         ]
 
         # Which flows run here.
-        flows = [Signal(FLOW_BITS, name=f"flow_of_{number}") for number in range(config.threads)]
+        flows = self.running
         for number, flow in enumerate(flows):
             with m.If(launches & lowest[number]):
                 m.d.sync += flow.eq(head.flow)
@@ -142,14 +189,15 @@ class Dispatch(Component):
 
         # Or past the core.
         outcome = self.direct.payload.outcome
-        of_host = head.ingress == config.ports
+        sent = Mux(of_host, Kind.TRANSMITTED, Kind.REDIRECTED)
         m.d.comb += [
-            self.direct.valid.eq(may_go & ~attached),
+            self.direct.valid.eq(may_go & ~entry.valid),
             self.direct.payload.buffer.eq(head.buffer),
-            outcome.egress.eq(Mux(of_host, head.port, config.ports)),
-            outcome.kind.eq(Mux(of_host, Kind.TRANSMITTED, Kind.PASSED)),
-            outcome.data.eq(addresses.HEADROOM),
-            outcome.length.eq(head.data_end - addresses.HEADROOM),
+            outcome.egress.eq(Mux(head.leaving, head.device, config.ports)),
+            outcome.kind.eq(Mux(head.leaving, sent, Kind.PASSED)),
+            outcome.iif.eq(head.iif),
+            outcome.data.eq(head.data),
+            outcome.length.eq(head.data_end - head.data),
             queue.r_en.eq(launches | (self.direct.valid & self.direct.ready)),
         ]
         return m

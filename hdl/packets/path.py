@@ -1,11 +1,13 @@
 """The packet path: everything between the streams and the cores (docs/hardware.md)."""
 
-from amaranth import Cat, Module, Signal
+from amaranth import Array, Cat, Module, Mux, Signal
+from amaranth.lib import memory
 from amaranth.lib.wiring import Component, connect, flipped
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.interfaces import IngressEvent, PacketPathPorts
+from bpfnic.hdl.interfaces import Entry, IngressEvent, PacketPathPorts
 from bpfnic.hdl.packets.buffers import PacketBuffers
+from bpfnic.hdl.packets.clones import Clones
 from bpfnic.hdl.packets.collect import Collect
 from bpfnic.hdl.packets.complete import Complete
 from bpfnic.hdl.packets.dispatch import Dispatch
@@ -17,6 +19,7 @@ from bpfnic.hdl.packets.service import ServiceUnit
 from bpfnic.hdl.packets.threads import Threads
 from bpfnic.hdl.packets.transmit import Transmit
 from bpfnic.hdl.packets.windows import Windows
+from bpfnic.spec.registers import CHAIN_WORDS
 
 
 class PacketPath(Component):
@@ -33,6 +36,7 @@ class PacketPath(Component):
         m = Module()
         config = self.config
         m.submodules.receive = receive = Receive(config)
+        m.submodules.clones = clones = Clones(config)
         m.submodules.collect = collect = Collect(config)
         m.submodules.transmit = transmit = Transmit(config)
 
@@ -48,7 +52,18 @@ class PacketPath(Component):
                 collect.waits[number].eq(self.control[number].egress_waits),
                 collect.next_sequence[number].eq(receive.next_sequence[number]),
             ]
-            self._status(m, number, receive, collect, transmit)
+            self._status(m, number, receive.arrival[number], receive.next_sequence[number], collect)
+            status = self.status[number]
+            m.d.comb += [
+                status.sent.eq(transmit.sent[number]),
+                status.sent_bytes.eq(transmit.sent_bytes[number]),
+                status.egress_dropped.eq(collect.egress_dropped[number]),
+                self.refuse_trace.accepted[number].eq(receive.arrival[number].ended & receive.arrival[number].accepted),
+                self.refuse_trace.refused[number].eq(receive.arrival[number].ended & ~receive.arrival[number].accepted),
+            ]
+        connect(m, clones.arrival, collect.arrival[config.interfaces])
+        m.d.comb += collect.next_sequence[config.interfaces].eq(clones.next_sequence)
+        self._status(m, config.interfaces, clones.arrival, clones.next_sequence, collect)
         m.d.comb += [
             transmit.push.eq(collect.push),
             transmit.departure.eq(collect.departure),
@@ -56,8 +71,11 @@ class PacketPath(Component):
             self.causes.eq(collect.causes),
             self.release_trace.eq(collect.trace),
         ]
+        m.submodules.chain = chain = memory.Memory(shape=Entry(config), depth=CHAIN_WORDS, init=[])
+        write = chain.write_port()
+        m.d.comb += [write.en.eq(self.chain.enable), write.addr.eq(self.chain.index), write.data.eq(self.chain.entry)]
         dispatchers = [
-            self._core(m, core, phase, receive, collect, transmit) for core in range(config.cores)
+            self._core(m, core, phase, chain, receive, clones, collect, transmit) for core in range(config.cores)
         ]
         self._keep_apart(m, dispatchers)
         return m
@@ -66,7 +84,7 @@ class PacketPath(Component):
         """Packets of one flow, over all cores. The mode changes while nothing is in flight."""
         config = self.config
         apart, turn = Signal(), Signal(config.cores, init=1)
-        due = [Signal(Order(config), name=f"due{number}") for number in range(config.interfaces)]
+        due = [Signal(Order(config), name=f"due{number}") for number in range(config.ingresses)]
         with m.If(~Cat(status.in_flight.any() for status in self.status).any()):
             m.d.sync += apart.eq(self.apart)
         m.d.sync += turn.eq(turn.rotate_left(1))
@@ -82,7 +100,17 @@ class PacketPath(Component):
             m.d.comb += [mine.eq(order) for mine, order in zip(dispatch.due, due, strict=True)]
             m.d.comb += [asked.eq(other.flow) for asked, other in zip(dispatch.asked, dispatchers, strict=True)]
 
-    def _core(self, m: Module, core: int, phase, receive: Receive, collect: Collect, transmit: Transmit) -> Dispatch:
+    def _core(
+        self,
+        m: Module,
+        core: int,
+        phase,
+        chain: memory.Memory,
+        receive: Receive,
+        clones: Clones,
+        collect: Collect,
+        transmit: Transmit,
+    ) -> Dispatch:
         """What each core has for itself."""
         config = self.config
         m.submodules[f"pool{core}"] = pool = Pool(config)
@@ -115,24 +143,41 @@ class PacketPath(Component):
             ]
         m.d.comb += [
             buffers.phase.eq(phase),
-            receive.spare_ready[core].eq(pool.ready),
+            receive.spare_ready[core].eq(pool.ready & pool.more),
             receive.spare[core].eq(pool.spare),
-            receive.empty[core].eq(pool.empty),
-            pool.take.eq(receive.take[core]),
+            receive.empty[core].eq(~pool.more),
+            service.spare_ready.eq(pool.ready),
+            service.spare.eq(pool.spare),
+            service.empty.eq(pool.empty),
+            service.free.eq(~receive.take[core]),
+            pool.take.eq(receive.take[core] | service.take),
         ]
+        connect(m, service.clone, clones.clone[core])
 
         # A thread's life
         connect(m, dispatch.launch, threads.launch)
         connect(m, service.change, threads.change)
         connect(m, dispatch.direct, complete.direct)
         connect(m, complete.freed, dispatch.freed)
+        connect(m, complete.resume, threads.resume)
+        followed = chain.read_port(domain="comb")
+        for name in complete.resume.signature.members:
+            m.d.comb += getattr(dispatch.resume, name).eq(getattr(complete.resume, name))
+        m.d.comb += [
+            threads.ends.eq(complete.ends),
+            followed.addr.eq(complete.following),
+            complete.followed.eq(followed.data),
+        ]
         connect(m, dispatch.start, flipped(self.start[core]))
         connect(m, flipped(self.finish[core]), complete.finish)
         connect(m, flipped(self.service[core]), service.request)
         connect(m, service.answer, flipped(self.answer[core]))
         m.d.comb += [
-            dispatch.frame_valid.eq(receive.frame_valid[core]),
-            dispatch.frame.eq(receive.frame[core]),
+            clones.busy[core].eq(receive.frame_valid[core]),
+            clones.flow[core].eq(Array(dispatch.running)[service.clone.payload.thread]),
+            dispatch.frame_valid.eq(receive.frame_valid[core] | clones.frame_valid[core]),
+            dispatch.frame.eq(Mux(receive.frame_valid[core], receive.frame[core], clones.frame[core])),
+            self.clone_trace[core].eq(clones.trace[core]),
             collect.done_valid[core].eq(complete.done_valid),
             collect.done[core].eq(complete.done),
             self.dispatch_trace[core].eq(dispatch.trace),
@@ -161,32 +206,36 @@ class PacketPath(Component):
             names = [name for name in service.local.signature.members if name != "read_data"]
             m.d.comb += [getattr(windows.local, name).eq(getattr(service.local, name)) for name in names]
         connect(m, windows.pair, buffers.pair)
-        m.d.comb += [windows.launch.enable.eq(dispatch.launch.valid), windows.launch.thread.eq(dispatch.launch.thread)]
+        resume = complete.resume
+        m.d.comb += [
+            windows.launch.enable.eq(dispatch.launch.valid | resume.valid),
+            windows.launch.thread.eq(Mux(resume.valid, resume.thread, dispatch.launch.thread)),
+            windows.keeps.eq(resume.valid & resume.keeps),
+        ]
         for number, control in enumerate(self.control):
-            m.d.comb += [dispatch.control[number].eq(control), windows.ifindex[number].eq(control.ifindex)]
+            m.d.comb += [
+                dispatch.control[number].eq(control),
+                complete.control[number].eq(control),
+                windows.ifindex[number].eq(control.ifindex),
+            ]
             if number < config.ports:
                 m.d.comb += service.ifindex[number].eq(control.ifindex)
         return dispatch
 
-    def _status(self, m: Module, number: int, receive: Receive, collect: Collect, transmit: Transmit) -> None:
-        """What control counts for one interface."""
-        status, arrival = self.status[number], receive.arrival[number]
+    def _status(self, m: Module, number: int, arrival, newest, collect: Collect) -> None:
+        """What control counts for one ingress. arrival : Arrival. newest : the number of its next packet."""
+        status = self.status[number]
         ended = {
             IngressEvent.RECEIVED: 1,
             IngressEvent.REFUSED_FULL: arrival.full,
             IngressEvent.REFUSED_LONG: arrival.long,
             IngressEvent.REFUSED_ERROR: arrival.error,
         }
-        newest, oldest = receive.next_sequence[number], collect.oldest_sequence[number]
+        oldest = collect.oldest_sequence[number]
         m.d.comb += [
             status.events.eq(Cat(*(arrival.ended & ended[event] for event in ended), collect.outcome[number])),
             status.received_bytes.eq(arrival.bytes),
-            status.sent.eq(transmit.sent[number]),
-            status.sent_bytes.eq(transmit.sent_bytes[number]),
-            status.egress_dropped.eq(collect.egress_dropped[number]),
             status.in_flight.eq(newest - oldest),
             status.next_sequence.eq(newest),
             status.oldest_sequence.eq(oldest),
-            self.refuse_trace.accepted[number].eq(arrival.ended & arrival.accepted),
-            self.refuse_trace.refused[number].eq(arrival.ended & ~arrival.accepted),
         ]

@@ -15,6 +15,7 @@ class Pool(Component):
     ready, spare : a free buffer is at hand. One taken is replaced in the next clock, if another is free.
     take : takes it (only when `ready`).
     empty : no buffer is free at all (not ready and not empty: there will be one in the next clock).
+    more : another one is free behind `spare`. Frames that come in leave the last one to clones.
     give : three ways for buffers to come back.
     """
 
@@ -26,6 +27,7 @@ class Pool(Component):
                 "spare": Out(range(config.packet_buffers)),
                 "take": In(1),
                 "empty": Out(1),
+                "more": Out(1),
                 "give": In(BufferStrobe(config)).array(3),
             }
         )
@@ -37,6 +39,7 @@ class Pool(Component):
         lowest, refill, given = Signal(count), Signal(), Signal(count)
         m.d.comb += [
             self.empty.eq(~self.ready & ~free.any()),
+            self.more.eq(free.any()),
             refill.eq(~self.ready | self.take),
             lowest.eq(free & -free),
         ]

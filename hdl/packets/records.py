@@ -6,11 +6,13 @@ from amaranth.lib.wiring import In, Out, Signature
 from amaranth.utils import ceil_log2
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.interfaces import EGRESS_USER, QUEUE_BITS
+from bpfnic.hdl.interfaces import EGRESS_USER, QUEUE_BITS, Hook
 from bpfnic.hdl.packets.flow import FLOW_BITS
 from bpfnic.spec import addresses
-from bpfnic.spec.registers import ENTRY_TYPES
+from bpfnic.spec.programs import MAX_HOPS, ProgramType
+from bpfnic.spec.registers import CHAIN_WORDS, ENTRY_TYPES
 
+SCHED_CLS, SOCKET_FILTER = (ENTRY_TYPES.index(each) for each in (ProgramType.SCHED_CLS, ProgramType.SOCKET_FILTER))
 WORD_BYTES = 8
 FIRST_WORD = addresses.HEADROOM // WORD_BYTES
 """Where a received frame begins in its buffer, in words: even, so that it begins in the even bank."""
@@ -37,14 +39,20 @@ def Order(config: NicConfig) -> int:
 
 
 def Frame(config: NicConfig) -> data.StructLayout:
-    """An accepted frame on its way to its core's dispatcher. port: the egress that a frame of the host names. flow: see
-    Flow. order: the low bits of its sequence number."""
+    """An accepted frame on its way to its core's dispatcher. hops: as of Thread. ingress: whose order it leaves in;
+    iif: where it came in.
+    leaving: it is to leave by port `device`, otherwise it comes in there. flow: see Flow. order: the low bits of its
+    sequence number."""
     return data.StructLayout(
         {
             "buffer": range(config.packet_buffers),
-            "ingress": range(config.interfaces),
+            "ingress": range(config.ingresses),
+            "iif": range(config.interfaces),
+            "device": range(config.interfaces),
+            "leaving": 1,
+            "hops": range(MAX_HOPS + 1),
+            "data": Offset(config),
             "data_end": Offset(config),
-            "port": range(config.interfaces),
             "flow": FLOW_BITS,
             "order": Order(config),
             "sequence": 32 if config.trace else 0,
@@ -53,21 +61,28 @@ def Frame(config: NicConfig) -> data.StructLayout:
 
 
 def Thread(config: NicConfig) -> data.StructLayout:
-    """What the packet path knows of a running thread. `lowest`: the lowest `data_meta` that its packet has had, below
+    """What the packet path knows of a running thread. `device`: the interface at whose `hook` its program stands;
+    following: the next one there (interfaces.Entry); `iif`: where its packet came in. hops: how often a tc program
+    sent it on. `lowest`: the lowest `data_meta` that its packet has had, below
     which the buffer holds an earlier packet's bytes. `target`: the interface that the last redirect chose, if
-    `redirected`, and `queue` of the host. program_type : registers.ENTRY_TYPES."""
+    `redirected`, and `queue` of the host; `inward`: it comes in there. program_type : registers.ENTRY_TYPES."""
     return data.StructLayout(
         {
             "buffer": range(config.packet_buffers),
-            "ingress": range(config.interfaces),
+            "device": range(config.interfaces),
+            "iif": range(config.interfaces),
             "data_meta": Offset(config),
             "data": Offset(config),
             "data_end": Offset(config),
             "lowest": range(addresses.HEADROOM + 1),
             "redirected": 1,
+            "inward": 1,
             "target": range(config.interfaces),
             "queue": QUEUE_BITS,
             "program_type": range(len(ENTRY_TYPES)),
+            "hook": Hook,
+            "following": range(CHAIN_WORDS),
+            "hops": range(MAX_HOPS + 1),
         }
     )
 
@@ -84,11 +99,12 @@ class Kind(Enum, shape=3):
 
 def Outcome(config: NicConfig) -> data.StructLayout:
     """What becomes of a packet. data and length: its bytes; egress: where to, unless dropped or aborted (with `cause`),
-    and to which `queue` of the host if redirected. ran: by a program's verdict."""
+    and to which `queue` of the host if redirected. ran: by a program's verdict. iif: where it came in."""
     return data.StructLayout(
         {
             "kind": Kind,
             "ran": 1,
+            "iif": range(config.interfaces),
             "egress": range(config.interfaces),
             "queue": QUEUE_BITS,
             "cause": 4,
@@ -155,6 +171,38 @@ def ZeroPort(config: NicConfig) -> Signature:
 def QueueRead(config: NicConfig) -> Signature:
     """The host's queue that a thread's program has chosen for its packet, in the same clock."""
     return Signature({"thread": Out(range(config.threads)), "queue": In(QUEUE_BITS)})
+
+
+def Clone(config: NicConfig) -> data.StructLayout:
+    """What a thread's call of bpf_clone_redirect came to: its packet's clone in `buffer`, or, where no buffer was free
+    (not `made`), nothing. As Frame says."""
+    return data.StructLayout(
+        {
+            "made": 1,
+            "thread": range(config.threads),
+            "buffer": range(config.packet_buffers),
+            "iif": range(config.interfaces),
+            "device": range(config.interfaces),
+            "leaving": 1,
+            "hops": range(MAX_HOPS + 1),
+            "data": Offset(config),
+            "data_end": Offset(config),
+        }
+    )
+
+
+def Resume(config: NicConfig) -> Signature:
+    """A thread whose program ended goes on with its packet: its new row, and the next program's first slot.
+    keeps: the skb context stays as it is."""
+    return Signature(
+        {
+            "valid": Out(1),
+            "thread": Out(range(config.threads)),
+            "row": Out(Thread(config)),
+            "slot": Out(range(config.program_slots)),
+            "keeps": Out(1),
+        }
+    )
 
 
 def ThreadWrite(config: NicConfig) -> Signature:

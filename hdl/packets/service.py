@@ -1,14 +1,20 @@
 """Service: the helpers that change what the packet path holds for a thread (net/core/filter.c of Linux 6.18).
 
-bpf_xdp_redirect: flags other than 0 answer XDP_ABORTED and change nothing; otherwise the target is remembered and
+bpf_xdp_redirect: unknown flags answer XDP_ABORTED and change nothing (of a tc program BPF_F_INGRESS is known);
+otherwise the target is remembered and
 XDP_REDIRECT answered. bpf_redirect_map: `_redirect_map` says what it does with the entry that the core found.
 bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_adjust_meta: 0, or -EINVAL beyond the limits that spec.addresses
 names; -EACCES for metadata of another size than Linux has. Headroom that comes into sight for the first time, and what
 the tail grows by, is cleared before the answer. Metadata moves along with the head, 4 bytes at a time, in clocks in
 which the core leaves its windows alone.
+
+bpf_clone_redirect: -EINVAL for an unknown flag or no port, -ENETDOWN behind MAX_HOPS, -ENOMEM where no buffer is free
+at once (so that nothing ever
+waits for a buffer that it holds itself). Otherwise the packet's words are copied in the same way, 8 bytes at a time, to
+the same place in the buffer, and the clone is handed over as a frame of its own before the answer.
 """
 
-from errno import EACCES, EINVAL
+from errno import EACCES, EINVAL, ENETDOWN, ENOMEM
 
 from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import stream
@@ -18,10 +24,10 @@ from amaranth.utils import exact_log2
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import QUEUE_BITS, Answer, LocalPort, Region, Service, ServiceRequest
 from bpfnic.hdl.packets.metadata import Asked, MetadataPort
-from bpfnic.hdl.packets.records import WORD_BYTES, Offset, Thread, ThreadRead, ThreadWrite, ZeroPort
+from bpfnic.hdl.packets.records import SCHED_CLS, WORD_BYTES, Clone, Offset, Thread, ThreadRead, ThreadWrite, ZeroPort
 from bpfnic.spec import addresses
 from bpfnic.spec.maps import REDIRECT_ACTION, REDIRECT_QUEUE, REDIRECT_SHIFT, REDIRECT_TAKEN, RedirectFlag
-from bpfnic.spec.programs import XdpAction
+from bpfnic.spec.programs import BPF_F_INGRESS, MAX_HOPS, XdpAction
 
 _ASKED = {
     Service.RX_TIMESTAMP: Asked.RX_TIMESTAMP,
@@ -33,7 +39,7 @@ _MOVED = addresses.METADATA_ALIGN  # bytes of metadata, at a time
 
 class ServiceUnit(Component):
     """One request at a time; 3 clocks from a request to its answer, 1 or 2 for each word to be cleared, and 5 for each
-    4 bytes of metadata that move.
+    4 bytes of metadata that move or 8 bytes that are cloned.
 
     Members
     -------
@@ -43,6 +49,8 @@ class ServiceUnit(Component):
     zero : to the core's packet buffers.
     local : to the core's windows, in a clock in which it `waits` for nobody.
     received : what the packet was as it came in.
+    spare_ready, spare, empty, take : to the core's Pool. `free` : Receive takes no buffer in this clock.
+    clone : what a call of bpf_clone_redirect came to.
     """
 
     def __init__(self, config: NicConfig):
@@ -58,6 +66,12 @@ class ServiceUnit(Component):
                 "local": Out(LocalPort(config)),
                 "waits": In(1),
                 "received": Out(MetadataPort(config)),
+                "spare_ready": In(1),
+                "spare": In(range(config.packet_buffers)),
+                "empty": In(1),
+                "free": In(1),
+                "take": Out(1),
+                "clone": Out(stream.Signature(Clone(config))),
             }
         )
 
@@ -71,12 +85,17 @@ class ServiceUnit(Component):
         metadata = Signal(8)  # bytes of it
         start, last = Signal(Offset(config)), Signal(Offset(config))  # bytes to clear, the last one included
         source, target = Signal(range(config.buffer_bytes)), Signal(range(config.buffer_bytes))
-        left, word, arrives = Signal(8), Signal(8 * _MOVED), Signal(3)  # metadata to move; `word` is on its way
+        left, word, arrives = Signal(Offset(config)), Signal(64), Signal(3)  # bytes to move; `word` is on its way
+        copying, copy = Signal(), Signal(Clone(config))
 
         is_head, is_tail, is_meta = (
             service == each for each in (Service.ADJUST_HEAD, Service.ADJUST_TAIL, Service.ADJUST_META)
         )
         upward = ~number[-1]
+        port, is_port = Signal(range(config.interfaces)), Signal()  # the one with ifindex `number`
+        for each, ifindex in enumerate(self.ifindex):
+            with m.If((number == ifindex) & number.any()):
+                m.d.comb += [is_port.eq(1), port.eq(each)]
         m.d.comb += [
             self.thread.thread.eq(thread),
             self.change.thread.eq(thread),
@@ -84,9 +103,10 @@ class ServiceUnit(Component):
             self.answer.payload.thread.eq(thread),
             self.local.region.eq(Region.PACKET),
             self.local.buffer.eq(row.buffer),
-            self.local.size.eq(exact_log2(_MOVED)),
+            self.local.size.eq(Mux(copying, exact_log2(WORD_BYTES), exact_log2(_MOVED))),
             self.local.write_data.eq(word),
             self.received.buffer.eq(row.buffer),
+            self.clone.payload.eq(copy),
         ]
         asks = Value.cast(service).matches(*_ASKED) if config.receive_metadata else Const(0)
         with m.Switch(service):
@@ -97,11 +117,13 @@ class ServiceUnit(Component):
         with m.FSM():
             with m.State("REQUEST"):
                 asked = self.request.payload
+                of_port = (asked.service == Service.REDIRECT) | (asked.service == Service.CLONE_REDIRECT)
                 m.d.comb += self.request.ready.eq(1)
                 m.d.sync += [
                     thread.eq(asked.thread),
                     service.eq(asked.service),
-                    number.eq(Mux(asked.service == Service.REDIRECT, asked.a, asked.b)),
+                    number.eq(Mux(of_port, asked.a, asked.b)),
+                    copying.eq(0),
                     entry.eq(asked.a),
                     flags.eq(asked.b),
                 ]
@@ -119,13 +141,37 @@ class ServiceUnit(Component):
                 m.next = "CHANGE"
                 with m.If(service == Service.REDIRECT):
                     m.d.sync += self.answer.payload.value.eq(XdpAction.XDP_REDIRECT)
-                    with m.If(flags.any()):
+                    known = Mux(row.program_type == SCHED_CLS, Const(BPF_F_INGRESS, 64), 0)
+                    with m.If((flags & ~known).any()):
                         m.d.sync += self.answer.payload.value.eq(XdpAction.XDP_ABORTED)
                         m.next = "ANSWER"
-                    m.d.sync += [row.redirected.eq(0), row.queue.eq(0)]
-                    for port, ifindex in enumerate(self.ifindex):
-                        with m.If((number == ifindex) & number.any()):
-                            m.d.sync += [row.redirected.eq(1), row.target.eq(port)]
+                    m.d.sync += [row.redirected.eq(is_port), row.target.eq(port)]
+                    with m.If(row.program_type != SCHED_CLS):  # of a tc program's packet it is XDP's
+                        m.d.sync += row.queue.eq(0)
+                    m.d.sync += row.inward.eq((flags & BPF_F_INGRESS).any())
+                with m.Elif(service == Service.CLONE_REDIRECT):
+                    inward = (flags & BPF_F_INGRESS).any()
+                    first, behind = row.data[:3], row.data_end + WORD_BYTES - 1
+                    m.d.sync += [
+                        self.answer.payload.value.eq(Const(-EINVAL, 64)),
+                        copying.eq(1),
+                        copy.thread.eq(thread),
+                        copy.iif.eq(Mux(inward, port, row.iif)),
+                        copy.device.eq(port),
+                        copy.leaving.eq(~inward),
+                        copy.hops.eq(row.hops + 1),
+                        copy.data.eq(row.data),
+                        copy.data_end.eq(row.data_end),
+                        source.eq(row.data - first),
+                        target.eq(row.data - first),
+                        left.eq((behind - behind[:3]) - (row.data - first)),
+                    ]
+                    m.next = "BUFFER"
+                    with m.If((flags & ~Const(BPF_F_INGRESS, 64)).any() | ~is_port):
+                        m.next = "ANSWER"
+                    with m.Elif(row.hops == MAX_HOPS):
+                        m.d.sync += self.answer.payload.value.eq(Const(-ENETDOWN, 64))
+                        m.next = "ANSWER"
                 with m.Elif(service == Service.REDIRECT_MAP):
                     self._redirect_map(m, entry, flags, row)
                 with m.Elif(asks):
@@ -178,11 +224,25 @@ class ServiceUnit(Component):
                     m.d.sync += start.eq(Cat(Const(0, 3), start[3:] + 1))
                     with m.If(is_last):
                         m.next = "MOVE"
+            with m.State("BUFFER"):
+                m.d.sync += [copy.buffer.eq(self.spare), copy.made.eq(self.spare_ready)]
+                m.d.comb += self.take.eq(self.spare_ready & self.free)
+                m.d.sync += self.answer.payload.value.eq(Mux(self.spare_ready, 0, Const(-ENOMEM, 64)))
+                with m.If(self.take):
+                    m.next = "MOVE"
+                with m.Elif(self.empty):
+                    m.next = "CLONE"
+            with m.State("CLONE"):
+                m.d.comb += self.clone.valid.eq(1)
+                with m.If(self.clone.ready):
+                    m.next = "ANSWER"
             with m.State("MOVE"):
                 m.d.comb += [self.local.enable.eq(left.any()), self.local.offset.eq(source)]
                 m.d.sync += arrives.eq(1)
                 with m.If(~left.any()):
                     m.next = "CHANGE"
+                    with m.If(copying):
+                        m.next = "CLONE"
                 with m.Elif(~self.waits):
                     m.next = "ARRIVE"
             with m.State("ARRIVE"):  # 3 clocks later
@@ -191,9 +251,12 @@ class ServiceUnit(Component):
                     m.next = "PLACE"
             with m.State("PLACE"):
                 m.d.comb += [self.local.enable.eq(1), self.local.write.eq(1), self.local.offset.eq(target)]
+                with m.If(copying):
+                    m.d.comb += self.local.buffer.eq(copy.buffer)
                 with m.If(~self.waits):
-                    step = Mux(upward, -_MOVED, _MOVED)
-                    m.d.sync += [source.eq(source + step), target.eq(target + step), left.eq(left - _MOVED)]
+                    size = Mux(copying, WORD_BYTES, _MOVED)
+                    step = Mux(copying, WORD_BYTES, Mux(upward, -_MOVED, _MOVED))
+                    m.d.sync += [source.eq(source + step), target.eq(target + step), left.eq(left - size)]
                     m.next = "MOVE"
             with m.State("METADATA"):
                 m.d.sync += self.answer.payload.value.eq(self.received.value)

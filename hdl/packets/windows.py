@@ -1,8 +1,9 @@
 """A core's local memory: its threads' stacks and contexts, and its side of the packet buffers.
 
 A stack needs no clearing between packets. Each of its words has a bit that says whether this packet has written it; a
-word without it reads as 0, and the first write to it, of whatever size, writes zeroes around. A new packet makes all of
-its thread's bits count as 0 at once, through `fresh`, until its first write.
+word without it reads as 0, and the first write to it, of whatever size, writes zeroes around. A new program makes all
+of its thread's bits count as 0 at once, through `fresh`, until its first write; those of the skb context, through
+`fresh_skb`, unless it is a tc program behind another one of the same packet.
 
 A context is no memory: its few fields are read from the thread table. Of an skb context those fields are, and the
 other words lie behind the stack. One word of an XDP context can be written: the queue of the host for the packet.
@@ -42,7 +43,7 @@ class Windows(Component):
     pair : to the packet buffers.
     thread : to the thread table.
     ifindex : of each interface.
-    launch : a packet begins on a thread (before the thread's first access).
+    launch : a program begins on a thread (before the thread's first access). keeps : the skb context stays as it is.
     queue : of a thread, whose program's accesses are over.
     """
 
@@ -56,6 +57,7 @@ class Windows(Component):
                 "ifindex": In(32).array(config.interfaces),
                 "launch": In(ThreadStrobe(config)),
                 "queue": In(QueueRead(config)),
+                "keeps": In(1),
             }
         )
 
@@ -116,22 +118,26 @@ class Windows(Component):
         """
         config, local = self.config, self.local
         m.submodules.written = written = memory.Memory(shape=STACK_WORDS, depth=config.threads, init=[])
-        fresh = Signal(config.threads, init=-1)
+        fresh, fresh_skb = Signal(config.threads, init=-1), Signal(config.threads, init=-1)
         look, record = written.read_port(domain="comb"), written.write_port()
         word = local.offset[3:][: exact_log2(STACK_WORDS)]
         begins_odd = word[0]
-        stale = Signal()  # the bits are another packet's
+        ours = Signal(STACK_WORDS)  # the bits, without those of another packet or program
+        of_skb = sum(1 << each for each in range(STACK_WORDS // 2, STACK_WORDS // 2 + SKB_WORDS))
+        stale, stale_skb = (bits.bit_select(local.thread, 1) for bits in (fresh, fresh_skb))
         m.d.comb += [
-            stale.eq(fresh.bit_select(local.thread, 1)),
+            ours.eq(look.data & ~(Mux(stale, ~Const(of_skb, STACK_WORDS), 0) | Mux(stale_skb, of_skb, 0))),
             look.addr.eq(local.thread),
             record.addr.eq(local.thread),
-            record.data.eq(Mux(stale, 0, look.data) | (1 << word)),
+            record.data.eq(ours | (1 << word)),
             record.en.eq(write),
         ]
         with m.If(write):
-            m.d.sync += fresh.bit_select(local.thread, 1).eq(0)
+            m.d.sync += [bits.bit_select(local.thread, 1).eq(0) for bits in (fresh, fresh_skb)]
         with m.If(self.launch.enable):
             m.d.sync += fresh.bit_select(self.launch.thread, 1).eq(1)
+            with m.If(~self.keeps):
+                m.d.sync += fresh_skb.bit_select(self.launch.thread, 1).eq(1)
 
         rows = {"even": (word[1:] + begins_odd)[: len(word) - 1], "odd": word[1:]}
         words, knowns = [], []
@@ -140,7 +146,7 @@ class Windows(Component):
             m.submodules[f"stack_{name}"] = bank
             known = Signal(name=f"known_{name}")
             m.d.comb += [
-                known.eq(look.data[odd::2].bit_select(row, 1) & ~stale),
+                known.eq(ours[odd::2].bit_select(row, 1)),
                 bank.read.address.eq(Cat(row, local.thread)),
                 bank.write.address.eq(Cat(row, local.thread)),
                 bank.write.data.eq(rotated & spread(lanes)),
@@ -189,11 +195,12 @@ class Windows(Component):
         skb context, whose other words are the stack's answer."""
         local, row = self.local, self.thread.row
         m.d.comb += self.thread.thread.eq(local.thread)
-        ifindex = Signal(32)
-        with m.Switch(row.ingress):
-            for number, value in enumerate(self.ifindex):
-                with m.Case(number):
-                    m.d.comb += ifindex.eq(value)
+        ifindex, came_in = Signal(32), Signal(32)
+        for interface, found in ((row.device, ifindex), (row.iif, came_in)):
+            with m.Switch(interface):
+                for number, value in enumerate(self.ifindex):
+                    with m.Case(number):
+                        m.d.comb += found.eq(value)
         # An offset in the buffer and the window's base have no bit in common.
         values = {
             "data": row.data | addresses.PACKET,
@@ -213,7 +220,7 @@ class Windows(Component):
                 first.eq(context.word_select(word, 64)),
                 second.eq(context.word_select((word + 1)[: len(word)], 64)),
             ]
-        values |= {"len": row.data_end - row.data, "ifindex": ifindex}
+        values |= {"len": row.data_end - row.data, "ifindex": ifindex, "ingress_ifindex": came_in}
         live: dict[int, list[tuple[int, Value]]] = {}  # by word: where in it, and the value
         for field in programs.SK_BUFF:
             if field.live:

@@ -13,6 +13,8 @@ receive path would do it:
 - A sched_cls program runs as at a link's ingress (skb.py); its verdict is that of a filter in direct action. A redirect
   to no port aborts the packet, which skb_do_redirect() would drop.
 - A socket filter runs on a packet socket at a link of its own, without TEST_RUN (packetsocket.py).
+- Programs one behind the other run one by one, each on the bytes, mark, priority and cb that the one before left; which
+  comes next is decided here. tests/sim/test_hooks.py has the kernel's own links decide the same.
 
 The device is a single CPU, the one that the namespace's thread is pinned to: per-CPU maps have that CPU's value alone.
 Its buffer is TEST_RUN's page: 256 bytes of headroom, frames up to 3,520 bytes, and growth at the tail up to there.
@@ -25,6 +27,7 @@ import re
 import struct
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bpfnic.host import listing, valuetypes
@@ -40,8 +43,10 @@ from bpfnic.host.device import (
     Pacing,
     PacketResult,
     Progress,
+    Ran,
     Recording,
     Traffic,
+    check_programs,
 )
 from bpfnic.host.eventmaps import sized
 from bpfnic.host.linux import bpf, functions, locks
@@ -66,7 +71,7 @@ from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import decode, encode
 from bpfnic.spec.isa import BY_NAME, Group, Operation, find
 from bpfnic.spec.maps import DEVMAPS, MapType
-from bpfnic.spec.programs import SK_BUFF, SK_BUFF_BYTES, ProgramType, TcAction, XdpAction
+from bpfnic.spec.programs import MAX_HOPS, SK_BUFF, SK_BUFF_BYTES, TC_DROPS, Hook, ProgramType, TcAction, XdpAction
 
 if TYPE_CHECKING:
     from bpfnic.host.object import MapDefinition, Program
@@ -77,6 +82,7 @@ _STEP_FRAMES = 64  # between two reports of progress
 _TYPES = frozenset(ProgramType)
 _CODE = BY_NAME["lddw_code"]  # of a callback
 _REDIRECT_NEIGH = helpers.BY_NAME["redirect_neigh"].number
+_KEPT = ("mark", "priority", "cb")
 _TAIL_CALL = helpers.BY_NAME["tail_call"].number
 
 
@@ -104,6 +110,17 @@ def open_device(options: DeviceOptions) -> LinuxDevice:
     return LinuxDevice(options.ports)
 
 
+@dataclass
+class Journey:
+    """A packet on its way by programs: its bytes, the interface where it came in, how often tc programs sent it on,
+    and the fields that they left."""
+
+    data: bytes
+    iif: int
+    hops: int = 0
+    fields: dict[str, bytes] = field(default_factory=dict)
+
+
 class LinuxDevice(Device):
     """The running kernel with `ports` ports and the host behind them."""
 
@@ -124,7 +141,7 @@ class LinuxDevice(Device):
             program_types=_TYPES,
         )
         self._ifindexes = [*range(1, ports + 1), 0]
-        self._attached: list[LinuxProgram | None] = [None] * (ports + 1)
+        self._attached: dict[tuple[int, Hook], list[LinuxProgram]] = {}
         self._maps: list[LinuxMap] = []
         self._programs: list[LinuxProgram] = []
         self._record = RedirectRecord()
@@ -226,15 +243,18 @@ class LinuxDevice(Device):
 
     def unload(self, loaded: LoadedProgram) -> None:
         assert isinstance(loaded, LinuxProgram) and loaded in self._programs
-        if loaded in self._attached:
-            raise BpfnicError(f"program {loaded.program.name} is attached to interface {self._attached.index(loaded)}")
+        for (interface, hook), programs in self._attached.items():
+            if loaded in programs:
+                raise BpfnicError(f"program {loaded.program.name} is attached to interface {interface}, {hook.value}")
         refuse_if_held(loaded, self._maps)
         self._programs.remove(loaded)
         os.close(loaded.fd)
 
-    def attach(self, interface: int, loaded: LoadedProgram | None) -> None:
-        assert loaded is None or isinstance(loaded, LinuxProgram) and loaded in self._programs
-        self._attached[interface] = loaded
+    def attach_at(self, interface: int, hook: Hook, programs: Sequence[LoadedProgram]) -> None:
+        check_programs(interface, self.capabilities.ports, hook, programs)
+        chain = [loaded for loaded in programs if isinstance(loaded, LinuxProgram) and loaded in self._programs]
+        assert len(chain) == len(programs)
+        self._attached[interface, hook] = chain
 
     def set_ifindex(self, interface: int, ifindex: int) -> None:
         self._ifindexes[interface] = ifindex
@@ -285,7 +305,6 @@ class LinuxDevice(Device):
     def _receive(self, arrival: Arrival) -> PacketResult:
         """What becomes of a frame, counted."""
         ingress, data, host = arrival.interface, arrival.data, self.capabilities.ports
-        loaded = self._attached[ingress]
         self._counts["RECEIVED"][ingress] += 1
         self._counts["RECEIVED_BYTES"][ingress] += len(data)
         if len(data) > _LONGEST:
@@ -294,11 +313,12 @@ class LinuxDevice(Device):
         if arrival.error or len(data) < addresses.ETH_HLEN:
             self._counts["REFUSED_ERROR"][ingress] += 1
             return PacketResult(accepted=False)
-        if loaded is None:
-            action, egress = (XdpAction.XDP_TX, arrival.egress) if ingress == host else (XdpAction.XDP_PASS, host)
-            result = PacketResult(accepted=True, action=action, egress=egress, data=data)
-        else:
-            result = self._execute(loaded, ingress, data)
+        sends = ingress == host
+        action, egress = (XdpAction.XDP_TX, arrival.egress) if sends else (XdpAction.XDP_PASS, host)
+        result = PacketResult(accepted=True, action=action, egress=egress, data=data)
+        first = [(hook, ingress) for hook in (Hook.XDP, Hook.TCX_INGRESS)]
+        journey = Journey(data, ingress)
+        self._travel(journey, [first[0], (Hook.TCX_EGRESS, arrival.egress)] if sends else first, result)
         assert result.action is not None
         self._counts[_COUNTER_OF[result.action]][ingress] += 1
         if result.action is XdpAction.XDP_ABORTED:
@@ -308,71 +328,120 @@ class LinuxDevice(Device):
             self._counts["SENT_BYTES"][result.egress] += len(result.data)
         return result
 
-    def _execute(self, loaded: LinuxProgram, ingress: int, data: bytes) -> PacketResult:
-        """Runs a program on a frame and does what it says with it."""
-        if not self._ifindexes[ingress]:  # TEST_RUN would show the loopback link's
-            raise BpfnicError(f"interface {ingress} runs program {loaded.program.name} and has no ifindex")
-        self._record.clear()
-        if loaded.program.type is ProgramType.SCHED_CLS:
-            return self._execute_tc(loaded, ingress, data)
-        if loaded.program.type is ProgramType.SOCKET_FILTER:
-            return self._execute_socket(loaded, ingress, data)
-        context = struct.pack("=IIIIII", 0, len(data), 0, self._ifindexes[ingress], 0, 0)  # struct xdp_md
-        run = self._test_run(loaded, data, context)
-        result = PacketResult(accepted=True, action=XdpAction.XDP_ABORTED, verdict=run.value, cpu=self._cpu)
-        match run.value:
-            case XdpAction.XDP_ABORTED:
-                result.cause = Cause.PROGRAM
+    def _travel(self, journey: Journey, way: Sequence[tuple[Hook, int]], result: PacketResult) -> None:
+        """Runs the programs on a packet's way, each by itself on what the one before left, and does what they say.
+        Which comes next is what sch_handle_ingress(), sch_handle_egress() and skb_do_redirect() make of a verdict."""
+        while place := next((place for place in way if self._attached.get((place[1], place[0]))), None):
+            (hook, interface), way = place, []
+            for loaded in self._attached[interface, hook]:
+                if not self._ifindexes[interface]:  # TEST_RUN would show the loopback link's
+                    raise BpfnicError(f"interface {interface} runs program {loaded.program.name} and has no ifindex")
+                self._record.clear()
+                of_tc = loaded.program.type is ProgramType.SCHED_CLS
+                if loaded.program.type is ProgramType.SOCKET_FILTER:
+                    return self._execute_socket(loaded, interface, journey, result)
+                run = self._run_tc if of_tc else self._run_xdp
+                verdict = run(loaded, interface, journey)
+                result.verdict, result.cpu = verdict, self._cpu
+                result.programs += (Ran(hook, interface, verdict),)
+                if not (of_tc and verdict == TcAction.UNSPEC):
+                    break
+            result.egress = result.queue = None
+            result.cause = Cause.NONE
+            if of_tc:
+                way = self._act_tc(verdict, hook, interface, journey, result)
+            else:
+                way = self._act_xdp(verdict, hook, interface, journey, result)
+        result.data = None if result.egress is None else journey.data
+
+    def _act_xdp(
+        self, verdict: int, hook: Hook, interface: int, journey: Journey, result: PacketResult
+    ) -> list[tuple[Hook, int]]:
+        """Does what an XDP program says. Returns the hooks that the packet comes to."""
+        match verdict:
             case XdpAction.XDP_DROP:
                 result.action = XdpAction.XDP_DROP
             case XdpAction.XDP_PASS:
-                result.action, result.egress = XdpAction.XDP_PASS, self.capabilities.ports
+                self._pass(hook, interface, journey, result)
+                return [(Hook.TCX_INGRESS, interface)] if interface < self.capabilities.ports else []
             case XdpAction.XDP_TX:
-                result.action, result.egress = XdpAction.XDP_TX, ingress
-            case XdpAction.XDP_REDIRECT if target := self._record.target():
-                result.egress, result.queue = self._where(target)
-                result.action = XdpAction.XDP_ABORTED if result.egress is None else XdpAction.XDP_REDIRECT
-                result.cause = Cause.REDIRECT if result.egress is None else Cause.NONE
+                result.action, result.egress = XdpAction.XDP_TX, interface
             case XdpAction.XDP_REDIRECT:
-                result.cause = Cause.REDIRECT
+                self._redirect(self._record.target(), result)
             case _:
-                result.cause = Cause.VERDICT
+                result.action = XdpAction.XDP_ABORTED
+                result.cause = Cause.VERDICT if verdict else Cause.PROGRAM
+        return []
+
+    def _act_tc(
+        self, verdict: int, hook: Hook, interface: int, journey: Journey, result: PacketResult
+    ) -> list[tuple[Hook, int]]:
+        """The same of a tc program."""
+        if verdict in TC_DROPS:
+            result.action = XdpAction.XDP_DROP
+        elif verdict != TcAction.REDIRECT:
+            self._pass(hook, interface, journey, result)
+        else:
+            target = self._record.target() if journey.hops < MAX_HOPS else None
+            self._redirect(target, result)
+            if target and result.egress is not None:
+                journey.hops += 1
+                if not target.ingress:
+                    return [(Hook.TCX_EGRESS, result.egress)]
+                journey.iif = result.egress
+                result.action, result.egress = XdpAction.XDP_PASS, self.capabilities.ports
+                return [(Hook.TCX_INGRESS, journey.iif)]
+        return []
+
+    def _pass(self, hook: Hook, interface: int, journey: Journey, result: PacketResult) -> None:
+        result.action, result.egress = XdpAction.XDP_PASS, self.capabilities.ports
+        if hook is Hook.TCX_EGRESS:
+            result.action = XdpAction.XDP_REDIRECT if journey.hops else XdpAction.XDP_TX
+            result.egress = interface
+
+    def _redirect(self, target: Target | None, result: PacketResult) -> None:
+        if target:
+            result.egress, result.queue = self._where(target)
+        result.action = XdpAction.XDP_ABORTED if result.egress is None else XdpAction.XDP_REDIRECT
+        result.cause = Cause.REDIRECT if result.egress is None else Cause.NONE
+
+    def _run_xdp(self, loaded: LinuxProgram, interface: int, journey: Journey) -> int:
+        context = struct.pack("=IIIIII", 0, len(journey.data), 0, self._ifindexes[interface], 0, 0)  # struct xdp_md
+        run = self._test_run(loaded, journey.data, context)
         (metadata,) = struct.unpack_from("=I", run.context)
-        result.data = None if result.egress is None else run.data[metadata:]
-        return result
+        journey.data = run.data[metadata:]
+        if metadata and run.value == XdpAction.XDP_PASS and self._attached.get((interface, Hook.TCX_INGRESS)):
+            what = f"program {loaded.program.name} leaves metadata for tc programs"
+            raise BpfnicError(f"{what}: BPF_PROG_TEST_RUN takes none for them (the linux backend runs one by one)")
+        return run.value
 
-    def _execute_tc(self, loaded: LinuxProgram, ingress: int, data: bytes) -> PacketResult:
+    def _run_tc(self, loaded: LinuxProgram, interface: int, journey: Journey) -> int:
+        """The fields that a program may write and TEST_RUN takes go on to the next one."""
         context = bytearray(SK_BUFF_BYTES)
-        for field in SK_BUFF:
-            if field.name in ("ingress_ifindex", "ifindex"):
-                struct.pack_into("=I", context, field.offset, self._ifindexes[ingress])
-        run = self._test_run(loaded, self._skb.receive(data), bytes(context))
-        result = PacketResult(accepted=True, action=XdpAction.XDP_PASS, verdict=run.value, cpu=self._cpu)
-        match run.value:
-            case TcAction.SHOT | TcAction.STOLEN | TcAction.TRAP:
-                result.action = XdpAction.XDP_DROP
-            case TcAction.REDIRECT:
-                if target := self._record.target():
-                    result.egress, _ = self._where(target)
-                result.action = XdpAction.XDP_ABORTED if result.egress is None else XdpAction.XDP_REDIRECT
-                result.cause = Cause.REDIRECT if result.egress is None else Cause.NONE
-            case _:
-                result.egress = self.capabilities.ports
-        result.data = None if result.egress is None else self._skb.send(run.data)
-        return result
+        fields = {field.name: field for field in SK_BUFF}
+        for name, value in (("ingress_ifindex", self._ifindexes[journey.iif]), ("ifindex", self._ifindexes[interface])):
+            struct.pack_into("=I", context, fields[name].offset, value)
+        for name, content in journey.fields.items():
+            context[fields[name].offset : fields[name].offset + len(content)] = content
+        run = self._test_run(loaded, self._skb.receive(journey.data), bytes(context))
+        for name in _KEPT:
+            journey.fields[name] = run.context[fields[name].offset : fields[name].offset + fields[name].size]
+        journey.data = self._skb.send(run.data)
+        return run.value
 
-    def _execute_socket(self, loaded: LinuxProgram, ingress: int, data: bytes) -> PacketResult:
-        ifindex = self._ifindexes[ingress]
+    def _execute_socket(self, loaded: LinuxProgram, interface: int, journey: Journey, result: PacketResult) -> None:
+        """The bytes that a socket filter keeps, none or some."""
+        ifindex = self._ifindexes[interface]
         try:
             if ifindex not in self._sockets:
                 self._sockets[ifindex] = PacketSocket(ifindex, self._cpu)
-            kept = self._sockets[ifindex].run(loaded.fd, data)
+            kept = self._sockets[ifindex].run(loaded.fd, journey.data)
         except OSError as error:
             raise BpfnicError(f"program {loaded.program.name}: on a packet socket: {error.strerror or error}") from None
-        result = PacketResult(accepted=True, action=XdpAction.XDP_DROP, verdict=len(kept), cpu=self._cpu)
-        if kept:
-            result.action, result.egress, result.data = XdpAction.XDP_PASS, self.capabilities.ports, kept
-        return result
+        result.verdict, result.cpu = len(kept), self._cpu
+        result.programs += (Ran(Hook.XDP, interface, len(kept)),)
+        result.action = XdpAction.XDP_PASS if kept else XdpAction.XDP_DROP
+        result.egress, result.data = (self.capabilities.ports, kept) if kept else (None, None)
 
     def _test_run(self, loaded: LinuxProgram, data: bytes, context: bytes) -> bpf.TestRun:
         try:
@@ -384,8 +453,6 @@ class LinuxDevice(Device):
         """The interface that a redirect leads to, None for none, and the host's queue."""
         if target.broadcast:
             raise BpfnicError("bpf_redirect_map with BPF_F_BROADCAST: a packet of a NIC leaves once")
-        if target.ingress:
-            raise BpfnicError("bpf_redirect with BPF_F_INGRESS: a NIC has no second way in")
         ifindex = target.number
         if target.map is not None:
             (used,) = (each for each in self._maps if each.fd == target.map)
@@ -437,7 +504,7 @@ class LinuxDevice(Device):
             os.close(loaded.fd)
         for device_map in self._maps:
             device_map.close()
-        self._programs, self._maps, self._attached = [], [], [None] * len(self._attached)
+        self._programs, self._maps, self._attached = [], [], {}
         for opened in self._sockets.values():
             opened.close()
         self._record.close()

@@ -20,7 +20,7 @@ from bpfnic.spec import helpers
 from bpfnic.spec.assembly import assemble
 from bpfnic.spec.instruction import SLOT_BYTES
 from bpfnic.spec.maps import DEVMAPS, REDIRECT_ACTION, MapType, RedirectFlag
-from bpfnic.spec.programs import ProgramType, XdpAction
+from bpfnic.spec.programs import BPF_F_INGRESS, ProgramType, XdpAction
 
 _REDIRECT = helpers.BY_NAME["redirect"].number
 _REDIRECT_MAP = helpers.BY_NAME["redirect_map"].number
@@ -30,8 +30,6 @@ _RECORD = struct.Struct("=II")  # ifindex or index, and one of:
 _NOTHING, _IFINDEX, _ENTRY, _BROADCAST = range(4)  # _ENTRY + n * _MAP: in the map with file descriptor n
 _MAP = 4
 _INGRESS = _IFINDEX + _MAP  # of a sched_cls program, with BPF_F_INGRESS
-
-BPF_F_INGRESS = 1
 
 class Target(NamedTuple):
     """An ifindex, or an index in the map with a file descriptor `map`. `broadcast`: to all of the map. `ingress`: as if

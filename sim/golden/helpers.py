@@ -1,12 +1,12 @@
 """The helpers, as Linux 6.18 has them (kernel/bpf/helpers.c, net/core/filter.c)."""
 
 from collections.abc import Callable, Sequence
-from errno import EACCES, EINVAL
+from errno import EACCES, EINVAL, ENETDOWN, ENOMEM
 from typing import NamedTuple, Protocol
 
 from bpfnic.sim.golden import received
 from bpfnic.sim.golden.maps import Maps, read_argument, take_lock
-from bpfnic.sim.golden.memory import Buffer
+from bpfnic.sim.golden.memory import Buffer, Memory
 from bpfnic.sim.golden.thread import Helper, Suspending, Thread, Trap
 from bpfnic.spec import addresses
 from bpfnic.spec.causes import Cause
@@ -21,7 +21,7 @@ from bpfnic.spec.maps import (
     RedirectFlag,
 )
 from bpfnic.spec.metadata import RSS_KEY, Metadata
-from bpfnic.spec.programs import XdpAction
+from bpfnic.spec.programs import BPF_F_INGRESS, MAX_HOPS, ProgramType, XdpAction
 
 
 class Samples(Protocol):
@@ -39,24 +39,48 @@ class Samples(Protocol):
     def chosen(self, mine: int) -> int:
         """What was answered where several answers are right, of which `mine` is one."""
 
+    def room(self) -> bool:
+        """Whether a buffer is free for a clone."""
+
 
 class Target(NamedTuple):
-    """An interface, and of the host which of its queues."""
+    """An interface, and of the host which of its queues. inward: the packet comes in there."""
 
     interface: int
     queue: int | None = None
+    inward: bool = False
+
+
+class Clone(NamedTuple):
+    """A copy of a packet in its buffer, which came in by interface `iif`. It leaves by port `device`, or comes in
+    there. hops: how often tc programs sent it on."""
+
+    buffer: Buffer
+    iif: int
+    device: int
+    leaving: bool
+    hops: int
 
 
 class Helpers:
     """The helpers for one running program, by number in `table`; only the `offered` ones. A helper gives way before
     each shared access and returns r0; negative results are error numbers.
 
-    `ports`: the ifindex of each port, 0 for none. After the program's exit, `target` is where it last redirected its
-    packet to, or None where no such interface is.
+    `program_type`: of the program. `ports`: the ifindex of each port, 0 for none; `iif`: where the packet came in,
+    `hops`: how often tc programs sent it on. After the program's exit, `target`
+    is where it last redirected its packet to, or None where no such interface is. `clones`: of its packet, until
+    somebody takes them; `memory`: what the program reaches; `refused`: the lengths of those that had
+    no buffer.
     """
 
     def __init__(self, cpu: int, buffer: Buffer, maps: Maps, offered: frozenset[int], samples: Samples,
-                 ports: Sequence[int] = (), rss_key: bytes = RSS_KEY):  # fmt: skip
+                 ports: Sequence[int] = (), rss_key: bytes = RSS_KEY, program_type: ProgramType = ProgramType.XDP,
+                 iif: int = 0, hops: int = 0):  # fmt: skip
+        self.program_type = program_type
+        self.memory: Memory
+        self.iif, self.hops = iif, hops
+        self.clones: list[Clone] = []
+        self.refused: list[int] = []
         self.cpu = cpu
         self.buffer = buffer
         self.maps = maps
@@ -86,6 +110,7 @@ class Helpers:
             "get_smp_processor_id": _at_once(lambda: self.cpu),
             "csum_diff": self.csum_diff,
             "redirect": _at_once(self.redirect, 2),
+            "clone_redirect": _at_once(self.clone_redirect, 3),
             "redirect_map": self.redirect_map,
             "xdp_adjust_head": _at_once(self.xdp_adjust_head, 2),
             "xdp_adjust_tail": _at_once(self.xdp_adjust_tail, 2),
@@ -181,12 +206,29 @@ class Helpers:
         return _folded(result, 16)
 
     def redirect(self, ifindex: int, flags: int) -> int:
-        """bpf_xdp_redirect: no flags are known, and a wrong call leaves an earlier target alone."""
-        if flags:
+        """bpf_xdp_redirect: no flags are known, of a tc program BPF_F_INGRESS, and a wrong call leaves an earlier
+        target alone."""
+        if flags & ~(BPF_F_INGRESS if self.program_type is ProgramType.SCHED_CLS else 0):
             return XdpAction.XDP_ABORTED
         ifindex &= 0xFFFFFFFF
-        self.target = Target(self.ports.index(ifindex)) if ifindex and ifindex in self.ports else None
+        self.target = None
+        if ifindex and ifindex in self.ports:
+            self.target = Target(self.ports.index(ifindex), inward=bool(flags & BPF_F_INGRESS))
         return XdpAction.XDP_REDIRECT
+
+    def clone_redirect(self, _context: int, ifindex: int, flags: int) -> int:
+        """bpf_clone_redirect: a copy of the packet as it is now, without its metadata."""
+        ifindex &= 0xFFFFFFFF
+        if flags & ~BPF_F_INGRESS or not ifindex or ifindex not in self.ports:
+            return -EINVAL
+        if self.hops == MAX_HOPS:
+            return -ENETDOWN
+        if not self.samples.room():
+            self.refused.append(self.buffer.data_end - self.buffer.data)
+            return -ENOMEM
+        port, leaving = self.ports.index(ifindex), not flags & BPF_F_INGRESS
+        self.clones.append(Clone(self.buffer.copy(), self.iif if leaving else port, port, leaving, self.hops + 1))
+        return 0
 
     def redirect_map(self, thread: Thread) -> Suspending:
         """__bpf_xdp_redirect_map: an unknown flag leaves an earlier target alone, a missing entry does not. No packet

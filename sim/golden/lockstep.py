@@ -6,31 +6,64 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from bpfnic.host.device import Arrival
-from bpfnic.host.lockstep import NO_ADDRESS, NO_REGISTER, PAST, Difference, Happening, Parted, State, Step
+from bpfnic.host.lockstep import (
+    BEGAN_DEVICE_BIT,
+    BEGAN_HOOK_BIT,
+    BEGAN_MASK,
+    NO_ADDRESS,
+    NO_REGISTER,
+    PAST,
+    Difference,
+    Happening,
+    Parted,
+    State,
+    Step,
+)
+from bpfnic.sim.golden.helpers import Clone, Helpers
 from bpfnic.sim.golden.memory import Buffer
 from bpfnic.sim.golden.nic import GoldenNic
-from bpfnic.sim.golden.outcome import Outcome
+from bpfnic.sim.golden.outcome import Outcome, Stage
 from bpfnic.sim.golden.thread import Choice, Memory, Retired, SharedAccess, Trap
 from bpfnic.spec import addresses, isa
 from bpfnic.spec.assembly import disassemble
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.instruction import Instruction
 from bpfnic.spec.isa import Operation
+from bpfnic.spec.programs import Hook, ProgramType
 from bpfnic.spec.registers import ENTRY_TYPES
 
 Found = SharedAccess | Choice | Retired | Outcome
 """Where a thread stands: before an access, or the device's answer, behind an instruction, or behind its end."""
 
-RETIRED, PENDING, RESULT, SHARED, BEGAN, ENDED, WRITTEN, EMITTED = (int(kind) for kind in Happening)
+RETIRED, PENDING, RESULT, SHARED, BEGAN, ENDED, WRITTEN, EMITTED, CLONED = (int(kind) for kind in Happening)
 
 
 class Ended(NamedTuple):
-    """What a program came to."""
+    """What a program came to. word: as it is attached there."""
 
+    stage: Stage
+    word: int
     cpu: int
     outcome: Outcome
-    frame: bytes
     instructions: int
+
+
+_HOOKS = tuple(Hook)
+
+
+def began_value(program_type: ProgramType, stage: Stage) -> int:
+    """What BEGAN says of a program."""
+    place = _HOOKS.index(stage.hook) << BEGAN_HOOK_BIT | stage.device << BEGAN_DEVICE_BIT
+    return ENTRY_TYPES.index(program_type) | place
+
+
+class Made(NamedTuple):
+    """A clone that a packet's program made."""
+
+    clone: Clone
+    length: int  # in bytes, when it was made
+    parent: int
+    time_ns: int
 
 
 class Write(NamedTuple):
@@ -51,12 +84,16 @@ def write_of(nic: GoldenNic, access: SharedAccess) -> Write | None:
 
 
 class Lockstep:
-    """Compares a device, event by event. `ended` by number of the arrival."""
+    """Compares a device, event by event. `packets`, what `ended` of each, and `clones` by number of the packet, as in a
+    Recording; `refused`: lengths of clones that there was no buffer for."""
 
     def __init__(self, nic: GoldenNic, arrivals: Sequence[Arrival]):
         self.nic = nic
         self.arrivals = arrivals
-        self.ended: dict[int, Ended] = {}
+        self.ended: dict[int, list[Ended]] = {}
+        self.packets: dict[int, _Packet] = {}
+        self.clones: dict[int, Made] = {}
+        self.refused: list[int] = []
         self._running: dict[int, _Program] = {}  # by CPU
 
     def see(self, events: Iterable[tuple]) -> None:
@@ -75,12 +112,37 @@ class Lockstep:
             elif kind == WRITTEN:
                 running[cpu].wrote(event)
             elif kind == BEGAN:
-                running[cpu] = _Program(self.nic, self.arrivals[event[3]], event)
+                running[cpu] = self._begin(event)
+            elif kind == CLONED:
+                self._clone(running[cpu], event)
             elif kind == EMITTED:
                 self._emit(event)
             else:
-                self.ended[event[3]] = running.pop(cpu).end(event)
+                program = running.pop(cpu)
+                ended = program.end(event)
+                self.ended.setdefault(event[3], []).append(ended)
+                self.packets[event[3]].end(program, ended.outcome)
+                self.refused += program.helpers.refused
 
+    def _begin(self, event: tuple) -> "_Program":
+        number, value = event[3], event[1]
+        if number not in self.packets:
+            if number < len(self.arrivals):
+                arrival = self.arrivals[number]
+                buffer = Buffer(arrival.data, self.nic.size.buffer_bytes)
+                self.packets[number] = _Packet(buffer, arrival.interface, 0)
+            else:
+                clone = self.clones[number].clone
+                self.packets[number] = _Packet(clone.buffer, clone.iif, clone.hops)
+        hook = _HOOKS[value >> BEGAN_HOOK_BIT & BEGAN_MASK]
+        stage = Stage(hook, value >> BEGAN_DEVICE_BIT & BEGAN_MASK)
+        return _Program(self.nic, stage, ENTRY_TYPES[value & BEGAN_MASK], self.packets[number], event)
+
+    def _clone(self, program: "_Program", event: tuple) -> None:
+        parent = program.packet
+        time_ns = self.clones[parent].time_ns if parent in self.clones else self.arrivals[parent].time_ns
+        clone = program.clone(event)
+        self.clones[event[3]] = Made(clone, len(clone.buffer.frame), parent, time_ns)
 
     def _emit(self, event: tuple) -> None:
         """The device let a record leave: so does the reference."""
@@ -108,17 +170,47 @@ class Lockstep:
         )
 
 
+class _Packet:
+    """A packet between its programs: where it came in, how often tc programs sent it on, and the last program."""
+
+    def __init__(self, buffer: Buffer, iif: int, hops: int):
+        self.buffer = buffer
+        self.iif = iif
+        self.hops = hops
+        self.last: _Program | None = None
+        self.program_type: ProgramType | None = None  # of the last one, and the words that it left
+        self.skb = b""
+
+    def end(self, program: "_Program", outcome: Outcome) -> None:
+        """A program ended."""
+        self.last, self.program_type, self.skb = program, program.program_type, program.helpers.memory.skb()
+        self.hops += outcome.sent
+        self.iif = self.iif if outcome.iif is None else outcome.iif
+
+    def word(self, nic: GoldenNic, stage: Stage) -> int:
+        """As the program is attached that begins there now."""
+        last = self.last
+        if last and last.stage == stage and last.chained:
+            return nic.following(last.word)
+        return nic.entry(stage)
+
+
 class _Program:
     """One packet's program: the reference's thread, which is as far as the device's, or a part of an instruction
     further (it has made the shared accesses that the device made)."""
 
-    def __init__(self, nic: GoldenNic, arrival: Arrival, began: tuple):
-        _, number, _, self.packet, self.entry, _, _, self.cpu, _, _ = began
+    def __init__(self, nic: GoldenNic, stage: Stage, program_type: ProgramType, packet: _Packet, began: tuple):
+        _, _, _, self.packet, self.entry, _, _, self.cpu, _, _ = began
         self.nic = nic
-        ingress = arrival.interface
-        self.buffer = Buffer(arrival.data, nic.size.buffer_bytes)
-        self.thread, helpers = nic.prepare(ingress, self.buffer, self.cpu, self)
-        self.program = nic.execute(ingress, self.entry, ENTRY_TYPES[number], self.thread, helpers, steps=True)
+        self.stage, self.program_type = stage, program_type
+        self.word, self.chained = packet.word(nic, stage), False
+        of_tc = program_type is packet.program_type is ProgramType.SCHED_CLS
+        self.helpers: Helpers
+        self.thread, self.helpers = nic.prepare(
+            stage.device, program_type, packet.buffer, self.cpu, self, packet.iif, packet.hops,
+            packet.skb if of_tc else b"",
+        )  # fmt: skip
+        self.program = nic.execute(stage, self.entry, program_type, self.thread, self.helpers, steps=True)
         self.slot_mask = (1 << (nic.size.program_slots - 1).bit_length()) - 1  # what a device shows of a slot
         self.found: Found | None = None  # where the thread stands, if further
         self.before: list[int] = []  # registers before the instruction
@@ -141,6 +233,9 @@ class _Program:
     def chosen(self, mine: int) -> int:
         return self.sample
 
+    def room(self) -> bool:
+        return self.sample == 0
+
     # -- events --
 
     def share(self, event: tuple) -> None:
@@ -151,6 +246,14 @@ class _Program:
         self._see_to_writes(event)
         self._proceed()
         self.writes = write_of(self.nic, access)
+
+    def clone(self, event: tuple) -> Clone:
+        """The device made a clone, within a call whose result comes later: make it."""
+        self.sample = 0
+        found = self.found or self._begin()
+        if not self.helpers.clones:
+            raise self._parted(event, "clone", "makes one", self._does(found))
+        return self.helpers.clones.pop()
 
     def wrote(self, event: tuple) -> None:
         """The device wrote map memory."""
@@ -219,7 +322,8 @@ class _Program:
             raise self._parted(event, "cause", cause.name, found.cause.name)
         if found.verdict is not None and found.verdict != verdict:
             raise self._parted(event, "verdict", f"{verdict:#x}", f"{found.verdict:#x}")
-        return Ended(self.cpu, found, self.buffer.frame, self.thread.retired)
+        self.chained = found.chained
+        return Ended(self.stage, self.word, self.cpu, found, self.thread.retired)
 
     # -- the reference's thread --
 

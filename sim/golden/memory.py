@@ -33,6 +33,14 @@ class Buffer:
         self.arrived = bytes(frame)
         self.queue = 0
 
+    def copy(self) -> "Buffer":
+        """Another buffer with the same frame at the same place, and nothing else."""
+        copy = Buffer(b"", len(self.bytes))
+        copy.data_meta = copy.data = self.data
+        copy.data_end = self.data_end
+        copy.bytes[copy.data : copy.data_end] = self.frame
+        return copy
+
     @property
     def frame(self) -> bytes:
         """The bytes between data and data_end: what leaves."""
@@ -46,12 +54,23 @@ class Memory:
     values take any other alignment. An access outside every window is that, whatever its alignment.
     """
 
-    def __init__(self, buffer: Buffer, ifindex: int, map_memory: bytearray):
+    def __init__(self, buffer: Buffer, ifindex: int, map_memory: bytearray, came_in: int | None = None):
+        """ifindex: of the interface at which the program stands; came_in: of the one where the packet came in, the same
+        if None."""
         self.buffer = buffer
         self.ifindex = ifindex
+        self.came_in = ifindex if came_in is None else came_in
         self.stack = bytearray(addresses.STACK_WINDOW_BYTES)
         self.privileged = False
         self.map_memory = map_memory
+
+    def skb(self) -> bytes:
+        """The words of the skb context that are kept."""
+        return bytes(self.stack[addresses.STACK_BYTES :][: addresses.SKB_CONTEXT_BYTES])
+
+    def set_skb(self, words: bytes) -> None:
+        """Has them from the program before."""
+        self.stack[addresses.STACK_BYTES : addresses.STACK_BYTES + addresses.SKB_CONTEXT_BYTES] = words
 
     def shared_parts(self, address: int, size: int) -> list[int]:
         """Sizes in bytes of the shared accesses of an access, the lower addresses first; empty outside map values. The
@@ -163,7 +182,7 @@ class Memory:
             "data_end": addresses.PACKET + buffer.data_end,
             "data_meta": addresses.PACKET + buffer.data_meta,
             "len": buffer.data_end - buffer.data,
-            "ingress_ifindex": self.ifindex,
+            "ingress_ifindex": self.came_in,
             "ifindex": self.ifindex,
             "rx_queue_index": buffer.queue,
         }

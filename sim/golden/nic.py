@@ -8,19 +8,28 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, fields
 
 from bpfnic.sim.golden import outcome
-from bpfnic.sim.golden.helpers import Helpers, Samples
+from bpfnic.sim.golden.helpers import Clone, Helpers, Samples
 from bpfnic.sim.golden.host_maps import HostMaps
 from bpfnic.sim.golden.interpreter import Code
 from bpfnic.sim.golden.maps import Maps
 from bpfnic.sim.golden.memory import Buffer, Memory
-from bpfnic.sim.golden.outcome import Outcome
+from bpfnic.sim.golden.outcome import Outcome, Stage
 from bpfnic.sim.golden.registers import Registers
 from bpfnic.sim.golden.thread import Choice, Retired, SharedAccess, Thread, Trap
 from bpfnic.spec import addresses, engine, registers
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.metadata import RSS_KEY_BYTES
-from bpfnic.spec.programs import ProgramType, XdpAction
-from bpfnic.spec.registers import CONTROL_ENABLE, ENTRY_SLOT, ENTRY_VALID, INTERFACES, WIDTH_TAKES, entry_type
+from bpfnic.spec.programs import Hook, ProgramType, XdpAction
+from bpfnic.spec.registers import (
+    CHAIN_BIT,
+    CHAIN_WORDS,
+    CONTROL_ENABLE,
+    ENTRY_VALID,
+    HOOKS,
+    INTERFACES,
+    WIDTH_TAKES,
+    entry_next,
+)
 
 COUNTED_AS = {
     XdpAction.XDP_ABORTED: "ABORTED",
@@ -59,6 +68,7 @@ class GoldenNic:
 
     def __init__(self, size: Size):
         self.size = size
+        self.clones = size.ports + 1  # the ingress that they are counted at
         self.registers = Registers()
         groups = engine.groups_of(size.groups)
         self.code = Code(size.program_slots, lambda row: row.group in groups)
@@ -75,6 +85,7 @@ class GoldenNic:
         self.accepted = [0] * INTERFACES
         self.released = [0] * INTERFACES
         self.retired = 0
+        self.chain = [0] * CHAIN_WORDS
         self.lower_half = 0  # of the slot that is being written
         self.rss_key = bytearray(RSS_KEY_BYTES)
         self._describe()
@@ -97,10 +108,35 @@ class GoldenNic:
             return True
         return False
 
-    def entry(self, ingress: int) -> tuple[int, ProgramType] | None:
-        """First slot and type of the program that is attached to an ingress."""
-        entry = self.registers.get("ENTRY", ingress)
-        return (entry & ENTRY_SLOT, entry_type(entry)) if entry & ENTRY_VALID else None
+    def admit_clone(self, length: int, refused: bool = False) -> None:
+        """Count a clone of so many bytes, or one that there was no buffer for."""
+        self._count("RECEIVED", self.clones)
+        self._count("RECEIVED_BYTES", self.clones, length)
+        if refused:
+            self._count("REFUSED_FULL", self.clones)
+        else:
+            self.accepted[self.clones] += 1
+            self.in_flight[self.clones] += 1
+
+    def way(self, ingress: int, port: int) -> tuple[Stage, ...]:
+        """The hooks that a frame from an ingress comes to, if no program says otherwise. port: which the host asks
+        for."""
+        first = Stage(Hook.XDP, ingress)
+        return first, Stage(Hook.TCX_EGRESS, port) if ingress == self.size.ports else Stage(Hook.TCX_INGRESS, ingress)
+
+    def way_of(self, clone: Clone) -> tuple[Stage, ...]:
+        """The same for a clone."""
+        return (Stage(Hook.TCX_EGRESS if clone.leaving else Hook.TCX_INGRESS, clone.device),)
+
+    def entry(self, stage: Stage) -> int:
+        """The word of the first program at a hook, 0 for none."""
+        word = self.registers.get(HOOKS[stage.hook], stage.device)
+        return word if word & ENTRY_VALID else 0
+
+    def following(self, word: int) -> int:
+        """The word of the program behind another one of its hook, 0 for none."""
+        found = self.chain[entry_next(word)] if entry_next(word) else 0
+        return found if found & ENTRY_VALID else 0
 
     def without_program(self, ingress: int, port: int) -> Outcome:
         """What becomes of a frame where no program is attached: to the host, and from the host to the port that it asks
@@ -109,31 +145,55 @@ class GoldenNic:
             return Outcome(XdpAction.XDP_TX, port)
         return Outcome(XdpAction.XDP_PASS, self.size.ports)
 
-    def prepare(self, ingress: int, buffer: Buffer, cpu: int, samples: Samples) -> tuple[Thread, Helpers]:
-        """A thread for a program on a frame, and the helpers that it calls."""
-        memory = Memory(buffer, self.registers.get("IFINDEX", ingress), self.map_memory)
-        ports = [self.registers.get("IFINDEX", port) for port in range(self.size.ports)]
-        helpers = Helpers(cpu, buffer, self.maps, self.helpers, samples, ports, bytes(self.rss_key))
+    def of_clone(self, clone: Clone) -> Outcome:
+        """What becomes of a clone where no program is attached."""
+        if clone.leaving:
+            return Outcome(XdpAction.XDP_REDIRECT, clone.device)
+        return Outcome(XdpAction.XDP_PASS, self.size.ports)
+
+    def prepare(
+        self,
+        device: int,
+        program_type: ProgramType,
+        buffer: Buffer,
+        cpu: int,
+        samples: Samples,
+        iif: int | None = None,
+        hops: int = 0,
+        skb: bytes = b"",
+    ) -> tuple[Thread, Helpers]:
+        """A thread for a program that stands at an interface, on a frame, and the helpers that it calls. iif: where the
+        frame came in, there if None; hops: as decide has them; skb: words of the skb context, of the program before.
+        """
+        iif = device if iif is None else iif
+        ifindexes = [self.registers.get("IFINDEX", number) for number in range(self.size.ports + 1)]
+        memory = Memory(buffer, ifindexes[device], self.map_memory, ifindexes[iif])
+        if skb:
+            memory.set_skb(skb)
+        helpers = Helpers(cpu, buffer, self.maps, self.helpers, samples, ifindexes[:-1], bytes(self.rss_key),
+                          program_type, iif, hops)  # fmt: skip
+        helpers.memory = memory
         return Thread(self.code, memory, helpers.table, budget=self.registers["BUDGET"]), helpers
 
     def execute(
         self,
-        ingress: int,
+        stage: Stage,
         entry: int,
         program_type: ProgramType,
         thread: Thread,
         helpers: Helpers,
         steps: bool = False,
     ) -> Generator[SharedAccess | Choice | Retired, None, Outcome]:
-        """Run the program of that type at `entry` on what `prepare` prepared. Gives way before each shared access, and
-        with `steps` behind each instruction."""
+        """Run the program of that type at slot `entry` on what `prepare` prepared. Gives way before each shared access,
+        and with `steps` behind each instruction."""
         try:
             verdict = (yield from thread.run(entry, steps=steps)) & 0xFFFFFFFF
         except Trap as trap:
             decided = outcome.aborted(trap.cause)
         else:
-            queue = helpers.buffer.queue
-            decided = outcome.decide(program_type, verdict, helpers.target, ingress, self.size.ports, queue)
+            decided = outcome.decide(
+                program_type, verdict, helpers.target, stage, self.size.ports, helpers.hops, helpers.buffer.queue
+            )
         self.maps.end(thread)
         self.retired += thread.retired
         return decided
@@ -186,12 +246,16 @@ class GoldenNic:
         on_read["MAP_STATUS"] = lambda _: self.host_maps.read_status()
         on_write["MAP_ADDRESS"] = lambda _, __: self.host_maps.aim()
         on_write["RSS_KEY"] = self._write_rss_key
+        on_write["CHAIN"] = lambda _, word: self._chain(word)
         on_write["SNAPSHOT"] = lambda _, __: self._snapshot()
         on_read["NEXT_SEQUENCE"] = lambda index: self.accepted[index] & 0xFFFFFFFF
         on_read["OLDEST_SEQUENCE"] = lambda index: self.released[index] & 0xFFFFFFFF
 
     def _write_rss_key(self, index: int, value: int) -> None:
         self.rss_key[4 * index : 4 * index + 4] = value.to_bytes(4, "little")
+
+    def _chain(self, word: int) -> None:
+        self.chain[word >> CHAIN_BIT & CHAIN_WORDS - 1] = word
 
     def _read_program(self) -> int:
         half = self._advance("PROGRAM_ADDRESS", 1) % (2 * self.size.program_slots)

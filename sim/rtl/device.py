@@ -19,6 +19,7 @@ from bpfnic.host.device import (
     Pacing,
     PacketResult,
     Progress,
+    Ran,
     Recording,
     Retirement,
     Traffic,
@@ -31,9 +32,10 @@ from bpfnic.spec import registers
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.maps import QUEUE_USER_BIT
-from bpfnic.spec.programs import XdpAction
+from bpfnic.spec.programs import Hook, XdpAction
 from bpfnic.spec.registers import ENTRY_TYPES
 
+HOOKS = tuple(Hook)
 SLICE = 4096  # clocks between two calls of on_step: some milliseconds
 _CLOCK_NS = registers.BY_NAME["CLOCK_NS"].address()
 
@@ -140,7 +142,7 @@ class RtlTransport:
         collecting = gc.isenabled()
         gc.disable()  # a million fresh objects, none of them garbage: looking through them would take as long again
         try:
-            traffic = self._traffic(before.clock + 1, clock_ns, observed=observe is not None)
+            traffic = self._traffic(len(arrivals), before.clock + 1, clock_ns, observed=observe is not None)
         finally:
             if collecting:
                 gc.enable()
@@ -154,15 +156,29 @@ class RtlTransport:
             on_step(Progress(len(arrivals), len(arrivals), traffic.clocks))
         return traffic
 
-    def _traffic(self, start: int, clock_ns: int, observed: bool) -> Traffic:
+    def _traffic(self, arrivals: int, start: int, clock_ns: int, observed: bool) -> Traffic:
         simulation = self._simulation
+        traffic = Traffic([], [])
         records, data = simulation.packets(), simulation.data()
-        samples: list[list[int]] = [[] for _ in records]
+        ran = simulation.executions()
+        samples: list[list[int]] = [[] for _ in ran]
         for sample in simulation.samples():
-            samples[sample.packet].append(sample.value)
-        packets, departures, executions = [], [], []
+            samples[sample.execution].append(sample.value)
+        executions: list[tuple[Execution, ...]] = [()] * len(records)
+        programs: list[tuple[Ran, ...]] = [()] * len(records)
+        for each, taken in zip(ran, samples, strict=True):
+            kind, hook = ENTRY_TYPES[each.program_type], HOOKS[each.hook]
+            executions[each.packet] += (Execution(each.cpu, each.entry, tuple(taken), kind, hook, each.device),)
+            programs[each.packet] += (Ran(hook, each.device, None if each.trapped else each.verdict),)
+        departures = traffic.departures
         for index, record in enumerate(records):
             result = PacketResult(accepted=bool(record.accepted))
+            clone = index - arrivals if index >= arrivals else None
+            if clone is None:
+                traffic.packets.append(result)
+            else:
+                result.parent = record.parent
+                traffic.clones.append(result)
             if record.accepted:
                 result.action, result.cause = XdpAction(record.action), Cause(record.cause)
             if record.queued:
@@ -172,22 +188,19 @@ class RtlTransport:
                 queue = record.user >> QUEUE_USER_BIT
                 if record.egress == self.config.ports and (queue or result.action is XdpAction.XDP_REDIRECT):
                     result.queue = queue
-                departures.append(Departure(record.egress, result.data, index, record.gone, time_ns, result.queue))
-            execution = None
+                departures.append(Departure(record.egress, result.data, traffic.origin(index), record.gone, time_ns,
+                                            result.queue, clone))  # fmt: skip
             if record.ran:
                 result.verdict = None if record.trapped else record.verdict
+                result.programs = programs[index]
                 result.cpu = record.cpu
                 result.started, result.finished = record.dispatched, record.finished
                 result.instructions = record.instructions
-                execution = Execution(
-                    record.cpu, record.entry, tuple(samples[index]), ENTRY_TYPES[record.program_type]
-                )
-            packets.append(result)
-            executions.append(execution)
         departures.sort(key=lambda departure: departure.clock)
         shared = [~access.packet if access.emits else access.packet for access in simulation.shared()]
-        recording = Recording(executions, shared)
-        return Traffic(packets, departures, recording=None if observed else recording)
+        if not observed:
+            traffic.recording = Recording(executions, shared, [record.parent for record in records[arrivals:]])
+        return traffic
 
 
 def _retirements(events: Iterable[tuple]) -> list[Retirement]:

@@ -189,7 +189,8 @@ struct nic : Observer {
             in.accepted.clear();
         }
         packets.clear(), sources.clear(), bytes_in.clear(), bytes_out.clear();
-        samples.clear(), shared.clear(), events.clear(), records.clear();
+        for (uint32_t &packet : before) packet = NONE;
+        executions.clear(), samples.clear(), shared.clear(), events.clear(), records.clear();
     }
 };
 
@@ -255,6 +256,9 @@ nic_counts nic_count(nic *n) {
 
 uint64_t nic_packets(nic *n, const nic_packet **first) { return *first = n->packets.data(), n->packets.size(); }
 uint64_t nic_data(nic *n, const uint8_t **first) { return *first = n->bytes_out.data(), n->bytes_out.size(); }
+uint64_t nic_executions(nic *n, const nic_execution **first) {
+    return *first = n->executions.data(), n->executions.size();
+}
 uint64_t nic_samples(nic *n, const nic_sample **first) { return *first = n->samples.data(), n->samples.size(); }
 uint64_t nic_shared_accesses(nic *n, const nic_shared **first) { return *first = n->shared.data(), n->shared.size(); }
 uint64_t nic_events(nic *n, const nic_event **first) { return *first = n->events.data(), n->events.size(); }

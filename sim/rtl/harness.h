@@ -7,8 +7,8 @@ typedef struct {
     uint64_t arrival;      // clock from which the frame may enter
     uint64_t entered;      // clock of its first beat at the ingress
     uint64_t ended;        // clock in which the ingress accepted or refused it
-    uint64_t dispatched;   // clock in which its program began
-    uint64_t finished;     // clock in which its program ended
+    uint64_t dispatched;   // clock in which its first program began
+    uint64_t finished;     // clock in which its last program ended
     uint64_t released;     // clock in which it left the order table
     uint64_t left;         // clock of its first beat at the egress
     uint64_t gone;         // clock of its last beat there
@@ -16,24 +16,35 @@ typedef struct {
     uint64_t data_offset;  // of its bytes as they left, in nic_data
     uint32_t data_length;  // in bytes; 0 if it did not leave
     uint32_t sequence;     // its number among the accepted frames of its ingress
-    uint32_t entry;        // first slot of the program that ran
-    uint32_t verdict;      // low half of r0
+    uint32_t verdict;      // low half of r0 of the program that ran last
     uint8_t ingress;
     uint8_t accepted;      // 0: refused (or not ended yet)
     uint8_t ran;           // a program ran
-    uint8_t cpu;           // the program's CPU number
+    uint8_t cpu;           // of the program that ran last
     uint8_t action;        // XDP action as counted
     uint8_t cause;         // why it was aborted: spec.causes.Cause
     uint8_t trapped;       // the core ended the program; verdict means nothing then
     uint8_t queued;        // it went to an egress's queue
     uint8_t egress;        // which
-    uint8_t program_type;  // of the program that ran: spec.registers.ENTRY_TYPES
     uint16_t user;         // tuser at that egress
+    uint32_t parent;       // of a clone (ingress INTERFACES): index in nic_packets of the packet that it was made of
 } nic_packet;
+
+// A program that ran.
+typedef struct {
+    uint32_t packet; // index in nic_packets
+    uint32_t entry;  // first slot
+    uint8_t cpu;
+    uint8_t program_type; // spec.registers.ENTRY_TYPES
+    uint8_t hook;         // spec.programs.Hook
+    uint8_t device;       // interface
+    uint8_t trapped;      // as of nic_packet
+    uint32_t verdict;
+} nic_execution;
 
 typedef struct {
     uint64_t value;
-    uint32_t packet; // index in nic_packets
+    uint32_t execution; // index in nic_executions
 } nic_sample;
 
 typedef struct {
@@ -59,7 +70,7 @@ typedef struct {
 } nic_event;
 
 enum { EVENT_RETIRED, EVENT_PENDING, EVENT_RESULT, EVENT_SHARED, EVENT_BEGAN, EVENT_ENDED, EVENT_WRITTEN,
-       EVENT_EMITTED };
+       EVENT_EMITTED, EVENT_CLONED };
 enum { NO_REGISTER = 255 };
 
 typedef struct {
@@ -97,6 +108,7 @@ const char *nic_error(nic *);
 nic_counts nic_count(nic *);
 uint64_t nic_packets(nic *, const nic_packet **);
 uint64_t nic_data(nic *, const uint8_t **);
+uint64_t nic_executions(nic *, const nic_execution **);
 uint64_t nic_samples(nic *, const nic_sample **);
 uint64_t nic_shared_accesses(nic *, const nic_shared **);
 uint64_t nic_events(nic *, const nic_event **);

@@ -77,9 +77,10 @@ struct Observer {
         uint32_t data;
     } bus;
 
-    Ingress ingress[INTERFACES];
+    Ingress ingress[INTERFACES + 1]; // the last one's packets are clones, which enter from nowhere
     Egress egress[INTERFACES];
-    uint32_t running[CORES * THREADS];
+    uint32_t running[CORES * THREADS], before[CORES * THREADS]; // now; and last, for it may go on
+    uint32_t execution[CORES * THREADS];
     uint32_t granted[BANKS + ENGINE_TRACES]; // the CPU that each bank and unit granted an access last; NONE: the host
     bool unfinished[CORES * THREADS] = {}; // its last instruction waits for its result
     bool sampling[CORES * THREADS] = {};   // which no program can compute
@@ -89,12 +90,14 @@ struct Observer {
     std::vector<nic_packet> packets;
     std::vector<Source> sources;
     std::vector<uint8_t> bytes_in, bytes_out, records;
+    std::vector<nic_execution> executions;
     std::vector<nic_sample> samples;
     std::vector<nic_shared> shared;
     std::vector<nic_event> events;
 
     Observer() {
         for (uint32_t &packet : running) packet = NONE;
+        for (uint32_t &packet : before) packet = NONE;
         for (uint32_t &cpu : granted) cpu = NONE;
     }
 
@@ -206,20 +209,31 @@ struct Observer {
 
     void sample_dispatch(uint32_t core) {
         uint32_t cpu = core * THREADS + dispatch_thread(top, core);
-        uint32_t index = accepted(dispatch_ingress(top, core), dispatch_sequence(top, core), "a dispatch");
+        bool resumed = dispatch_resumed(top, core);
+        uint32_t index = resumed ? before[cpu]
+                                 : accepted(dispatch_ingress(top, core), dispatch_sequence(top, core), "a dispatch");
+        if (running[cpu] != NONE) fail("a dispatch to CPU " + std::to_string(cpu) + ", which runs a packet");
+        if (resumed && index == NONE) fail("CPU " + std::to_string(cpu) + " goes on with no packet");
         running[cpu] = index;
         if (index == NONE) return;
         nic_packet &packet = packets[index];
-        packet.dispatched = clock;
-        packet.entry = dispatch_pc(top, core);
-        packet.program_type = dispatch_program_type(top, core);
+        nic_execution ran{};
+        ran.packet = index;
+        ran.entry = dispatch_pc(top, core);
+        ran.cpu = cpu;
+        ran.program_type = dispatch_program_type(top, core);
+        ran.hook = dispatch_hook(top, core);
+        ran.device = dispatch_device(top, core);
+        execution[cpu] = executions.size();
+        executions.push_back(ran);
+        if (!packet.ran) packet.dispatched = clock;
         packet.ran = 1;
         packet.cpu = cpu;
         last_work = clock;
         if (keep_events) {
             nic_event &began = event(EVENT_BEGAN, index, cpu);
-            began.pc = packet.entry;
-            began.value = packet.program_type;
+            began.pc = ran.entry;
+            began.value = ran.program_type | ran.hook << 8 | ran.device << 16;
         }
     }
 
@@ -227,10 +241,13 @@ struct Observer {
         uint32_t cpu = core * THREADS + finish_thread(top, core);
         uint32_t index = on_thread(cpu, "a finish");
         running[cpu] = NONE;
+        before[cpu] = index;
         if (index == NONE) return;
         packets[index].finished = clock;
         packets[index].verdict = finish_verdict(top, core);
         packets[index].trapped = finish_cause(top, core) != 0;
+        executions[execution[cpu]].verdict = packets[index].verdict;
+        executions[execution[cpu]].trapped = packets[index].trapped;
         last_work = clock;
         if (keep_events) {
             nic_event &ended = event(EVENT_ENDED, index, cpu);
@@ -240,6 +257,29 @@ struct Observer {
         // A helper's call that trapped after all did not retire.
         unfinished[cpu] = false;
         retired--, packets[index].instructions--;
+    }
+
+    void sample_clone(uint32_t core) {
+        uint32_t cpu = core * THREADS + clone_thread(top, core);
+        uint32_t parent = on_thread(cpu, "a clone");
+        bool made = clone_made(top, core);
+        last_work = clock;
+        if (parent == NONE) return;
+        if (!observed) samples.push_back({made, execution[cpu]});
+        if (!made) return;
+        uint32_t index = packets.size();
+        Ingress &in = ingress[INTERFACES];
+        nic_packet clone{};
+        clone.arrival = clone.entered = clone.ended = clock;
+        clone.ingress = INTERFACES;
+        clone.accepted = 1;
+        clone.sequence = in.base + uint32_t(in.accepted.size());
+        clone.parent = parent;
+        in.accepted.push_back(index);
+        packets.push_back(clone);
+        sources.push_back({});
+        pending_frames++;
+        if (keep_events) event(EVENT_CLONED, index, cpu);
     }
 
     void sample_release() {
@@ -272,7 +312,7 @@ struct Observer {
         packets[index].instructions++;
         unfinished[cpu] = retire_pending(top, core);
         sampling[cpu] = retire_sampled(top, core) && !observed;
-        if (sampling[cpu] && !unfinished[cpu]) samples.push_back({uint64_t(retire_value(top, core)), index});
+        if (sampling[cpu] && !unfinished[cpu]) samples.push_back({uint64_t(retire_value(top, core)), execution[cpu]});
         if (!keep_events) return;
         nic_event &step = event(unfinished[cpu] ? EVENT_PENDING : EVENT_RETIRED, index, cpu);
         step.pc = retire_pc(top, core), step.next_pc = retire_next_pc(top, core);
@@ -319,7 +359,7 @@ struct Observer {
         uint32_t index = on_thread(cpu, "a result");
         unfinished[cpu] = false;
         if (index == NONE) return;
-        if (sampling[cpu]) samples.push_back({uint64_t(result_value(top, core)), index}), sampling[cpu] = false;
+        if (sampling[cpu]) samples.push_back({uint64_t(result_value(top, core)), execution[cpu]}), sampling[cpu] = false;
         if (!keep_events) return;
         nic_event &result = event(EVENT_RESULT, index, cpu);
         if (result_write(top, core)) result.reg = result_register(top, core);
@@ -341,6 +381,7 @@ struct Observer {
         for (uint32_t core = 0; core < CORES; core++) {
             if (retire_valid(top, core)) sample_retire(core);
             if (result_valid(top, core)) sample_result(core);
+            if (clone_valid(top, core)) sample_clone(core);
             if (finish_valid(top, core)) sample_finish(core);
             if (dispatch_valid(top, core)) sample_dispatch(core);
         }

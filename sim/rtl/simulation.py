@@ -114,8 +114,12 @@ class Simulation:
         return self._library.nic_count(self._nic)
 
     def packets(self):
-        """nic_packet of every frame offered since `forget`, in the order of the offers."""
+        """nic_packet of every frame offered since `forget`, in the order of the offers, then of the clones."""
         return self._array("nic_packet", self._library.nic_packets)
+
+    def executions(self):
+        """nic_execution of every program that ran, in the order in which they began."""
+        return self._array("nic_execution", self._library.nic_executions)
 
     def data(self) -> bytes:
         """Bytes that left; `data_offset` of a packet counts from its start."""

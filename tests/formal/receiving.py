@@ -147,8 +147,9 @@ class ReceiveHarness(Elaboratable):
                 Assert(~here | ((receive.frame_valid[core] == good) & (give.enable == ~good))),
                 Assert(~(here & ~good) | (give.buffer == place.buffer)),
                 Assert(~(here & good) | ((frame.buffer == place.buffer) & (frame.ingress == ingress))),
-                Assert(~(here & good) | (frame.data_end == HEADROOM + bytes_then)),
-                Assert(~(here & good) | (frame.port == port_then[: len(frame.port)])),
+                Assert(~(here & good) | ((frame.data == HEADROOM) & (frame.data_end == HEADROOM + bytes_then))),
+                Assert(~(here & good) | (frame.iif == ingress) & (frame.leaving == (ingress == CONFIG.ports))),
+                Assert(~(here & good) | (frame.device == (port_then if ingress == CONFIG.ports else ingress))),
                 Assert(~(here & good) | (frame.order == sequence[: len(frame.order)])),
             ]
 
@@ -162,7 +163,7 @@ class CollectHarness(Elaboratable):
         collect = Collect(CONFIG)
         m.submodules.collect = opened = Opened(collect, inputs=True)
         mine = View(Place(CONFIG), constant(m, Place(CONFIG).size, "mine"))
-        used, done, owner = Signal(), Signal(), Signal(range(CONFIG.interfaces))
+        used, done, owner = Signal(), Signal(), Signal(range(CONFIG.ingresses))
         number = Signal(32)
         outcome = View(Outcome(CONFIG), Signal(Outcome(CONFIG).size, name="outcome"))
         trace, departure = collect.trace, collect.departure
@@ -248,7 +249,7 @@ class CollectHarness(Elaboratable):
             Assert(~given.any() | leaves),
             Assert(~queued | trace.valid),
             Assert(~(leaves & queued) | ((departure.data == outcome.data) & (departure.length == outcome.length))),
-            Assert(~(leaves & queued) | (departure.user[:3] == owner)),
+            Assert(~(leaves & queued) | (departure.user[:3] == outcome.iif)),
             Assert(~(collect.push & ~collect.room).any()),
         ]
         # And it does leave.
@@ -260,7 +261,7 @@ class CollectHarness(Elaboratable):
         may = used & done & (number == oldest) & (~sent | room | ~waits)
         since = Signal(range(8))
         m.d.sync += since.eq(Mux(may & ~leaves, since + 1, 0))
-        m.d.comb += Assert(since <= CONFIG.interfaces)
+        m.d.comb += Assert(since <= CONFIG.ingresses)
         return m
 
 
@@ -286,7 +287,7 @@ PROOFS = [
         name="collect",
         of=(_COLLECT,),
         says="packets of an ingress leave in the order of their numbers, each once, when it is done and within so many "
-        "clocks as there are interfaces; into the queue of its egress if that has room, or its buffer is given back",
+        "clocks as there are ingresses; into the queue of its egress if that has room, or its buffer is given back",
         harness=CollectHarness,
         mutations=(
             Mutation(_COLLECT, "present.eq(newest != oldest)", "present.eq(1)"),

@@ -18,6 +18,7 @@ from bpfnic.spec import engine, registers
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.isa import Group
 from bpfnic.spec.maps import MapType
+from bpfnic.spec.programs import ProgramType
 from bpfnic.spec.registers import BY_NAME, REGISTERS, WIDTH_TAKES, Access
 
 OKAY, SLVERR = 0, 2
@@ -134,7 +135,7 @@ def test_device_describes_itself():
     config = NicConfig(cores=2, threads=8, program_slots=512, map_bytes=8192, maps=16, ports=1, buffer_bytes=4096)
 
     async def bench(ctx, board, bus):
-        expected = {"MAGIC": int.from_bytes(b"BPFN", "little"), "VERSION": 0x10000, "ENGINE": 0, "CORES": 2,
+        expected = {"MAGIC": int.from_bytes(b"BPFN", "little"), "VERSION": 0x20000, "ENGINE": 0, "CORES": 2,
                     "THREADS": 8, "PROGRAM_SLOTS": 512, "PACKET_BUFFERS": 16, "BUFFER_BYTES": 4096,
                     "MAP_BYTES": 8192, "MAPS": 16, "PORTS": 1}  # fmt: skip
         assert {name: await bus.get(name) for name in expected} == expected
@@ -145,7 +146,7 @@ def test_device_describes_itself():
         assert await bus.get("MAP_TYPES") == sum(1 << number for number in types)
         helpers = [await bus.get("HELPERS", i) for i in range(8)]
         named = {32 * i + bit for i, word in enumerate(helpers) for bit in range(32) if word >> bit & 1}
-        assert named == {1, 2, 3, 5, 7, 8, 12, 23, 25, 28, 44, 51, 54, 65, 87, 88, 89, 93, 94, 125,
+        assert named == {1, 2, 3, 5, 7, 8, 12, 13, 23, 25, 28, 44, 51, 54, 65, 87, 88, 89, 93, 94, 125,
                          130, 131, 132, 133, 134, 160, 253, 254, 255}  # fmt: skip
 
     simulate(config, bench)
@@ -206,10 +207,15 @@ def test_stored_registers_reach_the_device():
         for i in range(config.interfaces):
             await bus.put("IFINDEX", 100 + i, i)
             await bus.put("ENTRY", registers.ENTRY_VALID | 7 * i, i)
+            await bus.put("TCX_INGRESS", registers.entry_word(8 * i, ProgramType.SCHED_CLS, 15 - i), i)
+            await bus.put("TCX_EGRESS", 9 * i, i)
             await bus.put("MODE", i, i)
         for i, interface in enumerate(control.interface):
             got = ctx.get(interface)
-            assert (got["ifindex"], got["entry_valid"], got["entry"]) == (100 + i, 1, 7 * i)
+            xdp, ingress, egress = got["xdp"], got["ingress"], got["egress"]
+            assert (got["ifindex"], xdp["valid"], xdp["slot"], xdp["program_type"]) == (100 + i, 1, 7 * i, 0)
+            assert (ingress["valid"], ingress["slot"], ingress["program_type"]) == (1, 8 * i, 1)
+            assert (ingress["following"], egress["valid"], egress["slot"]) == (15 - i, 0, 9 * i)
             assert (got["ingress_waits"], got["egress_waits"]) == (i & 1, i >> 1)
             ctx.set(control.status[i].next_sequence, 5 + i)
             ctx.set(control.status[i].oldest_sequence, 3 + i)
@@ -348,7 +354,7 @@ def test_snapshots_count_every_event_and_balance(cores):
 
     async def traffic(ctx, board):
         """Random events in most clocks, consistent with each other as the packet path's are."""
-        control, flying, beats = board.control, [0] * config.interfaces, [0] * config.interfaces
+        control, flying, beats = board.control, [0] * config.ingresses, [0] * config.ingresses
         while not stopped:
             causes = 0
             for i, status in enumerate(control.status):
@@ -358,7 +364,7 @@ def test_snapshots_count_every_event_and_balance(cores):
                 beats[i] += 1
                 size = 8 * beats[i] - rng.randrange(8)
                 ctx.set(status.received_bytes, size)
-                if rng.random() < (0.8, 0.02)[i]:
+                if rng.random() < (0.8, 0.02, 0.3)[i]:
                     beats[i] = 0
                     events |= 1 << IngressEvent.RECEIVED
                     add("RECEIVED", i, 1)
@@ -421,9 +427,10 @@ def test_snapshots_count_every_event_and_balance(cores):
             for key, value in shown.items():
                 if key[0] != "IN_FLIGHT":
                     assert earlier.get(key, 0) <= value <= later.get(key, 0), key
-            for i in range(config.interfaces):
+            for i in range(config.ingresses):
                 assert shown["RECEIVED", i] == sum(shown[name, i] for name in names[1:])
-            assert shown["ABORTED", 0] + shown["ABORTED", 1] == sum(shown["CAUSES", i] for i in range(16))
+            aborted = sum(shown["ABORTED", i] for i in range(config.ingresses))
+            assert aborted == sum(shown["CAUSES", i] for i in range(16))
         assert shown == {key: totals.get(key, 0) % 2**32 for key in shown}
 
     simulate(config, bench, traffic)

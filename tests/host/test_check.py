@@ -222,7 +222,7 @@ def test_a_wrong_counter_is_found(job):
             honest, sent = self.read, registers.BY_NAME["SENT"].address(0)
             self.read = lambda address: 2 * honest(address) if address == sent else honest(address)
 
-    assert job(CountsTwice)["difference"] == "counter SENT: faulty [6, 0, 0], golden [3, 0, 0]"
+    assert job(CountsTwice)["difference"] == "counter SENT: faulty [6, 0, 0, 0], golden [3, 0, 0, 0]"
 
 
 # -- what depends on time: frames that a NIC may lose -----------------------------------------------------------------
@@ -240,7 +240,7 @@ class Loses(Faulty):
         for number, packet in zip(where, kept.packets, strict=True):
             packets[number] = packet
         packets[3] = replace(packets[3], data=None, egress=None)
-        executions = [kept.recording.executions[0], None, *kept.recording.executions[1:]]
+        executions = [kept.recording.executions[0], (), *kept.recording.executions[1:]]
         recording = Recording(executions, [where[number] for number in kept.recording.shared])
         departures = [replace(kept.departures[0], arrival=0)]
         self.read = self._counting(self.read, len(arrivals[1].data), len(arrivals[3].data))
@@ -293,9 +293,9 @@ def test_overtaking_is_a_difference_only_between_the_same_interfaces():
 
 
 def test_the_recording_of_a_part_names_the_same_programs():
-    recording = Recording(["a", None, "c", "d"], [3, 0, 2, 3])
+    recording = Recording(["a", (), "c", "d", "of d"], [3, 0, 2, 4, 3], clones=[3])
     part = check.part_of(recording, [0, 2, 3])
-    assert part == Recording(["a", "c", "d"], [2, 0, 1, 2])
+    assert part == Recording(["a", "c", "d", "of d"], [2, 0, 1, 3, 2], clones=[2])
 
 
 def test_only_refusals_for_want_of_a_buffer_depend_on_time():

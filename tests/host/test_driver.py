@@ -78,8 +78,8 @@ def test_something_else_at_the_address_is_no_device():
 
 def test_another_major_version_is_refused_and_a_newer_minor_one_is_not():
     transport = OtherRegisters()
-    transport.lies = {address("VERSION"): 0x0002_0000}
-    with pytest.raises(BpfnicError, match="register map has version 2, not 1"):
+    transport.lies = {address("VERSION"): 0x0003_0000}
+    with pytest.raises(BpfnicError, match="register map has version 3, not 2"):
         RegisterDevice(transport)
     transport.lies = {address("VERSION"): registers.VERSION + 1}
     RegisterDevice(transport)
@@ -347,10 +347,10 @@ def test_counters_balance(device, switch):
     frames = [Arrival(i % 2, bytes(60 + i)) for i in range(20)] + [Arrival(0, bytes(10)), Arrival(1, bytes(4000))]
     device.run(frames)
     counters = device.counters()
-    assert counters["RECEIVED"] == [11, 11, 0]
-    assert counters["DROPPED"] == [10, 0, 0] and counters["TRANSMITTED"] == [0, 10, 0]
-    assert counters["REFUSED_ERROR"] == [1, 0, 0] and counters["REFUSED_LONG"] == [0, 1, 0]
-    assert counters["SENT"] == [0, 10, 0] and counters["SENT_BYTES"][1] == sum(60 + i for i in range(1, 20, 2))
+    assert counters["RECEIVED"] == [11, 11, 0, 0]
+    assert counters["DROPPED"] == [10, 0, 0, 0] and counters["TRANSMITTED"] == [0, 10, 0, 0]
+    assert counters["REFUSED_ERROR"] == [1, 0, 0, 0] and counters["REFUSED_LONG"] == [0, 1, 0, 0]
+    assert counters["SENT"] == [0, 10, 0, 0] and counters["SENT_BYTES"][1] == sum(60 + i for i in range(1, 20, 2))
     assert counters["RETIRED"] == 10 * 2 * 2
 
 

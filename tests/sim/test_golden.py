@@ -274,7 +274,7 @@ RACE = FIRST + "r1 = *(u64 *)(r0 + 0)\nr1 += 1\n*(u64 *)(r0 + 0) = r1\nr0 = 3\ne
 def test_replay_makes_shared_accesses_in_the_recorded_order(order: list[int], count: int) -> None:
     nic = nic_with(RACE)
     array(nic, 0, 0, 1, 8)
-    traffic = run(nic, FRAME, FRAME, replay=Recording([Execution(0, 0), Execution(1, 0)], order))
+    traffic = run(nic, FRAME, FRAME, replay=Recording([(Execution(0, 0),), (Execution(1, 0),)], order))
     assert map_word(nic, 0) == count
     assert [packet.note for packet in traffic.packets] == ["", ""]
 
@@ -282,14 +282,14 @@ def test_replay_makes_shared_accesses_in_the_recorded_order(order: list[int], co
 def test_replay_says_which_packet_does_not_fit() -> None:
     nic = nic_with(RACE)
     array(nic, 0, 0, 1, 8)
-    traffic = run(nic, FRAME, FRAME, replay=Recording([Execution(0, 0), Execution(1, 0)], [0, 0, 0, 1]))
+    traffic = run(nic, FRAME, FRAME, replay=Recording([(Execution(0, 0),), (Execution(1, 0),)], [0, 0, 0, 1]))
     assert "more accesses" in traffic.packets[0].note and "recorded than" in traffic.packets[0].note
     assert "more accesses" in traffic.packets[1].note and "than were" in traffic.packets[1].note
 
 
 def test_replay_gives_the_recorded_samples() -> None:
     nic = nic_with("call 5\nr6 = r0\ncall 7\nr0 += r6\nif r0 == 1007 goto +2\nr0 = 1\nexit\nr0 = 3\nexit")
-    traffic = run(nic, FRAME, replay=Recording([Execution(3, 0, (1000, 7))], []))
+    traffic = run(nic, FRAME, replay=Recording([(Execution(3, 0, (1000, 7)),)], []))
     assert (traffic.packets[0].action, traffic.packets[0].cpu) == (XdpAction.XDP_TX, 3)
 
 

@@ -17,6 +17,7 @@ from bpfnic.spec.assembly import assemble
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.maps import EVENTS, OF_MAPS, QUEUES, MapFlag, MapType, UpdateFlag
+from bpfnic.spec.programs import ProgramType
 from bpfnic.spec.registers import ENTRY_VALID
 from tests.sim.mapcard import MapCard, outcome
 
@@ -295,7 +296,7 @@ def test_half_a_value_is_never_seen(build):
         for step, remove in enumerate((True, False)):
             value = bytes([step + 1]) * 24
             assert card.host_update(b"", value) == 0
-            thread, _ = nic.prepare(0, Buffer(bytes(64), 2048), 0, None)
+            thread, _ = nic.prepare(0, ProgramType.XDP, Buffer(bytes(64), 2048), 0, None)
             taking = nic.maps.take(remove, thread, 0, addresses.map_handle(card.table.index), addresses.STACK)
             next(taking)  # it has its place next
             next(taking)

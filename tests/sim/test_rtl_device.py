@@ -125,7 +125,7 @@ def test_a_replay_of_the_recording_agrees_step_by_step(nic, options, pacing):
         write(transport, "MAP_ADDRESS", 0)
     words = [(read(nic, "MAP_DATA"), read(golden, "MAP_DATA")) for _ in range(8)]
     assert words[0][0] >= tickets > 100 and all(found == wanted for found, wanted in words)
-    cores = {execution.cpu // options.threads for execution in traffic.recording.executions if execution}
+    cores = {each.cpu // options.threads for executions in traffic.recording.executions for each in executions}
     assert cores == set(range(options.cores))
 
 
@@ -151,7 +151,7 @@ def test_skipped_time_passes_for_programs(nic):
     traffic = nic.run(arrivals, Pacing(back_to_back=False), None, None, False)
     seen = [int.from_bytes(packet.data[:8], "little") for packet in traffic.packets]
     assert seen[1] - seen[0] == pytest.approx(times[1], abs=TURN_NS)
-    assert [execution.samples for execution in traffic.recording.executions] == [(value,) for value in seen]
+    assert [execution.samples for (execution,) in traffic.recording.executions] == [(value,) for value in seen]
 
 
 def test_registers_and_progress_while_traffic_flows(nic):

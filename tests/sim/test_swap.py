@@ -68,7 +68,7 @@ int enter(struct xdp_md *ctx)
 char _license[] SEC("license") = "Dual BSD/GPL";
 """
 VERSIONS = 8
-FRAMES = 2000
+FRAMES = 2400
 
 
 class Swapper:

@@ -184,6 +184,7 @@ class Bench:
         self.dispatch, self.release = Fields(interfaces.DispatchTrace(config)), Fields(interfaces.ReleaseTrace(config))
         self.refuse, self.status = Fields(interfaces.RefuseTrace(config)), Fields(interfaces.InterfaceStatus(config))
         self._control = Fields(interfaces.InterfaceControl(config))
+        self._entry = Fields(interfaces.Entry(config))
 
         self.gap, self.egress_ready, self.start_ready, self.issue = 0.0, 1.0, 1.0, 1.0
         self.program = self.verdict(XdpAction.XDP_PASS)
@@ -285,9 +286,10 @@ class Bench:
         """Hands entries, ifindexes and modes to the hardware."""
         for number, (entry, waits) in enumerate(zip(self.entries, self.waits, strict=True)):
             self.dut[f"control__{number}"] = self._control.pack(
-                ifindex=self.ifindexes[number], entry_valid=entry is not None, entry=entry or 0,
-                program_type=self.of_tc[number],
-                ingress_waits=waits[0], egress_waits=waits[1],
+                ifindex=self.ifindexes[number],
+                xdp=self._entry.pack(valid=entry is not None, slot=entry or 0, program_type=self.of_tc[number],
+                                     following=0),
+                ingress=0, egress=0, ingress_waits=waits[0], egress_waits=waits[1],
             )  # fmt: skip
 
     def attach(self, program, *ingresses: int) -> None:

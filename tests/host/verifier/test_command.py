@@ -73,11 +73,11 @@ def test_json_says_the_same(bpfnic, source):
 
 
 def test_what_the_device_lacks_is_named(bpfnic, source):
-    text = 'SEC("tc") int f(struct __sk_buff *skb)\n{\n    bpf_clone_redirect(skb, 1, 0);\n    return 0;\n}\n'
+    text = 'SEC("tc") int f(struct __sk_buff *skb)\n{\n    bpf_get_route_realm(skb);\n    return 0;\n}\n'
     status, out, _ = bpfnic("verify", source(text))
     assert status == 1 and "is accepted" in out
-    assert "helper bpf_clone_redirect (13) at instruction 2 (program.bpf.c:" in out
-    assert "is not on this device: a packet leaves once" in out
+    assert "helper bpf_get_route_realm (24) at instruction 0 (program.bpf.c:" in out
+    assert "is not on this device: routes have no realms here" in out
     assert bpfnic("verify", source(text), "--backend", "none")[0] == 0
 
 
