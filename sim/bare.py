@@ -59,11 +59,12 @@ class BareNic:
         self.describe(index, kind, base, entries, size, stride, cpu_stride)
 
     def describe(
-        self, index: int, kind: MapType, base: int, entries: int, size: int, stride: int, cpu_stride: int = 0
+        self, index: int, kind: MapType, base: int, entries: int, size: int, stride: int, cpu_stride: int = 0,
+        lock: int = 0
     ) -> None:
-        """Make descriptor `index` a map; base, size and strides in bytes."""
+        """Make descriptor `index` a map; base, size and strides in bytes, `lock` as in register MAP_LOCK."""
         fields = {"TYPE": kind, "BASE": base, "ENTRIES": entries, "STRIDE": stride, "VALUE_SIZE": size,
-                  "CPU_STRIDE": cpu_stride}  # fmt: skip
+                  "CPU_STRIDE": cpu_stride, "LOCK": lock}  # fmt: skip
         for name, value in fields.items():
             self.write(f"MAP_{name}", value)
         self.write("MAP_COMMIT", index)

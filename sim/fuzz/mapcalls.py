@@ -16,6 +16,7 @@ CONTEXT, PACKET, MAP, FRAME = 6, 7, 8, isa.FRAME_POINTER
 ARRAYS = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY})
 HASHES = KEYED - OF_MAPS - REDIRECT_MAPS
 FLAGS = (0, 0, 0, 2, 1, 3, 4)
+LOCK_FLAGS = (0, 4, 4, 4, 5, 6, 7)
 REDIRECT_FLAGS = (0, 0, 1, 2, 3, 16, 18, 4, 8, -1)
 _LOOKUP, _UPDATE, _DELETE = "map_lookup_elem", "map_update_elem", "map_delete_elem"
 
@@ -69,7 +70,8 @@ class MapCalls:
         self.text.add("lddw", dst=1, imm=world.handle(index))
         self.pointer(2, base, at)
         if name:
-            self.on_key(name, world.MAPS[index].size, world.MAPS[index].stride)
+            known = world.MAPS[index]
+            self.on_key(name, known.lock - 1 if known.lock else known.size, known.stride, bool(known.lock))
 
     def hash(self) -> None:
         """A call with one of few keys."""
@@ -79,7 +81,7 @@ class MapCalls:
         self.text.add("lddw", dst=1, imm=world.handle(index))
         self.pointer(2, *place)
         if name:
-            self.on_key(name, table.value, table.value)
+            self.on_key(name, table.lock or table.value, table.value, bool(table.lock))
 
     def key(self, size: int, prefix: bool = False) -> tuple[int, int]:
         """Writes a key somewhere: a number from world.KEYS and zeros, of a prefix its length and then an address. Now
@@ -101,11 +103,12 @@ class MapCalls:
                     self.text.add("stb", dst=base, offset=at + byte, imm=0)
         return base, at
 
-    def on_key(self, name: str, size: int, aligned: int) -> None:
-        """The call: r1 and r2 are there. A value has `size` bytes and lies at a multiple of `aligned`."""
+    def on_key(self, name: str, size: int, aligned: int, has_lock: bool = False) -> None:
+        """The call: r1 and r2 are there. A value has `size` bytes, perhaps a lock behind them, and lies at a multiple
+        of `aligned`."""
         if name == _UPDATE:
             self.value(3)
-            self.text.add("mov64_imm", dst=4, imm=self.chance.choice(FLAGS))
+            self.text.add("mov64_imm", dst=4, imm=self.chance.choice(LOCK_FLAGS if has_lock else FLAGS))
         self.generator.helper_call(name)
         if name == _LOOKUP:
             none = Label()
@@ -198,12 +201,13 @@ class MapCalls:
         self.text.place(none)
 
     def lock(self) -> None:
-        """Something under the lock that all know. Few forget to let it go: the others' budgets are spent on it then."""
-        self.text.add("lddw", dst=1, imm=addresses.MAP_VALUES + world.LOCK)
+        """Something under a lock that all know. Few forget to let it go: the others' budgets are spent on it then."""
+        at = self.chance.choice(world.LOCKS)
+        self.text.add("lddw", dst=1, imm=addresses.MAP_VALUES + at)
         self.generator.helper_call("spin_lock")
         self.generator.access()
         if self.chance.random() < 0.98:
-            self.text.add("lddw", dst=1, imm=addresses.MAP_VALUES + world.LOCK)
+            self.text.add("lddw", dst=1, imm=addresses.MAP_VALUES + at)
             self.generator.helper_call("spin_unlock")
 
     def event(self) -> None:

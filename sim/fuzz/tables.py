@@ -3,6 +3,9 @@
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from bpfnic.host.btf import Btf
+from bpfnic.host.btf.encode import encode
+from bpfnic.host.btf.kinds import Kind, Part, Type
 from bpfnic.host.eventmaps import EventMap
 from bpfnic.host.keyedmaps import KeyedMap
 from bpfnic.host.maps import MapDefinition
@@ -11,9 +14,17 @@ from bpfnic.sim.bare import BareNic
 from bpfnic.sim.fuzz import world
 from bpfnic.sim.tablecheck import of_map
 from bpfnic.spec.instruction import Instruction
-from bpfnic.spec.maps import QUEUES, MapType
+from bpfnic.spec.maps import LOCK_BYTES, QUEUES, MapType
 
 _MARGIN = 64  # bytes at the end of map memory that programs go to on purpose
+
+
+def _with_lock(table: world.Table) -> tuple[Btf, int]:
+    """The type of its values, as an object would say."""
+    word = Type(1, Kind.INT, "unsigned int", size=LOCK_BYTES, detail=8 * LOCK_BYTES)
+    lock = Type(2, Kind.STRUCT, "bpf_spin_lock", size=LOCK_BYTES, parts=(Part("val", word.number),))
+    value = Type(3, Kind.STRUCT, "value", size=table.value, parts=(Part("lock", lock.number, offset=8 * table.lock),))
+    return Btf(encode((word, lock, value))), value.number
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,8 @@ class Tables:
         for index, each in enumerate(world.TABLES, len(world.MAPS)):
             name = f"{each.type.name.lower()}{index}"
             definition = MapDefinition(name, each.type, each.key, each.value, each.entries, each.flags)
+            if each.lock:
+                definition.btf, definition.value_type = _with_lock(each)
             end = base + nic.device.map_bytes(definition)
             if end + _MARGIN > has.map_bytes:
                 continue

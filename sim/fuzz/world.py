@@ -25,7 +25,7 @@ COMPARED_BYTES = MEMORY_BYTES + 16 * 64
 
 
 class Map(NamedTuple):
-    """An array's descriptor: bytes, but for type and entries."""
+    """An array's descriptor: bytes, but for type and entries; `lock` as in register MAP_LOCK."""
 
     type: MapType
     base: int
@@ -33,6 +33,7 @@ class Map(NamedTuple):
     size: int
     stride: int
     cpu_stride: int = 0
+    lock: int = 0
 
 
 ENTRIES = 8
@@ -46,6 +47,7 @@ MAPS = (
     Map(MapType.CPUMAP, 432, 8, REDIRECT_BYTES, REDIRECT_BYTES),
     Map(MapType.XSKMAP, 464, 4, REDIRECT_BYTES, REDIRECT_BYTES),
     Map(MapType.ARRAY_OF_MAPS, 496, 4, MAP_BYTES, MAP_BYTES),
+    Map(MapType.ARRAY, 240, ENTRIES, 24, 24, lock=17),  # the values of map 3, and behind each its lock
 )
 """By handle. Small, so that programs meet in them; values that rows of map memory divide, and that they don't."""
 
@@ -54,13 +56,14 @@ PROGRAMS = 4
 
 
 class Table(NamedTuple):
-    """A map that is no array; bytes of its keys and values."""
+    """A map that is no array; bytes of its keys and values. lock: offset of the spin lock at the end of values."""
 
     type: MapType
     key: int
     value: int
     entries: int
     flags: MapFlag = MapFlag(0)
+    lock: int = 0
 
 
 TABLES = (
@@ -76,6 +79,7 @@ TABLES = (
     Table(MapType.LRU_PERCPU_HASH, 6, 8, 2),
     Table(MapType.RINGBUF, 0, 0, 4096),
     Table(MapType.PERF_EVENT_ARRAY, 4, 4, 6),
+    Table(MapType.HASH, 4, 16, 3, lock=12),
 )
 """By handle, behind those of MAPS. Few keys, so that maps fill up and programs meet."""
 
@@ -88,8 +92,8 @@ INNER = (0, 3)
 """Which arrays are in maps of maps; they have INNER_BYTES of value."""
 INNER_BYTES = 13
 
-LOCK = 232
-"""Byte of map memory where a spin lock is, behind the values of an array."""
+LOCKS = (232, *(each.base + each.stride * index + each.lock - 1 for each in MAPS if each.lock for index in range(3)))
+"""Bytes of map memory where programs know spin locks: behind the values of an array, and in some."""
 
 CENTRE = 96
 """Byte of map memory that programs keep a pointer to; they use REACH bytes on both sides."""
@@ -107,9 +111,12 @@ def memory(chance: random.Random) -> bytes:
         (values.cell(chance) if chance.random() < 0.5 else chance.getrandbits(64)).to_bytes(8, "little")
         for _ in range(MEMORY_BYTES // 8)
     ))  # fmt: skip
-    found[LOCK : LOCK + LOCK_BYTES] = bytes(LOCK_BYTES)
+    for at in LOCKS:
+        found[at : at + LOCK_BYTES] = bytes(LOCK_BYTES)
     for each in MAPS:
         for at in range(each.base, each.base + each.entries * each.stride, each.stride):
+            if each.lock:
+                found[at + each.lock - 1 : at + each.lock - 1 + LOCK_BYTES] = bytes(LOCK_BYTES)
             if each.type in REDIRECT_MAPS and chance.random() < 0.8:
                 word = redirect_word(each.type, chance.choice((None, 0, 1, 2)))
                 found[at : at + REDIRECT_BYTES] = word.to_bytes(REDIRECT_BYTES, "little")

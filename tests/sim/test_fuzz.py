@@ -21,6 +21,7 @@ from bpfnic.sim.fuzz.program import Line, Program, make, of_bytes
 from bpfnic.sim.golden.device import GoldenTransport
 from bpfnic.sim.golden.hash import Hash
 from bpfnic.sim.golden.interpreter import Code
+from bpfnic.sim.golden.maps import Maps
 from bpfnic.sim.golden.thread import Step
 from bpfnic.spec import addresses, isa
 from bpfnic.spec.assembly import assemble
@@ -183,6 +184,25 @@ def test_every_map_helper_is_seen_on_every_type():
     of_maps = {item for item in coverage.Report(pair.has, ()).wanted["call_helper"] if ", " in item[1]}
     assert len(of_maps) > 50
     assert len(of_maps - set(seen)) <= 0.05 * len(of_maps), of_maps - set(seen)
+
+
+def test_values_are_updated_under_their_locks(monkeypatch):
+    """Of both types that may have locks, and most of them get through."""
+    seen, update = Counter(), Maps._update_locked
+
+    def watched(self, thread, descriptor, target, value):
+        kind = MapType(descriptor.type).name
+        seen[kind, "begins"] += 1
+        result = yield from update(self, thread, descriptor, target, value)
+        seen[kind, "ends"] += 1
+        return result
+
+    monkeypatch.setattr(Maps, "_update_locked", watched)
+    for number in range(4):
+        pair = Pair(GoldenTransport(DeviceOptions()))
+        rounds.run_round(lambda pair=pair: pair, SEED, "programs", number)
+    for kind in ("ARRAY", "HASH"):
+        assert seen[kind, "begins"] > 10 and 2 * seen[kind, "ends"] > seen[kind, "begins"], seen
 
 
 def test_a_program_in_a_table_says_nothing():
