@@ -8,7 +8,7 @@ from tests.helperfuzz.fuzz import fuzz, offered
 
 XDP, TC = ProgramType.XDP, ProgramType.SCHED_CLS
 FEW = [("xdp_load_bytes", XDP), ("strtol", XDP), ("trace_printk", XDP), ("for_each_map_elem", XDP),
-       ("map_update_elem", XDP), ("skb_vlan_push", TC), ("skb_adjust_room", TC)]  # fmt: skip
+       ("map_update_elem", XDP), ("skb_change_proto", TC), ("skb_adjust_room", TC)]  # fmt: skip
 
 
 @pytest.mark.parametrize(["name", "of"], FEW, ids=[name for name, _ in FEW])
