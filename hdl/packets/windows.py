@@ -118,7 +118,8 @@ class Windows(Component):
         """
         config, local = self.config, self.local
         m.submodules.written = written = memory.Memory(shape=STACK_WORDS, depth=config.threads, init=[])
-        fresh, fresh_skb = Signal(config.threads, init=-1), Signal(config.threads, init=-1)
+        fresh = Signal(config.threads, init=-1)
+        fresh_skb = Signal(config.threads, init=-1)
         look, record = written.read_port(domain="comb"), written.write_port()
         word = local.offset[3:][: exact_log2(STACK_WORDS)]
         begins_odd = word[0]

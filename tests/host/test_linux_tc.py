@@ -4,7 +4,7 @@ import pytest
 
 import bpfnic
 from bpfnic.spec.errors import BpfnicError
-from tests.sim.test_tc import HEAD, frame
+from tests.sim.test_tc import HEAD
 
 pytestmark = pytest.mark.linux
 
@@ -13,12 +13,6 @@ pytestmark = pytest.mark.linux
 def nic():
     with bpfnic.Nic("linux") as nic:
         yield nic
-
-
-def test_a_redirect_to_an_ingress_ends_the_run(nic, build):
-    program = nic.load(build(HEAD + 'SEC("tc") int program(struct __sk_buff *skb) { return bpf_redirect(2, 1); }'))
-    with pytest.raises(BpfnicError, match="BPF_F_INGRESS: a NIC has no second way in"):
-        program.test_run(frame())
 
 
 def test_what_the_verifier_refuses_is_named_by_its_own_instruction(nic, build):

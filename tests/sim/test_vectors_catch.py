@@ -12,9 +12,9 @@ from bpfnic.spec import addresses
 from bpfnic.spec.causes import Cause
 from tests import vectors
 
-MODULES = ("arithmetic", "interpreter", "memory")  # each imports those before it
+MODULES = ("arithmetic", "thread", "interpreter", "memory")  # each imports those before it
 
-ARITHMETIC, INTERPRETER, MEMORY = MODULES
+ARITHMETIC, THREAD, INTERPRETER, MEMORY = MODULES
 MISTAKES = {
     # what it is: where, what stands there, what comes in its place
     "32-bit shifts by up to 63": (ARITHMETIC, "a << (b & width - 1)", "a << (b & 63)"),
@@ -54,7 +54,7 @@ MISTAKES = {
         "constant = instruction.imm & MASK[32]\n    compute",
     ),
     "loads don't extend the sign": (INTERPRETER, "signed(value, width) & MASK[64] if extends", "value if extends"),
-    "addresses wrap at 2**32": (INTERPRETER, "base + offset & MASK[64]", "base + offset & MASK[32]"),
+    "addresses wrap at 2**32": (THREAD, "base + offset & MASK[64]", "base + offset & MASK[32]"),
     "32-bit jumps compare 64 bits": (
         INTERPRETER,
         "taken(registers[dst] & mask, registers[src] & mask, width)",
@@ -66,15 +66,15 @@ MISTAKES = {
         "instruction.offset",
     ),
     "a callee's registers stay": (
-        INTERPRETER,
+        THREAD,
         "self._windows[self.frame], registers[6:10] = registers[6:10], self._windows[frame]",
         "pass",
     ),
-    "nine frames": (INTERPRETER, "if self.frame + 1 >= addresses.FRAMES", "if self.frame >= addresses.FRAMES"),
-    "frames beyond the stack": (INTERPRETER, "or top < addresses.STACK:", "or top < addresses.STACK - 16:"),
-    "routines call routines": (INTERPRETER, "if self.frame == addresses.FIRMWARE_FRAME:", "if False:"),
+    "nine frames": (THREAD, "if self.frame + 1 >= addresses.FRAMES", "if self.frame >= addresses.FRAMES"),
+    "frames beyond the stack": (THREAD, "or top < addresses.STACK:", "or top < addresses.STACK - 16:"),
+    "routines call routines": (THREAD, "if self.frame == addresses.FIRMWARE_FRAME:", "if False:"),
     "the firmware stack is everybody's": (MEMORY, "if self.privileged else addresses.STACK_BYTES", "if True else 0"),
-    "the firmware stack stays open": (INTERPRETER, "self.memory.privileged = ", "self.memory.privileged |= "),
+    "the firmware stack stays open": (THREAD, "self.memory.privileged = ", "self.memory.privileged |= "),
     "32-bit cmpxchg compares 64 bits": (INTERPRETER, "old == registers[0] & mask", "old == registers[0]"),
     "a missed cmpxchg writes": (INTERPRETER, "new = operand if old == registers[0] & mask else old", "new = operand"),
     "misaligned atomics": (
@@ -122,15 +122,15 @@ def mutant(module: str, right: str, wrong: str) -> dict[str, ModuleType]:
 
 
 def passes(vector: vectors.Vector, model: dict[str, ModuleType]) -> bool:
-    interpreter, memory = model["interpreter"], model["memory"]
+    thread, interpreter, memory = model["thread"], model["interpreter"], model["memory"]
     code = interpreter.Code(256)
     code.write(0, vector.code(addresses.MAP_VALUES, entry=0))
     reach = memory.Memory(memory.Buffer(vector.packet, 2048), 1, bytearray(vector.map))
-    run = interpreter.Thread(code, reach, {}, budget=vector.budget)
+    run = thread.Thread(code, reach, {}, budget=vector.budget)
     cause = Cause.NONE
     try:
-        interpreter.finish(run.run(0))
-    except interpreter.Trap as trap:
+        thread.finish(run.run(0))
+    except thread.Trap as trap:
         cause = trap.cause
     except (ArithmeticError, IndexError, ValueError):
         return False
