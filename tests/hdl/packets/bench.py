@@ -240,6 +240,7 @@ class Bench:
                 kinds = {"stack": 8, "packet": 8, "context": 2, "head": 1, "tail": 1, "meta": 1, "redirect": 1}
                 kinds["entry"] = 1
                 kinds["skb"] = 6 * packet.of_tc
+                kinds["entry"] *= not packet.of_tc  # which have no bpf_redirect_map
                 kind = pick.choices([*kinds], [*kinds.values()])[0]
                 size = pick.randrange(4)
                 value = [pick.getrandbits(64)] if pick.random() < 0.5 else []
@@ -261,7 +262,9 @@ class Bench:
                     yield "store" if value else "load", PACKET, at, size, *value
                 elif kind == "redirect":
                     target = pick.choice([*bench.ifindexes, *bench.ifindexes, 0, bench.ifindexes[0] | 1 << 31])
-                    yield "service", REDIRECT, target | above(), pick.choice([0, 0, 0, 1, 1 << 63])
+                    # A tc program's BPF_F_INGRESS (1) leads to another ingress: tests/sim/test_hooks.py
+                    flags = pick.choice([0, 0, 0, 1 + packet.of_tc, 1 << 63])
+                    yield "service", REDIRECT, target | above(), flags
                 elif kind == "entry":
                     entry = pick.randrange(4) | pick.choice([*range(5), 63, 64, 255]) << 8
                     flags = pick.choice([*range(4), pick.randrange(32), 16, 1 << 63])
