@@ -13,11 +13,12 @@ import select
 import socket
 import struct
 from pathlib import Path
+from typing import Any
 
 from bpfnic.host.linux.namespace import LOOPBACK, SPARE, Namespace, link_name
 
-_ETH_P_ALL = 0x0003
-_SOL_PACKET, _PACKET_AUXDATA, _PACKET_IGNORE_OUTGOING = 263, 8, 23  # linux/if_packet.h
+_ETH_P_ALL, _ETH_P_8021Q = 0x0003, 0x8100
+SOL_PACKET, PACKET_AUXDATA, _PACKET_IGNORE_OUTGOING = 263, 8, 23  # linux/if_packet.h
 _SO_ATTACH_BPF = 50  # asm-generic/socket.h
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFMTU, _SIOCSIFHWADDR = 0x8913, 0x8914, 0x8922, 0x8924  # linux/sockios.h
 _IFF_UP = 0x1
@@ -29,6 +30,18 @@ _TAG_AT = 12  # behind both addresses
 _LONGEST = 1 << 16
 _PATIENCE = 10.0  # s
 _PROBE = bytes([0xFF] * 6 + [0] * 54)  # to all
+
+
+def receive(wire: socket.socket, flags: int = 0) -> tuple[bytes, tuple[Any, ...]]:
+    """The next frame at a packet socket with PACKET_AUXDATA, and its address. The kernel hands a VLAN tag over apart
+    from it: it is in the frame again where what was kept reaches to its place."""
+    frame, control, _, address = wire.recvmsg(_LONGEST, 64, flags)
+    (auxdata,) = (data for level, kind, data in control if (level, kind) == (SOL_PACKET, PACKET_AUXDATA))
+    status, *_, tci, tpid = _AUXDATA.unpack(auxdata)
+    if status & _TP_STATUS_VLAN_VALID and len(frame) >= _TAG_AT:
+        protocol = tpid if status & _TP_STATUS_VLAN_TPID_VALID else _ETH_P_8021Q
+        frame = frame[:_TAG_AT] + struct.pack(">HH", protocol, tci) + frame[_TAG_AT:]
+    return frame, address
 
 
 class PacketSocket:
@@ -72,8 +85,8 @@ class PacketSocket:
 
     def _listening(self) -> socket.socket:
         made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-        made.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
-        made.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
+        made.setsockopt(SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+        made.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
         made.bind((self._link, _ETH_P_ALL))
         return made
 
@@ -96,15 +109,9 @@ class PacketSocket:
         self._sender.send(frame)
         self._last.recv(1)
         try:
-            kept, control, *_ = self._socket.recvmsg(_LONGEST, 64, socket.MSG_DONTWAIT)
+            return receive(self._socket, socket.MSG_DONTWAIT)[0]
         except BlockingIOError:
             return b""
-        (auxdata,) = (data for level, kind, data in control if (level, kind) == (_SOL_PACKET, _PACKET_AUXDATA))
-        status, *_, tci, tpid = _AUXDATA.unpack(auxdata)
-        if not status & _TP_STATUS_VLAN_VALID or len(kept) < _TAG_AT:
-            return kept
-        protocol = tpid if status & _TP_STATUS_VLAN_TPID_VALID else 0x8100
-        return kept[:_TAG_AT] + struct.pack(">HH", protocol, tci) + kept[_TAG_AT:]
 
     def close(self) -> None:
         """Gives sockets and link back."""

@@ -14,6 +14,7 @@ from bpfnic.host.bench import Bench
 from bpfnic.host.device import Arrival, Pacing
 from bpfnic.host.linux import bpf
 from bpfnic.host.linux.namespace import Namespace, link_name
+from bpfnic.host.linux.packetsocket import PACKET_AUXDATA, SOL_PACKET, receive
 from bpfnic.host.object import FileDescriptors
 from bpfnic.spec import helpers
 from bpfnic.spec.instruction import encode
@@ -23,7 +24,7 @@ from tests.host.test_redirect_neigh import LINK_CREATE, TCX_INGRESS, _LinkCreate
 pytestmark = pytest.mark.timeout(900)  # the first one on rtl compiles the NIC
 
 PORTS, ENDS = (2, 3), (102, 103)
-SO_RCVBUFFORCE, SOL_PACKET, PACKET_AUXDATA, TP_STATUS_VLAN_VALID = 33, 263, 8, 0x10
+SO_RCVBUFFORCE = 33
 CLONES = 3  # the ingress that they are counted at
 PROGRAM = """
 #include <linux/bpf.h>
@@ -183,10 +184,7 @@ class Kernel:
     def _received(self, wire, last):
         found = []
         while last not in numbered(found):
-            each, ((*_, auxiliary),), _, address = wire.recvmsg(4096, 64)
-            status, *_, tci, protocol = struct.unpack("=IIIHHHH", auxiliary)  # a tag comes apart from the frame
-            if status & TP_STATUS_VLAN_VALID:
-                each = each[:12] + struct.pack(">HH", protocol, tci) + each[12:]
+            each, address = receive(wire)
             if address[2] != socket.PACKET_OUTGOING:
                 found.append(each)
         return numbered(found)

@@ -5,7 +5,6 @@ import errno
 import os
 import random
 import socket
-import struct
 
 import pytest
 
@@ -15,13 +14,14 @@ from bpfnic.host.bench import _evidence
 from bpfnic.host.device import Arrival, Pacing, Ran
 from bpfnic.host.linux import bpf
 from bpfnic.host.linux.namespace import Namespace, link_name
+from bpfnic.host.linux.packetsocket import PACKET_AUXDATA, SOL_PACKET, receive
 from bpfnic.host.object import FileDescriptors
 from bpfnic.spec import helpers
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import encode
 from bpfnic.spec.programs import MAX_HOPS, Hook, TcAction, XdpAction
 from tests.host.test_redirect_neigh import LINK_CREATE, _LinkCreate
-from tests.sim.test_clone_redirect import PACKET_AUXDATA, SO_RCVBUFFORCE, SOL_PACKET, TP_STATUS_VLAN_VALID, numbered
+from tests.sim.test_clone_redirect import SO_RCVBUFFORCE, numbered
 
 pytestmark = pytest.mark.timeout(900)  # the first one on rtl compiles the NIC
 
@@ -255,10 +255,7 @@ class Kernel:
     def _received(self, wire, last):
         found = []
         while last not in numbered(found):
-            each, ((*_, auxiliary),), _, address = wire.recvmsg(4096, 64)
-            status, *_, tci, protocol = struct.unpack("=IIIHHHH", auxiliary)  # a tag comes apart from the frame
-            if status & TP_STATUS_VLAN_VALID:
-                each = each[:12] + struct.pack(">HH", protocol, tci) + each[12:]
+            each, address = receive(wire)
             if address[2] != socket.PACKET_OUTGOING:
                 found.append(each)
         return found
