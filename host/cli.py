@@ -100,6 +100,22 @@ _KCONFIG = click.option("--kconfig", metavar="NAME=VALUE|FILE", multiple=True,
 _TYPES = "Types to which CO-RE relocations fit the programs: the NIC's, the running kernel's, or a file's."
 
 
+def _source(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of a command that takes programs (source.Source)."""
+    for option in (
+        click.option("-D", "define", metavar="NAME[=V]", multiple=True, help="C macro."),
+        click.option("-I", "include", type=_PATH, multiple=True, help="Folder of C headers, searched first."),
+        click.option("--mcpu", "cpu", default="v3", show_default=True, help="Instruction set version to compile for."),
+        _KCONFIG,
+        click.option("--btf", "types", default="nic", show_default=True, metavar="nic|kernel|FILE", help=_TYPES),
+        _TYPE,
+        click.option("--global", "variables", metavar="NAME=VALUE", multiple=True, callback=_pairs("NAME=VALUE"),
+                     help="Set a global variable of the program."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 @commands.command()
 @click.argument("program", type=_PATH)
 @click.option("--pcap", "capture", type=_PATH, help="Packets that come in by ports: pcap or pcapng.")
@@ -188,14 +204,7 @@ def network(source: str) -> None:
 @click.option("--backend", default="golden", show_default=True, metavar="NAME|none",
               help="Whose limits the program must keep, besides.")  # fmt: skip
 @click.option("--html", "page", type=_PATH, help="Write a page: program, source, registers, and the failing path.")
-@click.option("--global", "variables", metavar="NAME=VALUE", multiple=True, callback=_pairs("NAME=VALUE"),
-              help="Set a global variable of the program.")  # fmt: skip
-@_TYPE
-@click.option("--btf", "types", default="nic", show_default=True, metavar="nic|kernel|FILE", help=_TYPES)
-@_KCONFIG
-@click.option("--mcpu", "cpu", default="v3", show_default=True, help="Instruction set version to compile for.")
-@click.option("-I", "include", type=_PATH, multiple=True, help="Folder of C headers, searched first.")
-@click.option("-D", "define", metavar="NAME[=V]", multiple=True, help="C macro.")
+@_source
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list, an object for each program.")
 def verify(as_json: bool, backend: str, **given: Any) -> int:
     """Verify the programs in PROGRAM (a .bpf.c file or an ELF object), as Linux would, without running them."""
@@ -247,14 +256,7 @@ def btf_check(words: tuple[str, ...]) -> int:
 @click.option("--format", type=click.Choice(["asm", "hex", "dot"]), default="asm", show_default=True,
               help="Text for the assembler with lines of C, bytes, or a graph of its blocks for Graphviz.")  # fmt: skip
 @click.option("--backend", default="", metavar="NAME", help="As it lies in the program store of a NIC of this kind.")
-@click.option("--global", "variables", metavar="NAME=VALUE", multiple=True, callback=_pairs("NAME=VALUE"),
-              help="Set a global variable of the program.")  # fmt: skip
-@_TYPE
-@click.option("--btf", "types", default="nic", show_default=True, metavar="nic|kernel|FILE", help=_TYPES)
-@_KCONFIG
-@click.option("--mcpu", "cpu", default="v3", show_default=True, help="Instruction set version to compile for.")
-@click.option("-I", "include", type=_PATH, multiple=True, help="Folder of C headers, searched first.")
-@click.option("-D", "define", metavar="NAME[=V]", multiple=True, help="C macro.")
+@_source
 def dump(**given: Any) -> None:
     """Print the programs in PROGRAM (a .bpf.c file or an ELF object), each with the functions that it calls."""
     from bpfnic.host import dump as job

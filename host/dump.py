@@ -5,43 +5,32 @@ instruction a line; `dot`: Graphviz, a box for each block of instructions. What 
 functions behind it, as the linker makes it, with 0 for what isn't known before it is loaded; or as it lies in a
 device's program store."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from bpfnic.host import compile, kconfig, listing
+from bpfnic.host import listing
 from bpfnic.host.btf.patch import POISON
-from bpfnic.host.btf.target import NIC
-from bpfnic.host.nic import Nic, open
+from bpfnic.host.nic import Nic
 from bpfnic.host.object import Object, Program
 from bpfnic.host.registermaps import RegisterProgram
+from bpfnic.host.source import Source
 from bpfnic.host.structure import Code, jump_target
 from bpfnic.spec import helpers, isa
 from bpfnic.spec.assembly import disassemble
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import Instruction
 from bpfnic.spec.isa import Operation, Row
-from bpfnic.spec.programs import ProgramType
 
 FORMATS = ("asm", "hex", "dot")
 _COMMENT = 48  # column
 
 
-@dataclass(frozen=True)
-class Job:
+@dataclass(frozen=True, kw_only=True)
+class Job(Source):
     """What the command line asks for. `backend`: as it lies on a device, "" for none."""
 
-    program: Path
-    name: str | None = None
     format: str = "asm"
     backend: str = ""
-    variables: Mapping[str, str] = field(default_factory=dict)
-    cpu: str = compile.DEFAULT_CPU
-    include: Sequence[Path] = ()
-    define: Sequence[str] = ()
-    type: ProgramType | None = None
-    kconfig: Sequence[str] = ()
-    types: str = NIC
 
 
 @dataclass(frozen=True)
@@ -95,12 +84,8 @@ class Shown:
 
 def run(job: Job) -> str:
     """The text. Raises BpfnicError for anything that can't be used."""
-    object = open(job.program, cpu=job.cpu, include=job.include, define=job.define, type=job.type,
-                  types=job.types)  # fmt: skip
-    for name, value in job.variables.items():
-        object.set_global(name, value)
-    kconfig.give(object.kconfig, job.kconfig)
-    programs = [object.program(job.name)] if job.name else list(object.programs.values())
+    object = job.open()
+    programs = job.chosen(object)
     shown = [_loaded(object, program, job.backend) if job.backend else Shown(program, program.instructions)
              for program in programs]  # fmt: skip
     return render(object, shown, job.format)

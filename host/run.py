@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bpfnic.host import attachments, compile, iproute, kconfig, pcap, report, rules
+from bpfnic.host import attachments, iproute, pcap, report, rules
 from bpfnic.host.bench import REFERENCE, Bench
 from bpfnic.host.btf import target
 from bpfnic.host.device import Arrival, DeviceOptions, OnStep, Pacing, Traffic
 from bpfnic.host.maps import MapDefinition
-from bpfnic.host.nic import interface_name, open
-from bpfnic.host.object import Object
+from bpfnic.host.nic import interface_name
+from bpfnic.host.source import Source
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.maps import MapType
@@ -23,37 +23,28 @@ UNVERIFIED = "the program was loaded unverified (--unsafe)"
 _AT_THEIR_TIMES = Pacing(back_to_back=False, lossless=False)
 
 
-@dataclass(frozen=True)
-class Job:
+@dataclass(frozen=True, kw_only=True)
+class Job(Source):
     """What the command line asks for. `timing`: "back-to-back", "pcap" or "pps=N". `order`: "any" or "flow".
     `ifindexes` by port. `port`: the one at which every packet arrives; None: a capture's interface n is port n modulo
     the ports. `host_capture`: packets that the host sends, by port `host_port`, or that of the capture's interface.
     `attach`: what attachments.parse takes; without, the program stands at every port. `network`: what iproute.read
-    takes. `type`, `types`: as nic.open takes them (types "": of what runs the program); `kconfig`: as kconfig.give.
+    takes. `types`: "" for those of what runs the program.
     `unsafe`: programs need not be verified."""
 
-    program: Path
     capture: Path | None
     backend: str = "rtl"
     options: DeviceOptions = DeviceOptions()
-    name: str | None = None
     out: Path | None = None
     check: bool = False
     lockstep: bool = False
     timing: str = "back-to-back"
     order: str = "any"
     rules: tuple[Path, ...] = ()
-    variables: Mapping[str, str] = field(default_factory=dict)
-    cpu: str = compile.DEFAULT_CPU
-    include: tuple[Path, ...] = ()
-    define: tuple[str, ...] = ()
     ifindexes: Mapping[int, int] = field(default_factory=dict)
     port: int | None = None
     network: str | None = None
-    type: ProgramType | None = None
-    kconfig: tuple[str, ...] = ()
     entries: Mapping[str, str] = field(default_factory=dict)
-    types: str = ""
     unsafe: bool = False
     host_capture: Path | None = None
     host_port: int | None = None
@@ -78,20 +69,14 @@ def run(job: Job, on_step: OnStep | None = None) -> dict[str, Any]:
         raise BpfnicError("--lockstep: the kernel doesn't show its instructions (--check compares what came of them)")
     if job.backend == KERNEL and job.timing != "back-to-back":
         raise BpfnicError(f"--timing {job.timing}: the kernel takes the packets one by one, at no time of their own")
-    types = job.types or (target.KERNEL if job.backend == KERNEL else target.NIC)
+    job = replace(job, types=job.types or (target.KERNEL if job.backend == KERNEL else target.NIC))
     if job.attach and job.name:
         raise BpfnicError("--program chooses what stands at every port: --attach names what stands where")
 
-    def opened(path: Path) -> Object:
-        return open(path, cpu=job.cpu, include=job.include, define=job.define, type=job.type, types=types)
-
-    obj = opened(job.program)
-    for name, value in job.variables.items():
-        obj.set_global(name, value)
-    kconfig.give(obj.kconfig, job.kconfig)
+    obj = job.open()
     for name, value in job.entries.items():
         _set_entries(obj.maps, name, value)
-    places = attachments.parse(job.attach, obj, job.options.ports, opened)
+    places = attachments.parse(job.attach, obj, job.options.ports, job.other)
     entries = [rules.read(path, obj.maps) for path in job.rules]
     captures = [pcap.read(path) if path else None for path in (job.capture, job.host_capture)]
     pacing, start, arrivals = _arrivals(job, *captures)

@@ -1,35 +1,25 @@
 """The job `bpfnic verify`: the programs of an object, verified one by one."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bpfnic.host import compile, kconfig, nic
-from bpfnic.host.btf.target import NIC
+from bpfnic.host import nic
 from bpfnic.host.device import Capabilities, DeviceOptions
+from bpfnic.host.source import Source
 from bpfnic.host.verifier import explain, limits, page
 from bpfnic.host.verifier.verdict import Subject, Verdict, verify
 from bpfnic.spec.errors import BpfnicError
-from bpfnic.spec.programs import ProgramType
 
 
-@dataclass(frozen=True)
-class Job:
+@dataclass(frozen=True, kw_only=True)
+class Job(Source):
     """What the command line asks for. `backend`: whose limits are compared with; "" for none."""
 
-    program: Path
-    name: str | None = None
     level: int = 0
     page: Path | None = None
     backend: str = ""
-    variables: Mapping[str, str] = field(default_factory=dict)
-    cpu: str = compile.DEFAULT_CPU
-    include: Sequence[Path] = ()
-    define: Sequence[str] = ()
-    type: ProgramType | None = None
-    kconfig: Sequence[str] = ()
-    types: str = NIC
 
 
 @dataclass(frozen=True)
@@ -46,12 +36,8 @@ class Result:
 
 def run(job: Job) -> list[Result]:
     """Raises BpfnicError for anything that can't be used."""
-    object = nic.open(job.program, cpu=job.cpu, include=job.include, define=job.define, type=job.type,
-                      types=job.types)  # fmt: skip
-    for name, value in job.variables.items():
-        object.set_global(name, value)
-    kconfig.give(object.kconfig, job.kconfig)
-    programs = [object.program(job.name)] if job.name else list(object.programs.values())
+    object = job.open()
+    programs = job.chosen(object)
     if job.page and len(programs) > 1:
         raise BpfnicError(f"--html: {job.program} has several programs, name one of them with --program: "
                           f"{', '.join(object.programs)}")  # fmt: skip

@@ -85,7 +85,9 @@ def job(files, install):
 
     def job(transport_class, **changes):
         install(transport_class)
-        return run.run(run.Job(*files, "faulty", **{"check": True} | changes))["check"]
+        program, capture = files
+        asked = run.Job(program=program, capture=capture, backend="faulty", **{"check": True} | changes)
+        return run.run(asked)["check"]
 
     return job
 

@@ -68,7 +68,7 @@ def try_object(path: Path, chance: random.Random, outcome: Outcome) -> None:
         began = time.process_time()
         accepted = False
         try:
-            results = command.run(command.Job(path, name, chance.randrange(3), backend="golden"))
+            results = command.run(command.Job(program=path, name=name, level=chance.randrange(3), backend="golden"))
             command.as_text(results, 1)
             accepted = results[0].good
             outcome.counts["verdict: accepted" if accepted else "verdict: refused"] += 1
