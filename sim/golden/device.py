@@ -94,7 +94,7 @@ class GoldenTransport:
         if not self.nic.enabled():
             raise BpfnicError("the ingresses are not enabled (register CONTROL)")
         began = time.monotonic()
-        traffic = Traffic([], [], retirements=[] if retirements else None)
+        traffic = _traffic(len(arrivals), [] if retirements else None)
         if replay is None:
             self._run_freely(arrivals, pacing, on_step, traffic, observe)
         else:
@@ -205,6 +205,11 @@ class GoldenTransport:
         traffic.clones[:] = [runs[number].packet.result for number in sorted(runs) if number >= len(arrivals)]
         for number in sorted(runs):
             runs[number].leave()
+
+
+def _traffic(packets: int, retirements: list[Retirement] | None = None) -> Traffic:
+    """Of a run that has yet to be: a result for each packet, so that clones are numbered behind them all."""
+    return Traffic([PacketResult(accepted=False) for _ in range(packets)], [], retirements=retirements)
 
 
 class FreeSamples:
@@ -348,7 +353,7 @@ class _Follower(Lockstep):
 
     def end(self, numbers: Sequence[int]) -> Traffic:
         """As Follower.end."""
-        traffic = Traffic([], [])
+        traffic = _traffic(len(numbers))
         new = {number: place for place, number in enumerate(numbers)}
         runs = [(number, _Packet.arrived(self.nic, new[number], self.arrivals[number], traffic)) for number in numbers]
         for number, made in self.clones.items():
@@ -391,8 +396,8 @@ class _Packet:
     @classmethod
     def arrived(cls, nic: GoldenNic, number: int, arrival: Arrival, traffic: Traffic) -> "_Packet":
         """A frame's end at an ingress."""
-        result = PacketResult(nic.admit(arrival.interface, arrival.data, arrival.error, arrival.egress))
-        traffic.packets.append(result)
+        result = traffic.packets[number]
+        result.accepted = nic.admit(arrival.interface, arrival.data, arrival.error, arrival.egress)
         buffer = Buffer(arrival.data, nic.size.buffer_bytes) if result.accepted else None
         outcome = nic.without_program(arrival.interface, arrival.egress)
         way = nic.way(arrival.interface, arrival.egress)

@@ -18,7 +18,7 @@ from bpfnic.host.linux.packetsocket import PACKET_AUXDATA, SOL_PACKET, receive
 from bpfnic.host.object import FileDescriptors
 from bpfnic.spec import helpers
 from bpfnic.spec.instruction import encode
-from bpfnic.spec.programs import ProgramType, TcAction, XdpAction
+from bpfnic.spec.programs import MAX_HOPS, ProgramType, TcAction, XdpAction
 from tests.host.test_redirect_neigh import LINK_CREATE, TCX_INGRESS, _LinkCreate
 
 pytestmark = pytest.mark.timeout(900)  # the first one on rtl compiles the NIC
@@ -148,6 +148,26 @@ def test_the_nic_does_what_the_model_does(build, sizes):
         counts = {name: evidence.counters[name][CLONES] for name in names}
         assert counts["RECEIVED"] - counts["REFUSED_FULL"] == len(evidence.traffic.clones)
         assert sum(counts[name] for name in outcomes) == len(evidence.traffic.clones) and counts["PASSED"]
+
+
+@pytest.mark.parametrize("backend", ["golden", "rtl"])
+def test_clones_of_clones(build, backend):
+    """Clones come in at the port where the program stands, which clones them again, until they have come too often; the
+    last one is told that it was too often."""
+    arrivals = [Arrival(0, frame(number, 2, flags=1, verdict=TcAction.OK)) for number in range(3)]
+    bench = Bench(backend, build(PROGRAM), arrivals, options=bpfnic.DeviceOptions(ports=2), ifindexes={0: 2, 1: 3})
+    evidence = bench.run()
+    verdict = bench.check(evidence)
+    assert verdict["equal"], verdict
+    _, verdict = bench.in_lockstep()
+    assert verdict["equal"], verdict
+    traffic = evidence.traffic
+    assert len(traffic.clones) == len(arrivals) * MAX_HOPS and len(traffic.departures) == len(arrivals) * (MAX_HOPS + 1)
+    results = [int.from_bytes(each.data[40:48], "little", signed=True) for each in traffic.departures]
+    assert sorted(results) == [-errno.ENETDOWN] * len(arrivals) + [0] * len(traffic.clones)
+    for number, clone in enumerate(traffic.clones):
+        at = clone.data.index(b"number") + 6
+        assert traffic.origin(len(arrivals) + number) == int.from_bytes(clone.data[at : at + 4])
 
 
 class Kernel:
