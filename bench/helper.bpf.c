@@ -2,7 +2,8 @@
 //
 // CALLS times what CALL says in assembly, with A to E in r1 to r5 (A_IN: "i" of
 // a constant, otherwise "r"); ALONE leaves it out, so that what remains is the
-// program's own; TC makes it a tc program. bench/helpers.py runs it.
+// program's own; TC makes it a tc program; FUNCTIONS says what functions of the
+// kernel there are. bench/helpers.py runs it.
 
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
@@ -27,6 +28,12 @@ struct { __uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY); __uint(key_size, 4); __uin
 struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 1); __type(key, __u32);
 	 __type(value, struct { struct bpf_spin_lock lock; __u32 number; }); } locked SEC(".maps");
 
+#ifdef FUNCTIONS
+extern int bpf_xdp_metadata_rx_timestamp(const struct xdp_md *ctx, __u64 *timestamp) __ksym;
+extern int bpf_xdp_metadata_rx_hash(const struct xdp_md *ctx, __u32 *hash, __u32 *rss_type) __ksym;
+extern int bpf_xdp_metadata_rx_vlan_tag(const struct xdp_md *ctx, __be16 *vlan_proto, __u16 *vlan_tci) __ksym;
+#endif
+
 static __attribute__((used)) long callback(void)
 {
 	return 0;
@@ -48,6 +55,16 @@ SEC("xdp") int helper(struct xdp_md *ctx)
 #ifdef FAMILY /* struct bpf_fib_lookup: for 0.0.0.0, from the first port */
 	room[0] = FAMILY;
 	room[1] = 1;
+#endif
+#ifdef FUNCTIONS
+	if (!packet) { /* never: but clang describes what is called in C alone */
+		bpf_xdp_metadata_rx_timestamp(ctx, room);
+		bpf_xdp_metadata_rx_hash(ctx, (void *)room, (void *)room);
+		bpf_xdp_metadata_rx_vlan_tag(ctx, (void *)room, (void *)room);
+		bpf_iter_num_new((void *)room, 0, 0);
+		bpf_iter_num_next((void *)room);
+		bpf_iter_num_destroy((void *)room);
+	}
 #endif
 	asm volatile("" : : "r"(packet), "r"(lock), "r"(room), "r"(&zero) : "memory");
 #pragma unroll

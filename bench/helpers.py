@@ -1,5 +1,5 @@
-"""What a call of each helper costs, on the rtl: `python -m bench.helpers [NAME…]` measures (those, or all) and writes
-docs/helpers.json, and docs/helpers.md from it (tools/helpers_doc.py)."""
+"""What a call of each helper costs, and of the kernel's functions that are here, on the rtl: `python -m bench.helpers
+[NAME…]` measures (those, or all) and writes docs/helpers.json, and docs/helpers.md from it (tools/helpers_doc.py)."""
 
 import json
 import random
@@ -23,13 +23,15 @@ FEWER, MORE = 10 * THREADS, 20 * THREADS
 @dataclass(frozen=True)
 class Case:
     """A call that is measured. arguments: in C, with what the program has. call: in assembly, where it is more than
-    one instruction. says: the call for people. of: the helper's name, where the case has another."""
+    one instruction. says: the call for people. of: the helper that {number} in `call` is, where that isn't the case's
+    own. packets: of two runs, whose difference is one packet's share of the core."""
 
     arguments: tuple[str, ...]
     says: str
     call: str = ""
     define: tuple[str, ...] = ()
     of: str = ""
+    packets: tuple[int, int] = (FEWER, MORE)
 
 
 def _of_tc(arguments: tuple[str, ...], says: str, call: str = "") -> Case:
@@ -37,7 +39,14 @@ def _of_tc(arguments: tuple[str, ...], says: str, call: str = "") -> Case:
     return Case(arguments, says, call, ("TC",))
 
 
-_DISCARD, _UNLOCK, _POP = (helpers.BY_NAME[name].number for name in ("ringbuf_discard", "spin_unlock", "skb_vlan_pop"))
+def _of_function(name: str, arguments: tuple[str, ...], says: str) -> Case:
+    """A call of a function by its name."""
+    return Case(arguments, says, f"call {name}\\n", ("FUNCTIONS",))
+
+
+_DISCARD, _SUBMIT, _UNLOCK, _POP = (
+    helpers.BY_NAME[name].number for name in ("ringbuf_discard", "ringbuf_submit", "spin_unlock", "skb_vlan_pop")
+)
 _GIVES_BACK = "call {number}\\n if r0 == 0 goto +3\\n r1 = r0\\n r2 = 0\\n call %d\\n"
 
 CASES = {
@@ -64,6 +73,8 @@ CASES = {
     "perf_event_output": Case(("ctx", "&events", "(__u64)BPF_F_CURRENT_CPU", "room", "16"), "16 bytes"),
     "ringbuf_output": Case(("&ring", "room", "16", "0"), "16 bytes"),
     "ringbuf_reserve": Case(("&ring", "16", "0"), "with bpf_ringbuf_discard, 16 bytes", _GIVES_BACK % _DISCARD),
+    "ringbuf_submit": Case(("&ring", "16", "0"), "with bpf_ringbuf_reserve, 16 bytes", _GIVES_BACK % _SUBMIT,
+                           of="ringbuf_reserve"),
     "ringbuf_query": Case(("&ring", "0"), ""),
     "xdp_get_buff_len": Case(("ctx",), ""),
     "xdp_load_bytes": Case(("ctx", "14", "room", "20"), "20 bytes to the stack"),
@@ -73,6 +84,7 @@ CASES = {
     "strtoul": Case(("(char *)room + 1", "3", "0", "room + 4"), '"21 "'),
     "loop": Case(("8", "callback", "0", "0"), "8 times a callback of 2 instructions"),
     "for_each_map_elem": Case(("&array", "callback", "0", "0"), "ARRAY of 1, a callback of 2 instructions"),
+    "for_each_map_elem, hash": Case(("&hash", "callback", "0", "0"), "HASH of 64, one there, the same callback"),
     "map_lookup_percpu_elem": Case(("&percpu", "&zero", "0"), "PERCPU_ARRAY"),
     "jiffies64": Case((), ""),
     "ktime_get_tai_ns": Case((), ""),
@@ -103,8 +115,17 @@ CASES = {
     "skb_set_tunnel_key": _of_tc(("ctx", "room + 1", "44", "0"), ""),
     "skb_set_tstamp": _of_tc(("ctx", "5", "0"), ""),
     "redirect_neigh": _of_tc(("2", "0", "0", "0"), "by the packet's IPv4 header, its neighbour known"),
-    "redirect, tc": Case(("2", "0"), "", define=("TC",), of="redirect"),
+    "redirect, tc": _of_tc(("2", "0"), ""),
+    "clone_redirect, tc": Case(("ctx", "2", "0"), "64 bytes, out of a port, a buffer free", define=("TC",),
+                               packets=(0, THREADS)),  # others that wait would have the buffers
+    "bpf_xdp_metadata_rx_timestamp": _of_function("bpf_xdp_metadata_rx_timestamp", ("ctx", "room"), ""),
+    "bpf_xdp_metadata_rx_hash": _of_function("bpf_xdp_metadata_rx_hash", ("ctx", "room", "room + 1"), "IPv4, UDP"),
+    "bpf_xdp_metadata_rx_vlan_tag": _of_function("bpf_xdp_metadata_rx_vlan_tag", ("ctx", "room", "room + 1"), "none"),
+    "bpf_iter_num_new": _of_function("bpf_iter_num_new", ("room", "0", "8"), ""),
+    "bpf_iter_num_next": _of_function("bpf_iter_num_next", ("room",), "not behind the last"),
+    "bpf_iter_num_destroy": _of_function("bpf_iter_num_destroy", ("room",), ""),
 }
+"""By name: a helper's (behind a comma what kind of call, `tc` of tc programs) or a function's."""
 
 
 CONTENT = {
@@ -132,8 +153,15 @@ class Cost:
     alone: int
 
 
-def _number(name: str) -> int:
-    return helpers.BY_NAME[CASES[name].of or name].number
+def _number(name: str) -> int | None:
+    """None of a function of the kernel."""
+    helper = helpers.BY_NAME.get(CASES[name].of or name.partition(", ")[0])
+    return helper.number if helper else None
+
+
+def _is_routine(name: str) -> bool:
+    """Whether it is one of firmware."""
+    return _number(name) not in helpers.HARDWARE - (helpers.OTHER_IN_TC if name.endswith(", tc") else frozenset())
 
 
 def _run(name: str, case: Case, calls: int, alone: bool) -> tuple[float, float, float]:
@@ -154,12 +182,13 @@ def _run(name: str, case: Case, calls: int, alone: bool) -> tuple[float, float, 
         program.attach()
         (packet,) = nic.run([Arrival(0, FRAME)]).packets
         counts = []
-        for packets in (FEWER, MORE):
+        for packets in case.packets:
             traffic = nic.run([Arrival(number % nic.ports, FRAME) for number in range(packets)])
             assert {each.action for each in [packet, *traffic.packets]} == {XdpAction.XDP_DROP}, name
             counts.append((traffic.clocks, traffic.instructions))
+        assert not any(nic.device.counters()["REFUSED_FULL"]), name
     (few, few_instructions), (many, many_instructions) = counts
-    each = MORE - FEWER
+    each = case.packets[1] - case.packets[0]
     return packet.finished - packet.started, (many - few) / each, (many_instructions - few_instructions) / each
 
 
@@ -171,8 +200,7 @@ def measure(name: str) -> Cost:
          zip(*(_run(name, case, calls, alone) for calls in CALLS), strict=True)]
         for alone in (False, True)
     )  # fmt: skip
-    firmware = case.of or _number(name) not in helpers.HARDWARE
-    instructions = round(made[2] - left_out[2]) - 1 if firmware else 0
+    instructions = round(made[2] - left_out[2]) - 1 if _is_routine(name) else 0
     return Cost(case.says, round(made[1] - left_out[2], 1), instructions, round(made[0] - left_out[0]))
 
 

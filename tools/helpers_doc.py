@@ -42,11 +42,12 @@ _ERRORS = """\
 Errors are the kernel's, negative in r0; in brackets what is returned instead. A privileged routine answers EFAULT, too,
 where it is given a pointer below packets that leads elsewhere than into the program's stack: a verifier lets none
 through."""
-_FUNCTIONS = f"""\
-What programs call by BTF id (`extern … __ksym`): helpers by their names, and as library functions
+_FUNCTIONS = """\
+What programs call by BTF id (`extern … __ksym`): helpers by their names, and as library functions those of which
+`bpf_for` and `bpf_repeat` are made, and for XDP programs what the NIC knows of a packet as it came in, whatever the
+program has made of it since:
 
-- {', '.join(sorted(kfuncs.NUMBERS))}, of which `bpf_for` and `bpf_repeat` are made;
-- for XDP programs what the NIC knows of a packet as it came in, whatever the program has made of it since:
+%s
 
 | prototype | errors | here |
 | --- | --- | --- |
@@ -62,6 +63,7 @@ the frame's first 128 bytes. |
 
 The host's own packets have them too. A NIC that was built without (`receive_metadata`) answers EOPNOTSUPP to all \
 three. Others aren't there:"""
+_COSTS = "call | core | of them its own | alone |"
 _TYPES = {ProgramType.XDP: "XDP", ProgramType.SCHED_CLS: "tc", ProgramType.SOCKET_FILTER: "socket filter"}
 
 
@@ -70,14 +72,9 @@ def text() -> str:
     costs = json.loads(COSTS.read_text())
     here = [helper for helper in HELPERS if helper.programs and helper.number not in helpers.REFUSED]
     parts = [_HEAD, "\n## What there is\n\n"]
-    parts.append("| helper | for | where | call | core | of them its own | alone |\n" + 7 * "| --- " + "|\n")
+    parts.append(f"| helper | for | where | {_COSTS}\n" + 7 * "| --- " + "|\n")
     for helper in here:
-        if helper.number in helpers.OTHER_IN_TC:
-            in_tc = frozenset({ProgramType.SCHED_CLS})
-            parts.append(_row(helper, costs.get(helper.name), helper.programs - in_tc))
-            parts.append(_row(helper, costs.get(f"{helper.name}, tc"), in_tc, "privileged"))
-        else:
-            parts.append(_row(helper, costs.get(helper.name), helper.programs))
+        parts += _rows(helper, costs)
     parts.append(f"\n## Prototypes, errors, differences\n\n{_ERRORS}\n\n| prototype | errors | here |\n"
                  "| --- | --- | --- |\n")  # fmt: skip
     parts += [_details(helper) for helper in here]
@@ -86,7 +83,10 @@ def text() -> str:
         if helper.programs and helper.number in helpers.REFUSED:
             why = helpers.REFUSED[helper.number]
             parts.append(f"| {helper.name} ({helper.number}) | {_programs(helper.programs)} | {why} |\n")
-    parts.append(f"\n## Functions of the kernel\n\n{_FUNCTIONS}\n\n| function | why |\n| --- | --- |\n")
+    callable = sorted(kfuncs.NUMBERS) + list(kfuncs.METADATA)
+    functions = f"| function | {_COSTS}\n{5 * '| --- '}|\n"
+    functions += "\n".join(f"| {name} | {' | '.join(_cost(costs[name], routine=True))} |" for name in callable)
+    parts.append(f"\n## Functions of the kernel\n\n{_FUNCTIONS % functions}\n\n| function | why |\n| --- | --- |\n")
     parts += [f"| {name} | {why} |\n" for name, why in kfuncs.REFUSED.items()]
     return "".join(parts)
 
@@ -101,14 +101,25 @@ def _where(helper: Helper) -> str:
     return "library" if helper.number in helpers.LIBRARY else "privileged"
 
 
-def _row(helper: Helper, cost: dict[str, Any] | None, programs: frozenset[ProgramType], where: str = "") -> str:
-    cells = [f"{helper.name} ({helper.number})", _programs(programs), where or _where(helper)]
-    if cost is None:
-        cells += ["", "", "", ""]
-    else:
-        own = "" if cells[-1] == "hardware" else str(cost["instructions"])
-        cells += [cost["says"], f"{cost['core']:g}", own, str(cost["alone"])]
+def _rows(helper: Helper, costs: dict[str, Any]) -> list[str]:
+    """A row for each kind of call that is measured, those of tc programs apart where they are other ones."""
+    in_tc = frozenset({ProgramType.SCHED_CLS})
+    found = [(name, cost) for name, cost in costs.items() if name.partition(", ")[0] == helper.name]
+    if helper.number not in helpers.OTHER_IN_TC:
+        return [_row(helper, cost, helper.programs, _where(helper)) for _, cost in found or [("", None)]]
+    places = {False: (helper.programs - in_tc, _where(helper)), True: (in_tc, "privileged")}
+    return [_row(helper, cost, *places[name.endswith(", tc")]) for name, cost in found]
+
+
+def _row(helper: Helper, cost: dict[str, Any] | None, programs: frozenset[ProgramType], where: str) -> str:
+    cells = [f"{helper.name} ({helper.number})", _programs(programs), where]
+    cells += _cost(cost, where != "hardware") if cost else [""] * 4
     return f"| {' | '.join(cells)} |\n"
+
+
+def _cost(cost: dict[str, Any], routine: bool) -> list[str]:
+    own = str(cost["instructions"]) if routine else ""
+    return [cost["says"], f"{cost['core']:g}", own, str(cost["alone"])]
 
 
 def _details(helper: Helper) -> str:

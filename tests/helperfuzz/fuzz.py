@@ -5,12 +5,12 @@ import errno
 import random
 import struct
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bpfnic.host.bench import Bench
-from bpfnic.host.device import Arrival, DeviceOptions
+from bpfnic.host.device import Arrival, DeviceOptions, Traffic
 from bpfnic.host.nic import Nic, open
 from bpfnic.host.object import Object
 from bpfnic.host.registermaps import RegisterMap
@@ -21,8 +21,8 @@ from bpfnic.spec.helpers import Argument, Helper
 from bpfnic.spec.programs import ProgramType
 
 PROGRAM = Path(__file__).parent / "program.bpf.c"
-OPTIONS = DeviceOptions(threads=8, budget=20_000)
-"""A budget that bpf_loop can spend. Threads enough that they meet at maps."""
+OPTIONS = DeviceOptions(budget=20_000)
+"""The NIC that other tests have compiled, with a budget that bpf_loop can spend."""
 MOST = 1000
 """Calls in one run."""
 ROOM = addresses.STACK_TOP - 64
@@ -68,6 +68,7 @@ LIKELY = {
     "skb_get_tunnel_key": {2: (44, 28), 3: (0, 1)},
     "skb_set_tunnel_key": {2: (44, 28), 3: (0, 1)},
     "skb_vlan_push": {1: (0x0081, 0xA888)},
+    "clone_redirect": {1: (1, 2), 2: (0, 1, 1)},
 }
 """Numbers that a helper knows, by its argument."""
 CONTENT = {"ports": [(number.to_bytes(4, "little"), [(number + 1).to_bytes(4, "little")], 0) for number in range(2)]}
@@ -114,14 +115,28 @@ def fuzz(helper: Helper, of: ProgramType, calls: int, seed: int, say: Callable[[
             outcome.difference = "\n".join([verdict["difference"], *verdict["trace"]])
             break
         assert evidence is not None
-        for packet, arrival in zip(evidence.traffic.packets, arrivals, strict=True):
-            if packet.verdict is None:
-                outcome.results[Cause(packet.cause).name] += 1
-            elif not any(arrival.data[places.words + TAG_BYTES * (of_tc and _tagged(arrival.data)) + 8 * PASSES :][:8]):
-                outcome.results[_name(packet.verdict)] += 1
+        outcome.results += _results(evidence.traffic, arrivals, places)
         outcome.calls += count
     say(f"{of.name} {helper.name}: {outcome.calls} calls, {dict(outcome.results)}")
     return outcome
+
+
+def _results(traffic: Traffic, arrivals: Sequence[Arrival], places: "_Places") -> Counter[str]:
+    """What calls returned, or were ended by. A clone that comes in makes the same call, unless what was done to the
+    packet before has moved its words."""
+    clones = ((traffic.origin(len(arrivals) + number), clone) for number, clone in enumerate(traffic.clones))
+    found: Counter[str] = Counter()
+    for origin, packet in (*enumerate(traffic.packets), *clones):
+        header = arrivals[origin].data[: places.words]
+        at = places.words + TAG_BYTES * _tagged(header) + 8 * PASSES
+        passes, prepared = struct.unpack_from("<2Q", arrivals[origin].data, at)
+        if not packet.programs or packet.parent is not None and prepared:
+            continue
+        if packet.verdict is None:
+            found[Cause(packet.cause).name] += 1
+        elif not passes:
+            found[_name(packet.verdict)] += 1
+    return found
 
 
 def _name(verdict: int) -> str:

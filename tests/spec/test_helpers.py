@@ -1,5 +1,6 @@
 """The table of helpers, judged by the kernel's own header and by the running kernel."""
 
+import json
 import os
 import platform
 import re
@@ -9,6 +10,7 @@ import pytest
 
 from bpfnic.host.compile import find_compiler
 from bpfnic.host.linux import bpf
+from bpfnic.spec import kfuncs
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.helpernotes import ERRORS, NOTES, STACK
 from bpfnic.spec.helpers import (
@@ -17,6 +19,7 @@ from bpfnic.spec.helpers import (
     HARDWARE,
     HELPERS,
     LIBRARY,
+    OTHER_IN_TC,
     PRIVILEGED,
     REFUSED,
     Argument,
@@ -82,6 +85,20 @@ def test_every_helper_that_a_program_may_call_has_one_place():
 
 def test_the_document_is_current():
     assert helpers_doc.TARGET.read_text() == helpers_doc.text(), "run python -m tools.helpers_doc"
+
+
+def test_each_call_has_a_cost():
+    """A helper's own, or that of one that a program calls with it; those that tc programs call otherwise, both."""
+    costs = json.loads(helpers_doc.COSTS.read_text())
+    others = " ".join(cost["says"] for cost in costs.values())
+    in_tc = ProgramType.SCHED_CLS
+    for helper in HELPERS:
+        if helper.number in HARDWARE | LIBRARY | PRIVILEGED:
+            other_in_tc = helper.number in OTHER_IN_TC
+            if helper.programs - ({in_tc} if other_in_tc else set()):
+                assert helper.name in costs or f"with bpf_{helper.name}" in others, helper.name
+            assert not other_in_tc or f"{helper.name}, tc" in costs
+    assert all(name in costs for name in kfuncs.callable(ProgramType.XDP))
 
 
 def test_what_is_said_of_helpers_is_of_some():
