@@ -5,7 +5,8 @@
 #   make formal  the proofs of docs/verification.md, and the mutations that they must catch
 #   make bench   the measures of docs/results.md; with OBJECTS=DIR the verifier's on the objects there, too
 #   make fuzz    random programs on golden, rtl and the running kernel: FUZZ="--seconds 600 --seed 7"
-#   make fuzz-helpers  random calls of every helper on golden and rtl: HELPERS="--calls 1000000 --seed 2"
+#   make fuzz-helpers  random calls of every helper on golden and rtl: HELPERS="--calls 1000000 --seed 2";
+#                with --kernel in the running kernel too
 #   make fuzz-objects  damaged objects to everything that reads one: OBJECTFUZZ="--mutants 1000000 --seed 2"
 #   make fuzz-verifier  mutated objects and programs built to explode: VERIFIER="--count 20000 --seed 2"
 #   make soak    a million updates and deletes of a full map under traffic: SOAK="--operations 9000000 --seed 2"

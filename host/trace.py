@@ -14,13 +14,14 @@ MAP = "trace_records"
 _LONGEST = 1023  # characters of a line (MAX_BPRINTF_BUF)
 _CONVERSION = re.compile(
     r"%(?:(?P<percent>%)|(?P<flags>[0+\- ]*)(?P<width>[1-9][0-9]*)?"
-    r"(?:p(?P<pointer>[KxsSB]|[iI][46]|[ku]s)?(?(pointer)[0-9A-Za-z]*)|(?P<number>l{0,2}[diuxX])|(?P<letter>[sc])|p))"
+    r"(?:p(?P<pointer>[KxsSB]|[iI][46]|[ku]s)?(?(pointer)[0-9A-Za-zÀ-ÖØ-öø-ÿ]*)|(?P<number>l{0,2}[diuxX])|(?P<letter>[sc])|p))"
 )
 
 
 @dataclass(frozen=True)
 class Line:
-    """Text that a program printed on a CPU, at so many nanoseconds of the NIC's clock."""
+    """Text that a program printed on a CPU, at so many nanoseconds of the NIC's clock. What isn't UTF-8 is shown as
+    \\x and two digits."""
 
     cpu: int
     time_ns: int
@@ -44,7 +45,7 @@ def _line(record: Record) -> Line:
     end = record.index(0, 8)
     arguments = _Arguments(record[end + 1 :])
     text = _CONVERSION.sub(arguments.put, record[8:end].decode("latin-1"))
-    return Line(record.cpu, time_ns, text[:_LONGEST])
+    return Line(record.cpu, time_ns, text[:_LONGEST].encode("latin-1").decode(errors="backslashreplace"))
 
 
 class _Arguments:

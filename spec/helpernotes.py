@@ -91,6 +91,8 @@ STACK: dict[str, int] = {
 
 _SAYS_SUM = "Nobody has summed the packet (CHECKSUM_NONE): flags that say how to keep such a sum do nothing."
 
+_HEADROOM = "Linux makes room where there is none."
+
 NOTES: dict[str, str] = {
     "fib_lookup": "[network.md](network.md) says where its routes are from, and where it differs.",
     "check_mtu": "[network.md](network.md)",
@@ -114,9 +116,15 @@ NOTES: dict[str, str] = {
     "loop": "Its callback takes a frame too.",
     "for_each_map_elem": "Its callback takes a frame too, and gets a copy of the key ([maps.md](maps.md)).",
     "trace_printk": "What finds no room in the ring of 4,096 bytes is lost; the host shows lines (`bpfnic run`, "
-    "`nic.trace`). Symbols (`%ps`) are shown as numbers, pointers as they are.",
+    "`nic.trace`). Symbols (`%ps`) are shown as numbers, pointers as they are. A format may have text in UTF-8: so "
+    "have later releases of Linux 6.18.",
     "trace_vprintk": "As bpf_trace_printk.",
     "strncmp": "The second string needn't be a constant here.",
+    "skb_change_head": _HEADROOM,
+    "skb_adjust_room": _HEADROOM,
+    "skb_vlan_push": _HEADROOM,
+    "skb_change_proto": _HEADROOM,
+    "skb_change_tail": "Linux grows a packet up to its link's longest.",
     "redirect_map": "BPF_F_BROADCAST is unknown: a packet leaves once.",
     "tail_call": "At most 33 for a packet; then it goes on behind the call.",
 }

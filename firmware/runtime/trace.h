@@ -21,9 +21,22 @@ static __always_inline int is_digit(unsigned char c)
 	return (__u8)(c - '0') < 10;
 }
 
+/* As lib/ctype.c has it: in Latin-1. */
 static __always_inline int is_alphanumeric(unsigned char c)
 {
-	return is_digit(c) || (__u8)((c | 0x20) - 'a') < 26;
+	return is_digit(c) || (__u8)((c | 0x20) - 'a') < 26 || (c >= 0xc0 && c != 0xd7 && c != 0xf7);
+}
+
+/* Text may have it: of ASCII what is printed, and all that isn't ASCII. */
+static __always_inline int is_text(unsigned char c)
+{
+	return c >= ' ' ? c != 0x7f : is_space(c);
+}
+
+/* A string or plain pointer may end in front of it: an end, a space or punctuation. */
+static __always_inline int is_apart(unsigned char c)
+{
+	return !c || (is_text(c) && !is_alphanumeric(c) && (c < 0x80 || c >= 0xa0));
 }
 
 /* A program can read the byte there. */
@@ -62,7 +75,7 @@ static __always_inline long trace(const char *format, __u32 size, const __u64 *a
 		char kind, letter;
 
 		error = -EINVAL;
-		if ((*at < ' ' && !is_space(*at)) || *at >= 0x7f)
+		if (!is_text(*at))
 			goto refused;
 		length++;
 		if (*at != '%')
@@ -111,7 +124,7 @@ static __always_inline long trace(const char *format, __u32 size, const __u64 *a
 			if (base == 10 && letter != 'd' && letter != 'i' && letter != 'u')
 				goto refused;
 		}
-		if (ends && (is_alphanumeric(at[1]) || at[1] >= 0x7f || (at[1] && at[1] < ' ' && !is_space(at[1]))))
+		if (ends && !is_apart(at[1]))
 			goto refused;
 
 		error = -ENOSPC;

@@ -68,6 +68,8 @@ LIKELY = {
     "skb_get_tunnel_key": {2: (44, 28), 3: (0, 1)},
     "skb_set_tunnel_key": {2: (44, 28), 3: (0, 1)},
     "skb_vlan_push": {1: (0x0081, 0xA888)},
+    "strtol": {2: (0, 10, 16)},
+    "strtoul": {2: (0, 10, 16)},
     "clone_redirect": {1: (1, 2), 2: (0, 1, 1)},
 }
 """Numbers that a helper knows, by its argument."""
@@ -135,15 +137,15 @@ def _results(traffic: Traffic, arrivals: Sequence[Arrival], places: "_Places") -
         if packet.verdict is None:
             found[Cause(packet.cause).name] += 1
         elif not passes:
-            found[_name(packet.verdict)] += 1
+            found[error_name(packet.verdict - (packet.verdict >> 31 << 32))] += 1
     return found
 
 
-def _name(verdict: int) -> str:
-    number = -(verdict - (1 << 32)) if verdict >> 31 else 0
-    if verdict >> 31 == 0:
-        return "0" if verdict == 0 else "a number"
-    return {524: "ENOTSUPP", errno.EOPNOTSUPP: "EOPNOTSUPP"}.get(number) or errno.errorcode.get(number, "a number")
+def error_name(result: int) -> str:
+    """What a helper returned, by name where it is an error."""
+    if result == 0:
+        return "0"
+    return {-524: "ENOTSUPP", -errno.EOPNOTSUPP: "EOPNOTSUPP"}.get(result) or errno.errorcode.get(-result, "a number")
 
 
 @dataclass(frozen=True)

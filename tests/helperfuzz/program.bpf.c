@@ -7,6 +7,7 @@
 
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
+#include "maps.h"
 
 #ifdef TC
 #define PASSES 0 /* TC_ACT_OK */
@@ -15,24 +16,6 @@
 #define PASSES XDP_PASS
 #define WORDS_AT 0
 #endif
-#define MAP(NAME, TYPE, KEY, VALUE, ENTRIES, FLAGS)                                                                    \
-	struct { __uint(type, BPF_MAP_TYPE_##TYPE); __uint(max_entries, ENTRIES); __uint(map_flags, FLAGS);           \
-		 __uint(key_size, KEY); __uint(value_size, VALUE); } NAME SEC(".maps")
-
-MAP(array, ARRAY, 4, 24, 8, 0);
-MAP(percpu_array, PERCPU_ARRAY, 4, 8, 8, 0);
-MAP(hash, HASH, 8, 16, 8, 0);
-MAP(percpu_hash, PERCPU_HASH, 4, 8, 8, 0);
-MAP(lru, LRU_HASH, 4, 8, 4, 0);
-MAP(lru_percpu, LRU_PERCPU_HASH, 12, 8, 4, 0);
-MAP(lpm, LPM_TRIE, 8, 8, 2, BPF_F_NO_PREALLOC);
-MAP(queue, QUEUE, 0, 8, 4, 0);
-MAP(stack, STACK, 0, 12, 4, 0);
-MAP(ring, RINGBUF, 0, 0, 4096, 0);
-MAP(events, PERF_EVENT_ARRAY, 4, 4, 16, 0);
-MAP(programs, PROG_ARRAY, 4, 4, 4, 0);
-MAP(ports, DEVMAP, 4, 4, 4, 0);
-MAP(queues, CPUMAP, 4, 4, 4, 0);
 
 static __attribute__((used)) long callback(__u64 first, void *second)
 {
@@ -40,36 +23,7 @@ static __attribute__((used)) long callback(__u64 first, void *second)
 }
 
 #ifdef TC
-static __noinline void set_key(struct __sk_buff *ctx, __u64 flags)
-{
-	struct bpf_tunnel_key key = { .tunnel_id = 7, .tunnel_ttl = 64 };
-
-	bpf_skb_set_tunnel_key(ctx, &key, sizeof(key), flags);
-}
-
-static __noinline void prepare(struct __sk_buff *ctx, __u64 what, __u64 amount)
-{
-	switch (what) {
-	case 1:
-		bpf_skb_change_head(ctx, amount, 0);
-		break;
-	case 2:
-		bpf_skb_change_tail(ctx, amount, 0);
-		break;
-	case 3:
-		bpf_skb_vlan_push(ctx, __builtin_bswap16(0x8100), amount);
-		break;
-	case 4:
-		bpf_skb_adjust_room(ctx, 20, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4);
-		break;
-	case 5:
-		set_key(ctx, 0);
-		break;
-	case 6:
-		set_key(ctx, BPF_F_TUNINFO_IPV6);
-		break;
-	}
-}
+#include "prepare.h"
 
 SEC("tc") int helper(struct __sk_buff *ctx)
 #else

@@ -7,7 +7,6 @@ from errno import EINVAL, ENOSPC
 import pytest
 
 import bpfnic
-from bpfnic.host.device import DeviceOptions
 from tests.sim.library import Library
 
 FLAGS = ["", "", "", "0", "-", "+", " ", "05", "-7", "12", "+4", " 3", "020", "-+9"]
@@ -42,6 +41,20 @@ def test_it_returns_what_the_kernels_does(build):
             assert got == wanted, (text, string, question)
             results.append(got.result)
     assert -EINVAL in results and 100 < sum(result > 0 for result in results)
+
+
+@pytest.mark.linux
+@pytest.mark.parametrize(
+    "text", ["a@", "%@", "%d@", "%c@", "%l@", "%s@z", "%p@", "%pI@", "%pK@z", "%px@", "%pks@", "%pI4@z"]
+)
+def test_each_byte_of_a_format(build, text):
+    """What isn't ASCII is text, and behind a conversion what the kernel's ctype.h says of it in Latin-1."""
+    call = "bpf_trace_printk(question->text, (a & 63) + 1, b, b, c)"
+    with Library(build, "golden", call) as ours, Library(build, "linux", call) as theirs:
+        for byte in range(1, 256):
+            frame = text.replace("@", chr(byte)).encode("latin-1").ljust(64, b"\0")
+            got, wanted = ours.ask(63, 0, 0, text=frame), theirs.ask(63, 0, 0, text=frame)
+            assert got.result == wanted.result, byte
 
 
 FORMATS = [
@@ -122,8 +135,7 @@ SEC("xdp") int prints(struct xdp_md *ctx)
 
 @pytest.mark.parametrize("backend", ["golden", "rtl"])
 def test_lines_come_in_order_with_their_cpu(build, backend):
-    options = DeviceOptions(threads=8) if backend == "rtl" else DeviceOptions()
-    with bpfnic.Nic(backend, options) as nic:
+    with bpfnic.Nic(backend) as nic:
         program = nic.load(build(PRINTS))
         assert nic.trace == []
         for size in (14, 60):
@@ -132,3 +144,12 @@ def test_lines_come_in_order_with_their_cpu(build, backend):
         assert [line.text for line in lines] == ["port 1: 14 bytes", "port 1: 60 bytes"]
         assert 0 < lines[0].time_ns <= lines[1].time_ns and str(lines[0]).startswith(f"[{lines[0].cpu:03}] 0.")
         assert nic.trace == [] and list(nic.maps) == [".rodata"]
+
+
+def test_lines_are_utf8(build):
+    call = 'bpf_trace_printk(question->text, (a & 63) + 1, b, b, c)'
+    with Library(build, "golden", call) as card:
+        for text in ("für %d €".encode(), b"\xff%c", "%pxé".encode()):
+            card.ask(63, 0xFC, 0, text=text.ljust(64, b"\0"))
+        lines = [line.text for line in card.nic.trace]
+    assert lines == ["für 252 €", "\\xff\\xfc", "00000000000000fc\\xa9"]  # é is C3 A9, of which C3 is a letter
