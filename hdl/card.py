@@ -12,10 +12,11 @@
 from dataclasses import dataclass
 
 from amaranth import Cat, Module, Mux, Signal
-from amaranth.lib import data, stream
+from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from bpfnic.hdl.config import NicConfig
+from bpfnic.hdl.ethernet.interfaces import StatisticsPort
 from bpfnic.hdl.interfaces import EGRESS_USER, INGRESS_USER, Beat
 from bpfnic.hdl.nic import Nic, interface_names
 from bpfnic.hdl.wire import Endpoint, UartLink
@@ -29,7 +30,7 @@ from bpfnic.spec.card import (
     CAPTURED_VALID,
     INJECT_INTERFACE_BIT,
     INJECT_USER_BIT,
-    MAC_COUNTERS,
+    MAC_WORDS,
 )
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.wire import KEY_BYTES
@@ -37,7 +38,6 @@ from bpfnic.spec.wire import KEY_BYTES
 _NIC_ADDRESS_BITS = 12
 _ACCESS_CLOCKS = 4
 BUILD_ID_BYTES = 4 * BY_NAME["BUILD_ID"].count
-MacStatus = data.StructLayout(dict.fromkeys(MAC_COUNTERS, 32))
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Card(Component):
     """Members
     -------
     mac_rx, mac_tx : frames from and to each port's MAC.
-    mac_status : what it counts, for registers.
+    mac_status : what it counts, for the registers.
     uart_rx, uart_tx : 8N1; of any clock, and a register.
     active : strobe of one clock, somebody who has the key has said something.
     """
@@ -79,7 +79,7 @@ class Card(Component):
             {
                 "mac_rx": In(stream.Signature(Beat(INGRESS_USER))).array(ports),
                 "mac_tx": Out(stream.Signature(Beat(EGRESS_USER))).array(ports),
-                "mac_status": In(MacStatus).array(ports),
+                "mac_status": Out(StatisticsPort).array(ports),
                 "uart_rx": In(1, init=1),
                 "uart_tx": Out(1, init=1),
                 "active": Out(1),
@@ -162,8 +162,6 @@ class Card(Component):
             "CAPTURED": [Mux(capture.full, captured, 0)],
             "CAPTURE_DATA": [capture.data],
         }
-        for port, status in enumerate(self.mac_status):
-            shown |= {f"MAC {port}": [status[name] for name in MAC_COUNTERS]}
         length, chosen = bus.data[:INJECT_INTERFACE_BIT], bus.data[INJECT_INTERFACE_BIT:INJECT_USER_BIT]
         sends = idle & (length != 0) & (chosen < config.nic.interfaces)
         allowed = {"ROUTE": 1, "INJECT_DATA": idle, "INJECT": sends, "RELEASE": capture.full}
@@ -179,6 +177,11 @@ class Card(Component):
                     with m.Case(_word(name, index)):
                         m.d.comb += found.eq(~bus.write)
                         m.d.sync += value.eq(each)
+            for port, status in enumerate(self.mac_status):
+                with m.Case(*(_word("MAC", MAC_WORDS * port + i) for i in range(MAC_WORDS))):
+                    m.d.comb += found.eq(~bus.write)
+                    m.d.sync += value.eq(status.value)
+        m.d.comb += [status.address.eq(word) for status in self.mac_status]
         taken = {name: Signal(name=name.lower()) for name in allowed}
         for name, may in allowed.items():
             with m.If((word == _word(name)) & bus.write):
@@ -202,9 +205,8 @@ class Card(Component):
 
 
 def _word(name: str, index: int = 0) -> int:
-    """Word address of a register from BASE on; "MAC n" are those of port n."""
-    name, _, port = name.partition(" ")
-    return (BY_NAME[name].address(index + 8 * int(port or 0)) - BASE) // 4
+    """Word address of a register from BASE on."""
+    return (BY_NAME[name].address(index) - BASE) // 4
 
 
 def _connect(m: Module, nic: Nic, prefix: str, inner, *, arriving: bool) -> None:

