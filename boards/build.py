@@ -164,7 +164,8 @@ def _ecp5(request: Request, folder: Path, say: Say) -> report.Report:
         folder, phases.of_nextpnr(say),
     )  # fmt: skip
     say("packing the bitstream")
-    tools.ECPPACK.run(["--compress", "--input", f"{NAME}.config", "--bit", f"{NAME}.bit", "--svf", f"{NAME}.svf"], folder)
+    files = "--input", f"{NAME}.config", "--bit", f"{NAME}.bit", "--svf", f"{NAME}.svf"
+    tools.ECPPACK.run(["--compress", *files], folder)
     return report.of_nextpnr(json.loads((folder / "report.json").read_text()), blocks)
 
 

@@ -54,7 +54,8 @@ def list_boards() -> None:
 @click.option("--map-banks", type=int, help="Banks of map memory.")
 @click.option("--maps", type=int, help="Maps.")
 @click.option("--map-types", type=_MapTypes(), help="Types of maps, as hash,array: those that it has.")
-@click.option("--receive-metadata/--no-receive-metadata", default=None, help="What programs may ask of frames as they came.")
+@click.option("--receive-metadata/--no-receive-metadata", default=None,
+              help="What programs may ask of frames as they came.")
 @click.option("--megahertz", type=float, help="Of the core's clock, or the next lower that the PLL makes.")
 @click.option("--baud", type=int, default=1_000_000, show_default=True, help="Of the UART.")
 @click.option("--key", type=click.Path(path_type=Path, dir_okay=False, exists=True),

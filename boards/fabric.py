@@ -1,5 +1,5 @@
-"""All of a board's NIC that needs no cells of a part: card, MACs, adapters, lights. Clocks and pins are around it (top.py),
-or a simulation."""
+"""All of a board's NIC that needs no cells of a part: card, MACs, adapters, lights. Around it are clocks and pins
+(top.py), or a simulation."""
 
 from amaranth import Module, Signal
 from amaranth.lib.wiring import Component, In, Out, Signature, connect

@@ -1,8 +1,8 @@
 """PLLs: parameters from frequencies, and the cells that make a board's clocks.
 
 EHXPLLL of the ECP5 (FPGA-TN-02200, table of sysCLOCK PLL limits): its feedback is output CLKOP, so that
-CLKOP = input × feedback ÷ reference and VCO = CLKOP × its divider. PLLE2_BASE of Xilinx' series 7 (UG472; DS181, DS182):
-VCO = input × multiplier ÷ reference.
+CLKOP = input × feedback ÷ reference and VCO = CLKOP × its divider. PLLE2_BASE of Xilinx' series 7 (UG472; DS181,
+DS182): VCO = input × multiplier ÷ reference.
 """
 
 from collections.abc import Iterator

@@ -6,11 +6,12 @@ from amaranth.lib.wiring import In, Out, Signature
 from bpfnic.spec.ethernet import MacCounter, Speed
 
 PhyReceive = Signature({"strobe": Out(1), "valid": Out(1), "error": Out(1), "data": Out(8)})
-"""Adapter -> MAC, in the receive domain: in a clock with `strobe` the wire brought a byte (`valid`; `error`: the PHY says
-that it is damaged) or silence. Bytes are whole: the one behind a start frame delimiter begins in that clock."""
+"""Adapter -> MAC, in the receive domain: in a clock with `strobe` the wire brought a byte (`valid`; `error`: the PHY
+says that it is damaged) or silence. Bytes are whole: the one behind a start frame delimiter begins in that clock."""
 
 PhyTransmit = Signature({"strobe": In(1), "valid": Out(1), "data": Out(8)})
-"""MAC -> adapter, in the transmit domain: `valid` and `data` change behind a clock with `strobe`, and stay till the next."""
+"""MAC -> adapter, in the transmit domain: `valid` and `data` change behind a clock with `strobe`, and stay till the
+next."""
 
 Link = data.StructLayout({"up": 1, "speed": Speed, "full_duplex": 1})
 """MacCounter.LINK."""

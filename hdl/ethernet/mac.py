@@ -30,10 +30,10 @@ class Mac(Component):
     -------
     phy_receive, phy_transmit : the adapter's, in those domains.
     link : what the adapter knows of the link, in the receive domain.
-    received : frames to the packet path, user bit 0 of the last beat says that it is bad (interfaces.Beat). Bytes don't
-        wait: while `ready` is low they gather in the FIFO, and where it is full frames are cut (bad), or lost whole.
-    transmitted : frames from it, of at most config.buffer_bytes. One goes out when its last beat is in the FIFO, so that
-        it never runs dry in the middle.
+    received : frames to the packet path; user bit 0 of the last beat says that it is bad (hdl.interfaces Beat). Bytes
+        don't wait: while `ready` is low they gather in the FIFO; where it is full frames are cut (bad), or lost whole.
+    transmitted : frames from it, of at most config.buffer_bytes. One goes out when its last beat is in the FIFO, so
+        that it never runs dry in the middle.
     statistics : the counters (spec.ethernet.MacCounter).
     """
 

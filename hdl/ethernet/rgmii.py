@@ -6,7 +6,7 @@ against data. `[0]` is the half from the rising edge on, `[1]` the one from the 
 
 from amaranth import Cat, Const, DomainRenamer, Module, Mux, Signal
 from amaranth.lib.cdc import FFSynchronizer
-from amaranth.lib.wiring import Component, In, Out, connect, flipped
+from amaranth.lib.wiring import Component, In, Out
 
 from bpfnic.hdl.ethernet.interfaces import Link, PhyReceive, PhyTransmit
 from bpfnic.hdl.ethernet.nibbles import Nibbles

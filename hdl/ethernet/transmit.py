@@ -1,5 +1,5 @@
-"""From whole frames to the wire's bytes: preamble, padding, FCS and the gap. Everything is in the transmit domain (here:
-"sync"); a state is one byte's time, and a step is taken in clocks with `phy.strobe`.
+"""From whole frames to the wire's bytes: preamble, padding, FCS and the gap. Everything is in the transmit domain
+(here: "sync"); a state is one byte's time, and a step is taken in clocks with `phy.strobe`.
 
 PREAMBLE (7) ─▶ SFD ─▶ DATA ─▶ PAD (up to 60 bytes) ─▶ FCS (4) ─▶ GAP (11) ─▶ IDLE (1 or more)
 """
@@ -19,7 +19,7 @@ class Transmit(Component):
     -------
     words : frames. Once one has begun, its words are there when they are asked for, a byte's time after `pending`.
     pending : a whole frame waits in the FIFO.
-    ended : in a clock with `valid` a frame's last byte has gone out. It is then that `pending` may speak of the next one.
+    ended : in a clock with `valid` a frame's last byte has gone out. From then on `pending` speaks of the next one.
     phy : the wire.
     """
 

@@ -90,8 +90,8 @@ class Bench:
 
     def on_the_wire(self, count: int) -> tuple[list[int], list[int]]:
         """Of the first frames sent: how long each was, and each gap between two, in bytes' time."""
-        times = [(after - before) / (BYTE_NS * 1000)
-                 for before, after in zip(self.edges[: 2 * count], self.edges[1 : 2 * count], strict=False)]  # fmt: skip
+        pairs = zip(self.edges[: 2 * count], self.edges[1 : 2 * count], strict=False)
+        times = [(after - before) / (BYTE_NS * 1000) for before, after in pairs]
         assert all(time == int(time) for time in times)
         return [int(time) for time in times[::2]], [int(time) for time in times[1::2]]
 

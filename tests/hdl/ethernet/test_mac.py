@@ -19,8 +19,9 @@ def mac(tmp_path_factory):
         (folder / f"{name}.v").write_text(verilog_of(top(), name))
 
     def run(kind: str, results, testcase: str | None = None, **environment: str) -> None:
-        runner.run(folder, "tests.hdl.ethernet.benches", results, testcase, top=kind, KIND=kind,
-                   ports=[*CLOCKS, *TOPS[kind]().signature.members], COCOTB_LOG_LEVEL="WARNING", **environment)  # fmt: skip
+        ports = [*CLOCKS, *TOPS[kind]().signature.members]
+        runner.run(folder, "tests.hdl.ethernet.benches", results, testcase, top=kind, ports=ports, KIND=kind,
+                   COCOTB_LOG_LEVEL="WARNING", **environment)  # fmt: skip
 
     return run
 

@@ -1,7 +1,7 @@
 """A MAC with its adapter and pins, as Verilog for cocotb: streams on one side, a PHY's pins on the other.
 
-Every top has clk (the core's), rx_clk (the PHY's), tx_clk (of the transmit domain), a reset for each, s_axis_*, m_axis_* and
-counter_address, counter_value.
+Every top has clk (the core's), rx_clk (the PHY's), tx_clk (of the transmit domain), a reset for each, s_axis_*,
+m_axis_*, counter_address and counter_value.
 """
 
 from amaranth import ClockDomain, ClockSignal, Module, Mux, Signal
