@@ -1,4 +1,4 @@
-"""The driver's end of the wire: requests, each carried out once, over a link that loses, repeats and damages messages."""
+"""The driver's end of the wire: requests, each carried out once, over a link that loses and damages messages."""
 
 import secrets
 import struct

@@ -76,13 +76,14 @@ class Bench:
         """Compare what `run` gave with the reference: `reference`, `equal`, and if that is false `packet` (its number
         or None), `difference` and `trace`, lines that say where it began."""
         if actual.traffic.recording is None:
-            # One after the other is one CPU; a buffer as large as the kernel's.
-            options = replace(self.options, cores=1, threads=1, buffer_bytes=4096)
+            # One after the other is one CPU.
+            self._refuse_cores(actual)
+            options = replace(self.options, cores=1, threads=1, buffer_bytes=actual.capabilities.buffer_bytes)
             with self._device(REFERENCE, options) as card:
                 for held in card.programs.values():
                     self._refuse_what_was_not_recorded(held.loaded.program, actual.device)
                 expected = _evidence(card, card.run(self.arrivals, self.pacing))
-            return self._verdict(check.compare_with_kernel(actual, expected), actual.device, [])
+            return self._verdict(check.compare_one_by_one(actual, expected), actual.device, [])
         numbers = self._replayable(actual)
         expected = self._replay(actual.traffic, numbers)
         difference = check.compare(actual, expected, self.arrivals, numbers, self.pacing)
@@ -159,6 +160,12 @@ class Bench:
                 name = helpers.find(instruction.imm).name
                 where = f"{listing.instruction(program, slot)} {listing.source(program, slot)}".rstrip()
                 raise BpfnicError(f"--check: {device} doesn't record what bpf_{name} returns ({where})")
+
+    def _refuse_cores(self, actual: Evidence) -> None:
+        for name, entries in actual.maps.items():
+            if actual.capabilities.cores > 1 and any(len(values) > 1 for values in entries.values()):
+                raise BpfnicError(f"--check: {actual.device} doesn't record by which of its cores a packet was taken "
+                                  f"(map {name} has a value for each)")  # fmt: skip
 
     def _verdict(self, difference: Difference | None, device: str, trace: Sequence[str]) -> dict[str, Any]:
         result: dict[str, Any] = {"reference": REFERENCE, "equal": difference is None}

@@ -1,8 +1,9 @@
 """Did a device do what the reference does? Packets, then counters, then maps: the first difference.
 
 A device whose clock, random numbers, CPUs and order of shared accesses were recorded is compared with the golden model
-replaying that recording: everything must be equal. The kernel records nothing and runs one packet at a time; it is
-compared with the golden model on one CPU, in what both have: the verdict, what became of the frame, maps.
+replaying that recording: everything must be equal. The kernel and a card record nothing and run one packet at a time;
+they are compared with the golden model on one CPU, in what both have: the verdict (of the kernel) or the cause (of a
+card), what became of the frame, maps.
 """
 
 from collections.abc import Sequence
@@ -94,13 +95,22 @@ def compare(
     )
 
 
-def compare_with_kernel(actual: Evidence, expected: Evidence) -> Difference | None:
-    """The first difference between the kernel and the reference, each having run the packets one by one."""
+def compare_one_by_one(actual: Evidence, expected: Evidence) -> Difference | None:
+    """The first difference between a device that records nothing and the reference, each having run the packets one by
+    one. A card's first CPU does what the reference's only one does; what the others have of per-CPU maps is zeros."""
     for number, (packet, wanted) in enumerate(zip(actual.traffic.packets, expected.traffic.packets, strict=True)):
-        fields = ("accepted", "verdict", "programs", "action", "egress", "queue")
+        which = ("verdict", "programs") if packet.told else ("cause",)
+        fields = ("accepted", *which, "action", "egress", "queue")
         if difference := _packet_difference(number, packet, wanted, fields, expected.verdicts):
             return difference
-    return _map_difference(actual.maps, expected.maps)
+    maps = {name: _as_many(entries, expected.maps[name]) for name, entries in actual.maps.items()}
+    return _map_difference(actual.maps, maps)
+
+
+def _as_many(actual: dict[bytes, list[bytes]], expected: dict[bytes, list[bytes]]) -> dict[bytes, list[bytes]]:
+    """What is expected, with zeros for the values that `actual` has beyond them."""
+    copies = max((len(values) for values in actual.values()), default=1)
+    return {key: [*values, *[bytes(len(values[0]))] * (copies - len(values))] for key, values in expected.items()}
 
 
 def _packet_difference(

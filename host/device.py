@@ -33,10 +33,11 @@ class DeviceOptions:
     """What a backend is asked for. Each backend is a function `open_device(options: DeviceOptions) -> Device`, listed
     under the entry point group "bpfnic.device"; it raises BpfnicError for what it can't give. golden and rtl build a
     NIC of just this size (rules: hdl/config.py; names are the same) and return `RegisterDevice(transport)`; linux takes
-    `ports` alone.
+    `ports` alone, and board `place` and `budget`.
 
     map_types: None for all that the backend has. budget: instructions that one packet may retire; None: the device's
     own, above what any verified program needs. waves: the file to write a trace of all signals to (.fst), rtl only.
+    place: where the device is, what stands behind the colon of board:/dev/ttyUSB0.
     say: told of each step that takes long, such as "compiling the NIC with Verilator".
     """
 
@@ -51,6 +52,7 @@ class DeviceOptions:
     map_types: frozenset[MapType] | None = None
     budget: int | None = None
     waves: Path | None = None
+    place: str = ""
     say: Callable[[str], None] = lambda step: None
 
 
@@ -69,6 +71,7 @@ class Capabilities:
     map_types: frozenset[MapType]
     helpers: frozenset[int]
     program_types: frozenset[ProgramType] = frozenset({ProgramType.XDP})
+    cores: int = 1
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,8 @@ class PacketResult:
     accepted: false for a frame that was refused at the ingress. verdict: r0, 32 bits; None where no program ran.
     egress: where it went, None for nowhere; queue: of the host, where a CPUMAP or XSKMAP chose one, or the program
     another than 0 (rx_queue_index) for a packet that passes. data: the frame as it left. cause: why it was aborted.
-    programs: what ran, one behind the other; verdict is the last one's.
+    programs: what ran, one behind the other; verdict is the last one's. told: false where the device can't tell them,
+    nor the verdict.
     started, finished: the clocks in which the first program began and the last one ended. note: what of a recording
     the program could not do (golden only), empty if it could. parent: of a clone, the packet of whose program it was
     made.
@@ -136,6 +140,7 @@ class PacketResult:
     queue: int | None = None
     parent: int | None = None
     programs: tuple[Ran, ...] = ()
+    told: bool = True
 
 
 @dataclass(frozen=True)
@@ -466,8 +471,13 @@ class Transport(Protocol):
     def read(self, address: int) -> int:
         """The 32-bit register at a byte address. Raises BpfnicError if there is none."""
 
+    def read_all(self, addresses: Sequence[int]) -> list[int]:
+        """Read registers, in that order; where each `read` takes a way there and back, with one for many."""
+        return [self.read(address) for address in addresses]
+
     def write(self, address: int, value: int) -> None:
-        """Write the 32-bit register at a byte address. Raises BpfnicError if there is none."""
+        """Write the 32-bit register at a byte address; it may happen as late as the next read. Raises BpfnicError if
+        there is none, now or then."""
 
     def run(
         self,

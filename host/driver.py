@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from bpfnic.host import maplayout, programarray, runtime, sections, trace, valuetypes
+from bpfnic.host import capabilities, maplayout, programarray, runtime, sections, trace, valuetypes
 from bpfnic.host.device import (
     Arrival,
-    Capabilities,
     Device,
     DeviceMap,
     LoadedProgram,
@@ -52,7 +51,7 @@ from bpfnic.host.registermaps import (
 )
 from bpfnic.host.structure import Limits
 from bpfnic.host.verifier import gate
-from bpfnic.spec import engine, registers, rings, tables
+from bpfnic.spec import registers, rings, tables
 from bpfnic.spec.addresses import INDEX_BYTES, MAP_VALUES, MAX_KEY_BYTES
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import Instruction, encode
@@ -70,12 +69,11 @@ from bpfnic.spec.maps import (
     flags_refused,
 )
 from bpfnic.spec.metadata import RSS_KEY, RSS_KEY_BYTES, Metadata
-from bpfnic.spec.programs import Hook, ProgramType
+from bpfnic.spec.programs import Hook
 
 if TYPE_CHECKING:
     from bpfnic.host.object import MapDefinition, Program
 
-_ENGINES = ("barrel",)
 _WIDE = ("CLOCKS", "RETIRED")  # counters of 64 bits, low word first
 VALUE_BYTES = 4096  # longest value that a descriptor holds
 _KINDS: dict[MapType, type[RegisterMap]] = {
@@ -102,7 +100,7 @@ class RegisterDevice(Device):
         self._transport = transport
         transport.deliver = self._deliver
         self.name = transport.name
-        self.capabilities = self._read_capabilities()
+        self.capabilities = capabilities.read(self.name, transport.read_all)
         self.interfaces = self.capabilities.ports + 1
         self._slots = Regions(self.capabilities.program_slots)
         self._values = Regions(self.capabilities.map_bytes)
@@ -119,6 +117,7 @@ class RegisterDevice(Device):
         """What puts the host's state into them, by the names that they have in C."""
         self._described: dict[int, RegisterMap] = {}  # by descriptor
         self._receivers: dict[int, RegisterEventMap] = {}  # of records, by descriptor
+        self._counted = self._count() if transport.wired else {}  # a card has counted before
         self._ifindexes = [0] * self.capabilities.ports
         self._network: Network | None = None
         self._tables = NetworkTables(unconnected(()), self._free_later, self._reclaim)
@@ -137,42 +136,16 @@ class RegisterDevice(Device):
 
     # -- registers ----------------------------------------------------------------------------------------------
 
-    def _read(self, name: str, index: int = 0) -> int:
-        return self._transport.read(registers.BY_NAME[name].address(index))
-
     def _write(self, name: str, value: int, index: int = 0) -> None:
         self._transport.write(registers.BY_NAME[name].address(index), value)
 
-    def _read_capabilities(self) -> Capabilities:
-        magic, version = self._read("MAGIC"), self._read("VERSION")
-        if magic != registers.MAGIC:
-            raise BpfnicError(f"{self.name}: no bpfnic answers there (MAGIC reads 0x{magic:08x})")
-        if version >> 16 != registers.VERSION >> 16:
-            ours = registers.VERSION >> 16
-            raise BpfnicError(f"{self.name}: its register map has version {version >> 16}, not {ours}")
-
-        def bits(name: str) -> list[int]:
-            words = [self._read(name, i) for i in range(registers.BY_NAME[name].count)]
-            return [32 * i + bit for i, word in enumerate(words) for bit in range(32) if word >> bit & 1]
-
-        return Capabilities(
-            engine=_ENGINES[self._read("ENGINE")],
-            cpus=self._read("CORES") * self._read("THREADS"),
-            ports=self._read("PORTS"),
-            program_slots=self._read("PROGRAM_SLOTS"),
-            map_bytes=self._read("MAP_BYTES"),
-            maps=self._read("MAPS"),
-            buffer_bytes=self._read("BUFFER_BYTES"),
-            groups=engine.groups_of(self._read("GROUPS")),
-            map_types=frozenset(MapType(bit) for bit in bits("MAP_TYPES")),
-            helpers=frozenset(bits("HELPERS")),
-            program_types=frozenset(ProgramType(bit) for bit in bits("PROGRAM_TYPES")),
-        )
+    def _read_all(self, *names: tuple[str, int]) -> list[int]:
+        return self._transport.read_all([registers.BY_NAME[name].address(index) for name, index in names])
 
     # -- memory that packets may still use ----------------------------------------------------------------------
 
     def _sequences(self, name: str) -> list[int]:
-        return [self._read(name, i) for i in range(self.interfaces + 1)]  # clones are in flight too
+        return self._read_all(*((name, i) for i in range(self.interfaces + 1)))  # clones are in flight too
 
     def _free_later(self, action: Callable[[], None]) -> None:
         """`action` frees something that packets accepted until now may use."""
@@ -491,17 +464,24 @@ class RegisterDevice(Device):
     def follow(self, arrivals: Sequence[Arrival]) -> Follower:
         return self._transport.follow(arrivals)
 
-    def counters(self) -> dict[str, int | list[int]]:
+    def _count(self) -> dict[str, list[int]]:
+        """Counters as they are on the NIC, of now."""
         self._write("SNAPSHOT", 0)
-        result: dict[str, int | list[int]] = {}
+        found = {}
         for register in registers.REGISTERS:
-            if register.offset < registers.BY_NAME["RECEIVED"].offset:
-                continue
-            if register.name in _WIDE:
-                result[register.name] = self._read(register.name, 0) | self._read(register.name, 1) << 32
-            else:
+            if register.offset >= registers.BY_NAME["RECEIVED"].offset:
                 count = self.interfaces + 1 if register.count == registers.INTERFACES else register.count
-                result[register.name] = [self._read(register.name, i) for i in range(count)]
+                found[register.name] = self._read_all(*((register.name, i) for i in range(count)))
+        return found
+
+    def counters(self) -> dict[str, int | list[int]]:
+        result: dict[str, int | list[int]] = {}
+        for name, values in self._count().items():
+            before = self._counted.get(name, [0] * len(values))
+            if name in _WIDE:
+                result[name] = (values[0] - before[0] + (values[1] - before[1] << 32)) % (1 << 64)
+            else:
+                result[name] = [(value - old) % (1 << 32) for value, old in zip(values, before, strict=True)]
         return result
 
     def close(self) -> None:

@@ -55,7 +55,7 @@ class KeyedMap(RegisterMap):
 
     def _read_key(self) -> bytes:
         size = self.definition.key_size
-        words = [self._transport.read(BY_NAME["MAP_KEY"].address(i)) for i in range(-(-size // 4))]
+        words = self._transport.read_all([BY_NAME["MAP_KEY"].address(i) for i in range(-(-size // 4))])
         return b"".join(word.to_bytes(4, "little") for word in words)[:size]
 
     def _command(self, operation: MapCommand, flags: int = 0) -> None:

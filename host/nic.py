@@ -43,6 +43,8 @@ from bpfnic.spec.programs import Hook, ProgramType, XdpAction
 
 BACKENDS = "bpfnic.device"
 """Entry point group: a name, and a function from DeviceOptions to Device."""
+BOARD = "board"
+"""The backend whose name is followed by a place: board:/dev/ttyUSB0."""
 
 
 def open(
@@ -69,12 +71,21 @@ def backends() -> list[str]:
 
 
 def open_device(backend: str, options: DeviceOptions) -> Device:
-    """A device of that backend. Raises BpfnicError: there is no such backend, or it can't be used here."""
-    found = entry_points(group=BACKENDS, name=backend)
+    """A device of that backend; of a card "board:PLACE". Raises BpfnicError: there is no such backend, or it can't be
+    used here."""
+    name, colon, place = backend.partition(":")
+    found = entry_points(group=BACKENDS, name=name)
     if not found:
-        raise BpfnicError(f"no backend {backend!r}; there are {', '.join(backends())}")
+        raise BpfnicError(f"no backend {name!r}; there are {', '.join(backends())}")
+    if colon and name != BOARD:
+        raise BpfnicError(f"--backend {backend}: {name} has no place; {BOARD}:PLACE does")
     opener: Callable[[DeviceOptions], Device] = next(iter(found)).load()
-    return opener(options)
+    return opener(replace(options, place=place))
+
+
+def is_board(backend: str) -> bool:
+    """Whether a backend is a card that stands somewhere, and has the size that it has."""
+    return backend.partition(":")[0] == BOARD
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ class MapMemory:
             return b""
         start, end = address & ~3, -(-(address + size) // 4) * 4
         self._transport.write(_ADDRESS, start)
-        words = [self._transport.read(_DATA) for _ in range(start, end, 4)]
+        words = self._transport.read_all([_DATA] * ((end - start) // 4))
         data = b"".join(word.to_bytes(4, "little") for word in words)
         return data[address - start : address - start + size]
 
@@ -124,7 +124,7 @@ class MapMemory:
 
     def read_here(self, size: int) -> bytes:
         """`size` bytes from MAP_ADDRESS, a multiple of four, on."""
-        words = [self._transport.read(_DATA) for _ in range(0, size, 4)]
+        words = self._transport.read_all([_DATA] * -(-size // 4))
         return b"".join(word.to_bytes(4, "little") for word in words)[:size]
 
     def write_here(self, data: bytes) -> None:

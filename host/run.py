@@ -11,7 +11,7 @@ from bpfnic.host.bench import REFERENCE, Bench
 from bpfnic.host.btf import target
 from bpfnic.host.device import Arrival, DeviceOptions, OnStep, Pacing, Traffic
 from bpfnic.host.maps import MapDefinition
-from bpfnic.host.nic import interface_name
+from bpfnic.host.nic import interface_name, is_board, open_device
 from bpfnic.host.source import Source
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
@@ -63,12 +63,13 @@ def run(job: Job, on_step: OnStep | None = None) -> dict[str, Any]:
     for option in ("check", "lockstep"):
         if getattr(job, option) and job.backend == REFERENCE:
             raise BpfnicError(f"--{option} compares with {REFERENCE}: choose another --backend")
-    if job.unsafe and job.backend == KERNEL:
-        raise BpfnicError("--unsafe: the kernel takes no unverified program; simulated NICs do")
-    if job.lockstep and job.backend == KERNEL:
-        raise BpfnicError("--lockstep: the kernel doesn't show its instructions (--check compares what came of them)")
-    if job.backend == KERNEL and job.timing != "back-to-back":
-        raise BpfnicError(f"--timing {job.timing}: the kernel takes the packets one by one, at no time of their own")
+    if real := "the kernel" if job.backend == KERNEL else "a card" if is_board(job.backend) else "":
+        if job.unsafe:
+            raise BpfnicError(f"--unsafe: {real} takes no unverified program; simulated NICs do")
+        if job.lockstep:
+            raise BpfnicError(f"--lockstep: {real} doesn't show its instructions (--check compares what came of them)")
+        if job.timing != "back-to-back":
+            raise BpfnicError(f"--timing {job.timing}: {real} takes the packets one by one, at no time of their own")
     job = replace(job, types=job.types or (target.KERNEL if job.backend == KERNEL else target.NIC))
     if job.attach and job.name:
         raise BpfnicError("--program chooses what stands at every port: --attach names what stands where")
@@ -203,11 +204,18 @@ def _ended(budget: int | None, traffic: Traffic) -> list[str]:
 
 
 def options_for(backend: str, asked: Mapping[str, Any], say: Callable[[str], None]) -> DeviceOptions:
-    """The size of the NIC, `map_types` as text. Raises BpfnicError where sizes are asked of the kernel, which has its
-    own, and for a map type that isn't one."""
+    """The size of the NIC, `map_types` as text. Raises BpfnicError where sizes are asked of the kernel or a card, which
+    have their own, where no card answers, and for a map type that isn't one."""
     if backend == KERNEL and asked.keys() - {"waves"}:
         name = next(iter(asked)).replace("_", "-")
         raise BpfnicError(f"--{name} is the NIC's; the linux backend is the kernel")
+    if is_board(backend):
+        if sizes := asked.keys() - {"budget"}:
+            name = min(sizes).replace("_", "-")
+            raise BpfnicError(f"--{name}: a card is as its bitstream was built")
+        device = open_device(backend, DeviceOptions())
+        asked = {**asked, "ports": device.capabilities.ports}
+        device.close()
     if (text := asked.get("map_types")) is not None:
         asked = {**asked, "map_types": frozenset(map(_map_type, text.split(",")))}
     return DeviceOptions(**asked, say=say)

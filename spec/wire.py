@@ -20,6 +20,8 @@ from struct import Struct
 PROTOCOL = 1
 KEY_BYTES = 16
 """The key of the tags, shared by card and driver."""
+DEFAULT_KEY = b"bpfnic-no-secret"
+"""That of bitstreams and drivers that were given none: it protects from nobody."""
 HEADER = Struct("<BBHIQ")
 TAG_BYTES = 8
 UNIT_BYTES = 8

@@ -79,6 +79,9 @@ class GoldenTransport:
         self.read = self.nic.registers.read
         self.write = self.nic.registers.write
 
+    def read_all(self, addresses: Sequence[int]) -> list[int]:
+        return [self.read(address) for address in addresses]
+
     def run(
         self,
         arrivals: Sequence[Arrival],

@@ -23,6 +23,7 @@ from bpfnic.host.device import (
     Recording,
     Retirement,
     Traffic,
+    Transport,
 )
 from bpfnic.host.driver import RegisterDevice
 from bpfnic.host.lockstep import NO_ADDRESS, NO_REGISTER, Event, Follower, Happening, Observe
@@ -53,7 +54,7 @@ def configuration(options: DeviceOptions) -> NicConfig:
     return NicConfig(**{name: value for name, value in sizes.items() if value is not None} | {"trace": True})
 
 
-class RtlTransport:
+class RtlTransport(Transport):
     """A NIC simulated clock by clock.
 
     Attributes

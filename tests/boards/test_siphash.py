@@ -17,6 +17,6 @@ def test_the_papers_example():
     assert siphash(KEY, bytes(range(15))) == 0xA129CA6149BE45E5
 
 
-@pytest.mark.parametrize(("length", "expected"), enumerate(VECTORS))
+@pytest.mark.parametrize(("length", "expected"), list(enumerate(VECTORS)))
 def test_the_authors_vectors(length, expected):
     assert siphash(KEY, bytes(range(length))).to_bytes(8, "little").hex() == expected

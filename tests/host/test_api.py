@@ -197,8 +197,8 @@ def test_an_object_that_is_loaded_twice_starts_anew(obj):
 
 
 def test_backends_are_found_by_entry_points():
-    assert nic.backends() == ["golden", "linux", "rtl"]
-    with pytest.raises(bpfnic.BpfnicError, match="no backend 'paper'; there are golden, linux, rtl"):
+    assert nic.backends() == ["board", "golden", "linux", "rtl"]
+    with pytest.raises(bpfnic.BpfnicError, match="no backend 'paper'; there are board, golden, linux, rtl"):
         bpfnic.Nic("paper")
     with pytest.raises(TypeError):
         bpfnic.Nic("golden", colour="red")

@@ -328,5 +328,5 @@ def test_verdicts_have_the_names_of_their_type():
     capabilities = nic.open_device("golden", DeviceOptions()).capabilities
     sides = [Evidence("golden", capabilities, Traffic([PacketResult(True, XdpAction.XDP_DROP, r0)], []), {}, {}, {}, (),
                       TcAction) for r0 in (2, 4)]  # fmt: skip
-    found = check.compare_with_kernel(*sides)
+    found = check.compare_one_by_one(*sides)
     assert (found.what, found.actual, found.expected) == ("verdict", "SHOT (2)", "STOLEN (4)")

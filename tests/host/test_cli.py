@@ -334,8 +334,9 @@ def test_timing_says_when_packets_arrive(run, source, tmp_path, timing, gap):
 def test_backends_are_listed_with_what_they_execute_or_why_not(bpfnic):
     status, out, _ = bpfnic("backends", "--json")
     listed = json.loads(out)
-    assert status == 0 and set(listed) == {"golden", "rtl", "linux"}
+    assert status == 0 and set(listed) == {"board", "golden", "rtl", "linux"}
     golden, linux = listed["golden"], listed["linux"]
+    assert not listed["board"]["usable"] and "board:PLACE" in listed["board"]["why_not"]
     assert (golden["usable"], golden["why_not"]) == (True, None)
     assert golden["groups"].keys() == {group.value for group in Group} - golden["extensions"].keys()
     assert golden["extensions"].keys() == {"callx", "acquire_release", "may_goto", "firmware"}

@@ -89,7 +89,8 @@ def test_the_longest_request_and_the_longest_reply(card):
     assert card.ask(session, 2, Access(0x10, REPLY_WORDS)) == [data[-1]] * REPLY_WORDS
     answer = card.answer(request(session, 3, Access(0x10, REPLY_WORDS + 1)))
     assert struct.unpack_from("<I", answer.payload) == (REPLY_WORDS | Error.MALFORMED << ERROR_BIT,)
-    answer = card.answer(request(session, 4, Access(0x14, 2, (1, 2)))._replace(payload=struct.pack("<2I", 0x14 | 9 << 13 | 1 << 29, 6)))
+    lacking = struct.pack("<2I", Access(0x14, 2, (6, 7)).words()[0], 6)
+    answer = card.answer(Message(Kind.REQUEST, 4, session, lacking))
     assert struct.unpack_from("<I", answer.payload) == (1 | Error.MALFORMED << ERROR_BIT,)
     assert card.ask(session, 5, Access(0x14)) == [6]
 
