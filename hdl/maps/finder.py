@@ -2,9 +2,12 @@
 
     words of keys ─▶ key memory, KeyHash (by key slot: each CPU's, the host's, those that the serial unit makes up)
 
-    asked ─┐                 ┌──────────────────── again (the next word of the bucket, or of its chain) ◀──┐
-    find  ─┴▶ choose ─▶ row ─┴▶ 3 clocks ─▶ candidate ─▶ compare ─▶ words of its key ─▶ 3 clocks ─▶ equal? ─┴▶ result
-                       (way A)                            (queue)       (way B)
+    asked ─┐                 ┌──────────────────── again (the next word of the bucket, or of its chain) ◀──────────┐
+    find  ─┴▶ choose ─▶ row ─┴▶ 3 clocks ─▶ candidate ─▶ compare ─▶ head ─▶ words of its key ─▶ 3 clocks ─▶ equal? ─┴▶ result
+                       (way A)                           (queue)                (way B)
+
+Both ways are asked from registers (row, head), and what they grant goes no further within a clock than into this unit's
+own registers: a search of the serial unit that isn't chosen at once waits in one.
 """
 
 from amaranth import Cat, Const, Module, Mux, Signal
@@ -94,7 +97,7 @@ def Comparison(config: NicConfig) -> data.StructLayout:
 
 class Finder(Component):
     """A search of a key of up to 8 bytes each clock, of up to 16 every 2 clocks, and so on. Unhindered, and where the
-    first tag that fits is the key's, a look-up has its result 11 clocks later, and one more for each further 8 bytes.
+    first tag that fits is the key's, a look-up has its result 12 clocks later, and one more for each further 8 bytes.
 
     A program can write anything into tables. A search that takes longer than 2**20 clocks, which none does in a table
     whose keys nobody chose for that, finds nothing.
@@ -162,7 +165,7 @@ class Finder(Component):
         connect(m, flipped(self.secret), hasher.secret)
 
         # What a look-up's descriptor says, by CPU: where the row is, where the key is, what the value is.
-        of_row = {"table": described.table[4:], "buckets": described.buckets}
+        of_row = {"first": described.table[4:] + header, "buckets": described.buckets}
         of_key = {"links": described.links[4:], "keys": described.keys[4:], "key_size": described.key_size}
         entries = (MapType.HASH_OF_MAPS, MapType.DEVMAP_HASH)
         of_value = {
@@ -194,15 +197,21 @@ class Finder(Component):
         room = under_way != UNDER_WAY
         waiting = Signal()
         moves = Signal()
+        holds = Signal()
+        held = Signal(range(key_slots(config)), reset_less=True)  # the serial unit's, that waits
+        finds, to_find = self.find.valid | holds, Mux(holds, held, self.find.payload.slot)
+        takes = Signal()
+        m.d.comb += self.find.ready.eq(~holds)
+        m.d.sync += [holds.eq(finds & ~takes), held.eq(to_find)]
         m.d.comb += [chosen.eq(again.pop.payload), choice.eq(again.pop.valid)]
         with m.If(~again.pop.valid):
             m.d.comb += [chosen.eq(0), chosen.age.eq(age)]
-            with m.If(self.find.valid):
+            with m.If(finds):
                 m.d.comb += [
-                    chosen.slot.eq(self.find.payload.slot),
+                    chosen.slot.eq(to_find),
                     choice.eq(room),
-                    self.find.ready.eq(choice & moves),
-                    begins.eq(choice & moves),
+                    takes.eq(choice & moves),
+                    begins.eq(takes),
                 ]
             with m.Else():
                 m.d.comb += [
@@ -219,9 +228,11 @@ class Finder(Component):
         m.d.comb += self.idle.eq(self.hold & ~look_ups.any())
 
         # Row: of the bucket, or that of a link.
-        unit_chosen = Mux(begins, ~begins_look_up, of_unit.bit_select(chosen.slot, 1))
+        unit_chosen = Mux(again.pop.valid, of_unit.bit_select(chosen.slot, 1), finds)
         m.d.comb += [hasher.reader[0].eq(chosen.slot), bucket_of.slot.eq(chosen.slot), link_of.slot.eq(chosen.slot)]
-        table = Mux(unit_chosen, unit.table[4:], bucket_of.table)
+        unit_first = Signal.like(self.rows.row, reset_less=True)  # it stands still while the unit asks
+        m.d.sync += unit_first.eq(unit.table[4:] + header)
+        first = Mux(unit_chosen, unit_first, bucket_of.first)
         mask = Mux(unit_chosen, unit.buckets, bucket_of.buckets)
         links = Mux(unit_chosen, unit.links[4:], link_of.links)
         search = Signal(Search(config), reset_less=True)
@@ -235,7 +246,7 @@ class Finder(Component):
             m.d.sync += [
                 waiting.eq(choice),
                 search.eq(chosen),
-                row.eq(Mux(chosen.chain, links + chosen.place[2:], table + header + (hasher.hash[0] & mask))),
+                row.eq(Mux(chosen.chain, links + chosen.place[2:], first + (hasher.hash[0] & mask))),
             ]
 
         # The row is on its way.
@@ -276,31 +287,45 @@ class Finder(Component):
         m.submodules.comparisons = comparisons = Queue(Comparison(config), UNDER_WAY)
         m.d.comb += [comparisons.push.eq(came[-1]), comparisons.entry.eq(compared)]
 
-        # Compare: the candidate's key, 8 bytes a clock.
-        head, number = comparisons.pop.payload, Signal(range(_WORDS))
-        slot = head.search.slot
-        unit_compares = of_unit.bit_select(slot, 1)
-        m.d.comb += key_of.slot.eq(slot)
+        # Head: the oldest comparison, and where its candidate's key is.
+        oldest, number = comparisons.pop.payload, Signal(range(_WORDS))
+        unit_compares = of_unit.bit_select(oldest.search.slot, 1)
+        m.d.comb += key_of.slot.eq(oldest.search.slot)
         keys = Mux(unit_compares, unit.keys[4:], key_of.keys)
-        key_end = (Mux(unit_compares, unit.key_size, key_of.key_size) - 1)[: exact_log2(MAX_KEY_BYTES)]
+        end = (Mux(unit_compares, unit.key_size, key_of.key_size) - 1)[: exact_log2(MAX_KEY_BYTES)]
         stride_bits = Signal(3)  # logarithm, above 2
         for bits in range(2, exact_log2(MAX_KEY_BYTES)):
-            with m.If(key_end[bits:].any()):
+            with m.If(end[bits:].any()):
                 m.d.comb += stride_bits.eq(bits - 1)
         offset = Signal(range(config.map_bytes))
-        m.d.comb += offset.eq(((head.search.place << 2) << stride_bits) + (number << 3))
-        asks, final, step = Signal(), Signal(), Signal()
-        compares = comparisons.pop.valid & ~self.read.request  # the key memory is the serial unit's in the next clock
+        m.d.comb += offset.eq((oldest.search.place << 2) << stride_bits)
+        head = Signal(Comparison(config), reset_less=True)
+        head_valid = Signal()
+        key_end = Signal(exact_log2(MAX_KEY_BYTES), reset_less=True)
+        at, upper = Signal.like(self.table.address, reset_less=True), Signal(reset_less=True)
+        final, step = Signal(), Signal()
+        m.d.comb += comparisons.pop.ready.eq(~head_valid | (step & final))
+        with m.If(comparisons.pop.ready):
+            m.d.sync += [
+                head_valid.eq(comparisons.pop.valid),
+                head.eq(oldest),
+                key_end.eq(end),
+                at.eq((keys << 1) + offset[3:]),
+                upper.eq(offset[2]),
+            ]
+
+        # Compare: the candidate's key, 8 bytes a clock.
+        compares = head_valid & ~self.read.request  # the key memory is the serial unit's in the next clock
         m.d.comb += [
-            asks.eq(compares & head.candidate),
-            self.table.request.eq(asks),
-            self.table.address.eq((keys << 1) + offset[3:]),
+            self.table.request.eq(compares & head.candidate),
+            self.table.address.eq(at),
             step.eq(Mux(head.candidate, self.table.grant, compares)),
             final.eq(~head.candidate | (number == key_end[3:])),
-            comparisons.pop.ready.eq(step & final),
         ]
         with m.If(step):
             m.d.sync += number.eq(Mux(final, 0, number + 1))
+            with m.If(~final):
+                m.d.sync += at.eq(at + 1)
 
         # The word is on its way, and so is the one that it is compared with.
         words_come = Signal(WAY_LATENCY)
@@ -315,7 +340,7 @@ class Finder(Component):
             now.final.eq(final),
             now.number.eq(number),
             now.short.eq(~key_end[2:].any()),
-            now.upper.eq(offset[2]),
+            now.upper.eq(upper),
             key_memory.read.address.eq(Cat(comparings[0].number, comparings[0].head.search.slot)),
             self.read.grant.eq(self.read.request & ~words_come[0]),
             self.read.word.eq(key_memory.read.data),
@@ -368,7 +393,7 @@ class Finder(Component):
         ]
         m.d.comb += [
             hasher.reader[2].eq(found.slot),
-            found.bucket.eq(Cat(Const(0, 4), unit.table[4:] + header + (hasher.hash[2] & unit.buckets))),
+            found.bucket.eq(Cat(Const(0, 4), unit_first + (hasher.hash[2] & unit.buckets))),
             found.tag.eq(hasher.hash[2][-tables.TAG_BITS :]),
         ]
 

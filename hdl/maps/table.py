@@ -186,10 +186,10 @@ class TableUnit(Component):
 
         # A result goes into a register.
         result, writes = Signal(_WIDTH), Signal()
-        zero, negative = Signal(), Signal()
+        last = Signal(_WIDTH, reset_less=True)  # what went into a register: whether it is 0 is known a clock later
         m.d.comb += [result.eq(total), write.en.eq(writes), write.addr.eq(step.register), write.data.eq(result)]
         with m.If(writes):
-            m.d.sync += [zero.eq(result == 0), negative.eq(result[-1])]
+            m.d.sync += last.eq(result)
 
         # Products.
         factor = Signal(range(config.map_bytes), reset_less=True)
@@ -299,8 +299,8 @@ class TableUnit(Component):
         m.d.comb += self.in_place.eq((call.operation == TableOperation.UPDATE.value) & (mine | (call.locked & found)))
         conditions = {
             Condition.ALWAYS: 1,
-            Condition.ZERO: zero,
-            Condition.NEGATIVE: negative,
+            Condition.ZERO: last == 0,
+            Condition.NEGATIVE: last[-1],
             Condition.FOUND: found,
             Condition.HOST: call.host,
             Condition.MINE: mine,

@@ -57,19 +57,22 @@ class FinderHarness(Elaboratable):
             return View(layout, opened.signal(name)[: layout.size])
 
         waiting, came, words = (opened.signal(name) for name in ("waiting", "came", "words_come"))
+        holds, held, head_valid = (opened.signal(name) for name in ("holds", "held", "head_valid"))
         finals = Cat(opened.signal(f"comparing{i}")[Comparison(CONFIG).size] for i in range(WAY_LATENCY))
         rows = [stage(f"flight{i}", Search(CONFIG)) for i in range(WAY_LATENCY)]
         keys = [stage(f"comparing{i}", Comparison(CONFIG)).search for i in range(WAY_LATENCY)]
         mine = [
+            holds & (held == watched),
             waiting & (stage("search", Search(CONFIG)).slot == watched),
             *(came[i] & (rows[i].slot == watched) for i in range(WAY_LATENCY)),
             *(words[i] & finals[i] & (keys[i].slot == watched) for i in range(WAY_LATENCY)),
             in_again.has,
             in_comparisons.has,
+            head_valid & (stage("head", Comparison(CONFIG)).search.slot == watched),
         ]
         under_way = Signal(range(64))
         m.d.comb += under_way.eq(
-            waiting + sum(came[i] + (words[i] & finals[i]) for i in range(WAY_LATENCY))
+            waiting + head_valid + sum(came[i] + (words[i] & finals[i]) for i in range(WAY_LATENCY))
             + in_again.level + in_comparisons.level
         )  # fmt: skip
 
@@ -112,7 +115,8 @@ class FinderHarness(Elaboratable):
             Assert(others <= UNDER_WAY),
             Assert(~finder.idle | ~alive | of_unit),
             Assert(~finder.idle | ~takes),
-            Assert(~alive | (opened.signal("of_unit").bit_select(watched, 1) == of_unit)),
+            Assert(~mine[0] | of_unit),  # waits to begin
+            Assert(~alive | mine[0] | (opened.signal("of_unit").bit_select(watched, 1) == of_unit)),
         ]
         return m
 

@@ -325,7 +325,7 @@ def test_no_look_up_begins_while_the_serial_unit_holds(library):
         seen.append((dut["idle"], dut["result_valid"]))
         dut.tick()
     assert [idle for idle, _ in seen[:40]] == [1] * 40 and not any(idle for idle, _ in seen[40:])
-    assert [clock for clock, (_, came) in enumerate(seen) if came] == [40 + 10]
+    assert [clock for clock, (_, came) in enumerate(seen) if came] == [40 + 11]
 
 
 def test_clocks_of_a_look_up(library):
@@ -338,7 +338,7 @@ def test_clocks_of_a_look_up(library):
     bench.load()
     keys = list(table.places)
     alone = [look_up(bench, chance, lambda: (table, chance.choice(keys)), 1)[0] for _ in range(50)]
-    assert sorted(alone)[25] == 12
+    assert sorted(alone)[25] == 13
     began = bench.clock
     look_up(bench, chance, lambda: (table, chance.choice(keys)), 2000)
     assert (bench.clock - began) / 2000 < 2.1
