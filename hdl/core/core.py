@@ -172,7 +172,9 @@ class Core(Component):
                 m.d.comb += cause_5.eq(Cause.PROGRAM_RANGE)
         early_cause = staged(5, cause_5, "early_cause")
 
-        # Stage 6
+        # Stage 6. A generation changes with a packet's end alone, long before the next one's first pass.
+        m.d.comb += generations.reader.eq(thread.at(6))
+        generation = staged(6, generations.reader_generation, "generation")
         jump = Signal(signed(32))
         with m.If(control.at(6).wide):
             m.d.comb += jump.eq(1)
@@ -187,9 +189,6 @@ class Core(Component):
         last = staged(6, Mux(new_piece, rest.at(6) <= 8, progress.at(6).last), "last")
 
         # ---- 7 OPERANDS
-        m.d.comb += generations.reader.eq(thread.at(7))
-        generation = staged(7, generations.reader_generation, "generation")
-
         def operand(name: str, number, is_pointer, entry) -> Signal:
             word = Signal(64, name=f"{name}_word")
             with m.If(is_pointer):

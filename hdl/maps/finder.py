@@ -235,19 +235,24 @@ class Finder(Component):
         first = Mux(unit_chosen, unit_first, bucket_of.first)
         mask = Mux(unit_chosen, unit.buckets, bucket_of.buckets)
         links = Mux(unit_chosen, unit.links[4:], link_of.links)
+        chosen_row = Mux(chosen.chain, links + chosen.place[2:], first + (hasher.hash[0] & mask))
         search = Signal(Search(config), reset_less=True)
         row = Signal.like(self.rows.row, reset_less=True)
+        spares = Signal()
+        spare = Signal(Search(config), reset_less=True)  # the next one, chosen before it was known that `row` stays
+        spare_row = Signal.like(row, reset_less=True)
         m.d.comb += [
-            moves.eq(~waiting | self.rows.grant),
+            moves.eq(~spares),
             self.rows.request.eq(waiting),
             self.rows.row.eq(row),
         ]
         with m.If(moves):
-            m.d.sync += [
-                waiting.eq(choice),
-                search.eq(chosen),
-                row.eq(Mux(chosen.chain, links + chosen.place[2:], first + (hasher.hash[0] & mask))),
-            ]
+            m.d.sync += [spare.eq(chosen), spare_row.eq(chosen_row)]
+        with m.If(~waiting | self.rows.grant):
+            m.d.sync += [waiting.eq(spares | choice), spares.eq(0)]
+            m.d.sync += [search.eq(Mux(spares, spare, chosen)), row.eq(Mux(spares, spare_row, chosen_row))]
+        with m.Elif(moves):
+            m.d.sync += spares.eq(choice)
 
         # The row is on its way.
         came = Signal(WAY_LATENCY)

@@ -50,21 +50,21 @@ class Flow(Component):
         beat = Signal(range(_LAST_BEAT + 2))  # it stops behind the addresses
         protocol, tags = Signal(_Protocol), Signal(range(_MOST_TAGS + 1))
 
-        # The EtherType lies in beat 1, or behind one or two tags, both in beat 2.
-        now_protocol, now_tags = Signal(_Protocol), Signal(range(_MOST_TAGS + 1))
+        # The EtherType lies in beat 1, or behind one or two tags, both in beat 2; no address lies in the beat of its own.
+        next_protocol, next_tags = Signal(_Protocol), Signal(range(_MOST_TAGS + 1))
         untagged, once, twice = (self._protocol(m, _ETHERTYPE + tags * _TAG_BYTES) for tags in range(_MOST_TAGS + 1))
-        m.d.comb += [now_protocol.eq(protocol), now_tags.eq(tags)]
+        m.d.comb += [next_protocol.eq(protocol), next_tags.eq(tags)]
         with m.If(beat == 1):
-            m.d.comb += [now_protocol.eq(untagged), now_tags.eq(0)]
+            m.d.comb += [next_protocol.eq(untagged), next_tags.eq(0)]
         with m.Elif((beat == 2) & (protocol == _Protocol.TAGGED)):
             with m.If(once == _Protocol.TAGGED):
-                m.d.comb += [now_protocol.eq(twice), now_tags.eq(2)]
+                m.d.comb += [next_protocol.eq(twice), next_tags.eq(2)]
             with m.Else():
-                m.d.comb += [now_protocol.eq(once), now_tags.eq(1)]
+                m.d.comb += [next_protocol.eq(once), next_tags.eq(1)]
 
         chosen, held, gathered, sum_now = Signal(8), Signal(8), Signal(FLOW_BITS), Signal(FLOW_BITS)
-        with m.Switch(Cat(now_protocol, now_tags, beat)):
-            for case, lanes in _cases(len(now_tags)):
+        with m.Switch(Cat(protocol, tags, beat)):
+            for case, lanes in _cases(len(tags)):
                 with m.Case(case):
                     m.d.comb += chosen.eq(lanes)
         m.d.comb += held.eq(chosen & self.keep)
@@ -72,7 +72,7 @@ class Flow(Component):
         m.d.comb += sum_now.eq(reduce(xor, (word.word_select(lane, 8) for lane in range(8)), gathered))
 
         with m.If(self.taken):
-            m.d.sync += [protocol.eq(now_protocol), tags.eq(now_tags), gathered.eq(sum_now)]
+            m.d.sync += [protocol.eq(next_protocol), tags.eq(next_tags), gathered.eq(sum_now)]
             with m.If(beat <= _LAST_BEAT):
                 m.d.sync += beat.eq(beat + 1)
             with m.If(self.last):

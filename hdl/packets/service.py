@@ -83,6 +83,7 @@ class ServiceUnit(Component):
         row = Signal(Thread(config))
         moved = Signal(signed(34))  # where data_meta or data_end shall be
         metadata = Signal(8)  # bytes of it
+        least, most = Signal(Offset(config)), Signal(Offset(config))  # where `moved` may be
         start, last = Signal(Offset(config)), Signal(Offset(config))  # bytes to clear, the last one included
         source, target = Signal(range(config.buffer_bytes)), Signal(range(config.buffer_bytes))
         left, word, arrives = Signal(Offset(config)), Signal(64), Signal(3)  # bytes to move; `word` is on its way
@@ -135,7 +136,11 @@ class ServiceUnit(Component):
                     row.eq(here),
                     moved.eq(Mux(is_tail, here.data_end, here.data_meta) + number.as_signed()),
                     metadata.eq(here.data - here.data_meta),
-                ]
+                    least.eq(Mux(is_tail, here.data + addresses.ETH_HLEN, addresses.FRAME_HEADER)),
+                    most.eq(Mux(is_tail, addresses.data_hard_end(config.buffer_bytes),
+                                Mux(is_head, here.data_end - addresses.ETH_HLEN - (here.data - here.data_meta),
+                                    here.data))),
+                ]  # fmt: skip
                 m.next = "DECIDE"
             with m.State("DECIDE"):
                 m.next = "CHANGE"
@@ -180,9 +185,6 @@ class ServiceUnit(Component):
                 with m.Else():
                     at = moved[: len(row.data)].as_unsigned()
                     inside = ~moved[len(row.data) :].any()
-                    least = Mux(is_tail, row.data + addresses.ETH_HLEN, addresses.FRAME_HEADER)
-                    most = Mux(is_tail, addresses.data_hard_end(config.buffer_bytes),
-                               Mux(is_head, row.data_end - addresses.ETH_HLEN - metadata, row.data))  # fmt: skip
                     legal = inside & (at >= least) & (at <= most)
                     remains = (row.data - at)[: len(row.data)]
                     uneven = remains[: exact_log2(addresses.METADATA_ALIGN)].any()

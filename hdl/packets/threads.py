@@ -13,8 +13,8 @@ class Threads(Component):
     """Members
     -------
     resume : Complete's write; always done.
-    launch : Dispatch's write; waits while a program `ends`, which may resume.
-    change : Service's write; waits for both.
+    change : Service's write; waits while a program `ends`, which may resume.
+    launch : Dispatch's write; waits for both, for a program that runs waits for the other.
     reads : rows, in the same clock.
     """
 
@@ -34,13 +34,13 @@ class Threads(Component):
         m = Module()
         m.submodules.rows = rows = memory.Memory(shape=Thread(self.config), depth=self.config.threads, init=[])
         write = rows.write_port()
-        m.d.comb += [self.launch.ready.eq(~self.ends), self.change.ready.eq(~self.ends & ~self.launch.valid)]
+        m.d.comb += [self.change.ready.eq(~self.ends), self.launch.ready.eq(~self.ends & ~self.change.valid)]
         with m.If(self.ends):
             m.d.comb += [write.addr.eq(self.resume.thread), write.data.eq(self.resume.row)]
-        with m.Elif(self.launch.valid):
-            m.d.comb += [write.addr.eq(self.launch.thread), write.data.eq(self.launch.row)]
-        with m.Else():
+        with m.Elif(self.change.valid):
             m.d.comb += [write.addr.eq(self.change.thread), write.data.eq(self.change.row)]
+        with m.Else():
+            m.d.comb += [write.addr.eq(self.launch.thread), write.data.eq(self.launch.row)]
         m.d.comb += write.en.eq(Mux(self.ends, self.resume.valid, self.launch.valid | self.change.valid))
         for read in self.reads:
             port = rows.read_port(domain="comb")

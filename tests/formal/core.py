@@ -55,7 +55,7 @@ class Pass:
         self.next_imm, self.next_reserved = seen(4, core.fetch.next_imm), seen(4, core.fetch.next_reserved)
         self.thread = seen(1, self.threads.fetching)
         self.pc, self.progress = seen(1, self.threads.fetching_pc), seen(4, self.threads.progress)
-        self.generation = seen(7, self.generations.reader_generation)
+        self.generation = seen(6, self.generations.reader_generation)
         self.valid = seen(10, self.threads.update)
         remaining = seen(8, self.threads.remaining)
         at_beginning = (self.progress.step == Step.INSTRUCTION) & ~self.progress.skip.any()

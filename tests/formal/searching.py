@@ -57,13 +57,14 @@ class FinderHarness(Elaboratable):
             return View(layout, opened.signal(name)[: layout.size])
 
         waiting, came, words = (opened.signal(name) for name in ("waiting", "came", "words_come"))
-        holds, held, head_valid = (opened.signal(name) for name in ("holds", "held", "head_valid"))
+        holds, held, spares, head_valid = (opened.signal(name) for name in ("holds", "held", "spares", "head_valid"))
         finals = Cat(opened.signal(f"comparing{i}")[Comparison(CONFIG).size] for i in range(WAY_LATENCY))
         rows = [stage(f"flight{i}", Search(CONFIG)) for i in range(WAY_LATENCY)]
         keys = [stage(f"comparing{i}", Comparison(CONFIG)).search for i in range(WAY_LATENCY)]
         mine = [
             holds & (held == watched),
             waiting & (stage("search", Search(CONFIG)).slot == watched),
+            spares & (stage("spare", Search(CONFIG)).slot == watched),
             *(came[i] & (rows[i].slot == watched) for i in range(WAY_LATENCY)),
             *(words[i] & finals[i] & (keys[i].slot == watched) for i in range(WAY_LATENCY)),
             in_again.has,
@@ -72,7 +73,7 @@ class FinderHarness(Elaboratable):
         ]
         under_way = Signal(range(64))
         m.d.comb += under_way.eq(
-            waiting + head_valid + sum(came[i] + (words[i] & finals[i]) for i in range(WAY_LATENCY))
+            waiting + spares + head_valid + sum(came[i] + (words[i] & finals[i]) for i in range(WAY_LATENCY))
             + in_again.level + in_comparisons.level
         )  # fmt: skip
 
