@@ -2,9 +2,9 @@
 
     words of keys ─▶ key memory, KeyHash (by key slot: each CPU's, the host's, those that the serial unit makes up)
 
-    asked ─┐                 ┌──────────────────── again (the next word of the bucket, or of its chain) ◀──────────┐
-    find  ─┴▶ choose ─▶ row ─┴▶ 3 clocks ─▶ candidate ─▶ compare ─▶ head ─▶ words of its key ─▶ 3 clocks ─▶ equal? ─┴▶ result
-                       (way A)                           (queue)                (way B)
+    asked ─┐                 ┌────────────────── again (the next word of the bucket, or of its chain) ◀────────┐
+    find  ─┴▶ choose ─▶ row ─┴▶ 3 clocks ─▶ candidate ─▶ compare ─▶ head ─▶ words of its key ─▶ 3 clocks ─▶ equal?
+                       (way A)                           (queue)                (way B)                        └▶ result
 
 Both ways are asked from registers (row, head), and what they grant goes no further within a clock than into this unit's
 own registers: a search of the serial unit that isn't chosen at once waits in one.

@@ -50,7 +50,7 @@ class Flow(Component):
         beat = Signal(range(_LAST_BEAT + 2))  # it stops behind the addresses
         protocol, tags = Signal(_Protocol), Signal(range(_MOST_TAGS + 1))
 
-        # The EtherType lies in beat 1, or behind one or two tags, both in beat 2; no address lies in the beat of its own.
+        # The EtherType lies in beat 1, or behind one or two tags, both in beat 2. No address lies in its beat.
         next_protocol, next_tags = Signal(_Protocol), Signal(range(_MOST_TAGS + 1))
         untagged, once, twice = (self._protocol(m, _ETHERTYPE + tags * _TAG_BYTES) for tags in range(_MOST_TAGS + 1))
         m.d.comb += [next_protocol.eq(protocol), next_tags.eq(tags)]
