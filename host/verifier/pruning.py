@@ -20,8 +20,8 @@ _JUMPS, _STEPS = 2, 8
 """A checkpoint is kept only this far behind the last one, in jumps and instructions…"""
 _LOOP_JUMPS, _LOOP_STEPS = 20, 100
 """…within a loop this far…"""
-_LONGEST = 60
-"""…and whenever a path has taken so many instructions without one."""
+_LONGEST = 40
+"""…and whenever a path has State.steps above this."""
 _EVICT = 3
 
 

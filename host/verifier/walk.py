@@ -169,9 +169,14 @@ class Walk:
         assert history
         self.state.history = (*history[:3], what)
 
+    def note_places(self, what: tuple[object, ...]) -> None:
+        """The same of what moved a register, or told several of something."""
+        self.note(what)
+        self.state.steps += self.state.slot not in self.graph.landings
+
     def note_stack(self, frame: int, index: int) -> None:
         """The current instruction moves a register to or from that place."""
-        self.note(("stack", frame, index))
+        self.note_places(("stack", frame, index))
 
     def read_places(self, frame: Frame, first: int, last: int) -> None:
         """What follows the checkpoints on the way depends on these places."""
@@ -240,7 +245,7 @@ class Walk:
 
     def _paths(self) -> None:
         """All paths from the state under way."""
-        joins, rows, code = self.graph.joins, self.graph.rows, self.code
+        joins, landings, rows, code = self.graph.joins, self.graph.landings, self.graph.rows, self.code
         state = self.state
         self.log.begin(self)
         while True:
@@ -250,7 +255,7 @@ class Walk:
                 raise TooComplex(f"BPF program is too large. Processed {self.processed} insn", slot,
                                  f"More than {self.limit} instructions would have to be walked.",
                                  "make loops shorter, or their bodies simpler")  # fmt: skip
-            if slot in joins or state.steps > 200:
+            if slot in joins:
                 if pruning.visited(self, state):
                     self.log.safe(self)
                     if not self._next():
@@ -262,7 +267,8 @@ class Walk:
             if self.observe:
                 self.observe(state)
             state.history = (state.history, slot, len(state.frames) - 1, None)
-            state.steps += 1
+            if slot in landings:
+                state.steps += 1
             if self.log.level:
                 self.log.before(self, row, instruction)
                 self._step(row, instruction)
@@ -334,6 +340,8 @@ class Walk:
             if operation in _DIVISIONS and instruction.imm == 0:
                 raise Refusal("div by zero", why="The divisor is the constant 0.")
         if a.kind is NUMBER and b.kind is NUMBER:
+            if operation in _MASKS and b.constant:
+                a = jumps.split_mask(self, dst, a)
             result = arithmetic.compute(operation, a.number, b.number, word)
             regs[dst] = links.moved(operation, a, b.number, result, word)
         else:
@@ -469,4 +477,5 @@ class Walk:
 
 
 _DISTANCES = frozenset({Operation.LSH, Operation.RSH, Operation.ARSH})
+_MASKS = frozenset({Operation.AND, Operation.OR})
 _DIVISIONS = frozenset({Operation.DIV, Operation.SDIV, Operation.MOD, Operation.SMOD})
