@@ -91,7 +91,8 @@ def read(code: Code, rounds: Collection[int] = ()) -> Graph:
     kinds = [row.instruction_class if row else None for row in rows]
     functions = tuple(sorted(entries))
     return Graph(rows, kinds, after, _live(code, rows, after), _loops(after), _passes(code, rows),
-                 frozenset(landings), frozenset(joins | landings), frozenset(forced), functions, *_functions(code, rows, functions))  # fmt: skip
+                 frozenset(landings), frozenset(joins | landings), frozenset(forced), functions,
+                 *_functions(code, rows, functions))  # fmt: skip
 
 
 def _functions(

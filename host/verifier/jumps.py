@@ -24,6 +24,7 @@ from bpfnic.host.verifier.values import (
 from bpfnic.host.verifier.width import WORD_MASK
 from bpfnic.spec.instruction import Instruction
 from bpfnic.spec.isa import Operation, Row
+from bpfnic.spec.maps import OF_MAPS
 
 if TYPE_CHECKING:
     from bpfnic.host.verifier.walk import Walk
@@ -141,6 +142,8 @@ def _null(walk: "Walk", state: State, pointer: Held, null: bool) -> None:
         if held.nullable and held.id == pointer.id and held.kind is pointer.kind:
             if null:
                 state.put(frame, where, _NULL)
+            elif held.kind is VALUE and held.map and held.map.type in OF_MAPS:
+                state.put(frame, where, Held(MAP, ZERO, map=held.map.inner))
             else:
                 keeps = held.kind is VALUE and held.map and walk.locks.offset(held.map) is not None
                 state.put(frame, where, held.but(nullable=False, id=held.id if keeps else 0))

@@ -5,7 +5,7 @@
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from bpfnic.host.verifier import precision
+from bpfnic.host.verifier import precision, text
 from bpfnic.host.verifier.precision import Needed
 from bpfnic.host.verifier.refusal import Refusal
 from bpfnic.host.verifier.scalar import Scalar
@@ -45,15 +45,16 @@ SAFE, WITHIN, EXACT = Exactness
 
 class Kept:
     """The checkpoints of one instruction. `done`: those whose paths have all ended, by what kinds of things they hold;
-    `active`: the others, if the instruction is on a loop, by some of what they hold (_signature). By the calls that led
-    there: `chains`, how many of the others there are, and `known`, registers of each frame that are read later, and
-    whether the instruction, or one of the calls, is on a loop."""
+    `active`: the others, if the instruction is on a loop, by some of what they hold (_signature). `count` of both. By
+    the calls that led there: `chains`, how many of the others there are, and `known`, registers of each frame that are
+    read later, and whether the instruction, or one of the calls, is on a loop."""
 
-    __slots__ = ("done", "active", "chains", "known")
+    __slots__ = ("done", "active", "count", "chains", "known")
 
     def __init__(self) -> None:
         self.done: dict[object, list[Checkpoint]] = {}
         self.active: dict[object, list[Checkpoint]] = {}
+        self.count = 0
         self.chains: dict[object, int] = {}
         self.known: dict[object, tuple[list[tuple[int, ...]], bool]] = {}
 
@@ -79,9 +80,12 @@ def visited(walk: "Walk", state: State) -> bool:
         found = kept.active.get(_signature(state, chain, live))
         for checkpoint in found or ():
             if _same(checkpoint.state, state, live) and _repeats(checkpoint, state):
+                precise = checkpoint.precise_regs[-1], checkpoint.precise_places[-1]
+                before = text.state(checkpoint.state, precise=precise)
                 raise Refusal(f"infinite loop detected at insn {slot}", slot,
                               "The program comes back to this instruction with nothing changed.",
-                              "count something that ends the loop")  # fmt: skip
+                              "count something that ends the loop",
+                              behind=(f"cur state: {text.state(state)}", f"old state: {before}"))  # fmt: skip
         if not forced and not (walk.jumps - walk.kept_jumps >= _LOOP_JUMPS
                                or walk.processed - walk.kept_processed >= _LOOP_STEPS):  # fmt: skip
             add = False
@@ -96,7 +100,9 @@ def visited(walk: "Walk", state: State) -> bool:
         if add:
             checkpoint.misses += 1
             removed += checkpoint.misses > checkpoint.hits * _EVICT + _EVICT
+    walk.most_states = max(walk.most_states, kept.count)
     if removed:
+        kept.count -= removed
         kept.done[shape] = [c for c in alike if c.misses <= c.hits * _EVICT + _EVICT]
         walk.kept_states -= removed
     if add:
@@ -113,8 +119,9 @@ def _keep(walk: "Walk", state: State, kept: Kept, chain: object, shape: object) 
         signature = _signature(state, chain, live)
         kept.active.setdefault(signature, []).append(checkpoint)
     kept.chains[chain] = kept.chains.get(chain, 0) + 1
+    kept.count += 1
     checkpoint.keys = kept, chain, signature, shape
-    walk.count_checkpoint(sum(kept.chains.values()) + sum(map(len, kept.done.values())))
+    walk.count_checkpoint()
     state.parent, state.history, state.steps = checkpoint, None, 0
     for frame in state.frames:
         frame.written = 0
@@ -245,6 +252,8 @@ def _inherit(walk: "Walk", old: Checkpoint, new: State) -> None:
         needed.places[number] = old.precise_places[number]
         _read_all(walk, new, number, old.read[number])
     if needed:
+        if walk.log.level > 1:
+            walk.log.propagates(needed, len(new.frames))
         precision.mark(walk, new.history, new.parent, needed)
 
 
