@@ -10,6 +10,7 @@ from bpfnic.host.verifier import text
 from bpfnic.host.verifier.graph import uses
 from bpfnic.host.verifier.state import Checkpoint, State
 from bpfnic.host.verifier.values import STACK
+from bpfnic.spec.addresses import STACK_BYTES
 from bpfnic.spec.isa import REGISTERS, Class, Operation, Row
 
 if TYPE_CHECKING:
@@ -140,7 +141,8 @@ class Log:
     def places(self, low: int, size: int) -> None:
         """Bytes of the stack that an instruction accesses, from this distance from r10 on."""
         if self._places is not None:
-            self._places |= {-(at // 8) - 1 for at in range(low, low + size)}
+            first, end = max(low, -STACK_BYTES), min(low + size, 0)
+            self._places |= {-(at // 8) - 1 for at in range(first, end)}
 
     def _all(self) -> None:
         self._touched, self._places = _ALL, None
