@@ -17,9 +17,14 @@ class Statistics(Component):
     received, sent : frames' outcomes. Received ones go first.
     link : as the PHY says, synchronised.
     port : the reader's.
+
+    Attributes
+    ----------
+    words : what the memory holds at configuration, for simulations.
     """
 
     def __init__(self):
+        self.words = memory.MemoryData(shape=32, depth=max(MacCounter) + 1, init=[])
         super().__init__(
             {
                 "received": In(stream.Signature(Outcome)),
@@ -31,7 +36,7 @@ class Statistics(Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        m.submodules.counters = counters = memory.Memory(shape=32, depth=max(MacCounter) + 1, init=[])
+        m.submodules.counters = counters = memory.Memory(self.words)
         write, old, shown = counters.write_port(), counters.read_port(domain="comb"), counters.read_port(domain="comb")
         m.d.comb += [shown.addr.eq(self.port.address), self.port.value.eq(shown.data)]
         with m.If(self.port.address == MacCounter.LINK):
@@ -40,12 +45,14 @@ class Statistics(Component):
         outcome = Signal(Outcome)
         add, carry = Signal.like(outcome.bytes), Signal()
         done = Signal()  # with this outcome
+        receives, held = Signal(), Signal()  # whose it is, and stays until it is done
         counts = (outcome.counter == MacCounter.RECEIVED) | (outcome.counter == MacCounter.SENT)
         sent = outcome.counter == MacCounter.SENT
         m.d.comb += [
-            outcome.eq(Mux(self.received.valid, self.received.payload, self.sent.payload)),
-            self.received.ready.eq(done),
-            self.sent.ready.eq(done & ~self.received.valid),
+            receives.eq(held),
+            outcome.eq(Mux(receives, self.received.payload, self.sent.payload)),
+            self.received.ready.eq(done & receives),
+            self.sent.ready.eq(done & ~receives),
             write.addr.eq(old.addr),
         ]
         total = Signal(33)
@@ -53,7 +60,8 @@ class Statistics(Component):
         low = Mux(sent, MacCounter.SENT_BYTES.value, MacCounter.RECEIVED_BYTES.value)
         with m.FSM():
             with m.State("FRAME"):
-                m.d.comb += [old.addr.eq(outcome.counter), add.eq(1)]
+                m.d.comb += [receives.eq(self.received.valid), old.addr.eq(outcome.counter), add.eq(1)]
+                m.d.sync += held.eq(self.received.valid)
                 with m.If(self.received.valid | self.sent.valid):
                     m.d.comb += [write.en.eq(1), done.eq(~counts)]
                     with m.If(counts):
