@@ -4,6 +4,7 @@
 #   make test    style, types, and every test
 #   make formal  the proofs of docs/verification.md, and the mutations that they must catch
 #   make bench   the measures of docs/results.md; with OBJECTS=DIR the verifier's on the objects there, too
+#   make boards  bitstreams, and their measures for docs/results.md: BOARDS="colorlight-5a-75b versa-ecp5"
 #   make fuzz    random programs on golden, rtl and the running kernel: FUZZ="--seconds 600 --seed 7"
 #   make fuzz-helpers  random calls of every helper on golden and rtl: HELPERS="--calls 1000000 --seed 2";
 #                with --kernel in the running kernel too
@@ -20,7 +21,7 @@ BIN := $(VENV)/bin
 PROGRAMS := firmware/programs
 SAMPLES := firmware/samples
 
-.PHONY: demo test formal bench fuzz fuzz-helpers fuzz-verifier fuzz-objects soak objects lint
+.PHONY: demo test formal bench boards fuzz fuzz-helpers fuzz-verifier fuzz-objects soak objects lint
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -37,6 +38,11 @@ formal: $(VENV)/installed-test
 
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m bench $(OBJECTS)
+
+BOARDS ?= colorlight-5a-75b ecpix-5-85
+boards: $(VENV)/installed-boards
+	for board in $(BOARDS); do \
+	  $(BIN)/bpfnic board build $$board --allow-timing-fail --record docs/boards.json || exit; done
 
 FUZZ ?= --seconds 300
 fuzz: $(VENV)/installed
@@ -83,6 +89,11 @@ $(VENV)/installed-test: pyproject.toml | $(BIN)/python
 $(VENV)/installed-bench: $(VENV)/installed-test
 	@echo "Installing what the benchmarks need into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+$(VENV)/installed-boards: pyproject.toml $(VENV)/installed
+	@echo "Installing what makes bitstreams into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[boards]'
 	@touch $@
 
 $(BIN)/python:

@@ -1,6 +1,7 @@
 """Measure everything, print it, write docs/results.md: `python -m bench [DIR]`, where DIR has objects for the
 verifier."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from bench import accesses, maps, report, resources, speed, verifier
 from bpfnic.hdl.config import NicConfig
 
 RESULTS = Path("docs/results.md")
+BOARDS = Path("docs/boards.json")  # written by `make boards`
 
 
 def say(text: str) -> None:
@@ -31,7 +33,8 @@ def main() -> None:
     units = resources.core_units(ecp5, say)
     engine = resources.map_engine_units(ecp5, say), resources.map_types(ecp5, say)
     verdicts = verifier.apart(Path(sys.argv[1])) if sys.argv[1:] else []
-    text = report.results(runs, lookups, pairs, building, parts, units, engine, accesses.measure(), verdicts)
+    boards = json.loads(BOARDS.read_text()) if BOARDS.exists() else {}
+    text = report.results(runs, lookups, pairs, building, parts, units, engine, accesses.measure(), verdicts, boards)
     RESULTS.write_text(text)
     print(text)
 

@@ -51,11 +51,13 @@ def results(
     engine: tuple[Mapping[str, Resources], Mapping[str, Resources]],
     accesses: Mapping[str, float],
     verdicts: Sequence[Table],
+    boards: Mapping[str, Mapping],
 ) -> str:
     """The whole document. lookups: what bench.maps found; pairs: clocks a second of the native loop and of cocotb with
     packets into so many interfaces; building: seconds of each step; parts: what each part of the NIC takes; units: what
     each unit of the core adds; engine: what each unit of the map engine does, and what resources.map_types found;
-    accesses: of registers, for an entry of a map; verdicts: tables of bench.verifier, if it was given objects."""
+    accesses: of registers, for an entry of a map; verdicts: tables of bench.verifier, if it was given objects; boards:
+    what `bpfnic board build --record` measured."""
     counter = next(run for run in runs if run.program == "counter")
     lines = [HEAD]
     lines += [f"## The barrel: {THREADS} threads, one core, 64-byte packets back to back into port 0", ""]
@@ -111,6 +113,7 @@ def results(
         ],
     )
     lines += [SIMULATION, *_accesses(accesses), *_verdicts(verdicts), *_resources(parts, units), *_map_engine(*engine)]
+    lines += _boards(boards, runs)
     return "\n".join(lines)
 
 
@@ -156,6 +159,44 @@ def _resources(parts: Mapping[str, Resources], units: Mapping[str, Resources]) -
         "micro steps, operands, the next pc, what a pass leaves behind.",
         "",
     ]
+
+
+GIGABIT_PACKETS = 1e9 / 8 / 84
+"""A second, of 64 bytes: with preamble and gap each takes 84 bytes' time."""
+
+
+def _boards(boards: Mapping[str, Mapping], runs: Sequence[Run]) -> list[str]:
+    """After place and route, with what that means for packets."""
+    lines = ["## Boards: place and route", ""]
+    if not boards:
+        return [*lines, "None was built (`make boards`).", ""]
+    for name, found in boards.items():
+        lines += [f"### {name}", ""]
+        if found["clocks"]:
+            lines += _table(
+                ["clock", "MHz reached", "asked for", "longest path"],
+                [[each["name"], f"{each['achieved']:.1f}", f"{each['asked']:g}", " → ".join(each["path"])]
+                 for each in found["clocks"]],
+            ) + [""]  # fmt: skip
+        used = [[what, f"{n:,}", f"{of:,}", f"{100 * n / of:.0f}"] for what, (n, of) in found["used"].items()]
+        lines += [*_table(["resource", "used", "of", "%"], used), ""]
+    clocks = ((name, each) for name, found in boards.items() for each in found["clocks"])
+    core = {name: each["achieved"] for name, each in clocks if each["name"] == "core"}
+    if core:
+        lines += [
+            "### Packets a second, 64 bytes",
+            "",
+            *_table(
+                ["program", *(f"{name}, a core of {megahertz:.1f} MHz" for name, megahertz in core.items())],
+                [[run.program, *(f"{megahertz / run.clocks_a_packet:.2f} million" for megahertz in core.values())]
+                 for run in runs],
+            ),
+            "",
+            f"Frequency after place and route ÷ clocks a packet in simulation ({THREADS} threads; no board was",
+            f"measured). Line rate of 1 Gbit/s is {GIGABIT_PACKETS / 1e6:.3f} million.",
+            "",
+        ]  # fmt: skip
+    return lines
 
 
 def _map_engine(units: Mapping[str, Resources], types: Mapping[str, Resources]) -> list[str]:

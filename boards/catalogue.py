@@ -5,9 +5,10 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from bpfnic.spec import tables
 from bpfnic.spec.engine import MAP_TYPES
 from bpfnic.spec.errors import BpfnicError
-from bpfnic.spec.maps import EVENTS, MapType
+from bpfnic.spec.maps import EVENTS
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,10 @@ class Board:
         return getattr(importlib.import_module(f"amaranth_boards.{module}"), name)()
 
 
-# Left out of the smallest part: the emitter of records, prefixes, and what they alone need.
-_SMALL_MAPS = MAP_TYPES - EVENTS - {MapType.LPM_TRIE}
+# Left out of the smallest part: maps with tables, and the emitter of records.
+_SMALL_MAPS = MAP_TYPES - EVENTS - tables.TYPES
 _SMALL = {
-    "threads": 8, "program_slots": 2048, "map_bytes": 16 * 1024, "map_banks": 1, "maps": 16, "map_types": _SMALL_MAPS,
+    "threads": 8, "program_slots": 2048, "map_bytes": 8 * 1024, "map_banks": 1, "maps": 16, "map_types": _SMALL_MAPS,
     "receive_metadata": False,
 }  # fmt: skip
 _MIDDLE = {"map_bytes": 32 * 1024}

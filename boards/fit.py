@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bpfnic.boards.catalogue import Part
-from bpfnic.hdl.ethernet.interfaces import Word
 from bpfnic.spec.errors import BpfnicError
 
-BLOCK_WORDS, BLOCK_BITS = 512, 36  # the widest a DP16KD is
+BLOCK_SHAPES = (512, 36), (1024, 18), (2048, 9)  # words and bits of a DP16KD
+INFERRED_BITS = 4096  # of a memory that Yosys puts into blocks; below it takes LUTs
 HINTS = {
     "blocks of RAM": "--map-bytes, --threads or --program-slots",
     "LUTs": "leave out map types (--map-types) or lower --cores, --threads or --map-banks",
@@ -55,8 +55,8 @@ def series7(cells: Mapping[str, int]) -> Needs:
 
 
 def block_rams(rtlil: str) -> dict[str, int]:
-    """Blocks of RAM of a design for an ECP5 before it is synthesized, by what has them: DP16KD that it names, and the
-    FIFOs of the MACs, which Yosys maps."""
+    """Blocks of RAM of a design for an ECP5 before it is synthesized, by what has them: DP16KD that it names, and those
+    that Yosys makes of large memories (the MACs' FIFOs, the map engine's program)."""
     counts: Counter = Counter()
     module = ""
     for line in rtlil.splitlines():
@@ -66,9 +66,10 @@ def block_rams(rtlil: str) -> dict[str, int]:
                 module = name.lstrip("\\")
             case ["cell", "\\DP16KD"]:
                 counts[_part(module)] += 1
-            case ["memory", "width"] if int(words[2]) == Word.size:
-                depth = int(words[words.index("size") + 1])
-                counts[_part(module)] += -(-Word.size // BLOCK_BITS) * -(-depth // BLOCK_WORDS)
+            case ["memory", "width"]:
+                width, size = int(words[2]), int(words[words.index("size") + 1])
+                if width * size >= INFERRED_BITS:
+                    counts[_part(module)] += min(-(-width // bits) * -(-size // depth) for depth, bits in BLOCK_SHAPES)
     return dict(sorted(counts.items()))
 
 
