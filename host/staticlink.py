@@ -23,6 +23,7 @@ from bpfnic.host.elf import (
     R_BPF_64_32,
     R_BPF_64_64,
     SHF_ALLOC,
+    SHT_NOBITS,
     SHN_COMMON,
     SHN_LORESERVE,
     SHN_UNDEF,
@@ -106,7 +107,7 @@ class _Link:
     def _place(self, one: _Input, section: Section) -> None:
         if not section.flags & SHF_ALLOC or section.name in _DROPPED or not section.size:
             return
-        empty = section.type == "SHT_NOBITS"
+        empty = section.type == SHT_NOBITS
         there = self.sections.get(section.name)
         if there and section.name in _SAID_ONCE:
             if bytes(there.data).rstrip(b"\0") != section.data.rstrip(b"\0"):
@@ -170,7 +171,7 @@ class _Link:
         if "STT_NOTYPE" not in (new.kind, old.kind) and new.kind != old.kind:
             raise one.elf.refuse(f"{new.name!r} is {_kind(new)} here, and {_kind(old)} in {other.elf.path}")
         takes_over = bool(new.section) and (not old.section or (old.weak and not new.weak))
-        visibility = max(old.visibility, new.visibility)
+        visibility = min(filter(None, (old.visibility, new.visibility)), default=0)  # the least but the default's 0
         if takes_over:
             old.kind, old.section, old.value, old.size = new.kind, new.section, new.value, new.size
             old.weak = new.weak

@@ -10,6 +10,7 @@ signed division and sign-extending moves by `offset`, calls and 64-bit immediate
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, IntEnum, auto
+from functools import lru_cache
 
 from bpfnic.spec.addresses import FRAME_ALIGN, STACK_BYTES
 from bpfnic.spec.errors import BpfnicError
@@ -415,6 +416,7 @@ def refusals(row: Row, instruction: Instruction) -> list[str]:
     return [reason for reason in reasons if reason]
 
 
+@lru_cache(1 << 16)  # a program says the same few things over and over, and each of a loader's passes asks
 def find(instruction: Instruction) -> Row:
     """The row that `instruction` is an instance of. Raises BpfnicError: the unknown opcode, or the illegal field."""
     rows = BY_OPCODE.get(instruction.opcode)

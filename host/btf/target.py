@@ -23,8 +23,14 @@ _KERNELS = Path("/sys/kernel/btf/vmlinux")
 def target(name: str) -> Btf:
     """Raises BpfnicError: there are none, or no compiler for the NIC's."""
     if name == NIC:
-        return _opened(compile_object(_TYPES))
+        return _nics()
     return _opened(_KERNELS if name == KERNEL else Path(name))
+
+
+@functools.cache
+def _nics() -> Btf:
+    """Asked for once a process: the compiler's preprocessor runs to see whether they have changed."""
+    return _opened(compile_object(_TYPES))
 
 
 @functools.cache
