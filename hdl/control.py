@@ -278,7 +278,7 @@ class Control(Component):
         types = ENTRY_TYPE_MASK << ENTRY_TYPE_BIT
         following = CHAIN_WORDS - 1 << ENTRY_NEXT_BIT
         kept = ENTRY_VALID | following | types | self.config.program_slots - 1
-        hooks = {"xdp": "ENTRY", "ingress": "TCX_INGRESS", "egress": "TCX_EGRESS"}
+        hooks = {"xdp": "ENTRY", "ingress": "TCX_INGRESS", "egress": "TCX_EGRESS", "socket": "SOCKET"}
         words = {name: bank.stored(register, kept, count) for name, register in hooks.items()}
         mode = bank.stored("MODE", MODE_INGRESS_WAITS | MODE_EGRESS_WAITS, count)
         bank.shown("NEXT_SEQUENCE", [status.next_sequence for status in self.status])

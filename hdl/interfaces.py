@@ -164,16 +164,18 @@ class Hook(Enum, shape=2):
     XDP = 0
     TCX_INGRESS = 1
     TCX_EGRESS = 2
+    SOCKET = 3
 
 
 def InterfaceControl(config: NicConfig) -> data.StructLayout:
-    """What the registers say of one interface (spec.registers IFINDEX, ENTRY, TCX_INGRESS, TCX_EGRESS, MODE)."""
+    """What the registers say of one interface (spec.registers IFINDEX, MODE, and a hook's first program)."""
     return data.StructLayout(
         {
             "ifindex": 32,
             "xdp": Entry(config),
             "ingress": Entry(config),
             "egress": Entry(config),
+            "socket": Entry(config),
             "ingress_waits": 1,
             "egress_waits": 1,
         }

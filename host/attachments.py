@@ -50,9 +50,10 @@ def parse(texts: Sequence[str], obj: Object, ports: int, open: Callable[[Path], 
             is_a = kind.name if kind else "of no known type"
             runs = _NAMES[hook].type.name
             raise BpfnicError(f"--attach {text}: program {name} is {is_a}; at {hook} run {runs} programs")
-        if kind is Hook.XDP.type and any(each.port == names.index(port) and each.hook is Hook.XDP for each in found):
+        place = names.index(port), _NAMES[hook]
+        if not _NAMES[hook].chains and any((each.port, each.hook) == place for each in found):
             raise BpfnicError(f"--attach {text}: another program stands at {port}:{hook}; one runs there")
-        found.append(Attachment(names.index(port), _NAMES[hook], source, name))
+        found.append(Attachment(*place, source, name))
     return found
 
 

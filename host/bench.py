@@ -7,7 +7,7 @@ from typing import Any
 from bpfnic.host import attachments, check, listing, lockstep, rules
 from bpfnic.host.attachments import Attachment
 from bpfnic.host.check import Difference, Evidence
-from bpfnic.host.device import Arrival, DeviceOptions, OnStep, Pacing, Traffic
+from bpfnic.host.device import Arrival, DeviceOptions, OnStep, Pacing, Traffic, hook_for
 from bpfnic.host.network import Network
 from bpfnic.host.nic import Nic, interface_name
 from bpfnic.host.nicmaps import NicEvents
@@ -17,7 +17,7 @@ from bpfnic.spec import addresses, helpers
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.isa import Operation, find
 from bpfnic.spec.maps import MapType
-from bpfnic.spec.programs import VERDICTS, Hook, ProgramType, XdpAction
+from bpfnic.spec.programs import VERDICTS, Hook, XdpAction
 
 REFERENCE = "golden"
 _NOT_COMPUTED = frozenset(
@@ -58,8 +58,7 @@ class Bench:
     def at(self, port: int) -> dict[Hook, list[str]]:
         """Names of the programs at each hook of a port where there are some."""
         if not self.attachments:
-            hook = Hook.TCX_INGRESS if self.program.type is ProgramType.SCHED_CLS else Hook.XDP
-            return {hook: [self.program.name]}
+            return {hook_for(self.program.type): [self.program.name]}
         mine = [each for each in self.attachments if each.port == port]
         return {hook: names for hook in Hook if (names := [each.name for each in mine if each.hook is hook])}
 

@@ -348,6 +348,15 @@ class LoadedProgram(ABC):
     verified: bool
 
 
+ARRIVING = Hook.XDP, Hook.TCX_INGRESS, Hook.SOCKET
+"""The hooks of packets that come in by a port, in the order in which they come to them."""
+
+
+def hook_for(type: ProgramType | None) -> Hook:
+    """Where a program of that type stands at a port if nobody says so."""
+    return next((hook for hook in ARRIVING if hook.type is type), Hook.XDP)
+
+
 def check_programs(interface: int, ports: int, hook: Hook, programs: Sequence[LoadedProgram]) -> None:
     """Raises BpfnicError where such a hook isn't there, or doesn't take these programs."""
     name = "host" if interface == ports else f"port{interface}"
@@ -355,12 +364,11 @@ def check_programs(interface: int, ports: int, hook: Hook, programs: Sequence[Lo
         raise BpfnicError(f"{name} has no hook {hook.value}")
     for loaded in programs:
         kind = loaded.program.type
-        filters = hook is Hook.XDP and kind is ProgramType.SOCKET_FILTER  # of what comes in there, in XDP's place
-        if kind is not hook.type and not filters and interface < ports:
+        if kind is not hook.type and interface < ports:
             has = kind.name if kind else "of no known type"
             what = f"program {loaded.program.name} is {has}"
             raise BpfnicError(f"{name}, {hook.value}: {what}; there run {hook.type.name}")
-    if hook is Hook.XDP and len(programs) > 1:
+    if not hook.chains and len(programs) > 1:
         raise BpfnicError(f"{name}, {hook.value}: one program runs there, not {len(programs)}")
 
 
@@ -405,14 +413,12 @@ class Device(ABC):
 
     def attach(self, interface: int, loaded: LoadedProgram | None) -> None:
         """Run `loaded` at the hook of its type, with no other there; a tc program at a port's tcx/ingress. The host
-        has one hook, which takes either. None: no program for packets that come in by this interface any more."""
-        ports = self.capabilities.ports
-        if loaded is not None and loaded.program.type is ProgramType.SCHED_CLS and interface < ports:
-            self.attach_at(interface, Hook.TCX_INGRESS, [loaded])
-        elif loaded is not None:
-            self.attach_at(interface, Hook.XDP, [loaded])
+        has one hook, which takes any. None: no program for packets that come in by this interface any more."""
+        of_port = interface < self.capabilities.ports
+        if loaded is not None:
+            self.attach_at(interface, hook_for(loaded.program.type) if of_port else Hook.XDP, [loaded])
         else:
-            for hook in (Hook.XDP, Hook.TCX_INGRESS) if interface < ports else (Hook.XDP,):
+            for hook in ARRIVING if of_port else (Hook.XDP,):
                 self.attach_at(interface, hook, [])
 
     @abstractmethod

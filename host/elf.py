@@ -1,7 +1,7 @@
 """ELF as the loader needs it: sections, symbols and relocations of a relocatable BPF object, checked against the file.
 
-The layouts are those of the System V ABI (gABI 4.1, chapters 4 and 5) for 64 bits, little-endian. Every table, entry and
-name is looked for in the file before it is read, so that a damaged file ends as one BpfnicError that says where."""
+The layouts are those of the System V ABI (gABI 4.1, chapters 4 and 5) for 64 bits, little-endian. Every table, entry
+and name is looked for in the file before it is read, so that a damaged file ends as one BpfnicError that says where."""
 
 import struct
 from dataclasses import dataclass

@@ -17,6 +17,7 @@ from typing import Any
 from bpfnic.host import compile, iproute
 from bpfnic.host.btf.target import NIC
 from bpfnic.host.device import (
+    ARRIVING,
     Arrival,
     Device,
     DeviceMap,
@@ -27,6 +28,7 @@ from bpfnic.host.device import (
     PacketResult,
     Recording,
     Traffic,
+    hook_for,
 )
 from bpfnic.host.eventmaps import EventMap
 from bpfnic.host.lockstep import Observe
@@ -148,7 +150,7 @@ class NicProgram:
 
     def attach(self, port: int | None = None) -> None:
         """Run it for the packets that come in by a port (None: by every port), from the next packet on: an XDP program
-        at its hook xdp, a tc program at tcx/ingress. Nic.attach_at has the other ways."""
+        at its hook xdp, a tc program at tcx/ingress, a socket filter at socket. Nic.attach_at has the other ways."""
         for each in range(self._nic.ports) if port is None else [port]:
             self._nic.attach(each, self)
 
@@ -339,12 +341,12 @@ class Nic:
             for hook in [hook for at, hook in self._attached if at == interface and hook is not Hook.TCX_EGRESS]:
                 self.attach_at(interface, hook, [])
             return
-        of_tc = program.loaded.program.type is ProgramType.SCHED_CLS and interface < self.ports
-        self.attach_at(interface, Hook.TCX_INGRESS if of_tc else Hook.XDP, [program])
+        type = program.loaded.program.type
+        self.attach_at(interface, hook_for(type) if interface < self.ports else Hook.XDP, [program])
 
     def attach_at(self, interface: int, hook: Hook | str, programs: Sequence[NicProgram]) -> None:
-        """Run programs at a hook ("xdp", "tcx/ingress", "tcx/egress"), in this order, from the next packet on; none:
-        []."""
+        """Run programs at a hook ("xdp", "tcx/ingress", "tcx/egress", "socket"), in this order, from the next packet
+        on; none: []."""
         self._check(interface)
         hook = Hook(hook)
         for program in programs:
@@ -361,7 +363,7 @@ class Nic:
 
     def attached(self, interface: int) -> NicProgram | None:
         """The first program that runs for the packets that come in by an interface."""
-        programs = self.attached_at(interface, Hook.XDP) + self.attached_at(interface, Hook.TCX_INGRESS)
+        programs = [each for hook in ARRIVING for each in self.attached_at(interface, hook)]
         return programs[0] if programs else None
 
     def _check(self, interface: int) -> None:

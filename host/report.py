@@ -1,7 +1,6 @@
 """What a run showed: as one JSON object, and as tables for people. The tables show what the JSON holds."""
 
 from collections.abc import Mapping, Sequence
-from enum import IntEnum
 from statistics import median_low
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,7 +10,7 @@ from bpfnic.host.maps import MapDefinition
 from bpfnic.host.nic import interface_name
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.maps import EVENTS, REDIRECT_MAPS
-from bpfnic.spec.programs import Hook, TcAction, XdpAction
+from bpfnic.spec.programs import VERDICTS, Hook, XdpAction
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,8 +73,8 @@ def describe_attached(traffic: Traffic, places: Sequence[Mapping[Hook, Sequence[
 def _verdict(hook: Hook, verdict: int | None) -> str:
     if verdict is None:
         return "ended"
-    kind: type[IntEnum] = XdpAction if hook is Hook.XDP else TcAction
-    return kind(verdict).name if verdict in tuple(kind) else str(verdict)
+    kind = VERDICTS.get(hook.type)
+    return kind(verdict).name if kind and verdict in tuple(kind) else str(verdict)
 
 
 def describe_interfaces(counters: Mapping[str, Any], ifindexes: Sequence[int], ports: int) -> list[dict[str, Any]]:

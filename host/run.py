@@ -16,7 +16,7 @@ from bpfnic.host.source import Source
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.maps import MapType
-from bpfnic.spec.programs import Hook, ProgramType
+from bpfnic.spec.programs import ProgramType
 
 KERNEL = "linux"
 UNVERIFIED = "the program was loaded unverified (--unsafe)"
@@ -93,7 +93,7 @@ def run(job: Job, on_step: OnStep | None = None) -> dict[str, Any]:
     if evidence is not None:
         traffic, counters, ports = evidence.traffic, evidence.counters, evidence.capabilities.ports
         if job.out:
-            pcap.write(job.out, _departures(traffic, start, ports, program.type, job.unsafe))
+            pcap.write(job.out, _departures(traffic, start, ports, job.unsafe))
         cut = _notes([capture for capture in captures if capture])
         result |= {
             "device": report.describe_device(job.backend, evidence.capabilities),
@@ -160,18 +160,18 @@ def _packets_a_second(timing: str) -> int:
     return int(rate)
 
 
-def _departures(
-    traffic: Traffic, start: int, ports: int, program_type: ProgramType | None, unsafe: bool
-) -> pcap.Capture:
+_VERDICTS = {ProgramType.XDP: pcap.VERDICT_XDP, ProgramType.SCHED_CLS: pcap.VERDICT_TC}
+
+
+def _departures(traffic: Traffic, start: int, ports: int, unsafe: bool) -> pcap.Capture:
     """What left, stamped from `start` on; the packet id is the number of the arrival, of a clone that of its
     original."""
     packets = []
     for departure in traffic.departures:
         result = traffic.packets[departure.arrival] if departure.clone is None else traffic.clones[departure.clone]
         verdict = None
-        if result.programs and result.verdict is not None and program_type is not ProgramType.SOCKET_FILTER:
-            of_tc = result.programs[-1].hook is not Hook.XDP
-            verdict = (pcap.VERDICT_TC if of_tc else pcap.VERDICT_XDP, result.verdict)
+        if result.programs and result.verdict is not None and (option := _VERDICTS.get(result.programs[-1].hook.type)):
+            verdict = option, result.verdict
         packets.append(
             pcap.Packet(
                 timestamp=start + departure.time_ns,

@@ -39,7 +39,10 @@ _DEFINED = {
     "TPID_BIT": TPID_BIT,
 } | {each.name: each for each in Metadata}
 
-_LEAVES = {ProgramType.SCHED_CLS: "tc_leave", ProgramType.SOCKET_FILTER: "socket_leave"}
+_AROUND = {
+    ProgramType.SCHED_CLS: ("skb_enter", "tc_leave"),
+    ProgramType.SOCKET_FILTER: ("socket_enter", "socket_leave"),
+}
 
 
 class Runtime:
@@ -50,7 +53,7 @@ class Runtime:
         self._helpers = frozenset() if named else helpers
         self.named = named
         self.functions = kfuncs.callable(type)
-        self.frame = _frame(_LEAVES[type]) if self._helpers and type in _LEAVES else None
+        self.frame = _frame(*_AROUND[type]) if self._helpers and type in _AROUND else None
         # A tc program goes on behind such a load that ends it (tc_leave); a socket filter doesn't: nothing is kept.
         loads = routine("skb_load_packet", "skb_load_packet") if self.frame and type is ProgramType.SCHED_CLS else None
         self.loads = loads and replace(loads, privileged=True)
@@ -71,9 +74,9 @@ class Runtime:
         return routine(file, f"kfunc_{file}")
 
 
-def _frame(leave_by: str) -> Frame:
+def _frame(*names: str) -> Frame:
     """What runs around a program whose context is an skb."""
-    enter, leave = (replace(routine(name, name), privileged=True) for name in ("skb_enter", leave_by))
+    enter, leave = (replace(routine(name, name), privileged=True) for name in names)
     return Frame(enter, leave, addresses.SKB_CONTEXT)
 
 

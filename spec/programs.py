@@ -20,11 +20,25 @@ class Hook(Enum):
     XDP = "xdp"
     TCX_INGRESS = "tcx/ingress"
     TCX_EGRESS = "tcx/egress"
+    SOCKET = "socket"  # behind tcx/ingress, as a packet socket of the host's
 
     @property
     def type(self) -> ProgramType:
         """Of programs that stand there."""
-        return ProgramType.XDP if self is Hook.XDP else ProgramType.SCHED_CLS
+        return _TYPES[self]
+
+    @property
+    def chains(self) -> bool:
+        """Several programs may stand there, one behind the other."""
+        return self.type is ProgramType.SCHED_CLS
+
+
+_TYPES = {
+    Hook.XDP: ProgramType.XDP,
+    Hook.TCX_INGRESS: ProgramType.SCHED_CLS,
+    Hook.TCX_EGRESS: ProgramType.SCHED_CLS,
+    Hook.SOCKET: ProgramType.SOCKET_FILTER,
+}
 
 
 MAX_HOPS = 9

@@ -172,6 +172,7 @@ REGISTERS = (
     Register("OLDEST_SEQUENCE", 0x210, _RO, "number of the oldest packet in flight; NEXT if none", **_INTERFACE),
     Register("TCX_INGRESS", 0x214, _RW, "first program at the port's hook tcx/ingress, as ENTRY", **_INTERFACE),
     Register("TCX_EGRESS", 0x218, _RW, "first program at the port's hook tcx/egress, as ENTRY", **_INTERFACE),
+    Register("SOCKET", 0x21C, _RW, "program at the port's hook socket, as ENTRY", **_INTERFACE),
     # Counters of ingress i, as of the last snapshot.
     Register("RECEIVED", 0x400, _RO, "frames that ended at this ingress", **_COUNTER),
     Register("RECEIVED_BYTES", 0x404, _RO, "their bytes, modulo 2**32", **_COUNTER),
@@ -233,7 +234,12 @@ ENTRY_VALID = 1 << 31
 ENTRY_TYPE_BIT, ENTRY_TYPE_MASK = 16, 3
 ENTRY_SLOT = (1 << ENTRY_TYPE_BIT) - 1
 ENTRY_NEXT_BIT, CHAIN_BIT, CHAIN_WORDS = 24, 18, 16
-HOOKS = {Hook.XDP: "ENTRY", Hook.TCX_INGRESS: "TCX_INGRESS", Hook.TCX_EGRESS: "TCX_EGRESS"}
+HOOKS = {
+    Hook.XDP: "ENTRY",
+    Hook.TCX_INGRESS: "TCX_INGRESS",
+    Hook.TCX_EGRESS: "TCX_EGRESS",
+    Hook.SOCKET: "SOCKET",
+}
 """The register that has a hook's first program."""
 ENTRY_TYPES = (ProgramType.XDP, ProgramType.SCHED_CLS, ProgramType.SOCKET_FILTER)
 """Types of programs in the order of their numbers in ENTRY: by its program's type a packet's verdict is read."""

@@ -1,7 +1,7 @@
 """Complete: the end of a program's run, turned into what becomes of its packet: it is done, or goes on to the next
 program on its way, on the same thread.
 
-    xdp ─PASS─▶ tcx/ingress ─▶ … ─▶ host          (… : UNSPEC, and there is another program at the hook)
+    xdp ─PASS─▶ tcx/ingress ─▶ … ─▶ socket ─▶ host     (… : UNSPEC, and there is another program at the hook)
      │ TX, REDIRECT     │ REDIRECT
      ▼                  ▼
     out           tcx/egress of that port ─▶ … ─▶ out, or REDIRECT again
@@ -16,6 +16,7 @@ from bpfnic.hdl.interfaces import Entry, Finish, FinishTrace, Hook, InterfaceCon
 from bpfnic.hdl.packets.records import (
     SCHED_CLS,
     SOCKET_FILTER,
+    XDP,
     Completion,
     Kind,
     QueueRead,
@@ -90,14 +91,15 @@ class Complete(Component):
         length = Signal.like(kept)
         m.d.comb += [self.thread.thread.eq(thread), self.queue.thread.eq(thread), length.eq(row.data_end - row.data)]
         onward, entry, of_tc = self.resume.row, Signal(Entry(self.config)), row.program_type == SCHED_CLS
-        device, ingress, egress = Signal.like(row.device), Signal(Entry(self.config)), Signal(Entry(self.config))
-        with m.Switch(device):  # where it goes on, if it does
+        device = Signal.like(row.device)  # where it goes on, if it does
+        ingress, egress, socket = (Signal(Entry(self.config), name=name) for name in ("ingress", "egress", "socket"))
+        with m.Switch(device):
             for number, control in enumerate(self.control):
                 with m.Case(number):
-                    m.d.comb += [ingress.eq(control.ingress), egress.eq(control.egress)]
+                    m.d.comb += [ingress.eq(control.ingress), egress.eq(control.egress), socket.eq(control.socket)]
         queue = Signal.like(row.queue)  # of the host, if it goes there
         m.d.comb += [
-            queue.eq(Mux(of_tc, row.queue, self.queue.queue)),
+            queue.eq(Mux(row.program_type == XDP, self.queue.queue, row.queue)),
             self.following.eq(row.following),
             device.eq(row.device),
             onward.eq(row),
@@ -108,11 +110,11 @@ class Complete(Component):
             onward.redirected.eq(0),
             self.resume.slot.eq(entry.slot),
             self.resume.valid.eq(ran & entry.valid),
-            self.resume.keeps.eq(of_tc & (entry.program_type == SCHED_CLS)),
+            self.resume.keeps.eq(of_tc),
             self.freed.enable.eq(ran & ~entry.valid),
             self.freed.thread.eq(thread),
         ]
-        passes, redirects = Signal(), Signal()
+        passes, redirects, arrives = Signal(), Signal(), Signal()  # arrives: at the port's tcx/ingress
         with m.If(ran):
             outcome = self.done.outcome
             m.d.comb += [
@@ -129,7 +131,7 @@ class Complete(Component):
                 with m.If(kept == 0):
                     m.d.comb += outcome.kind.eq(Kind.DROPPED)
                 with m.Else():
-                    m.d.comb += [outcome.kind.eq(Kind.PASSED), outcome.egress.eq(host)]
+                    m.d.comb += [outcome.kind.eq(Kind.PASSED), outcome.egress.eq(host), outcome.queue.eq(queue)]
                 with m.If(kept < length):
                     m.d.comb += outcome.length.eq(kept)
             with m.Elif((cause == Cause.NONE) & of_tc):
@@ -162,7 +164,9 @@ class Complete(Component):
                 with m.If(of_tc & unspecified & row.following.any()):
                     m.d.comb += entry.eq(self.followed)
                 with m.Elif(~of_tc & (row.hook == Hook.XDP) & (row.device != host)):
-                    m.d.comb += [entry.eq(ingress), onward.hook.eq(Hook.TCX_INGRESS)]
+                    m.d.comb += arrives.eq(1)
+                with m.Elif(row.hook == Hook.TCX_INGRESS):
+                    m.d.comb += [entry.eq(socket), onward.hook.eq(Hook.SOCKET)]
             with m.If(redirects):
                 m.d.comb += [outcome.kind.eq(Kind.ABORTED), outcome.cause.eq(Cause.REDIRECT)]
                 with m.If(row.redirected & ~(of_tc & (row.hops == MAX_HOPS))):
@@ -175,13 +179,19 @@ class Complete(Component):
                     with m.If(of_tc):
                         m.d.comb += [
                             device.eq(row.target),
-                            onward.hook.eq(Mux(row.inward, Hook.TCX_INGRESS, Hook.TCX_EGRESS)),
+                            onward.hook.eq(Hook.TCX_EGRESS),
                             onward.hops.eq(row.hops + 1),
-                            entry.eq(Mux(row.inward, ingress.as_value(), egress.as_value())),
+                            entry.eq(egress),
+                            arrives.eq(row.inward),
                         ]
                         with m.If(row.inward):
                             m.d.comb += [onward.iif.eq(row.target), onward.queue.eq(0)]
                             m.d.comb += [outcome.kind.eq(Kind.PASSED), outcome.egress.eq(host)]
+            with m.If(arrives):
+                m.d.comb += [
+                    entry.eq(Mux(ingress.valid, ingress.as_value(), socket.as_value())),
+                    onward.hook.eq(Mux(ingress.valid, Hook.TCX_INGRESS, Hook.SOCKET)),
+                ]
         with m.Else():
             m.d.comb += [
                 self.done_valid.eq(self.direct.valid),

@@ -1,5 +1,6 @@
 """Dispatch: frames of one core to its free threads, with the first program on their way, or, where there is none, on to
-Complete. A packet goes by a port's hooks xdp and tcx/ingress, or tcx/egress where it leaves; Complete sends it on.
+Complete. A packet goes by a port's hooks xdp, tcx/ingress and socket, or tcx/egress where it leaves; Complete sends it
+on.
 
 A frame waits in one queue with the others of its core. Where packets of a flow are to be kept `apart`, the queue's head
 waits further, until it is the oldest of its ingress that waits anywhere, no thread of any core runs a packet of its
@@ -86,18 +87,22 @@ class Dispatch(Component):
             for number, due in enumerate(self.due):
                 with m.Case(number):
                     m.d.comb += oldest.eq(head.order == due)
-        xdp, ingress, egress = (Signal(Entry(config), name=name) for name in ("xdp", "ingress", "egress"))
+        names = "xdp", "ingress", "egress", "socket"
+        xdp, ingress, egress, socket = (Signal(Entry(config), name=name) for name in names)
         with m.Switch(head.device):
             for number, control in enumerate(self.control):
                 with m.Case(number):
                     m.d.comb += [xdp.eq(control.xdp), ingress.eq(control.ingress), egress.eq(control.egress)]
+                    m.d.comb += socket.eq(control.socket)
         entry, hook, device = Signal(Entry(config)), Signal(Hook), Signal.like(head.device)
         of_host, of_clones = head.ingress == config.ports, head.ingress == config.interfaces
         m.d.comb += [
-            entry.eq(Mux(head.leaving, egress.as_value(), ingress.as_value())),
-            hook.eq(Mux(head.leaving, Hook.TCX_EGRESS, Hook.TCX_INGRESS)),
+            entry.eq(Mux(ingress.valid, ingress.as_value(), socket.as_value())),
+            hook.eq(Mux(ingress.valid, Hook.TCX_INGRESS, Hook.SOCKET)),
             device.eq(head.device),
         ]
+        with m.If(head.leaving):
+            m.d.comb += [entry.eq(egress), hook.eq(Hook.TCX_EGRESS)]
         with m.If(of_host & self.control[config.ports].xdp.valid):
             m.d.comb += [entry.eq(self.control[config.ports].xdp), hook.eq(Hook.XDP), device.eq(config.ports)]
         with m.Elif(~head.leaving & ~of_clones & xdp.valid):

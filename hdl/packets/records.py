@@ -12,6 +12,7 @@ from bpfnic.spec import addresses
 from bpfnic.spec.programs import MAX_HOPS, ProgramType
 from bpfnic.spec.registers import CHAIN_WORDS, ENTRY_TYPES
 
+XDP = ENTRY_TYPES.index(ProgramType.XDP)
 SCHED_CLS, SOCKET_FILTER = (ENTRY_TYPES.index(each) for each in (ProgramType.SCHED_CLS, ProgramType.SOCKET_FILTER))
 WORD_BYTES = 8
 FIRST_WORD = addresses.HEADROOM // WORD_BYTES

@@ -25,6 +25,7 @@ from __future__ import annotations
 import os
 import re
 import struct
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ from typing import TYPE_CHECKING
 
 from bpfnic.host import listing, valuetypes
 from bpfnic.host.device import (
+    ARRIVING,
     Arrival,
     Capabilities,
     Departure,
@@ -316,7 +318,7 @@ class LinuxDevice(Device):
         sends = ingress == host
         action, egress = (XdpAction.XDP_TX, arrival.egress) if sends else (XdpAction.XDP_PASS, host)
         result = PacketResult(accepted=True, action=action, egress=egress, data=data)
-        first = [(hook, ingress) for hook in (Hook.XDP, Hook.TCX_INGRESS)]
+        first = [(hook, ingress) for hook in ARRIVING]
         journey = Journey(data, ingress)
         self._travel(journey, [first[0], (Hook.TCX_EGRESS, arrival.egress)] if sends else first, result)
         assert result.action is not None
@@ -339,7 +341,7 @@ class LinuxDevice(Device):
                 self._record.clear()
                 of_tc = loaded.program.type is ProgramType.SCHED_CLS
                 if loaded.program.type is ProgramType.SOCKET_FILTER:
-                    return self._execute_socket(loaded, interface, journey, result)
+                    return self._execute_socket(loaded, hook, interface, journey, result)
                 run = self._run_tc if of_tc else self._run_xdp
                 verdict = run(loaded, interface, journey)
                 result.verdict, result.cpu = verdict, self._cpu
@@ -363,7 +365,7 @@ class LinuxDevice(Device):
                 result.action = XdpAction.XDP_DROP
             case XdpAction.XDP_PASS:
                 self._pass(hook, interface, journey, result)
-                return [(Hook.TCX_INGRESS, interface)] if interface < self.capabilities.ports else []
+                return self._inward(interface) if interface < self.capabilities.ports else []
             case XdpAction.XDP_TX:
                 result.action, result.egress = XdpAction.XDP_TX, interface
             case XdpAction.XDP_REDIRECT:
@@ -381,6 +383,7 @@ class LinuxDevice(Device):
             result.action = XdpAction.XDP_DROP
         elif verdict != TcAction.REDIRECT:
             self._pass(hook, interface, journey, result)
+            return self._inward(interface)[1:] if hook is Hook.TCX_INGRESS else []
         else:
             target = self._record.target() if journey.hops < MAX_HOPS else None
             self._redirect(target, result)
@@ -390,8 +393,13 @@ class LinuxDevice(Device):
                     return [(Hook.TCX_EGRESS, result.egress)]
                 journey.iif = result.egress
                 result.action, result.egress = XdpAction.XDP_PASS, self.capabilities.ports
-                return [(Hook.TCX_INGRESS, journey.iif)]
+                return self._inward(journey.iif)
         return []
+
+    @staticmethod
+    def _inward(interface: int) -> list[tuple[Hook, int]]:
+        """The hooks behind a port's XDP."""
+        return [(hook, interface) for hook in ARRIVING[1:]]
 
     def _pass(self, hook: Hook, interface: int, journey: Journey, result: PacketResult) -> None:
         result.action, result.egress = XdpAction.XDP_PASS, self.capabilities.ports
@@ -429,17 +437,23 @@ class LinuxDevice(Device):
         journey.data = self._skb.send(run.data)
         return run.value
 
-    def _execute_socket(self, loaded: LinuxProgram, interface: int, journey: Journey, result: PacketResult) -> None:
+    def _execute_socket(
+        self, loaded: LinuxProgram, hook: Hook, interface: int, journey: Journey, result: PacketResult
+    ) -> None:
         """The bytes that a socket filter keeps, none or some."""
         ifindex = self._ifindexes[interface]
+        if any(journey.fields.get("priority", b"")):
+            raise BpfnicError(f"program {loaded.program.name}: the linux backend has no way to give a socket filter a "
+                              "packet whose priority a tc program has set")  # fmt: skip
         try:
             if ifindex not in self._sockets:
                 self._sockets[ifindex] = PacketSocket(ifindex, self._cpu)
-            kept = self._sockets[ifindex].run(loaded.fd, journey.data)
+            mark = int.from_bytes(journey.fields.get("mark", b""), sys.byteorder)
+            kept = self._sockets[ifindex].run(loaded.fd, journey.data, mark)
         except OSError as error:
             raise BpfnicError(f"program {loaded.program.name}: on a packet socket: {error.strerror or error}") from None
         result.verdict, result.cpu = len(kept), self._cpu
-        result.programs += (Ran(Hook.XDP, interface, len(kept)),)
+        result.programs += (Ran(hook, interface, len(kept)),)
         result.action = XdpAction.XDP_PASS if kept else XdpAction.XDP_DROP
         result.egress, result.data = (self.capabilities.ports, kept) if kept else (None, None)
 

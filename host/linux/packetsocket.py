@@ -96,16 +96,18 @@ class PacketSocket:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
             return fcntl.ioctl(any_socket, request, struct.pack("16s24s", name.encode(), value))
 
-    def run(self, fd: int, frame: bytes) -> bytes:
-        """What the filter `fd` keeps of a frame, with the tag in it again where it reaches to the tag's place."""
-        return self._namespace.call(self._run, fd, frame)
+    def run(self, fd: int, frame: bytes, mark: int = 0) -> bytes:
+        """What the filter `fd` keeps of a frame with that mark, with the tag in it again where it reaches to the tag's
+        place."""
+        return self._namespace.call(self._run, fd, frame, mark)
 
-    def _run(self, fd: int, frame: bytes) -> bytes:
+    def _run(self, fd: int, frame: bytes, mark: int) -> bytes:
         if not frame[0] & 1 and frame[:6] != self._address:  # to one host: to this one
             self._address = frame[:6]
             address = struct.pack("=H6s", self._kind, self._address)
             self._configure(_SIOCSIFHWADDR, self._link, address)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_BPF, fd)
+        self._sender.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", mark))
         self._sender.send(frame)
         self._last.recv(1)
         try:

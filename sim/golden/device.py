@@ -453,7 +453,7 @@ class _Run:
         else:
             found = [(self.stage, self.nic.following(self.word))] if self.outcome.chained else []
             if self.outcome.onward:
-                found.append((self.outcome.onward, self.nic.entry(self.outcome.onward)))
+                found += [(stage, self.nic.entry(stage)) for stage in self.nic.from_there(self.outcome.onward)]
         return next(((stage, word) for stage, word in found if word), None)
 
     def advance(self) -> None:
@@ -462,7 +462,7 @@ class _Run:
         if packet.buffer is None or (begin := self.programs.choose(standing)) is None:
             return
         before, skb = self.helpers, b""
-        if before and begin.program_type is ProgramType.SCHED_CLS and self.program_type is ProgramType.SCHED_CLS:
+        if before and self.program_type is ProgramType.SCHED_CLS:
             skb = before.memory.skb()
         self.program_type = begin.program_type
         self.stage, self.word = begin.stage, standing[1] if standing and standing[0] == begin.stage else 0

@@ -204,7 +204,7 @@ class _Program:
         self.nic = nic
         self.stage, self.program_type = stage, program_type
         self.word, self.chained = packet.word(nic, stage), False
-        of_tc = program_type is packet.program_type is ProgramType.SCHED_CLS
+        of_tc = packet.program_type is ProgramType.SCHED_CLS
         self.helpers: Helpers
         self.thread, self.helpers = nic.prepare(
             stage.device, program_type, packet.buffer, self.cpu, self, packet.iif, packet.hops,

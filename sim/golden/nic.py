@@ -122,11 +122,18 @@ class GoldenNic:
         """The hooks that a frame from an ingress comes to, if no program says otherwise. port: which the host asks
         for."""
         first = Stage(Hook.XDP, ingress)
-        return first, Stage(Hook.TCX_EGRESS, port) if ingress == self.size.ports else Stage(Hook.TCX_INGRESS, ingress)
+        if ingress == self.size.ports:
+            return first, Stage(Hook.TCX_EGRESS, port)
+        return first, *self.from_there(Stage(Hook.TCX_INGRESS, ingress))
 
     def way_of(self, clone: Clone) -> tuple[Stage, ...]:
         """The same for a clone."""
-        return (Stage(Hook.TCX_EGRESS if clone.leaving else Hook.TCX_INGRESS, clone.device),)
+        return self.from_there(Stage(Hook.TCX_EGRESS if clone.leaving else Hook.TCX_INGRESS, clone.device))
+
+    @staticmethod
+    def from_there(stage: Stage) -> tuple[Stage, ...]:
+        """The hooks from one on that a packet comes to where no program stands."""
+        return (stage, Stage(Hook.SOCKET, stage.device)) if stage.hook is Hook.TCX_INGRESS else (stage,)
 
     def entry(self, stage: Stage) -> int:
         """The word of the first program at a hook, 0 for none."""

@@ -23,8 +23,8 @@ class Outcome:
     verdict: r0 of the program, None where none ran or it was ended; length: so many bytes of the frame at most leave,
     None for all.
 
-    onward: where it goes on; chained: first with the next program of the same hook. sent: a tc program sent it on;
-    iif: where it comes in then.
+    onward: where it goes on, if a program stands there, or at a hook behind it; chained: first with the next program of
+    the same hook. sent: a tc program sent it on; iif: where it comes in then.
     """
 
     action: XdpAction
@@ -57,10 +57,11 @@ def decide(
 
     target: what it redirected to. host: its interface number. hops: how often tc programs sent the packet on before.
     queue: the host's, that an XDP program chose for a packet that passes."""
+    queue = 0 if hops else queue
     if program_type is ProgramType.SCHED_CLS:
         return _decide_tc(verdict, target, stage, host, hops, queue)
     if program_type is ProgramType.SOCKET_FILTER:
-        return _decide_socket(verdict, host)
+        return _decide_socket(verdict, host, queue)
     if verdict > XdpAction.XDP_REDIRECT:
         return aborted(Cause.VERDICT, verdict)
     action = XdpAction(verdict)
@@ -87,8 +88,8 @@ def _passed(stage: Stage, host: int, hops: int, verdict: int, queue: int, chaine
     if stage.hook is Hook.TCX_EGRESS:
         action = XdpAction.XDP_REDIRECT if hops else XdpAction.XDP_TX
         return Outcome(action, stage.device, verdict=verdict, chained=chained)
-    queue = 0 if hops else queue
-    return Outcome(XdpAction.XDP_PASS, host, verdict=verdict, queue=queue or None, chained=chained)
+    onward = Stage(Hook.SOCKET, stage.device) if stage.hook is Hook.TCX_INGRESS else None
+    return Outcome(XdpAction.XDP_PASS, host, verdict=verdict, queue=queue or None, onward=onward, chained=chained)
 
 
 def _decide_tc(verdict: int, target: Target | None, stage: Stage, host: int, hops: int, queue: int) -> Outcome:
@@ -106,8 +107,8 @@ def _decide_tc(verdict: int, target: Target | None, stage: Stage, host: int, hop
                    sent=True)  # fmt: skip
 
 
-def _decide_socket(verdict: int, host: int) -> Outcome:
+def _decide_socket(verdict: int, host: int, queue: int) -> Outcome:
     """As run_filter() and packet_rcv() have it: so many bytes are kept, of a packet with none nothing."""
     if verdict == 0:
         return Outcome(XdpAction.XDP_DROP, None, verdict=verdict)
-    return Outcome(XdpAction.XDP_PASS, host, verdict=verdict, length=verdict)
+    return Outcome(XdpAction.XDP_PASS, host, verdict=verdict, queue=queue or None, length=verdict)

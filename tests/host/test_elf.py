@@ -392,6 +392,31 @@ def test_files_that_are_no_objects(tmp_path):
             open_object(tmp_path / "bad.o")
 
 
+def test_tables_that_do_not_fit_the_file(path, tmp_path):
+    """Each number of the header and of a section's header that leads elsewhere is named, with what it leads to."""
+    whole = path.read_bytes()
+    (table,) = struct.unpack_from("<Q", whole, 40)
+    kinds = [struct.unpack_from("<I", whole, table + 64 * number + 4)[0] for number in range(1, whole[60])]
+    symbols, relocations = table + 64 * (1 + kinds.index(2)), table + 64 * (1 + kinds.index(9))
+    damages = [
+        (40, "<Q", len(whole), "truncated: the section headers end at byte"),
+        (58, "<H", 40, "section headers of 40 bytes, not 64"),
+        (62, "<H", 999, "the names of sections are in section 999 of"),
+        (table + 64, "<I", 1 << 20, "the name of section 1 is at byte 1048576 of"),
+        (table + 64 + 32, "<Q", 1 << 40, "truncated: section '.strtab' ends at byte"),
+        (symbols + 32, "<Q", 25, "section '.symtab' has 25 bytes, no multiple of the 24 of its entries"),
+        (symbols + 40, "<I", 999, "section '.symtab': its names are in section 999 of"),
+        (relocations + 32, "<Q", 17, "has 17 bytes, no multiple of the 16 of its entries"),
+        (relocations + 44, "<I", 999, "relocates section 999 of"),
+    ]
+    for at, layout, value, message in damages:
+        raw = bytearray(whole)
+        struct.pack_into(layout, raw, at, value)
+        (tmp_path / "damaged.o").write_bytes(raw)
+        with pytest.raises(BpfnicError, match=f"damaged.o: .*{message}"):
+            open_object(tmp_path / "damaged.o")
+
+
 def test_an_object_without_a_machine(path, tmp_path):
     raw = bytearray(path.read_bytes())
     raw[18:20] = bytes(2)  # e_machine: EM_NONE

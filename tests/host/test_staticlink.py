@@ -238,3 +238,14 @@ def test_libbpf_links_the_same(libbpf, build, tmp_path):
         assert [mine.line(slot) for slot in range(len(mine.instructions))] == [
             other.line(slot) for slot in range(len(other.instructions))]  # fmt: skip
     assert dict(ours.data) == dict(theirs.data) and list(ours.maps) == list(theirs.maps)
+
+
+def test_what_is_hidden_stays_so(build, tmp_path):
+    """libbpf takes such functions for static ones when it verifies; a definition's visibility is that of all."""
+    hides = "__attribute__((visibility(\"hidden\"))) int inner(int x) { return x + 1; }\n"
+    first = HEAD + LICENSE + 'extern int inner(int x); SEC("xdp") int outer(struct xdp_md *c) { return inner(2); }'
+    paths = [compiled(build, first), compiled(build, HEAD + LICENSE + hides)]
+    for order in (paths, paths[::-1]):
+        (tmp_path / "whole.o").write_bytes(staticlink.link(order))
+        symbols = {each.name: each for each in Elf(tmp_path / "whole.o").symbols}
+        assert symbols["inner"].hidden and not symbols["outer"].hidden

@@ -1,5 +1,6 @@
-"""Where programs attach: XDP, then a port's tcx/ingress; tcx/egress of the port that a packet leaves by; several in
-order. golden, rtl and the linux backend, and links of the running kernel with the same programs at the same places."""
+"""Where programs attach: XDP, then a port's tcx/ingress, then a socket filter; tcx/egress of the port that a packet
+leaves by; several in order. golden, rtl and the linux backend, and links and sockets of the running kernel with the same
+programs at the same places."""
 
 import errno
 import os
@@ -56,6 +57,7 @@ static __always_inline int tc(struct __sk_buff *skb, __u8 id)
 	script.metas[n] = meta + 4 <= (void *)(long)skb->data ? *(__u8 *)meta : 0;
 	script.ifindexes[n] = skb->ifindex << 4 | skb->ingress_ifindex;
 	skb->mark += id;
+	skb->cb[0] = id;
 	bpf_skb_store_bytes(skb, 16, &script, sizeof script, 0);
 	if (script.todo[n].verdict == TC_ACT_REDIRECT)
 		return bpf_redirect(script.todo[n].ifindex, script.todo[n].flags);
@@ -95,6 +97,10 @@ SEC("tc") int c(struct __sk_buff *skb) { return tc(skb, 13); }
 SEC("tc") int d(struct __sk_buff *skb) { return tc(skb, 14); }
 SEC("tc") int e(struct __sk_buff *skb) { return tc(skb, 15); }
 SEC("tc") int f(struct __sk_buff *skb) { return tc(skb, 16); }
+SEC("socket") int s(struct __sk_buff *skb) /* keeps as much as tells what it saw, and nothing behind a and b */
+{
+	return skb->mark == 23 ? 0 : 120 + (skb->mark & 15) + (skb->cb[0] ? 16 : 0) + 100 * (skb->ifindex - 2);
+}
 """
 PLACES = {
     (0, Hook.XDP): "x",
@@ -103,6 +109,7 @@ PLACES = {
     (0, Hook.TCX_EGRESS): "f",
     (1, Hook.TCX_EGRESS): "de",
 }
+FILTERED = PLACES | {(0, Hook.SOCKET): "s", (1, Hook.SOCKET): "s"}
 NEXT = 255
 
 
@@ -134,6 +141,7 @@ def set_up(nic, obj, places=PLACES):
 def nic(request, build):
     with bpfnic.Nic(request.param, ports=2) as nic:
         set_up(nic, build(PROGRAMS))
+        nic.load(build(PROGRAMS), "s")
         yield nic
 
 
@@ -193,6 +201,29 @@ def test_metadata_of_xdp_is_seen_by_tc(build, tag):
             assert [step[2] for step in done(packet.data)] == [0, 77, 77]
 
 
+def test_a_socket_filter_stands_before_the_host(nic):
+    """Behind XDP, tcx/ingress and redirects that come in. It sees the mark of tc programs and cb of 0, and cuts what
+    the host gets; what leaves by a port it doesn't see."""
+    for port in (0, 1):
+        nic.attach_at(port, Hook.SOCKET, [nic.programs["s"]])
+    steps = {
+        "chain": (0, [2, TcAction.OK]), "dropped": (0, [2, NEXT, TcAction.OK]), "shot": (0, [2, TcAction.SHOT]),
+        "inward": (0, [2, (7, 3, 1), 0]), "out": (0, [2, (7, 3), 0]), "tc": (1, [0]),
+    }  # fmt: skip
+    arrivals = [Arrival(port, script(*todo, size=300)) for port, todo in steps.values()]
+    found = dict(zip(steps, nic.run(arrivals).packets, strict=True))
+    kept = {name: len(packet.data or b"") for name, packet in found.items() if packet.programs[-1].hook is Hook.SOCKET}
+    assert kept == {"chain": 120 + 11, "dropped": 0, "inward": 220 + (11 + 13) % 16, "tc": 220 + 13}
+    assert [found[name].action for name in ("chain", "dropped", "shot", "out")] == [
+        XdpAction.XDP_PASS, XdpAction.XDP_DROP, XdpAction.XDP_DROP, XdpAction.XDP_REDIRECT]  # fmt: skip
+    assert found["chain"].egress == HOST and len(found["out"].data) == 300
+    for port in (0, 1):  # nothing in front of it
+        nic.attach_at(port, Hook.XDP, [])
+        nic.attach_at(port, Hook.TCX_INGRESS, [])
+    (packet,) = nic.run([Arrival(1, script(size=300))]).packets
+    assert (len(packet.data), [each[:2] for each in packet.programs]) == (220, [(Hook.SOCKET, 1)])
+
+
 def test_a_packet_goes_round_so_often(nic):
     """Redirected from egress to egress: so often as Linux lets it, and then it is dropped."""
     allowed = script(2, *[(7, 2 + n % 2) for n in range(MAX_HOPS)], 0)
@@ -202,6 +233,7 @@ def test_a_packet_goes_round_so_often(nic):
     assert (packet.action, packet.cause.name, packet.egress) == (XdpAction.XDP_ABORTED, "REDIRECT", None)
 
 
+SO_ATTACH_BPF = 50  # asm-generic/socket.h
 ATTACH = {Hook.XDP: 37, Hook.TCX_INGRESS: 46, Hook.TCX_EGRESS: 47}  # linux/bpf.h
 
 
@@ -213,7 +245,7 @@ class Kernel:
         self._descriptors = []
         known = frozenset(each.number for each in helpers.HELPERS)
         self._programs = {}
-        for name in dict.fromkeys("".join(PLACES.values())):
+        for name in dict.fromkeys("".join(FILTERED.values())):
             program = obj.program(name)
             code = encode(program.link(FileDescriptors({}), known))
             self._programs[name], _ = bpf.prog_load(program.type, code)
@@ -229,6 +261,8 @@ class Kernel:
                 self._descriptors.append(bpf._bpf(LINK_CREATE, link))
         self._ends = [self._socket(end, 3) for end in ENDS]  # ETH_P_ALL
         self._host = [self._socket(port, 0x88B5) for port in PORTS]  # those get what tcx/ingress lets pass
+        for port, wire in enumerate(self._host):
+            wire.setsockopt(socket.SOL_SOCKET, SO_ATTACH_BPF, self._programs[FILTERED[port, Hook.SOCKET]])
 
     def _socket(self, link, protocol):
         found = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(protocol))
@@ -299,7 +333,7 @@ def test_the_kernel_sends_packets_the_same_way(build, backend):
     arrivals, last = journeys(400, 5)
     obj = build(PROGRAMS)
     with bpfnic.Nic(backend, ports=2) as nic:
-        set_up(nic, obj)
+        set_up(nic, obj, FILTERED)
         if backend == "linux":  # it takes no metadata from program to program: the flags of XDP's step
             arrivals = [each for each in arrivals if each.interface or not each.data[each.data.index(b"\x88\xb5") + 55]]
         traffic = nic.run(arrivals)
@@ -326,7 +360,7 @@ def test_the_nic_does_what_the_model_does(build, pacing):
     cards = [bpfnic.Nic(name, ports=2) for name in ("rtl", "golden", "golden")]
     with cards[0] as nic, cards[1] as golden, cards[2] as other:
         for card in (nic, golden, other):
-            set_up(card, obj)
+            set_up(card, obj, FILTERED)
         actual = _evidence(nic, nic.run(arrivals, pacing))
         numbers = range(len(arrivals))
         expected = _evidence(golden, golden.run(arrivals, pacing, replay=actual.traffic.recording))
@@ -342,7 +376,7 @@ def test_the_nic_does_what_the_model_does(build, pacing):
                 after.counters[name] = values - before[name]
         assert check.compare(after, _evidence(other, beside.follower.end(numbers)), arrivals, numbers, pacing) is None
     ran = [each for packet in actual.traffic.packets for each in packet.programs]
-    assert {(each.device, each.hook) for each in ran} == set(PLACES) and len(ran) > len(arrivals)
+    assert {(each.device, each.hook) for each in ran} == set(FILTERED) and len(ran) > len(arrivals)
 
 
 @pytest.mark.parametrize(("backend", "every"), [("golden", 1), ("rtl", 8)])
@@ -371,12 +405,15 @@ def test_programs_are_replaced_under_traffic(build, backend, every):
 def test_what_cannot_be_attached_is_refused(build):
     with bpfnic.Nic("golden", ports=2) as nic:
         set_up(nic, build(PROGRAMS), {})
-        programs = {name: nic.load(build(PROGRAMS), name) for name in "xa"}
+        programs = {name: nic.load(build(PROGRAMS), name) for name in "xas"}
         for place, names, why in [
             ((0, "xdp"), "a", "port0, xdp: program a is SCHED_CLS; there run XDP"),
             ((1, "tcx/egress"), "x", "port1, tcx/egress: program x is XDP; there run SCHED_CLS"),
             ((0, "xdp"), "xx", "one program runs there, not 2"),
             ((2, "tcx/egress"), "a", "host has no hook tcx/egress"),
+            ((0, "socket"), "a", "port0, socket: program a is SCHED_CLS; there run SOCKET_FILTER"),
+            ((0, "xdp"), "s", "port0, xdp: program s is SOCKET_FILTER; there run XDP"),
+            ((1, "socket"), "ss", "one program runs there, not 2"),
             ((3, "xdp"), "x", "there is no interface 3"),
             ((0, "tcx/ingress"), "a" * 17, "takes a word of CHAIN"),
         ]:
