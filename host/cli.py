@@ -121,8 +121,8 @@ def _source(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--pcap", "capture", type=_PATH, help="Packets that come in by ports: pcap or pcapng.")
 @click.option("--host-pcap", "host_capture", type=_PATH, help="Packets that the host sends: pcap or pcapng.")
 @click.option("--attach", "attach", metavar="portN:HOOK=PROGRAM", multiple=True,
-              help="Where programs stand: xdp, tcx/ingress, tcx/egress; of several at one hook the first comes first. "
-              "PROGRAM is a name, or FILE:NAME. Otherwise the program stands at every port.")  # fmt: skip
+              help="Where programs stand: xdp, tcx/ingress, tcx/egress, socket; of several at one hook the first comes "
+              "first. PROGRAM is a name, or FILE:NAME. Otherwise the program stands at every port.")  # fmt: skip
 @click.option("--out", type=_PATH, help="Write the packets that leave, with their verdicts: pcapng.")
 @click.option("--backend", default="rtl", show_default=True, help="What runs it: see `bpfnic backends`.")
 @click.option("--unsafe", is_flag=True, help="Load what nobody verified: for experiments on simulated NICs.")

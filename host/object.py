@@ -155,7 +155,7 @@ class Program:
     def line(self, slot: int) -> SourceLine | None:
         """The source line of an instruction, where the object has line info."""
         line = self._link().line(slot)
-        return SourceLine(line.file, line.line, line.text.strip()) if line else None
+        return SourceLine(_shown(line.file), line.line, _shown(line.text.strip())) if line else None
 
     @property
     def path(self) -> Path:
@@ -293,6 +293,11 @@ def _open(elf: Elf, program_type: ProgramType | None, types: str) -> Object:
         if (place_in_map := sections.numbered(program.section)) and (table := maps.numbered(place_in_map[0])):
             table.programs[place_in_map[1]] = name
     return Object(elf.path, programs, maps.definitions, license, version, btf)
+
+
+def _shown(text: str) -> str:
+    """Without what would end a line of a message, or steer a terminal: a damaged object may say anything."""
+    return text if text.isprintable() else "".join(each if each.isprintable() or each == "\t" else "?" for each in text)
 
 
 def _signed(word: int) -> int:

@@ -15,6 +15,8 @@ SEC("xdp") int pass(struct xdp_md *ctx) { return XDP_PASS; }
 SEC("tc") int next(struct __sk_buff *skb) { return TC_ACT_UNSPEC; }
 SEC("tc") int drop(struct __sk_buff *skb) { return TC_ACT_SHOT; }
 SEC("tc") int count(struct __sk_buff *skb) { return TC_ACT_OK; }
+SEC("socket") int keep(struct __sk_buff *skb) { return 20; }
+SEC("socket") int none(struct __sk_buff *skb) { return 0; }
 """
 
 
@@ -45,6 +47,18 @@ def test_programs_stand_where_they_are_put(bpfnic, files):
     assert report["attached"][1]["verdicts"] == {"UNSPEC": 3, "SHOT": 3}
 
 
+def test_a_socket_filter_cuts_what_comes_to_the_host(bpfnic, files, tmp_path):
+    program, wire, _ = files
+    options = ["--attach", "port0:xdp=pass", "--attach", "port0:tcx/ingress=next", "--attach", "port0:socket=keep"]
+    options += ["--pcap", wire, "--out", str(tmp_path / "host.pcapng"), "--json"]
+    status, out, err = bpfnic("run", program, "--backend", "golden", *options)
+    assert status == 0, err
+    report = json.loads(out)
+    assert report["packets"]["verdicts"] == {"XDP_PASS": 3} and report["interfaces"][2]["bytes_out"] == 60
+    assert (report["attached"][2]["hook"], report["attached"][2]["verdicts"]) == ("socket", {"20": 3})
+    assert [len(packet.data) for packet in pcap.read(tmp_path / "host.pcapng").packets] == [20, 20, 20]
+
+
 @pytest.mark.parametrize(
     ("place", "why"),
     [
@@ -53,6 +67,8 @@ def test_programs_stand_where_they_are_put(bpfnic, files):
         ("port0:xdp=absent", "there is no program and no file 'absent'"),
         ("port0:xdp=drop", "program drop is SCHED_CLS; at xdp run XDP programs"),
         ("port0:tc-egress=pass", "program pass is XDP; at tc-egress run SCHED_CLS programs"),
+        ("port0:socket=pass", "program pass is XDP; at socket run SOCKET_FILTER programs"),
+        ("port0:xdp=keep", "program keep is SOCKET_FILTER; at xdp run XDP programs"),
         ("port0=pass", "must be portN:HOOK=PROGRAM"),
     ],
 )
@@ -66,6 +82,8 @@ def test_other_wrong_options(bpfnic, files):
     place = ["--attach", "port0:xdp=pass"]
     for options, why in [
         (["--pcap", wire, *place], "another program stands at port0:xdp"),
+        (["--pcap", wire, *(word for name in ("keep", "none") for word in ("--attach", f"port0:socket={name}"))],
+         "another program stands at port0:socket"),
         (["--pcap", wire, "--program", "pass"], "--attach names what stands where"),
         ([], "there are no packets"),
         (["--host-pcap", host, "--host-port", "2"], "--host-port 2: the NIC has ports 0 to 1"),

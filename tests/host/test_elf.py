@@ -417,6 +417,17 @@ def test_tables_that_do_not_fit_the_file(path, tmp_path):
             open_object(tmp_path / "damaged.o")
 
 
+def test_what_a_line_says_is_one_line(path, tmp_path):
+    """Of a damaged object: nothing in it ends a message's line, or reaches the terminal."""
+    raw = path.read_bytes()
+    assert b"int middle(int a)" in raw
+    (tmp_path / "damaged.o").write_bytes(raw.replace(b"int middle(int a)", b"int\x0bmiddle\x1b[2J a)"))
+    program = open_object(tmp_path / "damaged.o").program("main_program")
+    texts = {line.text for slot in range(len(program.instructions)) if (line := program.line(slot))}
+    assert "__noinline int?middle?[2J a) { return below(a + 1) + 1; }" in texts
+    assert all(text.isprintable() for text in texts)
+
+
 def test_an_object_without_a_machine(path, tmp_path):
     raw = bytearray(path.read_bytes())
     raw[18:20] = bytes(2)  # e_machine: EM_NONE

@@ -1,6 +1,6 @@
 """Where programs attach: XDP, then a port's tcx/ingress, then a socket filter; tcx/egress of the port that a packet
-leaves by; several in order. golden, rtl and the linux backend, and links and sockets of the running kernel with the same
-programs at the same places."""
+leaves by; several in order. golden, rtl and the linux backend, and links and sockets of the running kernel with the
+same programs at the same places."""
 
 import errno
 import os
