@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 from bpfnic.host.device import Arrival, Capabilities, Pacing, PacketResult, Recording, Traffic
+from bpfnic.spec.causes import Cause
 from bpfnic.spec.programs import XdpAction
 
 MapContents = dict[str, dict[bytes, list[bytes]]]
@@ -18,9 +19,24 @@ MapContents = dict[str, dict[bytes, list[bytes]]]
 
 
 @dataclass(frozen=True)
+class Ended:
+    """Packets whose program a device ended for one `cause` at one instruction: how many, and the number of the first
+    arrival among them; the program, number and `text` of the instruction in it, and its line of C, "" for none."""
+
+    cause: Cause
+    packets: int
+    first: int
+    program: str
+    instruction: int
+    text: str
+    source: str
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What one device did: its name, what it has, the run, counters that began at 0, and all maps afterwards. `lost`:
     for each map of records how many were lost. `trace`: what programs printed. `verdicts`: the names of its programs'.
+    `ended`: where programs were.
     """
 
     device: str
@@ -31,6 +47,7 @@ class Evidence:
     lost: dict[str, int] = field(default_factory=dict)
     trace: Sequence[str] = ()
     verdicts: type[IntEnum] | None = XdpAction
+    ended: Sequence[Ended] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +101,7 @@ def compare(
         if not pacing.lossless and wanted.data is not None and wanted.egress is not None and packet.data is None:
             _count(counters, wanted.egress, {"SENT": -1, "SENT_BYTES": -len(wanted.data), "EGRESS_DROPPED": 1})
             packet = replace(packet, egress=wanted.egress, queue=wanted.queue, data=wanted.data)
-        fields = ("accepted", "verdict", "programs", "action", "cause", "egress", "queue")
+        fields = ("accepted", "verdict", "programs", "action", "cause", "stopped", "egress", "queue")
         if difference := _packet_difference(number, packet, wanted, fields, expected.verdicts):
             return replace(difference, what=which + difference.what)
     return (

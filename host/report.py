@@ -1,10 +1,11 @@
 """What a run showed: as one JSON object, and as tables for people. The tables show what the JSON holds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from statistics import median_low
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bpfnic.host.check import MapContents
+from bpfnic.host.check import Ended, MapContents
 from bpfnic.host.device import Arrival, Capabilities, Pacing, Traffic
 from bpfnic.host.maps import MapDefinition
 from bpfnic.host.nic import interface_name
@@ -36,10 +37,10 @@ def describe_device(backend: str, capabilities: Capabilities) -> dict[str, Any]:
 
 
 def describe_packets(
-    arrivals: Sequence[Arrival], traffic: Traffic, counters: Mapping[str, Any], ports: int
+    arrivals: Sequence[Arrival], traffic: Traffic, counters: Mapping[str, Any], ports: int, ended: Sequence[Ended]
 ) -> dict[str, Any]:
     """How many packets came, how many clones programs made of them, and what became of them all: by verdict, those
-    aborted by cause, those refused by reason."""
+    aborted by cause, and where programs were ended, those refused by reason."""
     packets = [*traffic.packets, *traffic.clones]
     causes = [packet.cause for packet in packets if packet.cause is not Cause.NONE]
     return {
@@ -49,6 +50,7 @@ def describe_packets(
             action.name: count for action in XdpAction if (count := sum(packet.action is action for packet in packets))
         },
         "aborted": {cause.name: causes.count(cause) for cause in Cause if cause in causes},
+        "ended": [asdict(each) | {"cause": each.cause.name} for each in ended],
         "refused": {
             reason: count
             for name, reason in REFUSALS.items()
@@ -195,7 +197,7 @@ def _print_packets(packets: Mapping[str, Any], console: "Console") -> None:
     total = packets["received"] + packets["cloned"]
     rows = [
         *packets["verdicts"].items(),
-        *((f"  {cause}", count) for cause, count in packets["aborted"].items()),
+        *(row for cause, count in packets["aborted"].items() for row in _aborted(cause, count, packets["ended"])),
         *((f"refused: {reason}", count) for reason, count in packets["refused"].items()),
     ]
     for name, count in rows:
@@ -203,6 +205,16 @@ def _print_packets(packets: Mapping[str, Any], console: "Console") -> None:
     if packets["cloned"]:
         table.caption = f"{packets['cloned']:,} of them clones (bpf_clone_redirect)"
     _finish(console, table)
+
+
+def _aborted(cause: str, count: int, ended: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, int]]:
+    """Rows for a cause: all, and by the instructions at which programs were ended."""
+    yield f"  {cause}", count
+    for place in ended:
+        if place["cause"] == cause:
+            source = f" ({place['source']})" if place["source"] else ""
+            name = f"{place['program']}, " if place["program"] else ""
+            yield f"    {name}instruction {place['instruction']}: {place['text']}{source}", place["packets"]
 
 
 def _print_attached(places: Sequence[Mapping[str, Any]], console: "Console") -> None:

@@ -98,7 +98,7 @@ def run(job: Job, on_step: OnStep | None = None) -> dict[str, Any]:
         result |= {
             "device": report.describe_device(job.backend, evidence.capabilities),
             "notes": ([UNVERIFIED] if job.unsafe else []) + cut + _ended(job.options.budget, traffic),
-            "packets": report.describe_packets(arrivals, traffic, counters, ports),
+            "packets": report.describe_packets(arrivals, traffic, counters, ports, evidence.ended),
             "attached": report.describe_attached(traffic, [bench.at(port) for port in range(ports)]),
             "interfaces": report.describe_interfaces(counters, [bench.ifindex(i) for i in range(ports + 1)], ports),
             "clocks": report.describe_clocks(traffic, pacing),

@@ -515,7 +515,7 @@ class _Run:
         frame = frame[: outcome.length]
         self.nic.release(packet.ingress, outcome, frame)
         result.action, result.verdict, result.cause = outcome.action, outcome.verdict, outcome.cause
-        result.egress, result.queue = outcome.egress, outcome.queue
+        result.egress, result.queue, result.stopped = outcome.egress, outcome.queue, outcome.stopped
         if outcome.egress is not None:
             result.data = frame
             traffic = self.traffic

@@ -196,7 +196,7 @@ class GoldenNic:
         try:
             verdict = (yield from thread.run(entry, steps=steps)) & 0xFFFFFFFF
         except Trap as trap:
-            decided = outcome.aborted(trap.cause)
+            decided = outcome.aborted(trap.cause, stopped=trap.pc)
         else:
             decided = outcome.decide(
                 program_type, verdict, helpers.target, stage, self.size.ports, helpers.hops, helpers.buffer.queue

@@ -23,6 +23,8 @@ class Outcome:
     verdict: r0 of the program, None where none ran or it was ended; length: so many bytes of the frame at most leave,
     None for all.
 
+    stopped: the slot at which it was ended, None where it came to its end.
+
     onward: where it goes on, if a program stands there, or at a hook behind it; chained: first with the next program of
     the same hook. sent: a tc program sent it on; iif: where it comes in then.
     """
@@ -33,15 +35,16 @@ class Outcome:
     verdict: int | None = None
     queue: int | None = None
     length: int | None = None
+    stopped: int | None = None
     onward: Stage | None = None
     chained: bool = False
     sent: bool = False
     iif: int | None = None
 
 
-def aborted(cause: Cause, verdict: int | None = None) -> Outcome:
+def aborted(cause: Cause, verdict: int | None = None, stopped: int | None = None) -> Outcome:
     """Ended with a cause."""
-    return Outcome(XdpAction.XDP_ABORTED, None, cause, verdict)
+    return Outcome(XdpAction.XDP_ABORTED, None, cause, verdict, stopped=stopped)
 
 
 def decide(

@@ -193,6 +193,7 @@ class RtlTransport(Transport):
                                             result.queue, clone))  # fmt: skip
             if record.ran:
                 result.verdict = None if record.trapped else record.verdict
+                result.stopped = record.stopped if record.trapped else None
                 result.programs = programs[index]
                 result.cpu = record.cpu
                 result.started, result.finished = record.dispatched, record.finished

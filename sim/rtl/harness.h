@@ -17,6 +17,7 @@ typedef struct {
     uint32_t data_length;  // in bytes; 0 if it did not leave
     uint32_t sequence;     // its number among the accepted frames of its ingress
     uint32_t verdict;      // low half of r0 of the program that ran last
+    uint32_t stopped;      // slot of the instruction at which the core ended it, where it is trapped
     uint8_t ingress;
     uint8_t accepted;      // 0: refused (or not ended yet)
     uint8_t ran;           // a program ran

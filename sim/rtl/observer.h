@@ -81,6 +81,7 @@ struct Observer {
     Egress egress[INTERFACES];
     uint32_t running[CORES * THREADS], before[CORES * THREADS]; // now; and last, for it may go on
     uint32_t execution[CORES * THREADS];
+    uint32_t at[CORES * THREADS], after[CORES * THREADS]; // slot of what has not retired, or waits for its result; then
     uint32_t granted[BANKS + ENGINE_TRACES]; // the CPU that each bank and unit granted an access last; NONE: the host
     bool unfinished[CORES * THREADS] = {}; // its last instruction waits for its result
     bool sampling[CORES * THREADS] = {};   // which no program can compute
@@ -219,7 +220,7 @@ struct Observer {
         nic_packet &packet = packets[index];
         nic_execution ran{};
         ran.packet = index;
-        ran.entry = dispatch_pc(top, core);
+        ran.entry = at[cpu] = after[cpu] = dispatch_pc(top, core);
         ran.cpu = cpu;
         ran.program_type = dispatch_program_type(top, core);
         ran.hook = dispatch_hook(top, core);
@@ -246,6 +247,7 @@ struct Observer {
         packets[index].finished = clock;
         packets[index].verdict = finish_verdict(top, core);
         packets[index].trapped = finish_cause(top, core) != 0;
+        packets[index].stopped = at[cpu];
         executions[execution[cpu]].verdict = packets[index].verdict;
         executions[execution[cpu]].trapped = packets[index].trapped;
         last_work = clock;
@@ -311,6 +313,8 @@ struct Observer {
         if (index == NONE) return;
         packets[index].instructions++;
         unfinished[cpu] = retire_pending(top, core);
+        after[cpu] = retire_next_pc(top, core);
+        at[cpu] = unfinished[cpu] ? retire_pc(top, core) : after[cpu];
         sampling[cpu] = retire_sampled(top, core) && !observed;
         if (sampling[cpu] && !unfinished[cpu]) samples.push_back({uint64_t(retire_value(top, core)), execution[cpu]});
         if (!keep_events) return;
@@ -358,6 +362,7 @@ struct Observer {
         uint32_t cpu = core * THREADS + result_thread(top, core);
         uint32_t index = on_thread(cpu, "a result");
         unfinished[cpu] = false;
+        at[cpu] = after[cpu];
         if (index == NONE) return;
         if (sampling[cpu]) samples.push_back({uint64_t(result_value(top, core)), execution[cpu]}), sampling[cpu] = false;
         if (!keep_events) return;

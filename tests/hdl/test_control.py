@@ -210,13 +210,15 @@ def test_stored_registers_reach_the_device():
             await bus.put("ENTRY", registers.ENTRY_VALID | 7 * i, i)
             await bus.put("TCX_INGRESS", registers.entry_word(8 * i, ProgramType.SCHED_CLS, 15 - i), i)
             await bus.put("TCX_EGRESS", 9 * i, i)
+            await bus.put("SOCKET", registers.entry_word(10 * i, ProgramType.SOCKET_FILTER), i)
             await bus.put("MODE", i, i)
         for i, interface in enumerate(control.interface):
             got = ctx.get(interface)
-            xdp, ingress, egress = got["xdp"], got["ingress"], got["egress"]
+            xdp, ingress, egress, filter = got["xdp"], got["ingress"], got["egress"], got["socket"]
             assert (got["ifindex"], xdp["valid"], xdp["slot"], xdp["program_type"]) == (100 + i, 1, 7 * i, 0)
             assert (ingress["valid"], ingress["slot"], ingress["program_type"]) == (1, 8 * i, 1)
             assert (ingress["following"], egress["valid"], egress["slot"]) == (15 - i, 0, 9 * i)
+            assert (filter["valid"], filter["slot"], filter["program_type"]) == (1, 10 * i, 2)
             assert (got["ingress_waits"], got["egress_waits"]) == (i & 1, i >> 1)
             ctx.set(control.status[i].next_sequence, 5 + i)
             ctx.set(control.status[i].oldest_sequence, 3 + i)
