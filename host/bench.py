@@ -4,16 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bpfnic.host import attachments, check, listing, lockstep, rules
+from bpfnic.host import attachments, check, ended, listing, lockstep, rules
 from bpfnic.host.attachments import Attachment
-from bpfnic.host.check import Difference, Ended, Evidence
-from bpfnic.host.device import Arrival, DeviceOptions, LoadedProgram, OnStep, Pacing, Traffic, hook_for
+from bpfnic.host.check import Difference, Evidence
+from bpfnic.host.device import Arrival, DeviceOptions, OnStep, Pacing, Traffic, hook_for
 from bpfnic.host.network import Network
 from bpfnic.host.nic import Nic, interface_name
 from bpfnic.host.nicmaps import NicEvents
 from bpfnic.host.object import Object, Program
 from bpfnic.spec import addresses, helpers
-from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.isa import Operation, find
 from bpfnic.spec.maps import MapType
@@ -195,7 +194,7 @@ class Bench:
         """What says which instruction is at a slot of the card, and which line of C."""
 
         def describe(slot: int) -> list[str]:
-            if not (found := listing.lying_at((held.loaded for held in card.programs.values()), slot)):
+            if not (found := ended.lying_at((held.loaded for held in card.programs.values()), slot)):
                 return [f"slot {slot}: outside the program"]
             loaded, number = found
             name = "" if loaded.program is self.program else f"program {loaded.program.name}, "
@@ -211,23 +210,7 @@ def _evidence(card: Nic, traffic: Traffic) -> Evidence:
     counters, printed = card.device.counters(), [str(line) for line in card.trace]
     attached = card.attached(0)
     names = VERDICTS.get(attached.loaded.program.type) if attached and attached.loaded.program.type else XdpAction
-    ended = _ended([held.loaded for held in card.programs.values()], traffic)
+    found = ended.places([held.loaded for held in card.programs.values()], traffic)
     return Evidence(card.device.name, card.device.capabilities, traffic, counters, contents, lost, printed, names,
-                    ended)  # fmt: skip
+                    found)  # fmt: skip
 
-
-def _ended(programs: Sequence[LoadedProgram], traffic: Traffic) -> list[Ended]:
-    """Where the device ended programs, the most frequent place first."""
-    packets: dict[tuple[Cause, int], list[int]] = {}
-    for number, packet in enumerate([*traffic.packets, *traffic.clones]):
-        if packet.stopped is not None:
-            packets.setdefault((packet.cause, packet.stopped), []).append(traffic.origin(number))
-    found = []
-    for (cause, slot), numbers in sorted(packets.items(), key=lambda item: -len(item[1])):
-        name, instruction, text, source = "", slot, "outside the program", ""
-        if lies := listing.lying_at(programs, slot):
-            loaded, instruction = lies
-            name, source = loaded.program.name, listing.source(loaded.whole, instruction)
-            text = listing.instruction(loaded.whole, instruction).partition(": ")[2]
-        found.append(Ended(cause, len(numbers), numbers[0], name, instruction, text, source))
-    return found

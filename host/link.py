@@ -435,7 +435,7 @@ class Linker:
         if name := self._maps.variables_in(symbol.section):
             if not 0 <= place <= self._elf.sections[symbol.section].size:
                 raise self._refuse(section, offset, f"byte {place} of {name!r} is outside it")
-            self._maps.refuse_pointers(symbol.section)
+            self._maps.refuse_pointer(symbol.section, place)
             return Reference(f"runtime:{self._runtime}:{name}" if self._runtime else name, place)
         if self._elf.sections[symbol.section].executable and place % SLOT_BYTES == 0:
             return self._unit_at(section, slot, symbol.section, place // SLOT_BYTES)

@@ -1,19 +1,7 @@
 """Instructions of a program as a user knows them: number, disassembly, line of C."""
 
-from collections.abc import Iterable
-
-from bpfnic.host.device import LoadedProgram
 from bpfnic.host.object import Program
-from bpfnic.host.registermaps import RegisterProgram
 from bpfnic.spec.assembly import disassemble
-
-
-def lying_at(programs: Iterable[LoadedProgram], slot: int) -> tuple[RegisterProgram, int] | None:
-    """The one of a NIC's programs that lies at a slot of its store, and the number of the instruction there."""
-    for loaded in programs:
-        if isinstance(loaded, RegisterProgram) and loaded.entry <= slot < loaded.entry + len(loaded.image):
-            return loaded, slot - loaded.entry
-    return None
 
 
 def source(program: Program, slot: int) -> str:

@@ -79,13 +79,22 @@ class MapTable:
         """The name of the map that holds the global variables of that section."""
         return self._global_sections.get(section)
 
-    def refuse_pointers(self, section: int) -> None:
-        """Raises BpfnicError where variables of that section are pointers: what they point to has no address before it
-        is loaded, and a program that follows them would be refused all the same (they are numbers to verifiers)."""
+    def refuse_pointer(self, section: int, place: int) -> None:
+        """Raises BpfnicError where the variable at that byte of that section is or holds a pointer. What it points to
+        has no address before it is loaded: libbpf leaves the number that stands in the file, and a program that follows
+        it is refused, for to a verifier what is read from a map is a number."""
         where = self._elf.sections[section]
-        for first in self._elf.relocations(where)[:1]:
-            raise self._elf.refuse(f"section {where.name!r}: a pointer to {first.symbol.name!r} at offset "
-                                   f"{first.offset}; bpfnic can't relocate variables")  # fmt: skip
+        if not (pointers := self._elf.relocations(where)):
+            return
+        for symbol in self._elf.symbols_by_section[section]:
+            end = symbol.value + symbol.size
+            for pointer in pointers if symbol.value <= place < end else ():
+                if symbol.value <= pointer.offset < end:
+                    to = f" to {pointer.symbol.name!r}" if pointer.symbol.name else ""
+                    raise self._elf.refuse(f"section {where.name!r}, offset {pointer.offset:#x}: variable "
+                                           f"{symbol.name!r} has a pointer{to}, and a verifier lets no program "
+                                           "follow one that is read from a variable: use what it points to, or its "
+                                           "index in an array")  # fmt: skip
 
     def _add(self, section: Section, offset: int, definition: MapDefinition) -> None:
         if definition.name in self.definitions:

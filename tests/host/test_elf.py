@@ -334,7 +334,7 @@ def test_definitions_that_make_no_sense(build):
         ('extern int CONFIG_X __kconfig;\nSEC("xdp") int program(void *ctx) { return CONFIG_X; }',
          "section 'xdp', offset 0x0: 'CONFIG_X' is of the kernel's configuration: .* --kconfig CONFIG_X=VALUE"),
         ('int target; int *volatile to = &target;\nSEC("xdp") int program(void *ctx) { return *to; }',
-         "section '.data': a pointer to 'target' at offset 0"),
+         r"section '\.data', offset 0x0: variable 'to' has a pointer to '(target|\.bss)', .* use what it points to"),
         ('__attribute__((common)) int shared;\nSEC("xdp") int program(void *ctx) { return shared++; }',
          "'shared' is a common symbol: compile with -fno-common"),
     ],
@@ -346,8 +346,21 @@ def test_what_a_program_may_not_refer_to(build, text, message):
 
 
 def test_pointers_that_a_program_does_not_use_are_let_alone(build):
-    text = 'int target; int *volatile to = &target;\nSEC("xdp") int program(void *ctx) { return target; }'
+    """In sections that it uses, too: it reads other variables of them."""
+    text = 'int target, *volatile to = &target, beside = 3;\nSEC("xdp") int program(void *ctx) { return target; }'
     assert build(HEAD + text).program().maps == [".bss"]
+    text = text.replace("return target", "return *(volatile int *)&beside")
+    with Nic("golden") as nic:
+        assert nic.load(build(HEAD + text)).test_run(bytes(60)).retval == 3
+
+
+@pytest.mark.linux
+def test_a_verifier_lets_nobody_follow_a_pointer_that_is_read(build):
+    """Why they are refused: Linux's, and ours, of the same program without the relocation."""
+    text = 'int target, *volatile to;\nSEC("xdp") int program(void *ctx) { return to ? *to : 0; }'
+    for backend, message in (("golden", "It is a number"), ("linux", "invalid mem access 'scalar'")):
+        with Nic(backend) as nic, pytest.raises(BpfnicError, match=message):
+            nic.load(build(HEAD + text))
 
 
 def test_an_object_without_programs(build):
