@@ -17,14 +17,15 @@ from bpfnic.spec.errors import BpfnicError
 
 NIC, KERNEL = "nic", "kernel"
 _TYPES = Path(str(resources.files("bpfnic.firmware"))) / "types" / "nic.bpf.c"
-_KERNELS = Path("/sys/kernel/btf/vmlinux")
+KERNELS = Path("/sys/kernel/btf/vmlinux")
+"""The running kernel's; those of its modules lie beside them and build upon them."""
 
 
 def target(name: str) -> Btf:
     """Raises BpfnicError: there are none, or no compiler for the NIC's."""
     if name == NIC:
         return _nics()
-    return _opened(_KERNELS if name == KERNEL else Path(name))
+    return _opened(KERNELS if name == KERNEL else Path(name))
 
 
 @functools.cache
@@ -36,13 +37,20 @@ def _nics() -> Btf:
 @functools.cache
 def _opened(path: Path) -> Btf:
     """A kernel's are a million words: read once, and each when it is asked for."""
-    return open_btf(path, whole=path != _KERNELS)
+    return open_btf(path, whole=path != KERNELS)
 
 
 def open_btf(path: Path, base: Btf | None = None, whole: bool = True) -> Btf:
-    """The types of an ELF object, or of a file that is BTF and nothing else (/sys/kernel/btf/vmlinux). `whole`: each
-    is read now, so that what is wrong is said now."""
-    data, where, _ = read_btf(path)
+    """The types of an ELF object, or of a file that is BTF and nothing else (/sys/kernel/btf/vmlinux), upon `base` or
+    what they are known to build upon: the object's own .BTF.base, for a module the kernel's. `whole`: each is read now,
+    so that what is wrong is said now."""
+    data, where, elf = read_btf(path)
+    if elf and (distilled := elf.section(".BTF.base")):
+        if base:
+            raise BpfnicError(f"{where}: builds upon types that it brings along (.BTF.base), not upon {base.where}")
+        base = Btf(distilled.data, f"{path}: .BTF.base").read_all()
+    if base is None and path.parent == KERNELS.parent and path != KERNELS:
+        base = open_btf(KERNELS, whole=False)
     types = Btf(data, where, base)
     return types.read_all() if whole else types
 

@@ -131,7 +131,8 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def _bpf(command: int, attribute: ctypes.Structure) -> int:
+def call(command: int, attribute: ctypes.Structure) -> int:
+    """bpf(2): what it returns. Raises OSError."""
     syscall = _SYSCALL.get(platform.machine())
     if platform.system() != "Linux" or syscall is None:
         raise OSError(errno.ENOSYS, f"no bpf(2) known on {platform.system()} {platform.machine()}")
@@ -185,7 +186,7 @@ def map_create(
     attribute = _MapCreate(map_type, key_size, value_size, max_entries, flags, inner_map_fd)
     attribute.map_name = _object_name(name)
     attribute.btf_fd, attribute.btf_key_type_id, attribute.btf_value_type_id = btf_fd, btf_key, btf_value
-    return _bpf(_MAP_CREATE, attribute)
+    return call(_MAP_CREATE, attribute)
 
 
 def _object_name(name: str) -> bytes:
@@ -197,7 +198,7 @@ def map_lookup(fd: int, key: bytes, value_bytes: int, flags: int = 0) -> bytes:
     """The value at a key (b"" of a map without keys), of `value_bytes` bytes: value_size, or for a per-CPU map
     value_size rounded up to 8 for each possible CPU. ENOENT where there is none."""
     value = ctypes.create_string_buffer(value_bytes)
-    _bpf(_MAP_LOOKUP, _MapElement(fd, _address(key or None), ctypes.addressof(value), flags))
+    call(_MAP_LOOKUP, _MapElement(fd, _address(key or None), ctypes.addressof(value), flags))
     return value.raw
 
 
@@ -205,30 +206,30 @@ def map_pop(fd: int, key: bytes, value_bytes: int) -> bytes:
     """As map_lookup, and the entry is gone; the next value of a QUEUE or STACK, whose key is b"". ENOENT where there is
     none; ENOTSUPP (524) from other types of maps."""
     value = ctypes.create_string_buffer(value_bytes)
-    _bpf(_MAP_LOOKUP_AND_DELETE, _MapElement(fd, _address(key or None), ctypes.addressof(value)))
+    call(_MAP_LOOKUP_AND_DELETE, _MapElement(fd, _address(key or None), ctypes.addressof(value)))
     return value.raw
 
 
 def map_update(fd: int, key: bytes, value: bytes, flags: int = 0) -> None:
     """Writes a value; flags as BPF_ANY 0, BPF_NOEXIST 1, BPF_EXIST 2."""
-    _bpf(_MAP_UPDATE, _MapElement(fd, _address(key or None), _address(value), flags))
+    call(_MAP_UPDATE, _MapElement(fd, _address(key or None), _address(value), flags))
 
 
 def map_delete(fd: int, key: bytes) -> None:
     """Deletes a key; ENOENT where there is none, EINVAL from an array."""
-    _bpf(_MAP_DELETE, _MapElement(fd, _address(key or None)))
+    call(_MAP_DELETE, _MapElement(fd, _address(key or None)))
 
 
 def map_next_key(fd: int, key: bytes | None, key_bytes: int) -> bytes:
     """The key after `key` (the first one for None, or for a key that isn't there); ENOENT after the last."""
     following = ctypes.create_string_buffer(key_bytes)
-    _bpf(_MAP_NEXT_KEY, _MapElement(fd, _address(key), ctypes.addressof(following)))
+    call(_MAP_NEXT_KEY, _MapElement(fd, _address(key), ctypes.addressof(following)))
     return following.raw
 
 
 def map_freeze(fd: int) -> None:
     """Refuses further updates through bpf(2), which lets the verifier read the constants of a read-only map."""
-    _bpf(_MAP_FREEZE, _MapFreeze(fd))
+    call(_MAP_FREEZE, _MapFreeze(fd))
 
 
 def possible_cpus() -> int:
@@ -273,13 +274,13 @@ def prog_load(
         attribute.func_info, attribute.func_info_cnt = _address(functions), len(functions) // RECORD_BYTES
     if not log_level:
         try:
-            return _bpf(_PROG_LOAD, attribute), ""
+            return call(_PROG_LOAD, attribute), ""
         except OSError:  # once more, for the log
             log_level = 1
     log = ctypes.create_string_buffer(_LOG_BYTES)
     attribute.log_level, attribute.log_size, attribute.log_buf = log_level, len(log), ctypes.addressof(log)
     try:
-        return _bpf(_PROG_LOAD, attribute), log.value.decode(errors="replace")
+        return call(_PROG_LOAD, attribute), log.value.decode(errors="replace")
     except OSError as error:
         raise Refused(error.errno or 0, log.value.decode(errors="replace")) from None
 
@@ -312,7 +313,7 @@ def prog_test_run(fd: int, data: bytes, *, context: bytes = b"", repeat: int = 1
     behind = ctypes.create_string_buffer(len(context) or 1)
     if context:
         attribute.ctx_size_out, attribute.ctx_out = len(context), ctypes.addressof(behind)
-    _bpf(_PROG_TEST_RUN, attribute)
+    call(_PROG_TEST_RUN, attribute)
     packet = out.raw[: attribute.data_size_out]
     return TestRun(attribute.retval, packet, attribute.duration, behind.raw[: len(context)])
 
@@ -321,11 +322,11 @@ def btf_load(data: bytes) -> int:
     """File descriptor of type information that maps and programs can refer to. Raises Refused."""
     attribute = _BtfLoad(_address(data), 0, len(data))
     try:
-        return _bpf(_BTF_LOAD, attribute)
+        return call(_BTF_LOAD, attribute)
     except OSError:  # once more, for the log
         log = ctypes.create_string_buffer(_LOG_BYTES)
         attribute.btf_log_buf, attribute.btf_log_size, attribute.btf_log_level = ctypes.addressof(log), len(log), 1
         try:
-            return _bpf(_BTF_LOAD, attribute)
+            return call(_BTF_LOAD, attribute)
         except OSError as error:
             raise Refused(error.errno or 0, log.value.decode(errors="replace")) from None

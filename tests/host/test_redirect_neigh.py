@@ -153,7 +153,7 @@ class Kernel:
     def _enter(self):
         for end in ENDS:
             os.system(f"ip link set dev {link_name(end)} addrgenmode none && ip link set dev {link_name(end)} up")
-        self._link = bpf._bpf(LINK_CREATE, _LinkCreate(self._program, PORTS[0], TCX_INGRESS))
+        self._link = bpf.call(LINK_CREATE, _LinkCreate(self._program, PORTS[0], TCX_INGRESS))
         self._ends = []
         for end in ENDS:
             wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))

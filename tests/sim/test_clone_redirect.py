@@ -183,7 +183,7 @@ class Kernel:
         for link in (*PORTS, *ENDS):
             name = link_name(link)
             os.system(f"ip link set dev {name} addrgenmode none && ip link set dev {name} up")
-        self._link = bpf._bpf(LINK_CREATE, _LinkCreate(self._program, PORTS[0], TCX_INGRESS))
+        self._link = bpf.call(LINK_CREATE, _LinkCreate(self._program, PORTS[0], TCX_INGRESS))
         self._wires = {link: self._wire(link) for link in (*ENDS, PORTS[1])}
 
     def _wire(self, link):

@@ -258,7 +258,7 @@ class Kernel:
         for (port, hook), names in PLACES.items():
             for name in names:
                 link = _LinkCreate(self._programs[name], PORTS[port], ATTACH[hook])
-                self._descriptors.append(bpf._bpf(LINK_CREATE, link))
+                self._descriptors.append(bpf.call(LINK_CREATE, link))
         self._ends = [self._socket(end, 3) for end in ENDS]  # ETH_P_ALL
         self._host = [self._socket(port, 0x88B5) for port in PORTS]  # those get what tcx/ingress lets pass
         for port, wire in enumerate(self._host):

@@ -84,7 +84,7 @@ def load(code: bytes, ifindex: int) -> int:
     log = ctypes.create_string_buffer(1 << 16)
     attribute.log_level, attribute.log_size, attribute.log_buf = 1, len(log), ctypes.addressof(log)
     try:
-        return bpf._bpf(bpf._PROG_LOAD, attribute)
+        return bpf.call(bpf._PROG_LOAD, attribute)
     except OSError as error:
         raise AssertionError(log.value.decode()) from error
 
@@ -102,7 +102,7 @@ class Veth:
         for link in (near, far):
             os.system(f"ip link set dev {link} addrgenmode none up")
         self._program = load(program(functions(), self._results), NEAR)
-        self._links = [bpf._bpf(LINK_CREATE, LinkCreate(self._program, NEAR, ATTACH_XDP, DRIVER_MODE))]
+        self._links = [bpf.call(LINK_CREATE, LinkCreate(self._program, NEAR, ATTACH_XDP, DRIVER_MODE))]
         self._wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
         self._wire.bind((far, 0))
 
@@ -112,7 +112,7 @@ class Veth:
 
     def _tag(self):
         tags, _ = bpf.prog_load(ProgramType.SCHED_CLS, TAGS)
-        self._links += [bpf._bpf(LINK_CREATE, LinkCreate(tags, FAR, TCX_EGRESS)), tags]
+        self._links += [bpf.call(LINK_CREATE, LinkCreate(tags, FAR, TCX_EGRESS)), tags]
 
     def tell(self, frame: bytes) -> bytes:
         """What the program is told of a frame."""
