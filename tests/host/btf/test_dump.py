@@ -173,7 +173,7 @@ def test_the_compiler_makes_the_same_layouts_of_what_is_printed(bpfnic, build, t
             assert other and layout(after, other.number) == layout(before, type.number)
 
 
-@pytest.mark.skipif(not BPFTOOL or not KERNEL.exists(), reason="no bpftool from 7.5 on is installed, or the kernel shows no BTF")
+@pytest.mark.skipif(not BPFTOOL or not KERNEL.exists(), reason="no bpftool 7.5, or the kernel shows no BTF")
 @pytest.mark.parametrize("format", ["raw", "c"])
 def test_the_kernels_types_are_printed_as_bpftool_prints_them(bpfnic, format):
     said = subprocess.run([BPFTOOL, "btf", "dump", "file", KERNEL, *FORMATS[format]], capture_output=True, check=True)
