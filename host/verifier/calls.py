@@ -227,8 +227,9 @@ class Arguments:
         if kind is Argument.KEY and given.kind is STACK and definition.type in (MapType.ARRAY, MapType.PERCPU_ARRAY):
             found = stack.constant_at(walk, given, 4)
             if found is not None:
-                self.key, frame, index = found
-                if self._helper.number == LOOKUP and self.key < definition.max_entries:
+                self.key, place = found
+                if place and self._helper.number == LOOKUP and self.key < definition.max_entries:
+                    frame, index = place
                     walk.need_place(frame.number, index)
 
     def _size(self, register: int, given: Held, kind: Argument) -> None:

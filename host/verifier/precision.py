@@ -6,6 +6,7 @@ the earlier one's safety rested on them; this finds where those numbers came fro
 from typing import TYPE_CHECKING
 
 from bpfnic.host.verifier.state import Checkpoint, History
+from bpfnic.host.verifier.values import NUMBER
 from bpfnic.spec import isa
 from bpfnic.spec.isa import Class, Legal, Operation
 
@@ -48,6 +49,13 @@ def _keep_new(checkpoint: Checkpoint, needed: Needed) -> None:
             continue
         needed.regs[frame] &= ~checkpoint.precise_regs[frame]
         needed.places[frame] &= ~checkpoint.precise_places[frame]
+        held = checkpoint.state.frames[frame].regs
+        bits = needed.regs[frame]
+        while bits:  # pointers are compared exactly anyway
+            bit = bits & -bits
+            bits ^= bit
+            if held[bit.bit_length() - 1].kind is not NUMBER:
+                needed.regs[frame] ^= bit
         checkpoint.precise_regs[frame] |= needed.regs[frame]
         checkpoint.precise_places[frame] |= needed.places[frame]
 

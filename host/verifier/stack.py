@@ -132,15 +132,18 @@ def spoil(walk: "Walk", pointer: Held, offset: int, size: int) -> None:
     """Bytes that something wrote of which nothing is known."""
     frame = walk.state.frames[pointer.frame]
     low, high = bounds(pointer, offset)
+    if frame is walk.state.frame:
+        walk.log.places(low, high - low + size)
     if pointer.number.mask:
         _store_somewhere(frame, low, high + size, False)
         return
     _fill(frame, low, size, "m")
 
 
-def spills(pointer: Held, offset: int) -> bool:
-    """Whether a store of a number there keeps all that is known of it: at a place's lowest byte."""
-    return pointer.kind is STACK and not pointer.number.mask and bounds(pointer, offset)[0] % PLACE_BYTES == 0
+def spills(pointer: Held, offset: int, size: int, value: Scalar) -> bool:
+    """Whether a store of a number there keeps all that is known of it: at a place's lowest byte, as wide as it is."""
+    return (pointer.kind is STACK and not pointer.number.mask and not value.umax >> 8 * size
+            and bounds(pointer, offset)[0] % PLACE_BYTES == 0)  # fmt: skip
 
 
 def place_of(pointer: Held, offset: int) -> int | None:
@@ -168,8 +171,9 @@ def _no_iterator(frame: Frame, first: int, last: int) -> None:
                           why="An iterator lies there, which its functions alone may read.")  # fmt: skip
 
 
-def constant_at(walk: "Walk", pointer: Held, size: int) -> tuple[int, Frame, int] | None:
-    """The number that lies at a pointer, with its frame and place, if it is known; `size` up to 8 bytes."""
+def constant_at(walk: "Walk", pointer: Held, size: int) -> tuple[int, tuple[Frame, int] | None] | None:
+    """The number that lies at a pointer if it is known, with the frame and place of the register that was spilled there
+    (bytes of zeros are always compared exactly); `size` up to 8 bytes."""
     if pointer.number.mask:
         return None
     low, _ = bounds(pointer, 0)
@@ -179,10 +183,10 @@ def constant_at(walk: "Walk", pointer: Held, size: int) -> tuple[int, Frame, int
     frame = walk.state.frames[pointer.frame]
     place = frame.place(index)
     if place.bytes[at : at + size] == "0" * size:
-        return 0, frame, index
+        return 0, None
     held = place.held
     if at == 0 and held is not None and held.constant and place.bytes.count(_SPILLED) >= size:
-        return held.number.value & (1 << 8 * size) - 1, frame, index
+        return held.number.value & (1 << 8 * size) - 1, (frame, index)
     return None
 
 

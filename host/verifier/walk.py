@@ -372,7 +372,7 @@ class Walk:
             return
         if operation in (Operation.STX, Operation.STORE_RELEASE):
             value = self.readable(src)
-            if value.kind is NUMBER and stack.spills(self.readable(dst), instruction.offset):
+            if value.kind is NUMBER and stack.spills(self.readable(dst), instruction.offset, size, value.number):
                 value = links.copied(self, src)
             self._ordered(operation, dst, instruction.offset, size)
             memory.store(self, dst, instruction.offset, size, value, src)
