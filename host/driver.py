@@ -46,8 +46,8 @@ from bpfnic.host.registermaps import (
     RegisterProgramArray,
     RegisterRedirectMap,
     copy_bytes,
+    map_bytes,
     stride,
-    table_bytes,
 )
 from bpfnic.host.structure import Limits
 from bpfnic.host.verifier import gate
@@ -189,11 +189,7 @@ class RegisterDevice(Device):
 
     def map_bytes(self, definition: "MapDefinition") -> int:
         """Map memory that a map takes, in multiples of 16."""
-        if definition.type in EVENTS:
-            return rings.memory_bytes(ring_bytes(definition, self.capabilities.map_bytes))
-        cpus = self.capabilities.cpus
-        copies = cpus if definition.type in PER_CPU else 1
-        return copies * copy_bytes(definition, cpus) + table_bytes(definition, cpus)
+        return map_bytes(definition, self.capabilities.cpus, self.capabilities.map_bytes)
 
     def map_at(self, definition: "MapDefinition", index: int | None, base: int) -> RegisterMap:
         """Make a map of zeros as descriptor `index` (None: without), from byte `base` of map memory on. Whose both are

@@ -11,7 +11,7 @@ from errno import E2BIG, EBUSY, EEXIST, EINVAL, ENOENT, EOPNOTSUPP, EPERM
 from typing import TYPE_CHECKING, Any
 
 from bpfnic.host.device import DeviceMap, LoadedProgram, Transport, error
-from bpfnic.host.eventmaps import EventMap, Record
+from bpfnic.host.eventmaps import EventMap, Record, ring_bytes
 from bpfnic.host.link import Frame
 from bpfnic.host.maps import MapDefinition
 from bpfnic.host.mapsofmaps import MapOfMaps
@@ -23,6 +23,7 @@ from bpfnic.spec import rings, tables
 from bpfnic.spec.addresses import INDEX_BYTES, map_handle
 from bpfnic.spec.maps import (
     DEVMAPS,
+    EVENTS,
     KEYED,
     LOCK_BYTES,
     MAP_BYTES,
@@ -156,6 +157,14 @@ def table_bytes(definition: MapDefinition, cpus: int) -> int:
     if definition.type not in tables.TYPES:
         return 0
     return tables.table_bytes(definition.type, definition.key_size, definition.max_entries, cpus)
+
+
+def map_bytes(definition: MapDefinition, cpus: int, memory: int) -> int:
+    """Map memory that a map takes on a NIC with so many CPUs and so many bytes of it, in multiples of 16."""
+    if definition.type in EVENTS:
+        return rings.memory_bytes(ring_bytes(definition, memory))
+    copies = cpus if definition.type in PER_CPU else 1
+    return copies * copy_bytes(definition, cpus) + table_bytes(definition, cpus)
 
 
 class RegisterMap(DeviceMap):

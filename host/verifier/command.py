@@ -49,7 +49,8 @@ def run(job: Job) -> list[Result]:
         verdict = verify(subject, job.level)
         lacking = None
         if capabilities and verdict.accepted:
-            lacking = limits.lacking(subject, capabilities) + limits.calls_lacking(subject, verdict.map_calls)
+            lacking = [*limits.lacking(subject, capabilities), *limits.memory_lacking(subject, capabilities),
+                       *limits.calls_lacking(subject, verdict.map_calls)]  # fmt: skip
         results.append(Result(verdict, lacking))
         if job.page:
             page.write(str(job.page), page.render(verdict, lacking))

@@ -4,7 +4,9 @@ from collections.abc import Iterator, Mapping
 
 from bpfnic.host import runtime
 from bpfnic.host.device import Capabilities
+from bpfnic.host.eventmaps import sized
 from bpfnic.host.ksyms import ABSENT
+from bpfnic.host.registermaps import map_bytes
 from bpfnic.host.verifier.walk import Subject
 from bpfnic.spec import helpers, isa
 from bpfnic.spec.isa import Operation
@@ -56,6 +58,26 @@ def _map(subject: Subject, device: Capabilities, name: str) -> str:
     return ""
 
 
+def memory_lacking(subject: Subject, device: Capabilities) -> list[str]:
+    """What a device that has no maps yet lacks for all of a program's together: map memory and descriptors. (A map that
+    is made says what is free: host/driver.py.)"""
+    maps = [subject.maps[name] for name in sorted({reference.map for reference in subject.references.values()})]
+    maps = [sized(each, device.cpus) for each in maps if each.type in device.map_types]
+    takes = {each.name: map_bytes(each, device.cpus, device.map_bytes) for each in maps}
+    found = []
+    if (total := sum(takes.values())) > device.map_bytes:
+        most = sorted(maps, key=lambda each: -takes[each.name])[:_NAMED]
+        named = ", ".join(f"{each.name} ({each.type.name}, max_entries {each.max_entries}) {takes[each.name]}"
+                          for each in most)  # fmt: skip
+        found.append(f"its maps take {total} bytes of map memory together, of this device's {device.map_bytes}: {named}"
+                     + (", …" if len(maps) > _NAMED else ""))  # fmt: skip
+    described = sum(each.variables is None for each in maps)
+    if described > device.maps:
+        found.append(f"its {described} maps take a descriptor each, of this device's {device.maps}")
+    return found
+
+
+_NAMED = 3
 _UNREADABLE = (MapType.DEVMAP, MapType.DEVMAP_HASH, MapType.XSKMAP)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bpfnic.host.verifier.verdict import verify
 from tests.host.verifier.subjects import subject
-from tests.verifierfuzz import exploding, mutated
+from tests.verifierfuzz import exploding, mutated, watched
 
 MOST_SECONDS = 60
 
@@ -30,9 +30,12 @@ def main() -> int:
     outcome = mutated.fuzz(asked.count, asked.seed, folder, lambda text: print(text, flush=True))
     counts = ", ".join(f"{count:,} {what}" for what, count in sorted(outcome.counts.items()))
     print(f"{asked.count:,} mutated objects: {counts}; the slowest took {outcome.slowest:.1f} s")
+    fuzzed = watched.fuzz(asked.count // 4, asked.seed, lambda text: print(text, flush=True))
+    print(f"{fuzzed.programs:,} programs of the fuzzer: {fuzzed.accepted:,} accepted, registers compared at "
+          f"{fuzzed.checked:,} instructions")  # fmt: skip
     if outcome.problems:
         print(f"{len(outcome.problems)} problems; their objects are in {folder}")
-    return int(bool(outcome.problems) or bad > 0)
+    return int(bool(outcome.problems or fuzzed.problems) or bad > 0)
 
 
 if __name__ == "__main__":

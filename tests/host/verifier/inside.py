@@ -90,6 +90,10 @@ class Watch:
 
     def install(self, monkeypatch):
         """Watch every golden thread from here on."""
+        self.install_with(monkeypatch.setattr)
+
+    def install_with(self, put):
+        """The same with what replaces an attribute: (object, name, value)."""
         step = Code.step
 
         def watched(code, pc):
@@ -102,4 +106,4 @@ class Watch:
 
             return found._replace(execute=checked)
 
-        monkeypatch.setattr(Code, "step", watched)
+        put(Code, "step", watched)

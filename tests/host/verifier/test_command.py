@@ -2,10 +2,14 @@
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 
-from bpfnic.host.verifier.verdict import verify
+from bpfnic.host.compile import compile_object
+from bpfnic.host.object import open_object
+from bpfnic.host.verifier import command, limits
+from bpfnic.host.verifier.verdict import Subject, verify
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import decode
 from bpfnic.spec.programs import ProgramType
@@ -79,6 +83,37 @@ def test_what_the_device_lacks_is_named(bpfnic, source):
     assert "helper bpf_get_route_realm (24) at instruction 0 (program.bpf.c:" in out
     assert "is not on this device: routes have no realms here" in out
     assert bpfnic("verify", source(text), "--backend", "none")[0] == 0
+
+
+LARGE = """
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __type(key, __u32); __type(value, __u64); __uint(max_entries, 10000); }
+  first SEC(".maps"), second SEC(".maps");
+SEC("xdp") int both(struct xdp_md *ctx)
+{
+    __u32 key = 1;
+    __u64 *a = bpf_map_lookup_elem(&first, &key), *b = bpf_map_lookup_elem(&second, &key);
+    return a && b && *a == *b ? XDP_PASS : XDP_DROP;
+}
+"""
+
+
+def test_map_memory_is_counted_together(bpfnic, source):
+    """Each map fits the device's 131,072 bytes alone, the two don't."""
+    status, out, _ = bpfnic("verify", source(LARGE))
+    assert status == 1 and "is accepted" in out
+    assert "its maps take 160000 bytes of map memory together, of this device's 131072: " in out
+    assert "first (ARRAY, max_entries 10000) 80000, second (ARRAY, max_entries 10000) 80000" in out
+    assert bpfnic("verify", source(LARGE.replace("10000", "8192")))[0] == 0
+
+
+def test_map_descriptors_are_counted(source):
+    (name,) = open_object(compile_object(source(LARGE))).programs
+    object = open_object(compile_object(source(LARGE)))
+    subject = Subject.of(object, object.program(name))
+    device = command._capabilities("golden")
+    assert limits.memory_lacking(subject, replace(device, map_bytes=1 << 20, maps=2)) == []
+    assert limits.memory_lacking(subject, replace(device, map_bytes=1 << 20, maps=1)) == [
+        "its 2 maps take a descriptor each, of this device's 1"]  # fmt: skip
 
 
 def test_the_page_shows_program_source_and_path(bpfnic, source, tmp_path):

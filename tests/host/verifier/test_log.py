@@ -24,7 +24,7 @@ KINDS = {
     "the name of a map within a map": re.compile(r".*map_(ptr|value|value_or_null)\((id=\d+,)?(map=inner,)?ks="),
     "a call that marks its argument": re.compile(r"\d+: \(85\) call bpf_(tail_call|map_lookup_elem)"),
     "ranges of a moved pointer's lower half": re.compile(r".*R0=map_value\(map=array,ks=4,vs=16,smin=0"),
-    "helpers that aren't followed": re.compile(r"program cannot use helper .* not followed|R1 type=fp expected=map_value"),
+    "helpers that aren't followed": re.compile(r"program cannot use helper .* not fol|R1 type=fp expected=map_value"),
     "lines that Linux doesn't end": re.compile(r"expected prog array map"),
 }  # fmt: skip
 """What lines that differ begin with, by kind."""
@@ -42,7 +42,7 @@ def lines(log):
         if ONLY_LINUX.match(line) or line.startswith("; "):
             continue
         line = re.sub(r"map=([^,)]{15})[^,)]*", r"map=\1", line)
-        line = re.sub(r"(\(18\) r\d) = (0xffff[0-9a-f]{12}|[a-z_.][\w.]*(\+\d+)?)(?= |$)", r"\1 = MAP", line, flags=re.I)
+        line = re.sub(r"(\(18\) r\d) = (0xffff[\da-f]{12}|[a-zA-Z_.][\w.]*(\+\d+)?)(?= |$)", r"\1 = MAP", line)
         line = re.sub(r" +;( |$)", r" ;\1", line).replace(f"limit {LIMIT}", "limit 1000000")
         found += [part.rstrip() for part in re.split(r" +(?=\d+: (?:frame\d: )?R\d)|(?<=tail call)(?=processed)", line)]
     return found

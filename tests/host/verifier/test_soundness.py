@@ -22,6 +22,7 @@ from tests.host.conftest import HEADER
 from tests.host.verifier.inside import Watch
 from tests.host.verifier.mutants import program
 from tests.host.verifier.subjects import MAPS
+from tests.verifierfuzz import watched
 
 PACKETS = 60
 """Of the sample capture, and as many random ones."""
@@ -140,6 +141,13 @@ def test_random_programs_do_what_the_verifier_saw(monkeypatch):
         assert not watch.outside, (number, watch.outside[:3])
         checked += watch.checked
     assert accepted > 20 and checked > 3_000
+
+
+def test_the_fuzzers_programs_do_what_the_verifier_saw():
+    """`make fuzz-verifier` has many more."""
+    outcome = watched.fuzz(40, 2026)
+    assert outcome.problems == []
+    assert outcome.accepted > outcome.programs // 2 and outcome.checked > 4_000
 
 
 def test_a_state_that_is_too_narrow_is_found(monkeypatch):
