@@ -77,7 +77,7 @@ _OF_TYPE: dict[MapType, frozenset[int]] = {
 
 
 def call(walk: "Walk", number: int) -> None:
-    """A call of a helper at the current instruction."""
+    """A call of a helper at the current instruction: the walk goes on behind it."""
     helper = helpers.BY_NUMBER.get(number)
     if helper is None:
         raise Refusal(f"invalid func unknown#{number}", why=f"There is no helper {number}.")
@@ -102,7 +102,7 @@ def call(walk: "Walk", number: int) -> None:
     if arguments.map:
         walk.map_calls.setdefault((number, arguments.map.type), state.slot)
     if number == TAIL_CALL and state.refs:
-        _unreleased(walk, "tail_call would lead to reference leak")
+        raise unreleased(walk, "tail_call would lead to reference leak")
     if number in _WRITES and arguments.map and arguments.map.flags & MapFlag.RDONLY_PROG:
         raise memory.forbidden(arguments.map, 1, write=True)
     for pointer, size in arguments.written:
@@ -124,6 +124,9 @@ def call(walk: "Walk", number: int) -> None:
     if number in helpers.CHANGES_PACKET:
         memory.forget_packet(walk)
     regs[0] = result
+    walk.go(state.slot + 1)
+    if number == TAIL_CALL:
+        subprograms.may_return(walk, UNKNOWN_NUMBER, changes_packet=True)
 
 
 class Arguments:
@@ -206,6 +209,9 @@ class Arguments:
         self._of(register, given, MAP)
         assert given.map
         allowed = _OF_TYPE.get(given.map.type, _ORDINARY)
+        if self._helper.number == TAIL_CALL and given.map.type is not MapType.PROG_ARRAY:
+            raise Refusal("expected prog array map for tail call", register=register, why=f"Map {given.map.name} is a "
+                          f"{given.map.type.name}; tail calls take a PROG_ARRAY.")  # fmt: skip
         if self._helper.number not in allowed:
             raise Refusal(
                 f"cannot pass map_type {int(given.map.type)} into func bpf_{self._helper.name}#{self._helper.number}",
@@ -301,11 +307,12 @@ def _result(walk: "Walk", helper: Helper, arguments: Arguments) -> Held:
             if definition.inner is None:
                 raise Refusal(f"map {definition.name} has no inner map", register=1,
                               why=f"The object doesn't say what the maps in {definition.name} look like.")  # fmt: skip
-            return Held(MAP, ZERO, id=walk.new_id(), map=definition.inner, nullable=True)
+            return Held(VALUE, ZERO, id=walk.new_id(), map=definition, nullable=True)  # a map, once it isn't NULL
         known = (helper.number == LOOKUP and definition.type in (MapType.ARRAY, MapType.PERCPU_ARRAY)
                  and arguments.key is not None and arguments.key < definition.max_entries)  # fmt: skip
         return Held(VALUE, ZERO, id=0 if known else walk.new_id(), map=definition, nullable=not known)
     if helper.gives is Result.RECORD_OR_NULL:
+        walk.new_id()  # Linux takes one for the pointer that may be NULL, and then this for both
         ref = walk.new_id()
         walk.state.refs += (ref,)
         walk.taken_at[ref] = walk.state.slot
@@ -324,11 +331,12 @@ def _release(walk: "Walk", ref: int) -> None:
             state.put(frame, where, UNKNOWN_NUMBER)
 
 
-def _unreleased(walk: "Walk", message: str) -> None:
+def unreleased(walk: "Walk", message: str) -> Refusal:
+    """What an end raises before which something isn't given back."""
     ref = walk.state.refs[0]
     walk.say(f"Unreleased reference id={ref} alloc_insn={walk.taken_at[ref]}")
-    raise Refusal(message, why=f"The record that instruction {walk.taken_at[ref]} reserved isn't given back.",
-                  fix="call bpf_ringbuf_submit or bpf_ringbuf_discard on every path")  # fmt: skip
+    return Refusal(message, why=f"The record that instruction {walk.taken_at[ref]} reserved isn't given back.",
+                   fix="call bpf_ringbuf_submit or bpf_ringbuf_discard on every path")  # fmt: skip
 
 
 def check_released(walk: "Walk") -> None:
@@ -337,4 +345,4 @@ def check_released(walk: "Walk") -> None:
         raise Refusal("BPF_EXIT instruction in main prog cannot be used inside bpf_spin_lock-ed region",
                       fix="call bpf_spin_unlock before the end")  # fmt: skip
     if walk.state.refs:
-        _unreleased(walk, "BPF_EXIT instruction in main prog would lead to reference leak")
+        raise unreleased(walk, "BPF_EXIT instruction in main prog would lead to reference leak")

@@ -19,14 +19,16 @@ CALLBACKS = frozenset(
 )
 TAIL_CALL = helpers.BY_NAME["tail_call"].number
 _JUMPS = frozenset({Class.JMP, Class.JMP32})
+_CALLS = frozenset({Operation.CALL_LOCAL, Operation.CALL_HELPER, Operation.CALL_BTF})
 
 
 @dataclass(frozen=True)
 class Graph:
     """By slot: `rows` of the instruction table, `kinds` their classes, `after` (slots to which control goes within the
     function), `live` (a bit for each register whose value is read later), `loop` (it lies on a cycle), `passes` (a bit
-    for each register whose value behind the instruction depends on what was in others). `joins`: slots
-    at which states are kept and compared; `forced`: those of them where one is always kept. `entries`: first slots of
+    for each register whose value behind the instruction depends on what was in others). `landings`: where jumps, calls
+    and returns lead; `joins`: they and the jumps with a condition, where states are kept and compared; `forced`: those
+    of them where one is always kept. `entries`: first slots of
     functions; `calls`: for each of them those that it calls or passes to helpers, in order; `changes_packet`: those
     that may change the packet, or call what does; `tail_calls`: those that make tail calls."""
 
@@ -36,6 +38,7 @@ class Graph:
     live: Sequence[int]
     loop: Sequence[bool]
     passes: Sequence[int]
+    landings: frozenset[int]
     joins: frozenset[int]
     forced: frozenset[int]
     entries: tuple[int, ...]
@@ -53,7 +56,7 @@ def read(code: Code, rounds: Collection[int] = ()) -> Graph:
     for instructions that nothing reaches."""
     rows = [None if one is None else isa.find(one) for one in code]
     after: list[tuple[int, ...]] = [()] * len(code)
-    joins, forced, entries = set(), set(), {0}
+    landings, joins, forced, entries = set(), set(), set(), {0}
     for slot, (instruction, row) in enumerate(zip(code, rows, strict=True)):
         if instruction is None or row is None:
             continue
@@ -64,11 +67,11 @@ def read(code: Code, rounds: Collection[int] = ()) -> Graph:
         if row.operation is Operation.JA:
             assert target is not None
             after[slot] = (target,)
-            if target <= slot:
-                joins.add(target)
+            landings.add(target)
         elif target is not None:
             after[slot] = (following, target)
-            joins |= {slot, target}
+            joins.add(slot)
+            landings.add(target)
             if row.operation is Operation.MAY_GOTO:
                 forced.add(slot)
         else:
@@ -76,17 +79,20 @@ def read(code: Code, rounds: Collection[int] = ()) -> Graph:
         if slot in rounds or row.operation is Operation.CALL_HELPER and instruction.imm in CALLBACKS:
             joins.add(slot)
             forced.add(slot)
-        elif row.operation in (Operation.CALL_LOCAL, Operation.CALL_HELPER):
-            if row.operation is Operation.CALL_LOCAL:
-                joins.add(slot)
-                entries.add(slot + 1 + instruction.imm)
+        if row.operation in _CALLS:
+            landings.add(following)
+        if row.operation is Operation.CALL_LOCAL:
+            joins.add(slot)
+            landings.add(slot + 1 + instruction.imm)
+            entries.add(slot + 1 + instruction.imm)
         elif _takes_address(row):
             entries.add(slot + 1 + instruction.imm)
     _check_reached(code, rows, after)
     kinds = [row.instruction_class if row else None for row in rows]
     functions = tuple(sorted(entries))
-    return Graph(rows, kinds, after, _live(code, rows, after), _loops(after), _passes(code, rows), frozenset(joins),
-                 frozenset(forced), functions, *_functions(code, rows, functions))  # fmt: skip
+    return Graph(rows, kinds, after, _live(code, rows, after), _loops(after), _passes(code, rows),
+                 frozenset(landings), frozenset(joins | landings), frozenset(forced), functions,
+                 *_functions(code, rows, functions))  # fmt: skip
 
 
 def _functions(

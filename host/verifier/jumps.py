@@ -24,6 +24,7 @@ from bpfnic.host.verifier.values import (
 from bpfnic.host.verifier.width import WORD_MASK
 from bpfnic.spec.instruction import Instruction
 from bpfnic.spec.isa import Operation, Row
+from bpfnic.spec.maps import OF_MAPS
 
 if TYPE_CHECKING:
     from bpfnic.host.verifier.walk import Walk
@@ -58,7 +59,7 @@ def conditional(walk: "Walk", row: Row, instruction: Instruction) -> None:
         linked = tuple(links.group(state, held) for held in (a, b) if held.id)
         group = tuple(place for one in linked if len(one) > 1 for place in one)
         if group:
-            walk.note(("linked", group))
+            walk.note_places(("linked", group))
         both = (instruction.dst, instruction.src) if row.register_operand else (instruction.dst, None)
         yes, no = _refined(operation, a, b, word)
         other = state.copy() if yes and no else state
@@ -141,6 +142,8 @@ def _null(walk: "Walk", state: State, pointer: Held, null: bool) -> None:
         if held.nullable and held.id == pointer.id and held.kind is pointer.kind:
             if null:
                 state.put(frame, where, _NULL)
+            elif held.kind is VALUE and held.map and held.map.type in OF_MAPS:
+                state.put(frame, where, Held(MAP, ZERO, map=held.map.inner))
             else:
                 keeps = held.kind is VALUE and held.map and walk.locks.offset(held.map) is not None
                 state.put(frame, where, held.but(nullable=False, id=held.id if keeps else 0))
@@ -192,3 +195,20 @@ def may_goto(walk: "Walk") -> None:
     if earlier is not None:
         subprograms.widen(walk, earlier, state)
     walk.go(following)
+
+
+def split_mask(walk: "Walk", register: int, held: Held) -> Held:
+    """A number that is -1 or 0 (a sign that was shifted down) before a mask of it: what it picks or leaves is exact if
+    both are walked apart. The walk goes on with -1, which is given; 0 waits (kernel: maybe_fork_scalars)."""
+    known = held.number
+    word = not (known.smin == -1 and known.smax == 0)
+    if word and not (known.wsmin == -1 and known.wsmax == 0):
+        return held
+    zero, ones = (branch.refine(Operation.JEQ, known, constant(number), word) for number in (0, -1))
+    if not zero or not ones:
+        return held
+    other = walk.state.copy()
+    other.frame.regs[register] = Held(NUMBER, zero[0])
+    other.previous = other.slot
+    walk.push(other)
+    return Held(NUMBER, ones[0])

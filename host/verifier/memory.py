@@ -171,7 +171,7 @@ def packet(walk: "Walk", base: int, pointer: Held, offset: int, size: int) -> No
             why="What was added to the packet pointer may be negative.")  # fmt: skip
     at = pointer.off + offset
     if pointer.range < 0 or at < 0 or at + size > pointer.range or size <= 0:
-        bits = f"off={at} size={size}, R{base}(id={pointer.id},off={pointer.off},r={max(pointer.range, 0)})"
+        bits = f"off={at} size={size}, R{base}(id={pointer.id},off={at},r={max(pointer.range, 0)})"
         walk.say(f"invalid access to packet, {bits}")
         known = f"only {pointer.range} bytes are known to be there" if pointer.range > 0 else "nothing was compared"
         raise Refusal(

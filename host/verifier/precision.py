@@ -32,12 +32,40 @@ class Needed:
 def mark(walk: "Walk", history: History | None, checkpoint: Checkpoint | None, needed: Needed) -> None:
     """Mark what is needed behind `history` where it came from, in the checkpoints before it, the last of which is
     `checkpoint`."""
+    if walk.log.level > 1:
+        _Traced(walk).mark(history, checkpoint, needed)
+        return
     while needed:
         _back(walk, history, needed)
         if checkpoint is None:
             return
         _keep_new(checkpoint, needed)
         history, checkpoint = checkpoint.state.history, checkpoint.parent
+
+
+class _Traced:
+    """The same, with each step in the log."""
+
+    def __init__(self, walk: "Walk"):
+        self.walk, self.behind, self.function = walk, -1, walk.state.frame.number
+
+    def mark(self, history: History | None, checkpoint: Checkpoint | None, needed: Needed) -> None:
+        walk, last = self.walk, self.walk.state.slot
+        while needed:
+            first = checkpoint.state.slot if checkpoint else walk.state.frames[0].entry
+            walk.log.backtracks(self.function, last, first, self.behind)
+            self.behind = last
+            while history is not None and needed:
+                entry = history[1:]
+                walk.log.backtracked(walk, self.function, entry[0], needed)
+                _back(walk, (None, *entry), needed)
+                history, self.behind, self.function = history[0], entry[0], entry[1]
+            if checkpoint is None or not needed:
+                return
+            _keep_new(checkpoint, needed)
+            walk.log.backtracked_checkpoint(checkpoint, self.function, needed)
+            history, checkpoint = checkpoint.state.history, checkpoint.parent
+            last = history[1] if history else self.behind
 
 
 def _keep_new(checkpoint: Checkpoint, needed: Needed) -> None:
@@ -106,6 +134,8 @@ def _undo(kind: Class | None, row: isa.Row, instruction, frame: int, note, neede
             elif row.src is Legal.WRITTEN:
                 regs[frame] &= ~src
         case Class.LD:
+            if note and note[0] == "call":
+                regs[frame - 1] &= ~1  # r0, which the load outside the packet left
             regs[frame] &= ~1 if row.operation in (Operation.LD_ABS, Operation.LD_IND) else ~dst
         case Class.JMP | Class.JMP32:
             _undo_jump(row, instruction, frame, note, needed)
@@ -120,6 +150,9 @@ def _undo_jump(row: isa.Row, instruction, frame: int, note, needed: Needed) -> N
                 if row.operation is Operation.CALL_LOCAL:
                     regs[frame] |= regs[callee] & _ARGUMENTS
                 regs[callee] = needed.places[callee] = 0
+            elif note and note[0] == "call":
+                regs[frame - 1] &= ~1  # r0, which the tail call's program left
+                regs[frame] &= ~_CLOBBERED
             else:
                 regs[frame] &= ~_CLOBBERED
         case Operation.EXIT:

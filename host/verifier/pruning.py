@@ -5,7 +5,7 @@
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from bpfnic.host.verifier import precision
+from bpfnic.host.verifier import precision, text
 from bpfnic.host.verifier.precision import Needed
 from bpfnic.host.verifier.refusal import Refusal
 from bpfnic.host.verifier.scalar import Scalar
@@ -20,10 +20,12 @@ _JUMPS, _STEPS = 2, 8
 """A checkpoint is kept only this far behind the last one, in jumps and instructions…"""
 _LOOP_JUMPS, _LOOP_STEPS = 20, 100
 """…within a loop this far…"""
-_LONGEST = 60
-"""…and whenever a path has taken so many instructions without one."""
+_LONGEST = 40
+"""…and whenever a path has State.steps above this."""
 _EVICT = 3
-
+"""A checkpoint that later states missed so often more than they hit it is forgotten; …"""
+_EVICT_ROUND = 64
+"""…one of a loop that ends by itself, while the loop is walked, after so many passes."""
 
 _ROUNDS = (Operation.MAY_GOTO, Operation.CALL_BTF)
 """What counts its passes in State.may_goto."""
@@ -43,17 +45,45 @@ class Exactness(Enum):
 SAFE, WITHIN, EXACT = Exactness
 
 
+class _Ids:
+    """Which ids of two states correspond, one to one; those of what must be given back are apart, as negative ones."""
+
+    __slots__ = ("_new", "_old")
+
+    def __init__(self) -> None:
+        self._new: dict[int, int] = {}
+        self._old: dict[tuple[bool, int], int] = {}
+
+    def __len__(self) -> int:
+        return len(self._new)
+
+    def same(self, old: int, new: int) -> bool:
+        """Whether two correspond. If nothing was said of either, they do from now on."""
+        if not new:
+            return False
+        found = self._new.get(old)
+        if found is not None:
+            return found == new
+        if self._old.setdefault((old < 0, new), old) != old:
+            return False
+        self._new[old] = new
+        return True
+
+
 class Kept:
     """The checkpoints of one instruction. `done`: those whose paths have all ended, by what kinds of things they hold;
-    `active`: the others, if the instruction is on a loop, by some of what they hold (_signature). By the calls that led
-    there: `chains`, how many of the others there are, and `known`, registers of each frame that are read later, and
-    whether the instruction, or one of the calls, is on a loop."""
+    `active`: the others, if the instruction is on a loop, by some of what they hold (_signature). `count` of both. By
+    the calls that led there: `rounds`, those whose paths haven't ended at a loop that ends by itself (_comes_round);
+    `chains`, how many of these and others haven't; and `known`, registers of each frame that are
+    read later, and whether the instruction, or one of the calls, is on a loop."""
 
-    __slots__ = ("done", "active", "chains", "known")
+    __slots__ = ("done", "active", "count", "rounds", "chains", "known")
 
     def __init__(self) -> None:
         self.done: dict[object, list[Checkpoint]] = {}
         self.active: dict[object, list[Checkpoint]] = {}
+        self.count = 0
+        self.rounds: dict[object, list[Checkpoint]] = {}
         self.chains: dict[object, int] = {}
         self.known: dict[object, tuple[list[tuple[int, ...]], bool]] = {}
 
@@ -72,16 +102,19 @@ def visited(walk: "Walk", state: State) -> bool:
     live, loops = known
     forced = slot in walk.graph.forced or state.steps > _LONGEST
     add = forced or walk.jumps - walk.kept_jumps >= _JUMPS and walk.processed - walk.kept_processed >= _STEPS
-    if slot in walk.graph.forced and _comes_round(walk, state, live):
+    if slot in walk.graph.forced and _comes_round(walk, kept.rounds.get(chain, []), state, live):
         return True
     if loops and kept.chains.get(chain):
         # Paths from here are under way, and this may be one of them.
         found = kept.active.get(_signature(state, chain, live))
         for checkpoint in found or ():
             if _same(checkpoint.state, state, live) and _repeats(checkpoint, state):
+                precise = checkpoint.precise_regs[-1], checkpoint.precise_places[-1]
+                before = text.state(checkpoint.state, precise=precise)
                 raise Refusal(f"infinite loop detected at insn {slot}", slot,
                               "The program comes back to this instruction with nothing changed.",
-                              "count something that ends the loop")  # fmt: skip
+                              "count something that ends the loop",
+                              behind=(f"cur state: {text.state(state)}", f"old state: {before}"))  # fmt: skip
         if not forced and not (walk.jumps - walk.kept_jumps >= _LOOP_JUMPS
                                or walk.processed - walk.kept_processed >= _LOOP_STEPS):  # fmt: skip
             add = False
@@ -96,7 +129,9 @@ def visited(walk: "Walk", state: State) -> bool:
         if add:
             checkpoint.misses += 1
             removed += checkpoint.misses > checkpoint.hits * _EVICT + _EVICT
+    walk.most_states = max(walk.most_states, kept.count)
     if removed:
+        kept.count -= removed
         kept.done[shape] = [c for c in alike if c.misses <= c.hits * _EVICT + _EVICT]
         walk.kept_states -= removed
     if add:
@@ -112,9 +147,12 @@ def _keep(walk: "Walk", state: State, kept: Kept, chain: object, shape: object) 
     if loops:
         signature = _signature(state, chain, live)
         kept.active.setdefault(signature, []).append(checkpoint)
+    if state.slot in walk.graph.forced:
+        kept.rounds.setdefault(chain, []).append(checkpoint)
     kept.chains[chain] = kept.chains.get(chain, 0) + 1
+    kept.count += 1
     checkpoint.keys = kept, chain, signature, shape
-    walk.count_checkpoint(sum(kept.chains.values()) + sum(map(len, kept.done.values())))
+    walk.count_checkpoint()
     state.parent, state.history, state.steps = checkpoint, None, 0
     for frame in state.frames:
         frame.written = 0
@@ -124,6 +162,8 @@ def finished(checkpoint: Checkpoint) -> None:
     """All paths from a checkpoint have ended: from now on later states are compared with it."""
     kept, chain, signature, shape = checkpoint.keys
     kept.chains[chain] -= 1
+    if checkpoint in kept.rounds.get(chain, ()):
+        kept.rounds[chain].remove(checkpoint)
     if signature is not None:
         kept.active[signature].remove(checkpoint)
         if not kept.active[signature]:
@@ -184,16 +224,10 @@ def _live(walk: "Walk", state: State) -> list[tuple[int, ...]]:
     return found
 
 
-def _same_calls(old: State, new: State) -> bool:
-    return len(old.frames) == len(new.frames) and all(
-        a.call == b.call and a.kind == b.kind for a, b in zip(old.frames, new.frames, strict=True)
-    )
-
-
 def _same(old: State, new: State, live: list[tuple[int, ...]]) -> bool:
     if _everything(old, live) != _everything(new, live):
         return False
-    ids: dict[int, int] = {}
+    ids = _Ids()
     return all(_stack_covers(a, b, ALL_PLACES, 0, EXACT, ids) for a, b in zip(old.frames, new.frames, strict=True))
 
 
@@ -211,21 +245,21 @@ def _repeats(old: Checkpoint, new: State) -> bool:
     return False
 
 
-def _comes_round(walk: "Walk", new: State, live: list[tuple[int, ...]]) -> bool:
+def _comes_round(walk: "Walk", rounds: list[Checkpoint], new: State, live: list[tuple[int, ...]]) -> bool:
     """At a loop that ends by itself (may_goto, a helper that calls back): whether another pass would only see what an
-    earlier one, from which this path comes, allows for."""
+    earlier one allows for. `rounds`: those whose paths haven't ended, from which this one comes, as it is walked depth
+    first."""
     row = walk.graph.rows[new.slot]
     assert row
-    old = new.parent
-    while old is not None:
+    for old in reversed(rounds):
         before = old.state
-        if before.slot == new.slot and _same_calls(before, new):
-            counts = (before.may_goto, new.may_goto) if row.operation in _ROUNDS else (
-                before.frame.depth, new.frame.depth)  # fmt: skip
-            if counts[0] != counts[1] and equal(walk, old, new, WITHIN):
-                break
-        old = old.parent
-    if old is None:
+        counts = (before.may_goto, new.may_goto) if row.operation in _ROUNDS else (
+            before.frame.depth, new.frame.depth)  # fmt: skip
+        if counts[0] != counts[1] and equal(walk, old, new, WITHIN):
+            break
+        old.misses += 1
+    else:
+        rounds[:] = [old for old in rounds if old.misses <= _EVICT_ROUND]
         return False
     # What the comparison rested on is all that is live here. So all of it is needed, for this pass and those before it.
     needed = Needed()
@@ -245,6 +279,8 @@ def _inherit(walk: "Walk", old: Checkpoint, new: State) -> None:
         needed.places[number] = old.precise_places[number]
         _read_all(walk, new, number, old.read[number])
     if needed:
+        if walk.log.level > 1:
+            walk.log.propagates(needed, len(new.frames))
         precision.mark(walk, new.history, new.parent, needed)
 
 
@@ -270,9 +306,10 @@ def equal(walk: "Walk", old: Checkpoint, new: State, how: Exactness) -> bool:
         return False
     if (before.lock is None) != (new.lock is None):
         return False
-    ids: dict[int, int] = {}
+    ids = _Ids()
     for ref, now in zip(before.refs, new.refs, strict=True):
-        ids[-ref] = now
+        if not ids.same(-ref, now):
+            return False
     for number, (a, b) in enumerate(zip(before.frames, new.frames, strict=True)):
         precise = old.precise_regs[number]
         for index in old.live[number]:
@@ -289,7 +326,7 @@ def equal(walk: "Walk", old: Checkpoint, new: State, how: Exactness) -> bool:
     return True
 
 
-def _covers(old: Held, new: Held, precise: bool, how: Exactness, ids: dict[int, int]) -> bool:
+def _covers(old: Held, new: Held, precise: bool, how: Exactness, ids: _Ids) -> bool:
     if old.kind is NONE:
         return True
     if old.kind is not new.kind or old.nullable is not new.nullable:
@@ -304,7 +341,7 @@ def _covers(old: Held, new: Held, precise: bool, how: Exactness, ids: dict[int, 
         if old.id:  # equal numbers must be equal here too
             if old.off != new.off or old.word is not new.word:
                 return False
-            return _same_id(old.id, new.id or -(1 << 40) - len(ids), ids)
+            return ids.same(old.id, new.id or -(1 << 40) - len(ids))
         return True
     if old is new and not old.id:
         return True
@@ -315,12 +352,12 @@ def _covers(old: Held, new: Held, precise: bool, how: Exactness, ids: dict[int, 
     if old.kind in (PACKET, META):
         if old.range > new.range or (old.range < 0) is not (new.range < 0):
             return False
-        if old.id and not _same_id(old.id, new.id, ids):
+        if old.id and not ids.same(old.id, new.id):
             return False
         return _scalar_covers(old.number, new.number)
-    if old.id and old.nullable and not _same_id(old.id, new.id, ids):
+    if old.id and old.nullable and not ids.same(old.id, new.id):
         return False
-    if old.ref and not _same_id(-old.ref, new.ref, ids):
+    if old.ref and not ids.same(-old.ref, new.ref):
         return False
     return _scalar_covers(old.number, new.number)
 
@@ -329,20 +366,7 @@ def _scalar_covers(old: Scalar, new: Scalar) -> bool:
     return old is new or old.covers(new)
 
 
-def _same_id(old: int, new: int, ids: dict[int, int]) -> bool:
-    """Whether ids correspond, one to one."""
-    if not new:
-        return False
-    found = ids.get(old)
-    if found is not None:
-        return found == new
-    if any(value == new and (key < 0) is (old < 0) for key, value in ids.items()):
-        return False
-    ids[old] = new
-    return True
-
-
-def _stack_covers(a: Frame, b: Frame, places: int, precise: int, how: Exactness, ids: dict[int, int]) -> bool:
+def _stack_covers(a: Frame, b: Frame, places: int, precise: int, how: Exactness, ids: _Ids) -> bool:
     for index, x in a.stack.items():
         if not places >> index & 1:
             continue
@@ -354,7 +378,7 @@ def _stack_covers(a: Frame, b: Frame, places: int, precise: int, how: Exactness,
     return how is not EXACT or all(index in a.stack for index in b.stack)
 
 
-def _place_covers(old: Place, new: Place, precise: bool, how: Exactness, ids: dict[int, int]) -> bool:
+def _place_covers(old: Place, new: Place, precise: bool, how: Exactness, ids: _Ids) -> bool:
     if how is EXACT:
         return old.bytes == new.bytes and (old.held is None) is (new.held is None) and (
             old.held is None or new.held is None or old.held.parts() == new.held.parts())  # fmt: skip
@@ -371,6 +395,6 @@ def _place_covers(old: Place, new: Place, precise: bool, how: Exactness, ids: di
         if how is SAFE and not precise:
             return True
         return old.bytes == "ssssssss" and old.held.number.covers(UNKNOWN_NUMBER.number) and not old.held.id
-    if old.bytes.count("s") != new.bytes.count("s"):
+    if old.bytes != new.bytes and old.bytes.count("s") != new.bytes.count("s"):
         return False
     return _covers(old.held, new.held, precise, how, ids)

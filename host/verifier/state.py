@@ -45,7 +45,9 @@ class Frame:
 
 class State:
     """A path under way. `refs`: numbers of what must be given back; `lock`: the value whose lock it holds; `parent`:
-    the last checkpoint on the path; `history`: instructions since then; `steps`: how many; `may_goto`: passes of
+    the last checkpoint on the path; `history`: instructions since then; `steps`: how many of them
+    Linux remembers, those where a jump, a call or a return led and those that moved a register to or from the stack or
+    compared linked numbers; `may_goto`: passes of
     loops that it ends, or an iterator."""
 
     __slots__ = ("frames", "slot", "previous", "refs", "lock", "parent", "history", "steps", "may_goto")

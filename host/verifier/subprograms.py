@@ -3,6 +3,7 @@ push_callback_call)."""
 
 from typing import TYPE_CHECKING
 
+from bpfnic.host.verifier import memory
 from bpfnic.host.verifier.refusal import Refusal
 from bpfnic.host.verifier.state import Frame, State
 from bpfnic.host.verifier.values import (
@@ -17,6 +18,7 @@ from bpfnic.host.verifier.values import (
     Held,
     Place,
 )
+from bpfnic.host.verifier.width import SMAX, SMIN
 from bpfnic.spec.addresses import FRAMES
 from bpfnic.spec.helpers import BY_NAME, Helper
 
@@ -48,7 +50,7 @@ def call(walk: "Walk", target: int) -> None:
 
 def _enter(state: State, target: int, kind: str) -> Frame:
     if len(state.frames) == FRAMES:
-        raise Refusal(f"the call stack of {FRAMES + 1} frames is too deep !", why=f"At most {FRAMES} functions may be "
+        raise Refusal(f"the call stack of {FRAMES + 1} frames is too deep", why=f"At most {FRAMES} functions may be "
                       "under way at once.")  # fmt: skip
     callee = Frame(len(state.frames), state.slot, target, kind)
     state.frames.append(callee)
@@ -64,24 +66,46 @@ def leave(walk: "Walk") -> None:
         raise Refusal("cannot return stack pointer to the caller", register=0)
     if callee.kind == "call":
         walk.note(("call",))
+        walk.log.leaves(state)
         state.frames.pop()
         state.frame.regs[0] = result
-        state.slot = callee.call + 1
+        state.previous, state.slot = state.slot, callee.call + 1
+        walk.log.returned(state)
         return
     walk.readable(0)
     if result.kind is not NUMBER:
         raise Refusal("R0 not a scalar value", register=0)
     walk.need_exact(0)
     if not 0 <= result.number.smin <= result.number.smax <= 1:
-        raise Refusal("At callback return the register R0 has unknown scalar value should have been in [0, 1]",
-                      register=0, why="A callback returns 0 to go on or 1 to stop.")  # fmt: skip
+        known = result.number
+        told = f" smin={known.smin}" if known.smin > SMIN else ""
+        told += f" smax={known.smax}" if known.smax < SMAX else ""
+        raise Refusal(f"At callback return the register R0 has{told or ' unknown scalar value'} should have been in "
+                      "[0, 1]", register=0, why="A callback returns 0 to go on or 1 to stop.")  # fmt: skip
     walk.note(("callback",))
+    walk.log.leaves(state)
     state.frames.pop()
     state.frame.depth += 1
-    state.slot = callee.call
+    state.previous, state.slot = state.slot, callee.call
+    walk.log.returned(state)
     before = earlier(walk, state)
     if before is not None:
         widen(walk, before, state)
+
+
+def may_return(walk: "Walk", result: Held, changes_packet: bool) -> None:
+    """Besides going on, the instruction under way may end its function, with `result`: so does a tail call whose
+    program returns to the function's caller, and a load outside the packet. In a function that was called that is
+    walked first."""
+    state = walk.state
+    if len(state.frames) == 1:
+        return
+    walk.push(state.copy())
+    state.slot = state.previous
+    state.frame.regs[0] = result
+    if changes_packet:
+        memory.forget_packet(walk)
+    leave(walk)
 
 
 def call_back(walk: "Walk", helper: Helper, definition: "MapDefinition | None") -> None:
@@ -109,6 +133,7 @@ def call_back(walk: "Walk", helper: Helper, definition: "MapDefinition | None") 
         callee.regs[2] = regs[3]
     inside.previous, inside.slot = inside.slot, target
     walk.push(inside)
+    walk.log.called_back()
     state.frame.depth = 0
 
 

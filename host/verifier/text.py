@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from bpfnic.host.verifier.scalar import Scalar
-from bpfnic.host.verifier.state import Frame, State
+from bpfnic.host.verifier.state import State
 from bpfnic.host.verifier.values import (
     CONTEXT,
     FUNCTION,
@@ -34,6 +34,8 @@ def kind(held: Held) -> str:
 
 
 def tnum(value: int, mask: int) -> str:
+    if not mask:
+        return f"{value:#x}" if value else "0"
     return f"({value:#x}; {mask:#x})"
 
 
@@ -73,59 +75,65 @@ def _bound(value: int, name: str) -> str:
     return f"{value & WORD_MASK:#x}" if name.endswith("32") and value < -_SIGNED_DECIMAL - 1 else signed(value)
 
 
-def held(what: Held) -> str:
-    """One register: `pkt(off=14,r=34)`."""
+def held(what: Held, function: int = 0, precise: bool = False) -> str:
+    """One register: `pkt(off=14,r=34)`. `function`: the frame's number, of which stack pointers need no number;
+    `precise`: its exact number is needed."""
     if what.kind is NUMBER:
+        needed = "P" if precise else ""
         if what.constant:
-            return signed(what.number.smin)
+            return needed + signed(what.number.smin)
         parts = [f"id={what.id}{f'{what.off:+d}' if what.off else ''}"] if what.id else []
-        return f"scalar({','.join(parts + scalar(what.number))})"
+        return f"{needed}scalar({','.join(parts + scalar(what.number))})"
     if what.kind is STACK:
-        frame = f"[{what.frame}]" if what.frame else ""
+        frame = f"[{what.frame}]" if what.frame != function else ""
         if what.number.mask:
-            return f"fp{frame}(off={what.off},{','.join(scalar(what.number))})"
+            parts = [f"off={what.off}"] if what.off else []
+            return f"fp{frame}({','.join(parts + scalar(what.number))})"
         return f"fp{frame}{what.off + what.number.smin}"
     parts = [f"id={what.id}"] if what.id else []
     if what.ref:
         parts.append(f"ref_obj_id={what.ref}")
-    if what.kind in (MAP, VALUE) and what.map:
+    if what.map and what.kind in (MAP, VALUE, MEMORY):
         parts += [f"map={what.map.name}", f"ks={what.map.key_size}", f"vs={what.map.value_size}"]
     if what.kind is not NONE and what.off:
         parts.append(f"off={what.off}")
     if what.kind in (PACKET, META):
-        parts.append(f"r={what.range}")
-    if what.kind in (MEMORY, RECORD, ITEM):
+        parts.append(f"r={unsigned(what.range & MASK)}")
+    if what.kind in (MEMORY, RECORD, ITEM) and not what.map:
         parts.append(f"sz={what.size}")
     if what.number.mask:
         parts += scalar(what.number)
     elif what.number.value and what.kind not in (CONTEXT, FUNCTION):
         parts.append(f"imm={signed(what.number.smin)}")
-    return f"{kind(what)}({','.join(parts)})"
+    name = "map_key" if what.kind is MEMORY and what.map else kind(what)
+    return f"{name}({','.join(parts)})"
 
 
-def place(what: Place) -> str:
+def place(what: Place, function: int = 0, precise: bool = False) -> str:
     if what.held is None:
         return what.bytes[::-1].replace("u", "?")
     rest = what.bytes.replace("s", "").replace("u", "?")[::-1]
-    return f"{rest}{held(what.held)}"
+    return f"{rest}{held(what.held, function, precise)}"
 
 
-def frame(of: Frame, registers: Iterable[int] | None = None, places: Iterable[int] | None = None) -> str:
-    """`R0=1 R10=fp0 fp-8=mmmmmmmm`; those asked for, otherwise all that hold anything."""
-    parts = [f"frame{of.number}:"] if of.number else []
+def state(of: State, number: int = -1, registers: Iterable[int] | None = None, places: Iterable[int] | None = None,
+          precise: tuple[int, int] = (0, 0)) -> str:  # fmt: skip
+    """A function's registers and stack, those asked for or all that hold anything: `R0=1 R10=fp0 fp-8=mmmmmmmm`.
+    `precise`: registers and places whose exact numbers are needed, as bits."""
+    frame = of.frames[number]
+    parts = [f"frame{frame.number}:"] if frame.number else []
     for index in range(isa.REGISTERS) if registers is None else sorted(set(registers)):
-        if of.regs[index].kind is not NONE:
-            parts.append(f"R{index}={held(of.regs[index])}")
-    for index in sorted(of.stack if places is None else set(places)):
-        what = of.place(index)
+        if frame.regs[index].kind is not NONE:
+            parts.append(f"R{index}={held(frame.regs[index], frame.number, bool(precise[0] >> index & 1))}")
+    for index in sorted(frame.stack if places is None else set(places)):
+        what = frame.place(index)
         if what.held is not None or what.bytes != "uuuuuuuu":
-            parts.append(f"fp-{8 * (index + 1)}={place(what)}")
+            parts.append(f"fp-{8 * (index + 1)}={place(what, frame.number, bool(precise[1] >> index & 1))}")
+    if of.refs:
+        parts.append(f"refs={','.join(map(str, of.refs))}")
+    if frame.kind != "call":
+        parts.append("cb")
     return " ".join(parts)
-
-
-def state(of: State) -> str:
-    """The current function's registers and stack."""
-    return frame(of.frame)
 
 
 # Instructions.

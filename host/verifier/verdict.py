@@ -67,9 +67,9 @@ def verify(subject: Subject, level: int = 0, *, limit: int = LIMIT,
         walk.run()
     except Refusal as refusal:
         error = refusal
-        log.line(refusal.message)
-    log.line(f"processed {walk.processed} insns (limit {walk.limit}) max_states_per_insn {walk.most_states} "
-             f"total_states {walk.states} peak_states {walk.peak_states} mark_read 0")  # fmt: skip
+        log.end((refusal.message, *refusal.behind))
+    log.end([f"processed {walk.processed} insns (limit {walk.limit}) max_states_per_insn {walk.most_states} "
+             f"total_states {walk.states} peak_states {walk.peak_states} mark_read 0"])  # fmt: skip
     path = [] if error is None or error.before or isinstance(error, TooComplex) else _path(subject, walk)
     return Verdict(subject, error, log.lines, walk.processed, walk.states, walk.peak_states, walk.most_states,
                    time.perf_counter() - began, path, dict(walk.depths), dict(walk.warnings),
@@ -108,7 +108,7 @@ def _path(subject: Subject, walk: Walk) -> list[Step]:
             again.state = other
         again.waiting.clear()
         frame = again.state.frame
-        steps.append(Step(slot, frame.number, tuple(frame.regs), text.frame(frame)))
+        steps.append(Step(slot, frame.number, tuple(frame.regs), text.state(again.state)))
         row, instruction = again.graph.rows[slot], subject.code[slot]
         assert row and instruction
         again.state.history = (None, slot, frame.number, None)

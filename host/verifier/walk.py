@@ -30,7 +30,7 @@ from bpfnic.host.verifier import (
 )
 from bpfnic.host.verifier.globalfunctions import GlobalFunctions
 from bpfnic.host.verifier.locks import Locks
-from bpfnic.host.verifier.log import Log
+from bpfnic.host.verifier.log import Log, Position
 from bpfnic.host.verifier.precision import Needed
 from bpfnic.host.verifier.refusal import Refusal, TooComplex
 from bpfnic.host.verifier.scalar import constant
@@ -105,8 +105,9 @@ class Subject:
 
 
 class Walk:
-    """One run of the verifier. `graph`, `context`: found once. `state`: the path under way. Counters: `processed`
-    instructions and `jumps` among them; of checkpoints `most_states` at one instruction, `states` in all."""
+    """One run of the verifier. `graph`, `context`: found once. `state`: the path under way; `ended`: that it has come
+    to its end. Counters: `processed` instructions and `jumps` among them; of checkpoints `most_states` at one
+    instruction, `states` in all."""
 
     def __init__(self, subject: Subject, log: Log, limit: int = LIMIT,
                  observe: Callable[[State], None] | None = None):  # fmt: skip
@@ -116,7 +117,7 @@ class Walk:
         self.locks, self.globals = Locks(self), GlobalFunctions(self)
         self.context = context.members(subject.type, subject.attach, subject.device_bound)
         self.checkpoints: dict[int, pruning.Kept] = {}
-        self.waiting: list[tuple[State, int]] = []
+        self.waiting: list[tuple[State, Position]] = []
         self.state = self.begin(0)
         self.processed = self.jumps = self.kept_jumps = self.kept_processed = 0
         self.states = self.most_states = self.kept_states = self.peak_states = self._ids = 0
@@ -124,7 +125,7 @@ class Walk:
         self.map_calls: dict[tuple[int, MapType], int] = {}
         self.taken_at: dict[int, int] = {}
         self.warnings: dict[int, str] = {}
-        self._ended = False
+        self.ended = False
 
     # What the parts of the walk share.
 
@@ -169,9 +170,14 @@ class Walk:
         assert history
         self.state.history = (*history[:3], what)
 
+    def note_places(self, what: tuple[object, ...]) -> None:
+        """The same of what moved a register, or told several of something."""
+        self.note(what)
+        self.state.steps += self.state.slot not in self.graph.landings
+
     def note_stack(self, frame: int, index: int) -> None:
         """The current instruction moves a register to or from that place."""
-        self.note(("stack", frame, index))
+        self.note_places(("stack", frame, index))
 
     def read_places(self, frame: Frame, first: int, last: int) -> None:
         """What follows the checkpoints on the way depends on these places."""
@@ -188,10 +194,10 @@ class Walk:
         self.warnings.setdefault(self.state.slot, f"reads stack bytes {low} to {low + size - 1}, which the program "
                                  "never wrote: 0 on the NIC, anything in Linux (and refused there without root)")
 
-    def count_checkpoint(self, at_slot: int) -> None:
+    def count_checkpoint(self) -> None:
         self.states += 1
         self.kept_states += 1
-        self.most_states, self.peak_states = max(self.most_states, at_slot), max(self.peak_states, self.kept_states)
+        self.peak_states = max(self.peak_states, self.kept_states)
 
     def push(self, state: State) -> None:
         """A path that waits to be walked."""
@@ -207,7 +213,7 @@ class Walk:
         self.state.previous, self.state.slot = self.state.slot, slot
 
     def end_path(self) -> None:
-        self._ended = True
+        self.ended = True
 
     # The walk.
 
@@ -240,7 +246,7 @@ class Walk:
 
     def _paths(self) -> None:
         """All paths from the state under way."""
-        joins, rows, code = self.graph.joins, self.graph.rows, self.code
+        joins, landings, rows, code = self.graph.joins, self.graph.landings, self.graph.rows, self.code
         state = self.state
         self.log.begin(self)
         while True:
@@ -250,9 +256,9 @@ class Walk:
                 raise TooComplex(f"BPF program is too large. Processed {self.processed} insn", slot,
                                  f"More than {self.limit} instructions would have to be walked.",
                                  "make loops shorter, or their bodies simpler")  # fmt: skip
-            if slot in joins or state.steps > 200:
+            if slot in joins:
                 if pruning.visited(self, state):
-                    self.log.safe(self)
+                    self.log.safe(state)
                     if not self._next():
                         break
                     state = self.state
@@ -262,15 +268,16 @@ class Walk:
             if self.observe:
                 self.observe(state)
             state.history = (state.history, slot, len(state.frames) - 1, None)
-            state.steps += 1
+            if slot in landings:
+                state.steps += 1
             if self.log.level:
-                self.log.before(self, row, instruction)
+                self.log.before(self)
                 self._step(row, instruction)
-                self.log.after(self, row, instruction, slot)
+                self.log.after(self, row, slot)
             else:
                 self._step(row, instruction)
-            if self._ended:
-                self._ended = False
+            if self.ended:
+                self.ended = False
                 if not self._next():
                     break
                 state = self.state
@@ -288,7 +295,7 @@ class Walk:
         if not self.waiting:
             return False
         self.state, position = self.waiting.pop()
-        self.log.back(self, position)
+        self.log.back(position)
         return True
 
     def _step(self, row: Row, instruction: Instruction) -> None:
@@ -300,6 +307,9 @@ class Walk:
             self._load(row, instruction)
         elif kind is Class.ST or kind is Class.STX:
             self._store(row, instruction)
+        elif row.operation in _PACKET_LOADS:
+            self._load_packet(row, instruction)
+            return
         elif kind is Class.LD:
             self._wide(row, instruction)
         else:
@@ -334,6 +344,8 @@ class Walk:
             if operation in _DIVISIONS and instruction.imm == 0:
                 raise Refusal("div by zero", why="The divisor is the constant 0.")
         if a.kind is NUMBER and b.kind is NUMBER:
+            if operation in _MASKS and b.constant:
+                a = jumps.split_mask(self, dst, a)
             result = arithmetic.compute(operation, a.number, b.number, word)
             regs[dst] = links.moved(operation, a, b.number, result, word)
         else:
@@ -400,24 +412,27 @@ class Walk:
             raise Refusal(f"BPF_ATOMIC {what} R{base} {text.kind(pointer)} is not allowed", register=base)
         memory.aligned(self, base, pointer, offset, size, strict=True)
 
+    def _load_packet(self, row: Row, instruction: Instruction) -> None:
+        state = self.state
+        if self.subject.type is ProgramType.XDP:
+            raise Refusal("BPF_LD_[ABS|IND] instructions not allowed for this program type")
+        given = self.readable(_CONTEXT_REGISTER)
+        if given.kind is not CONTEXT:
+            raise Refusal("at the time of BPF_LD_ABS|IND R6 != pointer to skb", register=_CONTEXT_REGISTER)
+        context.unmoved(_CONTEXT_REGISTER, given)
+        if row.operation is Operation.LD_IND:
+            self.readable(instruction.src)
+        if state.lock is not None:
+            raise Refusal("BPF_LD_[ABS|IND] cannot be used inside bpf_spin_lock-ed region")
+        if state.refs:
+            raise calls.unreleased(self, "BPF_LD_[ABS|IND] would lead to reference leak")
+        state.frame.regs[0:6] = [loaded(64), *[NOTHING] * 5]
+        self.go(state.slot + 1)
+        subprograms.may_return(self, Held(NUMBER, ZERO), changes_packet=False)
+
     def _wide(self, row: Row, instruction: Instruction) -> None:
         state = self.state
         regs = state.frame.regs
-        if row.operation in (Operation.LD_ABS, Operation.LD_IND):
-            if self.subject.type is ProgramType.XDP:
-                raise Refusal("BPF_LD_[ABS|IND] instructions not allowed for this program type")
-            given = self.readable(_CONTEXT_REGISTER)
-            if given.kind is not CONTEXT:
-                raise Refusal("at the time of BPF_LD_ABS|IND R6 != pointer to skb", register=_CONTEXT_REGISTER)
-            context.unmoved(_CONTEXT_REGISTER, given)
-            if row.operation is Operation.LD_IND:
-                self.readable(instruction.src)
-            if state.lock is not None:
-                raise Refusal("BPF_LD_[ABS|IND] cannot be used inside bpf_spin_lock-ed region")
-            if state.refs:
-                raise Refusal("BPF_LD_[ABS|IND] would lead to reference leak")
-            regs[0:6] = [loaded(64), *[NOTHING] * 5]
-            return
         reference = self.subject.references.get(state.slot)
         if reference is not None:
             definition = self.subject.maps[reference.map]
@@ -442,7 +457,6 @@ class Walk:
             self._exit()
         elif operation is Operation.CALL_HELPER:
             calls.call(self, instruction.imm)
-            self.go(state.slot + 1)
         elif operation is Operation.CALL_LOCAL:
             subprograms.call(self, state.slot + 1 + instruction.imm)
         elif operation is Operation.MAY_GOTO:
@@ -469,4 +483,6 @@ class Walk:
 
 
 _DISTANCES = frozenset({Operation.LSH, Operation.RSH, Operation.ARSH})
+_PACKET_LOADS = frozenset({Operation.LD_ABS, Operation.LD_IND})
+_MASKS = frozenset({Operation.AND, Operation.OR})
 _DIVISIONS = frozenset({Operation.DIV, Operation.SDIV, Operation.MOD, Operation.SMOD})

@@ -6,6 +6,7 @@ from bpfnic.host.verifier.verdict import verify
 from bpfnic.host.verifier.width import MASK, WORD_MASK
 from bpfnic.sim.golden.interpreter import Code
 from bpfnic.spec import addresses
+from bpfnic.spec.maps import OF_MAPS
 
 
 def contains(known, number):
@@ -43,6 +44,8 @@ def holds(held, value, thread, depth):
         if held.frame == depth:
             return contains(held.number, distance - thread.registers[10])
         return addresses.STACK <= value <= addresses.STACK_TOP
+    if held.kind is VALUE and held.map.type in OF_MAPS:
+        return True  # a map, once it isn't NULL
     if held.kind is VALUE and not held.number.mask:
         inside = distance - held.number.value - addresses.MAP_VALUES
         return 0 <= inside <= len(thread.memory.map_memory) - held.map.value_size

@@ -17,6 +17,10 @@ KEY = "r6 = r1\n*(u32 *)(r10 - 4) = 9\nr2 = r10\nr2 += -4\n"
 LOOKUP = KEY + "r1 = map_by_fd(0) ll\ncall 1\n"
 VALUE = LOOKUP + "if r0 == 0 goto out\n"
 """r0: a value of 16 bytes."""
+USES = "r1 = r10\nr1 += -8\n*(u64 *)(r10 - 8) = 0\nr1 += r0\nr0 = *(u8 *)(r1 + 0)\nr0 = 2\nexit\n"
+"""Takes r0 for an index."""
+TAIL = "f:\nr2 = map_by_fd(2) ll\nr3 = 0\ncall 12\n"
+SIGN = "r1 = *(u32 *)(r1 + 16)\nw1 s>>= 31\n"
 INDEX = VALUE + "r1 = *(u32 *)(r0 + 0)\n"
 LOADS_AT, THERE = "\nr0 += ", "\nr0 = *(u32 *)(r0 + 0)\nout:\nr0 = 2\nexit\n"
 EACH = "r1 = map_by_fd(0) ll\nr2 = code_addr(f) ll\nr3 = 0\nr4 = 0\ncall 164\n"
@@ -211,8 +215,22 @@ rule("tail calls",
      ("*(u64 *)(r10 - 240) = 0\ncall f\nexit\nf:\nr2 = map_by_fd(2) ll\nr3 = 0\ncall 12\nr0 = 2\nexit", None),
      ("*(u64 *)(r10 - 248) = 0\ncall f\nexit\nf:\nr2 = map_by_fd(2) ll\nr3 = 0\ncall 12\nr0 = 2\nexit",
       "tail_calls are not allowed when call stack of previous frames is 256 bytes. Too large"),
-     ("r2 = map_by_fd(0) ll\nr3 = 0\ncall 12\nr0 = 2\nexit", "expected prog array map for tail call|"
-      "cannot pass map_type 2 into func bpf_tail_call#12"))
+     ("r2 = map_by_fd(0) ll\nr3 = 0\ncall 12\nr0 = 2\nexit", "expected prog array map for tail call"),
+     # What the tail call's program returns, its function's caller gets: anything, and another packet.
+     ("call f\n" + USES + TAIL + "r0 = 2\nexit", "math between fp pointer and register with unbounded min value"),
+     ("call f\nr0 &= 7\n" + USES + TAIL + "r0 = 2\nexit", None),
+     (PACKET + "r6 = r2\nr2 += 14\nif r2 > r3 goto out\ncall f\nr0 = *(u8 *)(r6 + 0)" + OUT + TAIL + "r0 = 2\nexit",
+      "R6 invalid mem access 'scalar'"),
+     (PACKET + "r6 = r2\nr2 += 14\nif r2 > r3 goto out\nr2 = map_by_fd(2) ll\nr3 = 0\ncall 12\n"
+      "r0 = *(u8 *)(r6 + 0)" + OUT, None),
+     ("r1 = 10\nr2 = code_addr(f) ll\nr3 = 0\nr4 = 0\nr6 = r1\ncall 181\nr0 = 2\nexit\n" + TAIL.replace(
+         "r2", "r1 = 0\nr2", 1) + "r0 = 0\nexit", "R1 type=scalar expected=ctx"))
+rule("numbers that are -1 or 0 are walked apart before a mask",
+     (SIGN + "w1 &= 12\nif w1 == 0 goto +2\nif w1 == 12 goto +1\nr0 = *(u64 *)(r1 + 0)\nr0 = 2\nexit", None),
+     (SIGN + "w1 |= 12\nif w1 == 12 goto +2\nif w1 == -1 goto +1\nr0 = *(u64 *)(r1 + 0)\nr0 = 2\nexit", None),
+     (SIGN + "w1 &= 12\nif w1 == 12 goto +1\nr0 = *(u64 *)(r1 + 0)\nr0 = 2\nexit", "R1 invalid mem access 'scalar'"),
+     ("r1 = *(u32 *)(r1 + 16)\nr1 <<= 32\nr1 s>>= 63\nr2 = 6\nr1 &= r2\nif r1 == 0 goto +2\nif r1 == 6 goto +1\n"
+      "r0 = *(u64 *)(r1 + 0)\nr0 = 2\nexit", None))
 rule("maps in maps",
      (KEY + "r1 = map_by_fd(5) ll\ncall 1\nif r0 == 0 goto out\n*(u32 *)(r10 - 8) = 1\nr2 = r10\nr2 += -8\nr1 = r0\n"
       "call 1\nif r0 == 0 goto out\nr0 = *(u32 *)(r0 + 12)" + OUT, None),
@@ -258,7 +276,12 @@ rule("loads by offset in the packet",
      ("r6 = r1\nr6 += 4\nr0 = *(u16 *)skb[12]\nexit", "dereference of modified ctx ptr R6 off=4 disallowed", SOCKET),
      ("r6 = r1\nr1 = map_by_fd(4) ll\nr2 = 8\nr3 = 0\ncall 131\nif r0 == 0 goto out\nr7 = r0\nr0 = *(u8 *)skb[12]\n"
       "r1 = r7\nr2 = 0\ncall 132" + OUT, "BPF_LD_\\[ABS\\|IND\\] would lead to reference leak", SOCKET),
-     ("call f\nexit\nf:\nr6 = r1\nr0 = *(u16 *)skb[12]\nexit", None, SOCKET))
+     ("call f\nexit\nf:\nr6 = r1\nr0 = *(u16 *)skb[12]\nexit", None, SOCKET),
+     # Outside the packet it ends its function, with 0.
+     ("call f\nif r0 == 1 goto +1\nr0 = *(u64 *)(r0 + 0)\nr0 = 2\nexit\nf:\nr6 = r1\nr0 = *(u16 *)skb[12]\nr0 = 1\n"
+      "exit", "R0 invalid mem access 'scalar'", SOCKET),
+     ("call f\nif r0 == 1 goto +2\nif r0 == 0 goto +1\nr0 = *(u64 *)(r0 + 0)\nr0 = 2\nexit\nf:\nr6 = r1\n"
+      "r0 = *(u16 *)skb[12]\nr0 = 1\nexit", None, SOCKET))
 rule("the license",
      ("r1 = r10\nr1 += -8\nr2 = 8\n*(u64 *)(r10 - 8) = 0\ncall 6\nr0 = 2\nexit", None))
 
