@@ -361,7 +361,7 @@ class Finder(Component):
             m.d.comb += stored.eq(self.table.word.word_select(done.upper, 32))
         with m.Else():
             m.d.comb += stored.eq(self.table.word)
-        counts = self._counting(m, done)
+        counts = self._counting(m, comparings[-2])
         arrives = words_come[-1]
         m.d.comb += equal.eq(~differs & ~((stored ^ key_memory.read.data) & counts).any())
         with m.If(arrives):
@@ -434,24 +434,24 @@ class Finder(Component):
         m.d.comb += read.addr.eq(slot)
         return _Kept(slot, read.data)
 
-    def _counting(self, m: Module, done) -> Signal:
-        """Which bits of a stored key's word count: of an LPM_TRIE's those of the prefix."""
-        counts = Signal(64, init=2**64 - 1)
+    def _counting(self, m: Module, comparing) -> Signal:
+        """Which bits of a stored key's word count: of an LPM_TRIE's those of the prefix. A clock after `comparing`."""
+        counts = Signal(64, reset_less=True)
         m.submodules.lengths = lengths = memory.Memory(shape=9, depth=key_slots(self.config), init=[])
         write, read = lengths.write_port(), lengths.read_port(domain="comb")
         m.d.comb += [
             write.en.eq(self.find.valid & self.find.ready),
             write.addr.eq(self.find.payload.slot),
             write.data.eq(self.find.payload.length),
-            read.addr.eq(done.head.search.slot),
+            read.addr.eq(comparing.head.search.slot),
         ]
         lpm = self.descriptor.type == MapType.LPM_TRIE
         ours = Signal()
-        m.d.comb += ours.eq(lpm & (done.head.search.slot >= self.config.cores * self.config.threads))
+        m.d.comb += ours.eq(lpm & (comparing.head.search.slot >= self.config.cores * self.config.threads))
         with m.If(ours):
-            m.d.comb += counts.eq(prefix_mask(m, done.number, read.data))
+            m.d.sync += counts.eq(prefix_mask(m, comparing.number, read.data))
         with m.Else():
-            m.d.comb += counts.eq(2**64 - 1)
+            m.d.sync += counts.eq(2**64 - 1)
         return counts
 
 
