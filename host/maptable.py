@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from bpfnic.host import kconfig
 from bpfnic.host.btf import VOID, Btf, Kind
-from bpfnic.host.elf import SHN_UNDEF, SHT_NULL, Elf, Section, Symbol
+from bpfnic.host.elf import SHN_UNDEF, Elf, Section, Symbol
 from bpfnic.host.maps import PROG_ARRAY, Globals, MapDefinition
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.maps import MAP_BYTES, OF_MAPS, MapFlag, MapType
@@ -162,7 +162,7 @@ class MapTable:
         datasec = self._btf.find(Kind.DATASEC, MAPS_SECTION) if self._btf else None
         if self._btf is None or datasec is None:
             return
-        section = Section(SHN_UNDEF, MAPS_SECTION, SHT_NULL, 0, 0, b"", 1)
+        section = Section(SHN_UNDEF, MAPS_SECTION, "SHT_NULL", 0, 0, b"", 1)
         for variable in datasec.parts:
             var = self._btf[variable.type]
             if var.kind is Kind.VAR and var.detail == _EXTERN:

@@ -26,7 +26,6 @@ from bpfnic.host.elf import (
     SHN_COMMON,
     SHN_LORESERVE,
     SHN_UNDEF,
-    SHT_NOBITS,
     Elf,
     Relocation,
     Section,
@@ -107,7 +106,7 @@ class _Link:
     def _place(self, one: _Input, section: Section) -> None:
         if not section.flags & SHF_ALLOC or section.name in _DROPPED or not section.size:
             return
-        empty = section.type == SHT_NOBITS
+        empty = section.type == "SHT_NOBITS"
         there = self.sections.get(section.name)
         if there and section.name in _SAID_ONCE:
             if bytes(there.data).rstrip(b"\0") != section.data.rstrip(b"\0"):

@@ -95,7 +95,7 @@ finally:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.startswith("bpfnic ") and done.returncode == 0
-    assert {"amaranth", "rich", "bpfnic.host.elf", "bpfnic.host.run"}.isdisjoint(done.stdout.split())
+    assert {"amaranth", "rich", "elftools", "bpfnic.host.elf", "bpfnic.host.run"}.isdisjoint(done.stdout.split())
 
 
 def test_the_capture_that_leaves_has_verdicts_interfaces_and_numbers(run, source, tmp_path):

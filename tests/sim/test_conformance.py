@@ -331,4 +331,4 @@ finally:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.startswith("0\n") and done.returncode == 0
-    assert {"amaranth", "cffi", "rich", "bpfnic.host.elf", "bpfnic.sim.rtl"}.isdisjoint(done.stdout.split())
+    assert {"amaranth", "cffi", "rich", "elftools", "bpfnic.host.elf", "bpfnic.sim.rtl"}.isdisjoint(done.stdout.split())
