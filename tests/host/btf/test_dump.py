@@ -85,8 +85,8 @@ def test_what_builds_upon_a_base(bpfnic, file, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "begins with `file FILE`"),
-        (("prog", "1"), "begins with `file FILE`"),
+        ((), "begins with file, id, prog or map"),
+        (("prog", "1"), "prog is chosen by id, name, tag or pinned, not '1'"),
         (("file",), "nothing follows file"),
         (("file", "FILE", "format"), "nothing follows format"),
         (("file", "FILE", "format", "json"), "format 'json' must be raw or c"),
