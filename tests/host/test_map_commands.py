@@ -1,6 +1,7 @@
 """What the registers of map commands do, on the reference and on the hardware, and how many accesses an entry takes."""
 
 import random
+from collections.abc import Sequence
 from errno import E2BIG, EEXIST, EINVAL, ENOENT
 
 import pytest
@@ -28,6 +29,9 @@ class Counting:
     def read(self, address: int) -> int:
         self.accesses += 1
         return self.transport.read(address)
+
+    def read_all(self, addresses: Sequence[int]) -> list[int]:
+        return [self.read(address) for address in addresses]
 
     def write(self, address: int, value: int) -> None:
         self.accesses += 1
