@@ -194,7 +194,7 @@ def test_rules_that_are_not_there(refused, source, tmp_path):
         (["--mcpu", "v9"], "--mcpu v9: must be one of v1"),
         (["--check"], "--check compares with golden"),
         (["--waves", "out.fst"], "no signals to write waves of"),
-        (["--backend", "paper"], "no backend 'paper'; there are golden, linux, rtl"),
+        (["--backend", "paper"], "no backend 'paper'; there are board, golden, linux, rtl"),
         (["--backend", "linux", "--threads", "8"], "--threads is the NIC's"),
         (["--backend", "linux", "--map-types", "ARRAY"], "--map-types is the NIC's"),
         (["--map-types", "ARRAY,TEA"], "--map-types: there is no map type 'TEA'"),
