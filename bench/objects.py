@@ -1,11 +1,11 @@
 """Which objects load: `python -m bench.objects DIR` (`make objects OBJECTS=DIR`).
 
-Every program of an object below DIR is loaded into a golden NIC: structure, maps, relocations, links. A
-program whose section tells no type is tried as XDP, as tc and as socket filter, in this order. Maps are made as small
-as --entries, and those of 0 entries, which their own loaders set, get 1: what fits which NIC is the user's choice, not
-the object's. What a configuration of the kernel is asked for is 1. Prints a line for each object, with the seconds that
-its slowest program took from the file to the NIC, and the refused programs; then the counts. docs/objects.md explains
-the refusals."""
+Every program of an object below DIR is loaded into a golden NIC: structure, maps, relocations, links. A program whose
+section tells no type is tried as XDP, as tc and as socket filter, in this order, and with --verify is of the first type
+that the verifier accepts it as. Maps are made as small as --entries, and those of 0 entries, which their own loaders
+set, get 1: what fits which NIC is the user's choice, not the object's. What a configuration of the kernel is asked for
+is 1. Prints a line for each object, with the seconds that its slowest program took from the file to the NIC, and the
+refused programs; then the counts. docs/objects.md explains the refusals."""
 
 import argparse
 import re
@@ -55,11 +55,15 @@ def examine(path: Path, entries: int, asked: bool) -> list[Program] | str:
             if not type and sections.read(section).elsewhere:
                 continue
             attempts = [cards.load(name, section, each) for each in ([type] if type else TYPES)]
-            taken = min(attempts, key=lambda attempt: (bool(attempt.why), "is not for" in attempt.why))
-            if asked and not taken.why:
-                taken.verdict = _verdict(path, name, taken.type)
-            found.append(taken)
+            for attempt in attempts if asked else ():
+                attempt.verdict = "" if attempt.why else _verdict(path, name, attempt.type)
+            found.append(min(attempts, key=_rank))
     return found
+
+
+def _rank(attempt: Program) -> tuple[bool, bool, bool]:
+    """A program that loads as several types is of the one that the verifier accepts it as."""
+    return bool(attempt.why), attempt.verdict not in ("", "accepted"), "is not for" in attempt.why
 
 
 class Cards:
