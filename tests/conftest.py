@@ -8,6 +8,7 @@ import hashlib
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from bpfnic.host import pcap
@@ -17,6 +18,11 @@ from bpfnic.host.linux.permission import unavailable
 from bpfnic.host.object import open_object
 
 REPOSITORY = Path(__file__).parent.parent
+
+# No test is about seconds: what a loaded machine takes for an example says nothing of it.
+hypothesis.settings.register_profile("any machine", deadline=None,
+                                     suppress_health_check=[hypothesis.HealthCheck.too_slow])  # fmt: skip
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from bpfnic.host.object import open_object
 from bpfnic.spec.assembly import assemble
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import encode
+from bpfnic.spec.registers import BY_NAME
 
 PROGRAMS = sorted((Path(__file__).parents[2] / "firmware" / "programs").glob("*.bpf.c"))
 
@@ -53,8 +54,9 @@ def test_round_trip(path):
 
 def in_store(device, loaded):
     """What lies where a program was loaded, by the device's registers."""
-    device._write("PROGRAM_ADDRESS", loaded.entry * 2)
-    return b"".join(device._read("PROGRAM_DATA").to_bytes(4, "little") for _ in range(2 * len(loaded.image)))
+    transport, data = device._transport, BY_NAME["PROGRAM_DATA"].address()
+    transport.write(BY_NAME["PROGRAM_ADDRESS"].address(), loaded.entry * 2)
+    return b"".join(transport.read(data).to_bytes(4, "little") for _ in range(2 * len(loaded.image)))
 
 
 CALLS = """
