@@ -18,6 +18,7 @@ from bpfnic.spec.errors import BpfnicError
 NAME = "nic"
 SEED = 1  # of placement
 SOURCES = ("bpfnic.spec", "bpfnic.hdl", "bpfnic.boards")
+ECP5_OPTIONS = {"script_after_synth": "tee -q -o stat.json stat -json"}
 VIVADO = "vivado -mode batch -source nic.tcl"
 
 Say = Callable[[str], None]
@@ -41,7 +42,7 @@ class Request:
         """The NIC. Raises BpfnicError where the parameters don't go together."""
         target = "ecp5" if self.board.part.family == "ecp5" else "generic"
         config = NicConfig(**{**self.board.nic, **self.nic, "target": target})
-        if config.ports != len(self.board.ports):
+        if config.ports > len(self.board.ports):
             raise BpfnicError(f"{self.board.name} has {len(self.board.ports)} ports, not {config.ports}")
         return config
 
@@ -124,9 +125,7 @@ def _write(request: Request, folder: Path, identity: bytes) -> None:
     clocks = clocks_of(board, request.megahertz)
     hertz = int(clocks.frequencies[1])
     card = CardConfig(request.config(), request.key, round(hertz / request.baud), identity)
-    options = {"script_after_synth": "tee -q -o stat.json stat -json"}
-    if board.part.family == "series7":
-        options = {"add_constraints": _apart(board)}
+    options = ECP5_OPTIONS if board.part.family == "ecp5" else {"add_constraints": _apart(board)}
     platform = board.open()
     plan = platform.prepare(Top(board, Fabric(card, board.kind, hertz), clocks), NAME, **options)
     for name, content in plan.files.items():

@@ -46,6 +46,7 @@ def list_boards() -> None:
 @command.command("build")
 @click.argument("board")
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Where to; build/BOARD by default.")
+@click.option("--ports", type=int, help="Ethernet ports, up to the board's.")
 @click.option("--cores", type=int, help="Barrel cores.")
 @click.option("--threads", type=int, help="Hardware threads of a core: 8 or 16.")
 @click.option("--program-slots", type=int, help="Instructions that its programs may have together.")

@@ -56,7 +56,8 @@ def series7(cells: Mapping[str, int]) -> Needs:
 
 def block_rams(rtlil: str) -> dict[str, int]:
     """Blocks of RAM of a design for an ECP5 before it is synthesized, by what has them: DP16KD that it names, and those
-    that Yosys makes of large memories (the MACs' FIFOs, the map engine's program)."""
+    that Yosys makes of large memories (the MACs' FIFOs, the map engine's program). Yosys leaves out a block of which
+    nothing is read."""
     counts: Counter = Counter()
     module = ""
     for line in rtlil.splitlines():

@@ -16,11 +16,11 @@ TAP_NS = 0.025
 TAPS = 128  # FPGA-TN-02032: a delay cell's steps
 
 
-def request_ports(platform, board: Board) -> list:
-    """Requests the board's ports. What several of them share (a reset) belongs to the first."""
+def request_ports(platform, board: Board, count: int) -> list:
+    """Requests the board's first ports. What several of them share (a reset) belongs to the first."""
     taken: set[str] = set()
     groups = []
-    for index, number in enumerate(board.ports):
+    for index, number in enumerate(board.ports[:count]):
         subsignals = []
         for sub in platform.lookup(f"eth_{board.kind}", number).ios:
             names = set(sub.ios[0].names)

@@ -28,7 +28,7 @@ class Top(Elaboratable):
         board = self.board
         hertz = int(self.clocks.frequencies[1])
         m.submodules.fabric = fabric = self.fabric
-        groups = pins.request_ports(platform, board)
+        groups = pins.request_ports(platform, board, len(fabric.ports))
         self._clocks(m, platform)
         if board.kind == "mii":
             pins.drive(m, "reference", platform.request("eth_clk25", dir="-"), ClockSignal("reference"))
@@ -74,7 +74,7 @@ class Top(Elaboratable):
         m.domains += ClockDomain(fixed_domain, reset_less=board.kind == "mii")
         m.d.comb += ClockSignal(fixed_domain).eq(fixed)
         domains = {"sync"}
-        for port in range(len(board.ports)):
+        for port in self.fabric.ports:
             domains |= {receive_domain(port), transmit_domain(board.kind, port)}
         for domain in sorted(domains):
             m.submodules[f"reset_{domain}"] = ResetSynchronizer(~locked, domain=domain)

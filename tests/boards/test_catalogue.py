@@ -19,8 +19,8 @@ class Ports(Component):
     """A Fabric's ports."""
 
     def __init__(self, board):
-        ports = len(board.ports)
-        card = CardConfig(NicConfig(ports=ports), bytes(16), 125)
+        self.ports = range(len(board.ports))
+        card = CardConfig(NicConfig(ports=len(self.ports)), bytes(16), 125)
         super().__init__(fabric.Fabric(card, board.kind, 125_000_000).signature)
 
     def elaborate(self, platform):

@@ -135,8 +135,8 @@ def test_what_goes_in_decides_the_build_id(monkeypatch):
 
 
 def test_ports_are_the_boards():
-    request = build.Request(find("versa-ecp5"), {"ports": 1}, bytes(16), 1_000_000, 125)
-    with pytest.raises(BpfnicError, match="versa-ecp5 has 2 ports, not 1"):
+    request = build.Request(find("versa-ecp5"), {"ports": 3}, bytes(16), 1_000_000, 125)
+    with pytest.raises(BpfnicError, match="versa-ecp5 has 2 ports, not 3"):
         request.config()
 
 

