@@ -10,7 +10,7 @@ from amaranth.lib import data
 from amaranth.lib.fifo import SyncFIFOBuffered
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.nic import Nic, interface_names
+from bpfnic.hdl.nic import Nic, interface_names, trace_fields
 from bpfnic.sim.rtl import build
 from bpfnic.sim.rtl.simulation import Simulation
 from bpfnic.spec.errors import BpfnicError
@@ -21,7 +21,7 @@ FAULT = 12  # address of the register that breaks a rule
 
 
 class Fault(IntEnum):
-    """A rule of the streams or of the trace for the stand-in to break."""
+    """A rule of the streams or of the trace for the stand-in to break; or what its trace shows besides."""
 
     NONE = 0
     RETRACT = 1
@@ -29,6 +29,7 @@ class Fault(IntEnum):
     KEEP = 3
     USER = 4
     RELEASE = 5
+    HOST = 6  # every unit grants the host an access, always; a program without an instruction runs for each frame
 
 
 class Loopback(Nic):
@@ -117,6 +118,22 @@ class Loopback(Nic):
                 m.d.comb += egress("tuser").eq(beats.r_data[:7])
             with m.Case(Fault.RELEASE):
                 m.d.comb += release.queued.eq(0)
+            with m.Case(Fault.HOST):
+                self._run_without_instructions(m, i, out, sequence)
+
+    def _run_without_instructions(self, m, i, out, sequence):
+        """On CPU 0: it begins in the clock in which a frame is released, and ends in the next one."""
+        shown = {where: getattr(self, name) for name, (_, where) in trace_fields(self.config).items()}
+        began = Signal(name=f"began_{i}")
+        m.d.sync += began.eq(out)
+        with m.If(out):
+            m.d.comb += [shown["dispatch", 0, "valid"].eq(1), shown["dispatch", 0, "ingress"].eq(i),
+                         shown["dispatch", 0, "sequence"].eq(sequence)]  # fmt: skip
+        with m.If(began):
+            m.d.comb += shown["finish", 0, "valid"].eq(1)
+        if i == 0:
+            m.d.comb += [signal.eq(1) for (kind, _, field), signal in shown.items()
+                         if kind == "shared" and field in ("valid", "requester")]  # fmt: skip
 
 
 def build_loopback(folder, waves=False):
@@ -296,6 +313,17 @@ def test_a_broken_rule_is_named(nic, fault, message):
         nic.offer(0, bytes(range(64)))
     with pytest.raises(BpfnicError, match=message):
         nic.run()
+
+
+def test_what_each_unit_grants_is_kept_apart(nic):
+    """The table of grants lies before the threads' states: an entry too few, and instructions were counted that no
+    program did."""
+    nic.write(FAULT, Fault.HOST)
+    nic.offer(0, bytes(64))
+    assert nic.run()
+    (packet,) = nic.packets()
+    assert packet.ran and packet.instructions == 0
+    assert nic.counts().retired == 0
 
 
 def test_an_empty_frame_is_refused_by_name(nic):
