@@ -14,6 +14,7 @@ from bpfnic.boards.catalogue import Board
 from bpfnic.hdl.card import CardConfig
 from bpfnic.hdl.config import NicConfig
 from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.wire import DEFAULT_ADDRESS
 
 NAME = "nic"
 SEED = 1  # of placement
@@ -30,6 +31,7 @@ class Request:
     """
     nic : parameters of NicConfig that differ from the board's.
     key : 16 bytes, which a driver must know.
+    management, address : the port that messages come by, and the card's address there; None for the UART alone.
     """
 
     board: Board
@@ -37,6 +39,8 @@ class Request:
     key: bytes
     baud: int
     megahertz: float
+    management: int | None = None
+    address: bytes = DEFAULT_ADDRESS
 
     def config(self) -> NicConfig:
         """The NIC. Raises BpfnicError where the parameters don't go together."""
@@ -58,6 +62,8 @@ def inputs(request: Request) -> dict:
         "board": request.board.name,
         "parameters": parameters,
         "baud": request.baud,
+        "management": request.management,
+        "address": request.address.hex(":"),
         "megahertz": request.megahertz,
         "seed": SEED,
         "revision": revision(),
@@ -124,7 +130,8 @@ def _write(request: Request, folder: Path, identity: bytes) -> None:
     board = request.board
     clocks = clocks_of(board, request.megahertz)
     hertz = int(clocks.frequencies[1])
-    card = CardConfig(request.config(), request.key, round(hertz / request.baud), identity)
+    card = CardConfig(request.config(), request.key, round(hertz / request.baud), identity, request.management,
+                      request.address)  # fmt: skip
     options = ECP5_OPTIONS if board.part.family == "ecp5" else {"add_constraints": _apart(board)}
     platform = board.open()
     plan = platform.prepare(Top(board, Fabric(card, board.kind, hertz), clocks), NAME, **options)

@@ -1,7 +1,8 @@
 """The backend `board`: a card at the other end of a wire behind the driver's Transport (docs/transport.md).
 
-`board:/dev/ttyUSB0,key=FILE,baud=1000000` is the UART; FILE has the card's key, 32 hexadecimal digits. patience=SECONDS
-is how long an answer may take before it is asked for again.
+`board:/dev/ttyUSB0,key=FILE,baud=1000000` is the UART, `board:eth0,key=FILE,mac=02:…` an Ethernet interface that leads
+to the card's management port; FILE has the card's key, 32 hexadecimal digits. patience=SECONDS is how long an answer
+may take before it is asked for again.
 """
 
 import time
@@ -11,7 +12,8 @@ from pathlib import Path
 
 from bpfnic.boards.batch import Batch
 from bpfnic.boards.frames import PATIENCE, Frame, FrameWire
-from bpfnic.boards.links import SerialLink
+from bpfnic.boards.links import EthernetLink, SerialLink, interfaces
+from bpfnic.boards.messages import parse_address
 from bpfnic.boards.session import Link, Session
 from bpfnic.host.capabilities import check_register_map
 from bpfnic.host.device import (
@@ -33,7 +35,7 @@ from bpfnic.spec import card, registers
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.registers import BY_NAME
 from bpfnic.spec.rings import EVENT_USER_BIT
-from bpfnic.spec.wire import DEFAULT_KEY, KEY_BYTES
+from bpfnic.spec.wire import DEFAULT_ADDRESS, DEFAULT_KEY, KEY_BYTES
 
 BAUD = 1_000_000
 
@@ -41,12 +43,21 @@ BAUD = 1_000_000
 def open_device(options: DeviceOptions) -> Device:
     """The card that `options.place` names. Raises BpfnicError where none answers there, or one that isn't this
     driver's."""
-    path, settings = _settings(options.place)
+    place, settings = _settings(options.place)
     key = DEFAULT_KEY
     if "key" in settings:
         key = _key(Path(settings["key"]))
     patience = _seconds(settings["patience"]) if "patience" in settings else None
-    link = SerialLink(path, _number("baud", settings.get("baud", str(BAUD))), patience)
+    link: Link
+    if place in interfaces():
+        if "baud" in settings:
+            raise BpfnicError(f"board: baud={settings['baud']}: {place} is an Ethernet interface")
+        address = parse_address(settings["mac"]) if "mac" in settings else DEFAULT_ADDRESS
+        link = EthernetLink(place, address, patience)
+    else:
+        if "mac" in settings:
+            raise BpfnicError(f"board: mac={settings['mac']}: {place} is no Ethernet interface")
+        link = SerialLink(place, _number("baud", settings.get("baud", str(BAUD))), patience)
     try:
         return open_card(link, key, options.budget)
     except BaseException:
@@ -62,11 +73,11 @@ def open_card(link: Link, key: bytes, budget: int | None = None) -> RegisterDevi
 def _settings(place: str) -> tuple[str, dict[str, str]]:
     path, *others = place.split(",")
     if not path:
-        raise BpfnicError("board: must be board:PLACE[,key=FILE][,baud=N], as board:/dev/ttyUSB0")
+        raise BpfnicError("board: must be board:PLACE[,key=FILE], as board:/dev/ttyUSB0 or board:eth0")
     settings = dict(other.partition("=")[::2] for other in others)
     for name, value in settings.items():
-        if name not in ("key", "baud", "patience") or not value:
-            raise BpfnicError(f"board: {name}={value}: must be key=FILE, baud=N or patience=SECONDS")
+        if name not in ("key", "baud", "mac", "patience") or not value:
+            raise BpfnicError(f"board: {name}={value}: must be key=FILE, baud=N, mac=ADDRESS or patience=SECONDS")
     return path, settings
 
 

@@ -1,10 +1,14 @@
-"""Messages (spec/wire.py) and their frames, as bytes."""
+"""Messages (spec/wire.py) and their frames on a UART and on Ethernet, as bytes."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from bpfnic.boards.siphash import siphash
+from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.wire import (
+    ADDRESS_BYTES,
+    ETHERNET_HEADER_BYTES,
+    ETHERTYPE,
     HEADER,
     PROTOCOL,
     SLIP_END,
@@ -69,3 +73,27 @@ class Unslip:
             escapes = {SLIP_ESC_END: SLIP_END, SLIP_ESC_ESC: SLIP_ESC}
             if pieces != [b""] and all(piece[:1] and piece[0] in escapes for piece in pieces[1:]):
                 yield pieces[0] + b"".join(bytes([escapes[piece[0]]]) + piece[1:] for piece in pieces[1:])
+
+
+_TYPE = ETHERTYPE.to_bytes(2, "big")
+
+
+def ethernet(message: bytes, destination: bytes, source: bytes) -> bytes:
+    """A message as an Ethernet frame, without FCS."""
+    return destination + source + _TYPE + message
+
+
+def from_ethernet(frame: bytes) -> bytes | None:
+    """The message in a frame, and what fills it up; None where it is another's."""
+    return frame[ETHERNET_HEADER_BYTES:] if frame[2 * ADDRESS_BYTES : ETHERNET_HEADER_BYTES] == _TYPE else None
+
+
+def parse_address(text: str) -> bytes:
+    """A MAC address, as 02:00:00:00:00:01. Raises BpfnicError where it is none of one card."""
+    try:
+        address = bytes.fromhex(text.replace(":", ""))
+    except ValueError:
+        address = b""
+    if len(address) != ADDRESS_BYTES or address[0] & 1:
+        raise BpfnicError(f"{text}: must be the MAC address of one card, as 02:00:00:00:00:01")
+    return address

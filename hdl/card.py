@@ -7,6 +7,7 @@
              └──── registers ─────┴── bus ─────┘
                        (spec/card.py) ▲
     uart ──▶ UartLink ──▶ Endpoint ───┘
+    management: InBand, between a port's MAC and its Switch ──▶ Endpoint
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.ethernet.interfaces import StatisticsPort
 from bpfnic.hdl.interfaces import EGRESS_USER, INGRESS_USER, Beat
 from bpfnic.hdl.nic import Nic, interface_names
-from bpfnic.hdl.wire import Endpoint, UartLink
+from bpfnic.hdl.wire import Endpoint, InBand, UartLink
 from bpfnic.hdl.wire.frames import Capture, Injector, Switch
 from bpfnic.spec.card import (
     BASE,
@@ -33,7 +34,7 @@ from bpfnic.spec.card import (
     MAC_WORDS,
 )
 from bpfnic.spec.errors import BpfnicError
-from bpfnic.spec.wire import KEY_BYTES
+from bpfnic.spec.wire import ADDRESS_BYTES, DEFAULT_ADDRESS, KEY_BYTES
 
 _NIC_ADDRESS_BITS = 12
 _ACCESS_CLOCKS = 4
@@ -48,19 +49,27 @@ class CardConfig:
     key : 16 bytes, which a driver must know.
     clocks_per_bit : of the UART; 4 or more.
     build_id : SHA-256 of what it is made of, 32 bytes.
+    management : the port whose MAC brings messages, besides the UART; None for none.
+    address : the card's there, 6 bytes.
     """
 
     nic: NicConfig
     key: bytes
     clocks_per_bit: int
     build_id: bytes = bytes(BUILD_ID_BYTES)
+    management: int | None = None
+    address: bytes = DEFAULT_ADDRESS
 
     def __post_init__(self) -> None:
-        for name, length in (("key", KEY_BYTES), ("build_id", BUILD_ID_BYTES)):
+        for name, length in (("key", KEY_BYTES), ("build_id", BUILD_ID_BYTES), ("address", ADDRESS_BYTES)):
             if len(getattr(self, name)) != length:
                 raise BpfnicError(f"{name} must be {length} bytes, not {len(getattr(self, name))}")
         if self.clocks_per_bit < 4:
             raise BpfnicError(f"clocks_per_bit must be at least 4, not {self.clocks_per_bit!r}")
+        if self.management not in (None, *range(self.nic.ports)):
+            raise BpfnicError(f"management must be one of the {self.nic.ports} ports, not {self.management!r}")
+        if self.address[0] & 1:
+            raise BpfnicError(f"address must be that of one card, not of a group: {self.address.hex(':')}")
 
 
 class Card(Component):
@@ -90,7 +99,8 @@ class Card(Component):
         m = Module()
         config, ports = self.config, self.config.nic.ports
         m.submodules.nic = nic = Nic(config.nic)
-        m.submodules.endpoint = endpoint = Endpoint(config.key, links=1, target=config.nic.target)
+        links = 1 if config.management is None else 2
+        m.submodules.endpoint = endpoint = Endpoint(config.key, links, config.nic.target)
         m.submodules.uart = uart = UartLink(config.clocks_per_bit)
         connect(m, uart.link, endpoint.links[0])
         m.d.comb += [uart.rx.eq(self.uart_rx), self.uart_tx.eq(uart.tx), self.active.eq(endpoint.active)]
@@ -102,7 +112,14 @@ class Card(Component):
         for number, name in enumerate(interface_names(config.nic)):
             m.submodules[f"switch_{name}"] = switch = Switch()
             switches.append(switch)
-            if number < ports:
+            if number == config.management:
+                m.submodules.inband = inband = InBand(config.address)
+                connect(m, flipped(self.mac_rx[number]), inband.mac_rx)
+                connect(m, inband.mac_tx, flipped(self.mac_tx[number]))
+                connect(m, inband.ingress, switch.mac_rx)
+                connect(m, switch.mac_tx, inband.egress)
+                connect(m, inband.link, endpoint.links[1])
+            elif number < ports:
                 connect(m, flipped(self.mac_rx[number]), switch.mac_rx)
                 connect(m, switch.mac_tx, flipped(self.mac_tx[number]))
             else:

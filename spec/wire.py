@@ -92,3 +92,6 @@ SLIP_END, SLIP_ESC, SLIP_ESC_END, SLIP_ESC_ESC = 0xC0, 0xDB, 0xDC, 0xDD
 ETHERTYPE = 0x88B5
 """IEEE 802, local experimental 1. A frame: destination, source, this, a message, and zeros up to 60 bytes."""
 ETHERNET_HEADER_BYTES = 14
+ADDRESS_BYTES = 6
+DEFAULT_ADDRESS = b"\x02bpfni"
+"""Of cards that were given none: locally administered, as its first byte says."""

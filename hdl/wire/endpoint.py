@@ -317,6 +317,7 @@ class Endpoint(Component):
         with m.If(ended | ~listening):
             m.d.sync += open_.eq(0)
         for number, link in enumerate(self.links):
+            m.d.comb += link.listening.eq(listening)
             with m.If(listening & link.begin):
                 m.d.sync += [open_.eq(1), position.eq(0), owner.eq(number)]
 

@@ -1,8 +1,11 @@
 """A card compiled by Verilator, and its UART as a terminal of this machine."""
 
 import ctypes
+import fcntl
 import os
 import select
+import socket
+import struct
 import threading
 import tty
 from contextlib import contextmanager
@@ -24,8 +27,9 @@ NIC = NicConfig(
     map_types=frozenset({MapType.ARRAY, MapType.HASH, MapType.PERCPU_ARRAY}),
     receive_metadata=False,
 )
-CONFIG = CardConfig(nic=NIC, key=KEY, clocks_per_bit=CLOCKS_PER_BIT, build_id=bytes(range(32)))
+CONFIG = CardConfig(nic=NIC, key=KEY, clocks_per_bit=CLOCKS_PER_BIT, build_id=bytes(range(32)), management=0)
 HERE = Path(__file__).parent
+_TUNSETIFF, _SIOCSIFFLAGS, _IFF_TAP, _IFF_NO_PI, _IFF_UP = 0x400454CA, 0x8914, 2, 0x1000, 1  # linux/if_tun.h, if.h
 
 
 def library(config: CardConfig = CONFIG) -> ctypes.CDLL:
@@ -132,27 +136,63 @@ class SimulatedCard:
 
 
 @contextmanager
-def terminal(card: SimulatedCard):
-    """The path of a terminal that is the other end of the card's line, while the card runs."""
-    master, slave = os.openpty()
-    tty.setraw(slave)
+def ethernet(card: SimulatedCard, port: int):
+    """The name of an interface of this machine that is the other end of a port's cable, while the card runs. Raises
+    OSError where the process may not make one."""
+    tap = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+    name = f"bpfnic{os.getpid() % 100000}"
+    try:
+        fcntl.ioctl(tap, _TUNSETIFF, struct.pack("16sH", name.encode(), _IFF_TAP | _IFF_NO_PI))
+        with socket.socket() as any_socket:
+            fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sH", name.encode(), _IFF_UP))
+    except OSError:
+        os.close(tap)
+        raise
+
+    def step() -> None:
+        if select.select([tap], [], [], 0.002 if not card.waiting(port) else 0)[0]:
+            card.offer(port, os.read(tap, 2048))
+        card.run(4000)
+        while frame := card.take(port):
+            os.write(tap, frame)
+
+    with _running(step):
+        yield name
+    os.close(tap)
+
+
+@contextmanager
+def _running(step):
+    """Does it again and again, beside the caller."""
     ended = threading.Event()
 
     def run() -> None:
         while not ended.is_set():
-            pause = 0.002 if card.idle else 0
-            if select.select([master], [], [], pause)[0]:
-                card.hear(os.read(master, 4096))
-            card.run(4000)
-            if said := card.say():
-                os.write(master, said)
+            step()
 
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        yield os.ttyname(slave)
+        yield
     finally:
         ended.set()
         thread.join()
-        os.close(master)
-        os.close(slave)
+
+
+@contextmanager
+def terminal(card: SimulatedCard):
+    """The path of a terminal that is the other end of the card's line, while the card runs."""
+    master, slave = os.openpty()
+    tty.setraw(slave)
+
+    def step() -> None:
+        if select.select([master], [], [], 0.002 if card.idle else 0)[0]:
+            card.hear(os.read(master, 4096))
+        card.run(4000)
+        if said := card.say():
+            os.write(master, said)
+
+    with _running(step):
+        yield os.ttyname(slave)
+    os.close(master)
+    os.close(slave)
