@@ -130,10 +130,11 @@ class BoardTransport(Transport):
         self._take_over()
 
     def _take_over(self) -> None:
-        """A NIC as it is behind a reset, but for its counters: nothing attached, no maps, nothing in flight."""
+        """A NIC as it is behind a reset, but for its counters: nothing attached, no maps, nothing in flight. The ports
+        are cut off from their MACs until `connect`, so that no other frames come than those of `run`."""
         every = range(self._ports + 1)
         self._put("CONTROL", 0)
-        self._put(card.BY_NAME["ROUTE"], 0)
+        self._route((1 << self._ports) - 1)
         for name in registers.HOOKS.values():
             for interface in every:
                 self._put(name, 0, interface)
@@ -185,14 +186,14 @@ class BoardTransport(Transport):
         retirements: bool,
         observe: Observe | None,
     ) -> Traffic:
-        """As Device.run, one frame at a time. From here on the ports are cut off from their MACs, so that no other
-        frame comes."""
+        """As Device.run, one frame at a time."""
         for asked, what in ((replay, "replay a run"), (retirements or observe, "show its instructions")):
             if asked:
                 raise BpfnicError(f"{self.name} can't {what}")
         if not pacing.back_to_back:
             raise BpfnicError(f"{self.name} takes frames one by one, at no time of their own")
-        self._route()
+        if self.read(card.BY_NAME["ROUTE"].address()) != (1 << self._ports) - 1:
+            raise BpfnicError(f"{self.name} runs the packets of its ports: it takes no others")
         began = time.monotonic()
         traffic = Traffic([], [])
         frames = FrameWire(self.name, self._batch, self._ports)
@@ -215,16 +216,16 @@ class BoardTransport(Transport):
                 self.deliver(frame.data)
         return [frame for frame in frames if not frame.user >> EVENT_USER_BIT]
 
-    def _route(self) -> None:
-        """Every port to the wire, while no frame begins."""
-        control = self.read(BY_NAME["CONTROL"].address())
-        self._put("CONTROL", 0)
-        self._put(card.BY_NAME["ROUTE"], (1 << self._ports) - 1)
+    def connect(self) -> None:
+        self._route(0)
+
+    def _route(self, ports: int) -> None:
+        """Cut these off from their MACs, a bit each, and no others. The NIC takes no frames: none is half through."""
+        self._put(card.BY_NAME["ROUTE"], ports)
         end = time.monotonic() + PATIENCE
         while self.read(card.BY_NAME["STATUS"].address()) & card.STATUS_CHANGING:
             if time.monotonic() > end:
                 raise BpfnicError(f"{self.name}: a port's frame does not end")
-        self._put("CONTROL", control)
 
     def follow(self, arrivals: Sequence[Arrival]) -> Follower:
         raise BpfnicError(f"{self.name} can't follow another device instruction by instruction")

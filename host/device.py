@@ -446,6 +446,11 @@ class Device(ABC):
         only). `retirements`: also list every retired instruction. `observe`: is told of each instruction and shared
         access; such a run is not recorded."""
 
+    def start(self) -> None:
+        """Run the packets that come to the ports from outside, dropping what can't be taken in time, until the device
+        is closed. Raises BpfnicError where the ports lead nowhere."""
+        raise BpfnicError(f"{self.name} has no ports that lead outside: its packets come with `run`")
+
     @abstractmethod
     def counters(self) -> dict[str, int | list[int]]:
         """Counters by register name (spec.registers), all of the same clock; those of interfaces as lists, with what
@@ -496,6 +501,9 @@ class Transport(Protocol):
         observe: Observe | None,
     ) -> Traffic:
         """As Device.run."""
+
+    def connect(self) -> None:
+        """Have the ports lead outside from now on, where the transport is `wired`."""
 
     def follow(self, arrivals: Sequence[Arrival]) -> Follower:
         """As Device.follow."""

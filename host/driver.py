@@ -445,12 +445,21 @@ class RegisterDevice(Device):
         retirements: bool = False,
         observe: Observe | None = None,
     ) -> Traffic:
+        self._enable(pacing)
+        return self._transport.run(arrivals, pacing, on_step, replay, retirements, observe)
+
+    def start(self) -> None:
+        if not self._transport.wired:
+            super().start()
+        self._transport.connect()
+        self._enable(Pacing(lossless=False))
+
+    def _enable(self, pacing: Pacing) -> None:
         mode = registers.MODE_INGRESS_WAITS | registers.MODE_EGRESS_WAITS if pacing.lossless else 0
         for interface in range(self.interfaces):
             self._write("MODE", mode, interface)
         order = registers.CONTROL_FLOWS_APART if pacing.flows_apart else 0
         self._write("CONTROL", registers.CONTROL_ENABLE | order)
-        return self._transport.run(arrivals, pacing, on_step, replay, retirements, observe)
 
     def trace(self) -> list[trace.Line]:
         records = self._hidden.get(f"runtime:{trace.MAP}")

@@ -223,6 +223,11 @@ class Nic:
     ) -> None:
         self.close()
 
+    def start(self) -> None:
+        """Run the packets that come to a card's own ports, until it is closed. Raises BpfnicError for other devices:
+        theirs come with `run`."""
+        self.device.start()
+
     def close(self) -> None:
         """Give the device back."""
         self.device.close()

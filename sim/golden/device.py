@@ -108,6 +108,9 @@ class GoldenTransport:
     def follow(self, arrivals: Sequence[Arrival]) -> Follower:
         return _Follower(self.nic, arrivals)
 
+    def connect(self) -> None:
+        """Its ports lead nowhere."""
+
     def close(self) -> None:
         """Nothing is held."""
 
