@@ -133,8 +133,8 @@ class BoardTransport(Transport):
         """A NIC as it is behind a reset, but for its counters: nothing attached, no maps, nothing in flight. The ports
         are cut off from their MACs until `connect`, so that no other frames come than those of `run`."""
         every = range(self._ports + 1)
-        self._put("CONTROL", 0)
         self._route((1 << self._ports) - 1)
+        self._put("CONTROL", 0)
         for name in registers.HOOKS.values():
             for interface in every:
                 self._put(name, 0, interface)
@@ -220,7 +220,8 @@ class BoardTransport(Transport):
         self._route(0)
 
     def _route(self, ports: int) -> None:
-        """Cut these off from their MACs, a bit each, and no others. The NIC takes no frames: none is half through."""
+        """Cut these off from their MACs, a bit each, and no others. A NIC that is not enabled takes no frame, and one
+        that waits for it holds up messages that come by the same port: so none may be connected to a MAC then."""
         self._put(card.BY_NAME["ROUTE"], ports)
         end = time.monotonic() + PATIENCE
         while self.read(card.BY_NAME["STATUS"].address()) & card.STATUS_CHANGING:
@@ -231,10 +232,10 @@ class BoardTransport(Transport):
         raise BpfnicError(f"{self.name} can't follow another device instruction by instruction")
 
     def close(self) -> None:
-        """The NIC takes no frames any more, and its ports go to their MACs."""
+        """The NIC takes no frames any more, and its ports are cut off from their MACs."""
         with suppress(BpfnicError):  # it is gone
+            self._route((1 << self._ports) - 1)
             self._put("CONTROL", 0)
-            self._put(card.BY_NAME["ROUTE"], 0)
             self._batch.flush()
         self.session.close()
 

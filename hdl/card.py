@@ -160,7 +160,7 @@ class Card(Component):
     def _registers(self, m: Module, bus, valid, injector, interface, capture, switches) -> None:
         """Those of spec.card. An access takes _ACCESS_CLOCKS, behind which CAPTURE_DATA is there again."""
         config, ports = self.config, self.config.nic.ports
-        route = Signal(ports)
+        route = Signal(ports, init=-1)
         m.d.comb += [switch.wired.eq(route[port]) for port, switch in enumerate(switches[:ports])]
         changing = Cat(switch.changes for switch in switches[:ports]).any()
         captured = (

@@ -451,8 +451,8 @@ class RegisterDevice(Device):
     def start(self) -> None:
         if not self._transport.wired:
             super().start()
-        self._transport.connect()
         self._enable(Pacing(lossless=False))
+        self._transport.connect()
 
     def _enable(self, pacing: Pacing) -> None:
         mode = registers.MODE_INGRESS_WAITS | registers.MODE_EGRESS_WAITS if pacing.lossless else 0

@@ -17,8 +17,8 @@ _RO, _RW, _WO = Access.RO, Access.RW, Access.WO
 
 REGISTERS = (
     Register("BUILD_ID", 0x1000, _RO, "SHA-256 of what the bitstream was made of, the first byte lowest", count=8),
-    Register("ROUTE", 0x1020, _RW, "bit n: port n's frames come from the wire and go to it, not to its MAC; changes "
-             "take effect between two frames"),  # fmt: skip
+    Register("ROUTE", 0x1020, _RW, "bit n: port n's frames come from the wire and go to it, not to its MAC, whose "
+             "frames are lost; changes take effect between two frames that the NIC takes", reset=(1 << PORTS) - 1),
     Register("INJECT_DATA", 0x1024, _WO, "the next 4 bytes of the frame to inject, the first one lowest"),
     Register("INJECT", 0x1028, _WO, "sends them: bits 15..0 bytes of the frame, bits 18..16 interface, bits 23..20 "
              "its user bits (hdl.interfaces Beat). Behind byte 2,047 the frame begins anew, for the NIC refuses one as "

@@ -160,12 +160,12 @@ class Switch(Component):
 
     Members
     -------
-    wired : to the wire. Takes effect between two frames, on each way for itself. While the NIC is enabled, it may take
-        a frame that is offered just then for one that it refused for want of buffers.
+    wired : to the wire, as behind a reset. Takes effect between two frames, on each way for itself, and not while one
+        is offered that nobody has begun to take.
     changes : it has not taken effect on both ways yet.
     mac_rx, mac_tx : the MAC.
     injected, captured : the wire.
-    ingress, egress : the NIC. What is offered and not taken may change as long as a frame has not begun.
+    ingress, egress : the NIC.
     """
 
     def __init__(self):
@@ -187,13 +187,13 @@ class Switch(Component):
         m = Module()
         within_mac, within_injected, within_egress = (_within(m, each) for each in (
             self.mac_rx, self.injected, self.egress))  # fmt: skip
-        from_wire, to_wire = Signal(), Signal()
+        from_wire, to_wire = Signal(init=1), Signal(init=1)
         m.d.comb += self.changes.eq((from_wire != self.wired) | (to_wire != self.wired))
-        with m.If(~within_mac & ~within_injected):
-            m.d.sync += from_wire.eq(self.wired)
-        with m.If(~within_egress):
-            m.d.sync += to_wire.eq(self.wired)
         arriving, leaving = self.ingress, self.egress
+        with m.If(~within_mac & ~within_injected & (~arriving.valid | arriving.ready)):
+            m.d.sync += from_wire.eq(self.wired)
+        with m.If(~within_egress & (~leaving.valid | leaving.ready)):
+            m.d.sync += to_wire.eq(self.wired)
         with m.If(from_wire):
             m.d.comb += [arriving.payload.eq(self.injected.payload), arriving.valid.eq(self.injected.valid)]
             m.d.comb += [self.injected.ready.eq(arriving.ready), self.mac_rx.ready.eq(1)]

@@ -84,6 +84,17 @@ class Card:
                     return bytes(said)
         return None
 
+    def settled(self) -> bytes | None:
+        """What it sends until it listens again."""
+        said = bytearray()
+        for _ in range(PATIENCE):
+            sent = self.clock()
+            if sent is not None:
+                said.append(sent & 0xFF)
+            elif self.dut["links__0__listening"]:
+                return bytes(said) or None
+        raise AssertionError("the endpoint does not listen any more")
+
     def answer(self, message: Message, key: bytes = KEY, clocks: int = PATIENCE) -> Message | None:
         """What it answers to a message."""
         self.hear(message.pack(key))
