@@ -372,3 +372,8 @@ def test_an_update_writes_the_bytes_of_its_value_and_reads_none(device, transpor
     for size, table in maps.items():
         values = [table.lookup(key(index)) for index in range(8)]
         assert values == [[bytes([0xEE if index == 3 else size * 16 + index]) * size] for index in range(8)]
+
+
+def test_ports_that_lead_nowhere_do_not_start(device):
+    with pytest.raises(BpfnicError, match="^golden has no ports that lead outside: its packets come with `run`$"):
+        device.start()
