@@ -120,7 +120,8 @@ class PacketResult:
     egress: where it went, None for nowhere; queue: of the host, where a CPUMAP or XSKMAP chose one, or the program
     another than 0 (rx_queue_index) for a packet that passes. data: the frame as it left. cause: why it was aborted.
     programs: what ran, one behind the other; verdict is the last one's. stopped: the slot of the program store whose
-    instruction the device ended it at, None where it came to its end. told: false where the device can't tell these.
+    instruction the device ended it at, None where it came to its end or left the store. told: false where the device
+    can't tell these.
     started, finished: the clocks in which the first program began and the last one ended. note: what of a recording
     the program could not do (golden only), empty if it could. parent: of a clone, the packet of whose program it was
     made.

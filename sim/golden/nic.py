@@ -196,7 +196,8 @@ class GoldenNic:
         try:
             verdict = (yield from thread.run(entry, steps=steps)) & 0xFFFFFFFF
         except Trap as trap:
-            decided = outcome.aborted(trap.cause, stopped=trap.pc)
+            outside = trap.cause is Cause.PROGRAM_RANGE  # no slot has what it was to execute
+            decided = outcome.aborted(trap.cause, stopped=None if outside else trap.pc)
         else:
             decided = outcome.decide(
                 program_type, verdict, helpers.target, stage, self.size.ports, helpers.hops, helpers.buffer.queue

@@ -23,7 +23,7 @@ class Outcome:
     verdict: r0 of the program, None where none ran or it was ended; length: so many bytes of the frame at most leave,
     None for all.
 
-    stopped: the slot at which it was ended, None where it came to its end.
+    stopped: the slot at which it was ended, None where it came to its end or left the program store.
 
     onward: where it goes on, if a program stands there, or at a hook behind it; chained: first with the next program of
     the same hook. sent: a tc program sent it on; iif: where it comes in then.

@@ -193,7 +193,8 @@ class RtlTransport(Transport):
                                             result.queue, clone))  # fmt: skip
             if record.ran:
                 result.verdict = None if record.trapped else record.verdict
-                result.stopped = record.stopped if record.trapped else None
+                outside = result.cause is Cause.PROGRAM_RANGE
+                result.stopped = record.stopped if record.trapped and not outside else None
                 result.programs = programs[index]
                 result.cpu = record.cpu
                 result.started, result.finished = record.dispatched, record.finished
