@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from bpfnic.boards import fit, report, tools
+from bpfnic.boards import fit, pll, report, tools
 from bpfnic.boards.catalogue import Board
-from bpfnic.hdl.card import CardConfig
+from bpfnic.hdl.card import BUILD_ID_BYTES, CardConfig
 from bpfnic.hdl.config import NicConfig
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.wire import DEFAULT_ADDRESS
@@ -106,6 +106,7 @@ def build_id(what: Mapping) -> bytes:
 def build(request: Request, folder: Path, say: Say, *, allow_timing_fail: bool = False) -> report.Report:
     """Everything into `folder`: nic.bit and nic.svf (or Vivado's project), report.json, manifest.json, logs. Returns
     what came out. Raises BpfnicError where a tool is missing or fails, the part is too small, or timing is missed."""
+    _design(request, bytes(BUILD_ID_BYTES))  # what can't be is said before what is missing
     what = inputs(request)
     folder.mkdir(parents=True, exist_ok=True)
     say("writing the design")
@@ -122,16 +123,24 @@ def build(request: Request, folder: Path, say: Say, *, allow_timing_fail: bool =
     return found
 
 
+def _design(request: Request, identity: bytes) -> tuple[pll.Pll, CardConfig]:
+    """Its clocks and its card. Raises BpfnicError for what no PLL or card does."""
+    from bpfnic.boards.top import clocks_of
+
+    clocks = clocks_of(request.board, request.megahertz)
+    hertz = int(clocks.frequencies[1])
+    return clocks, CardConfig(request.config(), request.key, round(hertz / request.baud), identity, request.management,
+                              request.address)  # fmt: skip
+
+
 def _write(request: Request, folder: Path, identity: bytes) -> None:
     """The tools' input."""
     from bpfnic.boards.fabric import Fabric
-    from bpfnic.boards.top import Top, clocks_of
+    from bpfnic.boards.top import Top
 
     board = request.board
-    clocks = clocks_of(board, request.megahertz)
+    clocks, card = _design(request, identity)
     hertz = int(clocks.frequencies[1])
-    card = CardConfig(request.config(), request.key, round(hertz / request.baud), identity, request.management,
-                      request.address)  # fmt: skip
     options = ECP5_OPTIONS if board.part.family == "ecp5" else {"add_constraints": _apart(board)}
     platform = board.open()
     plan = platform.prepare(Top(board, Fabric(card, board.kind, hertz), clocks), NAME, **options)
