@@ -42,10 +42,18 @@ class Request:
     management: int | None = None
     address: bytes = DEFAULT_ADDRESS
 
+    @property
+    def clocks(self) -> pll.Pll:
+        """Of the PLL, the core's second. Raises BpfnicError where there are none."""
+        from bpfnic.boards.top import clocks_of
+
+        return clocks_of(self.board, self.megahertz)
+
     def config(self) -> NicConfig:
         """The NIC. Raises BpfnicError where the parameters don't go together."""
         target = "ecp5" if self.board.part.family == "ecp5" else "generic"
-        config = NicConfig(**{**self.board.nic, **self.nic, "target": target})
+        clock_ns = round(1e9 / self.clocks.frequencies[1])
+        config = NicConfig(**{**self.board.nic, **self.nic, "target": target, "clock_ns": clock_ns})
         if config.ports > len(self.board.ports):
             raise BpfnicError(f"{self.board.name} has {len(self.board.ports)} ports, not {config.ports}")
         return config
@@ -106,7 +114,7 @@ def build_id(what: Mapping) -> bytes:
 def build(request: Request, folder: Path, say: Say, *, allow_timing_fail: bool = False) -> report.Report:
     """Everything into `folder`: nic.bit and nic.svf (or Vivado's project), report.json, manifest.json, logs. Returns
     what came out. Raises BpfnicError where a tool is missing or fails, the part is too small, or timing is missed."""
-    _design(request, bytes(BUILD_ID_BYTES))  # what can't be is said before what is missing
+    _card(request, bytes(BUILD_ID_BYTES))  # what can't be is said before what is missing
     what = inputs(request)
     folder.mkdir(parents=True, exist_ok=True)
     say("writing the design")
@@ -123,14 +131,10 @@ def build(request: Request, folder: Path, say: Say, *, allow_timing_fail: bool =
     return found
 
 
-def _design(request: Request, identity: bytes) -> tuple[pll.Pll, CardConfig]:
-    """Its clocks and its card. Raises BpfnicError for what no PLL or card does."""
-    from bpfnic.boards.top import clocks_of
-
-    clocks = clocks_of(request.board, request.megahertz)
-    hertz = int(clocks.frequencies[1])
-    return clocks, CardConfig(request.config(), request.key, round(hertz / request.baud), identity, request.management,
-                              request.address)  # fmt: skip
+def _card(request: Request, identity: bytes) -> CardConfig:
+    """Raises BpfnicError for what no PLL or card does."""
+    clocks_per_bit = round(int(request.clocks.frequencies[1]) / request.baud)
+    return CardConfig(request.config(), request.key, clocks_per_bit, identity, request.management, request.address)
 
 
 def _write(request: Request, folder: Path, identity: bytes) -> None:
@@ -138,12 +142,11 @@ def _write(request: Request, folder: Path, identity: bytes) -> None:
     from bpfnic.boards.fabric import Fabric
     from bpfnic.boards.top import Top
 
-    board = request.board
-    clocks, card = _design(request, identity)
+    board, clocks = request.board, request.clocks
     hertz = int(clocks.frequencies[1])
     options = ECP5_OPTIONS if board.part.family == "ecp5" else {"add_constraints": _apart(board)}
     platform = board.open()
-    plan = platform.prepare(Top(board, Fabric(card, board.kind, hertz), clocks), NAME, **options)
+    plan = platform.prepare(Top(board, Fabric(_card(request, identity), board.kind, hertz), clocks), NAME, **options)
     for name, content in plan.files.items():
         data = content if isinstance(content, bytes) else content.encode()
         (folder / name).write_bytes(data)

@@ -25,6 +25,7 @@ class NicConfig:
     map_types : types of maps that it has; what the others alone need is left out.
     ports : network ports, 1 to 3; the host is interface number `ports`.
     receive_metadata : it keeps what programs may ask of a frame as it came in (spec.metadata).
+    clock_ns : nanoseconds of a clock, 1 to 255: what the register CLOCK_NS holds from reset on.
     trace : add the trace port (design.md, "Trace port").
     target : "generic" infers memories; "ecp5" instantiates DP16KD.
     conformance : no NIC but a core for the conformance suite: helper 5 returns its first argument, and is the only one.
@@ -41,6 +42,7 @@ class NicConfig:
     map_types: frozenset[MapType] = engine.MAP_TYPES
     ports: int = 2
     receive_metadata: bool = True
+    clock_ns: int = 8
     trace: bool = False
     target: str = "generic"
     conformance: bool = False
@@ -71,6 +73,7 @@ class NicConfig:
             have, asked = (", ".join(each.name for each in sorted(some)) for some in (engine.MAP_TYPES, lacking))
             raise BpfnicError(f"map_types must be some of {have}, not {asked}")
         check("ports", 1 <= self.ports <= 3, "1 to 3")
+        check("clock_ns", 1 <= self.clock_ns <= 255, "1 to 255")
         check("target", self.target in ("generic", "ecp5"), "generic or ecp5")
 
     @property

@@ -174,7 +174,7 @@ class Control(Component):
             bank.constant(name, value)
 
     def _clock_and_random(self, m: Module, bank: RegisterBank) -> None:
-        (clock_ns,) = bank.stored("CLOCK_NS")
+        (clock_ns,) = bank.stored("CLOCK_NS", reset=self.config.clock_ns)
         low_written, sample = Signal(32, reset_less=True), Signal(64, reset_less=True)
         step = Signal(64)
         written, was_read = bank.live("TIME", [sample[:32], sample[32:]])

@@ -72,10 +72,14 @@ class RegisterBank:
         """The strobe of a write to a register that is stored."""
         return self._strobe(self.write, BY_NAME[name], 0)
 
-    def stored(self, name: str, mask: int = 0xFFFF_FFFF, count: int | None = None) -> list[Signal]:
-        """Read and write; keeps the bits of `mask`, of the first `count` of an array. Returns what is stored."""
+    def stored(
+        self, name: str, mask: int = 0xFFFF_FFFF, count: int | None = None, reset: int | None = None
+    ) -> list[Signal]:
+        """Read and write; keeps the bits of `mask`, of the first `count` of an array. reset: where it isn't the
+        table's. Returns what is stored."""
         register = BY_NAME[name]
-        kept = [Signal(32, init=register.reset & mask, name=f"{name}{i}") for i in range(count or register.count)]
+        begins = register.reset if reset is None else reset
+        kept = [Signal(32, init=begins & mask, name=f"{name}{i}") for i in range(count or register.count)]
         self._bind(name, Access.RW, kept)
         for index, signal in enumerate(kept):
             self._sync(self._strobe(self.write, register, index), signal.eq(self.data & mask))

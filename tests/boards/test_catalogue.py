@@ -7,6 +7,7 @@ from amaranth import Module
 from amaranth.lib.wiring import Component
 
 from bpfnic.boards import fabric
+from bpfnic.boards.build import Request
 from bpfnic.boards.catalogue import BOARDS, find
 from bpfnic.boards.pins import TAP_NS
 from bpfnic.boards.top import Top, clocks_of
@@ -83,3 +84,8 @@ def test_the_core_is_as_fast_as_asked_or_the_next_slower(prepared):
 def test_unknown():
     with pytest.raises(BpfnicError, match="no board 'arty': there are colorlight-5a-75b, versa-ecp5, "):
         find("arty")
+
+
+@pytest.mark.parametrize(("megahertz", "clock_ns"), [(125, 8), (50, 20)])
+def test_a_cards_time_advances_by_its_own_clock(megahertz, clock_ns):
+    assert Request(find("versa-ecp5"), {}, bytes(16), 1_000_000, megahertz).config().clock_ns == clock_ns

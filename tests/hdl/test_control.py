@@ -302,6 +302,18 @@ def test_programs_and_map_memory_through_their_windows():
     simulate(config, bench)
 
 
+def test_a_clock_of_another_length():
+    async def bench(ctx, board, bus):
+        assert await bus.get("CLOCK_NS") == 20
+        start = ctx.get(board.control.time)
+        await ctx.tick().repeat(10)
+        assert ctx.get(board.control.time) - start == 200
+
+    simulate(NicConfig(threads=8, clock_ns=20), bench)
+    with pytest.raises(BpfnicError, match="clock_ns must be 1 to 255, not 0"):
+        NicConfig(clock_ns=0)
+
+
 def test_time_and_random():
     config = NicConfig(threads=8)
 
