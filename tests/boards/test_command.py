@@ -28,7 +28,7 @@ def test_list():
     (["build", "versa-ecp5", "--threads", "7"], "threads must be 8 or 16, not 7"),
     (["build", "versa-ecp5", "--map-types", "hash,tree"], "no map type tree: there are "),
     (["build", "versa-ecp5", "--megahertz", "1"], "no PLL makes 125 MHz and up to 1 MHz of 100 MHz"),
-    (["build", "versa-ecp5", "--baud", "100000000"], "clocks_per_bit must be at least 4, not 1"),
+    (["build", "versa-ecp5", "--baud", "100000000"], "clocks_per_bit must be at least 4, not 0"),
 ])  # fmt: skip
 def test_refused(arguments, error, tmp_path):
     done = run(*arguments, *(["--output", str(tmp_path)]))
