@@ -81,6 +81,6 @@ def test_a_bitstream(board, tmp_path):
 def test_a_clock_that_is_too_slow(board, tmp_path, monkeypatch):
     """A counter of 26 bits doesn't make 400 MHz."""
     request = build.Request(board, {}, bytes(16), 1_000_000, 400)
-    with pytest.raises(BpfnicError, match=r"timing is missed: core reaches .* of 375\.\d+ \(--allow-timing-fail"):
+    with pytest.raises(BpfnicError, match=r"timing is missed: core reaches .* of 375\.\d+ MHz \(--allow-timing-fail"):
         build.build(request, tmp_path, lambda _: None)
     assert (tmp_path / "manifest.json").exists()
