@@ -229,12 +229,13 @@ def btf() -> None:
 @click.argument("words", nargs=-1, metavar="SOURCE [format raw|c] [unsorted] [root_id N]…")
 @click.option("-B", "--base-btf", "base", type=_PATH, help="The BTF that the types build upon.")
 @click.option("-j", "--json", "as_json", is_flag=True, help="As one JSON object.")
-def btf_dump(words: tuple[str, ...], base: Path | None, as_json: bool) -> None:
+@click.option("-p", "--pretty", is_flag=True, help="As JSON with a line for each member.")
+def btf_dump(words: tuple[str, ...], base: Path | None, as_json: bool, pretty: bool) -> None:
     """Print types as bpftool does: a line each, or as C declarations. SOURCE: file FILE, or of the running kernel id N,
     prog PROG, map MAP [key|value|kv|all]; PROG, MAP: id N, name NAME, tag TAG, pinned FILE."""
     from bpfnic.host.btf import command
 
-    for text in command.dump(command.parse(words), base, as_json):
+    for text in command.dump(command.parse(words), base, as_json, pretty):
         click.echo(text, nl=False)
 
 

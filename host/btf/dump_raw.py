@@ -1,5 +1,5 @@
 """Types as `bpftool btf dump` prints them one by one: in format raw a line a type, an indented line a part; in JSON
-(-j) the same fields by the same names."""
+(-j, and -p with a line each) the same fields by the same names."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -26,16 +26,34 @@ def dump_raw(btf: Btf, roots: Iterable[int] = ()) -> Iterator[str]:
         yield f"[{type.number}] {_name(type.kind)} '{type.name or '(anon)'}'{detail}{parts}\n"
 
 
-def dump_json(btf: Btf, roots: Iterable[int] = ()) -> Iterator[str]:
-    """One JSON object with a list `types`, a type at a time."""
-    separator = '{"types":['
+def dump_json(btf: Btf, roots: Iterable[int] = (), pretty: bool = False) -> Iterator[str]:
+    """One JSON object with a list `types`, a type at a time; `pretty`: each member in a line of its own."""
+    line = "\n    " if pretty else ""
+    separator = f'{{{line}"types":{" " if pretty else ""}['
     for type in _chosen(btf, roots):
         shown = {"id": type.number, "kind": _name(type.kind), "name": type.name or "(anon)", **_fields(type)}
         if type.kind in _PARTS:
             shown[_PARTS[type.kind]] = [_part_fields(type, part) for part in type.parts]
-        yield separator + json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
+        compact = json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
+        yield separator + (_pretty(shown, 2) if pretty else compact)
         separator = ","
-    yield '{"types":[]}\n' if separator != "," else "]}\n"
+    end = "\n}\n" if pretty else "}\n"
+    yield f"{separator}]{end}" if separator != "," else f"{line}]{end}"
+
+
+def _pretty(value: Any, depth: int) -> str:
+    """JSON as bpftool -p lays it out: a member's name begins a line, what is in a list doesn't."""
+    start, end = (f"\n{'    ' * level}" for level in (depth + 1, depth))
+    match value:
+        case dict():
+            return (
+                "{"
+                + ",".join(f"{start}{json.dumps(name)}: {_pretty(of, depth + 1)}" for name, of in value.items())
+                + f"{end}}}"
+            )
+        case list():
+            return "[" + ",".join(_pretty(each, depth + 1) for each in value) + (f"{end}]" if value else "]")
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _chosen(btf: Btf, roots: Iterable[int]) -> Iterable[Type]:

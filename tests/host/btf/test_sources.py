@@ -149,8 +149,50 @@ def test_json_says_what_raw_says(bpfnic, tmp_path):
     assert (status, out, err.count("\n")) == (2, "", 1) and "C is no JSON" in err
 
 
+PRETTY = """\
+{
+    "types": [{
+            "id": 10,
+            "kind": "ENUM",
+            "name": "color",
+            "encoding": "SIGNED",
+            "size": 4,
+            "vlen": 2,
+            "values": [{
+                    "name": "RED",
+                    "val": -1
+                },{
+                    "name": "GREEN",
+                    "val": 5
+                }
+            ]
+        },{
+            "id": 3,
+            "kind": "INT",
+            "name": "char",
+            "size": 1,
+            "bits_offset": 0,
+            "nr_bits": 8,
+            "encoding": "SIGNED"
+        }
+    ]
+}
+"""
+"""As json_writer.c of the kernel's tools lays it out: what begins a list or follows in it stays in its line."""
+
+
+def test_pretty_json_has_a_line_for_each_member(bpfnic, tmp_path):
+    (tmp_path / "types.btf").write_bytes(encode(TYPES))
+    asked = ("btf", "dump", "-p", "file", tmp_path / "types.btf")
+    assert bpfnic(*asked, "root_id", 10, "root_id", 3)[1] == PRETTY
+    assert json.loads(bpfnic(*asked)[1]) == json.loads(bpfnic("btf", "dump", "-j", *asked[3:])[1])
+    status, out, err = bpfnic(*asked, "format", "c")
+    assert (status, out, err.count("\n")) == (2, "", 1) and "C is no JSON" in err
+
+
+@pytest.mark.parametrize("option", ["-j", "-p"])
 @pytest.mark.skipif(not BPFTOOL, reason="bpftool isn't installed")
-def test_json_is_what_bpftool_prints(bpfnic, build):
+def test_json_is_what_bpftool_prints(bpfnic, build, option):
     path = build(SOURCE).path
-    said = subprocess.run([BPFTOOL, "-j", "btf", "dump", "file", path], capture_output=True, check=True)
-    assert bpfnic("btf", "dump", "-j", "file", path)[1] == said.stdout.decode()
+    said = subprocess.run([BPFTOOL, option, "btf", "dump", "file", path], capture_output=True, check=True)
+    assert bpfnic("btf", "dump", option, "file", path)[1] == said.stdout.decode()
