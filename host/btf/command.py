@@ -79,7 +79,7 @@ def parse(words: tuple[str, ...]) -> Request:
 
 
 def dump(request: Request, base: Path | None = None, as_json: bool = False, pretty: bool = False) -> Iterator[str]:
-    """The text, a piece at a time; `pretty`: of JSON, with a line for each member. Raises BpfnicError naming the source."""
+    """The text, a piece at a time; `pretty`: JSON with a line for each member. Raises BpfnicError naming the source."""
     below = open_btf(base) if base else None
     roots = request.roots
     if request.source == "file":

@@ -271,7 +271,8 @@ class _Writer:
         if end - start > 8 * _LARGEST_HOLE:
             hole = f"a hole of {(end - start) // 8} bytes, above {_LARGEST_HOLE}"
             raise BpfnicError(f"{self._btf.where}: type {type.number} {type.name!r} has {hole}")
-        return "".join(f"{_indent(level)}{name}: {bits};" for name, bits in padding(start, end, align, in_bits))
+        pads = padding(start, end, align, in_bits, self._btf.pointer_bytes)
+        return "".join(f"{_indent(level)}{name}: {bits};" for name, bits in pads)
 
     # Declarations.
 

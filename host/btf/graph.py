@@ -3,6 +3,7 @@
 A file may build upon another one (split BTF): its types are numbered from where those of the base end, and its strings
 go on likewise. Types are read when they are first asked for: a kernel has a hundred thousand."""
 
+import functools
 import hashlib
 import struct
 from collections.abc import Callable, Iterator
@@ -23,6 +24,11 @@ WORDS = {kind: (0, 0) for kind in Kind} | {
     Kind.FUNC_PROTO: (0, 2), Kind.VAR: (1, 0), Kind.DATASEC: (0, 3), Kind.DECL_TAG: (1, 0), Kind.ENUM64: (0, 3),
 }  # fmt: skip
 _KINDS = tuple(Kind)
+
+
+def _is_long(name: str) -> bool:
+    """Whether C knows the integer of that name as long, signed or not, in whatever order its words stand."""
+    return sorted(name.split()) in (["long"], ["int", "long"], ["long", "unsigned"], ["int", "long", "unsigned"])
 
 
 class Reader:
@@ -261,13 +267,21 @@ class Btf:
             number = type.target
         raise BpfnicError(f"{self.where}: type {number} never ends")
 
+    @functools.cached_property
+    def pointer_bytes(self) -> int:
+        """Bytes of a pointer, which are those of a `long` (libbpf: determine_ptr_size); 8 where there is none."""
+        if self.base:
+            return self.base.pointer_bytes
+        longs = (type.size for type in self if type.kind is Kind.INT and _is_long(type.name))
+        return next((size for size in longs if size in (4, 8)), 8)
+
     def size(self, number: int) -> int:
         """Bytes of a value of that type; 0 for void and functions."""
         count = 1
         for _ in range(DEEPEST):
             type = self.resolve(number)
             if type.kind is Kind.PTR:
-                return 8 * count
+                return self.pointer_bytes * count
             if type.kind is Kind.ARRAY:
                 count *= type.count
             elif type.kind is not Kind.VAR:

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from bpfnic.host.btf.graph import Btf
 from bpfnic.host.btf.kinds import COMPOSITES, ENUMS, MODIFIERS, Kind, Type
 
-POINTER_BYTES = 8
-_PADS = (("long", 64), ("int", 32), ("short", 16), ("char", 8))
+_PADS = (("int", 32), ("short", 16), ("char", 8))  # behind long, which is as wide as a pointer
 
 
 def size_of(btf: Btf, number: int) -> int:
@@ -22,9 +21,9 @@ def align_of(btf: Btf, number: int) -> int:
     while type.kind in MODIFIERS or type.kind is Kind.ARRAY:
         type = btf[type.target]
     if type.kind is Kind.PTR:
-        return POINTER_BYTES
+        return btf.pointer_bytes
     if type.kind in ENUMS or type.kind in (Kind.INT, Kind.FLOAT):
-        return min(POINTER_BYTES, type.size)
+        return min(btf.pointer_bytes, type.size)
     if type.kind not in COMPOSITES:
         return 0
     largest = 1
@@ -49,7 +48,7 @@ def is_packed(btf: Btf, structure: Type) -> bool:
     return structure.size % largest != 0
 
 
-def padding(start: int, end: int, align: int, in_bits: bool) -> Iterator[tuple[str, int]]:
+def padding(start: int, end: int, align: int, in_bits: bool, pointer_bytes: int) -> Iterator[tuple[str, int]]:
     """Unnamed bitfields (type, width) that move a member from bit `start` to bit `end`, where the compiler would not by
     itself: a member that is aligned to `align` bytes, or a bitfield behind a bitfield (`in_bits`).
 
@@ -57,7 +56,8 @@ def padding(start: int, end: int, align: int, in_bits: bool) -> Iterator[tuple[s
     compiler often goes alone, and otherwise a width of 0 makes it."""
     if start >= end:
         return
-    name, width = next((pad for pad in _PADS if _up(start, pad[1]) <= end), _PADS[-1])
+    pads = ("long", 8 * pointer_bytes), *_PADS
+    name, width = next((pad for pad in pads if _up(start, pad[1]) <= end), pads[-1])
     boundary = _up(start, width)
     if start < boundary <= end:
         alone = boundary == _up(start, 8 * align) if boundary == end else end - boundary > boundary - start
@@ -67,7 +67,7 @@ def padding(start: int, end: int, align: int, in_bits: bool) -> Iterator[tuple[s
     while start < end:
         bits = min(end - start, width)
         if bits < width:
-            name = next(pad for pad, of in reversed(_PADS) if of >= bits)
+            name = next(pad for pad, of in reversed(pads) if of >= bits)
         yield name, bits
         start += bits
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bpfnic.host.btf import Btf, Kind
+from bpfnic.host.btf import Btf, Kind, Part, Type
 from bpfnic.host.btf.dump_c import dump_c
 from bpfnic.host.btf.encode import encode
 from bpfnic.host.compile import compile_object
@@ -171,6 +171,34 @@ def test_the_compiler_makes_the_same_layouts_of_what_is_printed(bpfnic, build, t
         if type.name != "last":
             other = after.find(type.kind, type.name)
             assert other and layout(after, other.number) == layout(before, type.number)
+
+
+POINTERS = """\
+struct pointed {
+	char first;
+	struct pointed *next;
+	%s wide;
+	long: %d;
+	char last;
+};
+"""
+
+
+@pytest.mark.parametrize(
+    ("long", "pointer", "places", "size"),
+    [("long int", 4, (0, 32, 64, 128), 20), ("unsigned long", 4, (0, 32, 64, 128), 20),
+     ("long unsigned int", 8, (0, 64, 128, 256), 40)],
+)  # fmt: skip
+def test_a_pointer_is_as_wide_as_a_long(file, long, pointer, places, size):
+    """As a 32-bit kernel's types have it: what is aligned there needs no `packed`, and a hole is filled with its long.
+    The places are those that C's rules for such a machine give."""
+    parts = (Part("first", 1, places[0]), Part("next", 3, places[1]), Part("wide", 2, places[2]),
+             Part("last", 1, places[3]))  # fmt: skip
+    types = [Type(1, Kind.INT, "char", 1, detail=1 << 24 | 8), Type(2, Kind.INT, long, pointer, detail=8 * pointer),
+             Type(3, Kind.PTR, "", target=4), Type(4, Kind.STRUCT, "pointed", size, parts=parts)]  # fmt: skip
+    btf = Btf(file(types).read_bytes())
+    assert (btf.pointer_bytes, btf.size(3)) == (pointer, pointer)
+    assert POINTERS % (long, 8 * pointer) in "".join(dump_c(btf))
 
 
 @pytest.mark.skipif(not BPFTOOL or not KERNEL.exists(), reason="no bpftool 7.5, or the kernel shows no BTF")
