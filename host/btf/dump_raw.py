@@ -46,11 +46,8 @@ def _pretty(value: Any, depth: int) -> str:
     start, end = (f"\n{'    ' * level}" for level in (depth + 1, depth))
     match value:
         case dict():
-            return (
-                "{"
-                + ",".join(f"{start}{json.dumps(name)}: {_pretty(of, depth + 1)}" for name, of in value.items())
-                + f"{end}}}"
-            )
+            named = (f"{start}{json.dumps(name)}: {_pretty(of, depth + 1)}" for name, of in value.items())
+            return "{" + ",".join(named) + f"{end}}}"
         case list():
             return "[" + ",".join(_pretty(each, depth + 1) for each in value) + (f"{end}]" if value else "]")
     return json.dumps(value, ensure_ascii=False)
