@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "sim.golden": {"sim.golden", "spec"},
     "sim.golden.device": {"sim.golden", "spec", "host"},
     "sim.golden.lockstep": {"sim.golden", "spec", "host"},
+    "sim.golden.runs": {"sim.golden", "spec", "host"},
     "boards": {"boards", "spec", "host", "hdl"},
     "firmware": {"firmware"},
 }
