@@ -135,7 +135,7 @@ def programs(say: build.Say) -> list[Run]:
 
 def with_and_without_cocotb(say: build.Say, interfaces: int, packets: int = 300) -> tuple[float, float]:
     """Clocks a second of the native loop and of cocotb (with cocotbext-axi's sources and sinks) with the same netlist,
-    registers and packets, into the first interfaces in turn; processor time."""
+    registers and packets, into the first interfaces in turn; processor time, of each the quickest of several tries."""
     measured = run("counter", say, interfaces=interfaces)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -143,9 +143,12 @@ def with_and_without_cocotb(say: build.Say, interfaces: int, packets: int = 300)
         (folder / "job.json").write_text(json.dumps(job))
         design = build.netlist(NicConfig(threads=THREADS, trace=True), say)
         runner.simulator(design, say)
-        runner.run(design, "bench.touch", folder, BENCH_FOLDER=str(folder), COCOTB_LOG_LEVEL="WARNING")
-        result = json.loads((folder / "result.json").read_text())
-    return measured.clocks_a_second, result["clocks"] / result["seconds"]
+        rates = []
+        for _ in range(TRIES):
+            runner.run(design, "bench.touch", folder, BENCH_FOLDER=str(folder), COCOTB_LOG_LEVEL="WARNING")
+            result = json.loads((folder / "result.json").read_text())
+            rates.append(result["clocks"] / result["seconds"])
+    return measured.clocks_a_second, max(rates)
 
 
 def build_seconds(say: build.Say) -> dict[str, float]:
