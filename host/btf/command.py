@@ -79,7 +79,8 @@ def parse(words: tuple[str, ...]) -> Request:
 
 
 def dump(request: Request, base: Path | None = None, as_json: bool = False, pretty: bool = False) -> Iterator[str]:
-    """The text, a piece at a time; `pretty`: JSON with a line for each member. Raises BpfnicError naming the source."""
+    """The text, a piece at a time; `pretty`: JSON, a line for each member. Raises BpfnicError naming the source."""
+    as_json = as_json or pretty
     below = open_btf(base) if base else None
     roots = request.roots
     if request.source == "file":
@@ -90,11 +91,11 @@ def dump(request: Request, base: Path | None = None, as_json: bool = False, pret
         roots = roots or chosen
     if unknown := [number for number in roots if not 0 < number < len(btf)]:
         raise BpfnicError(f"{btf.where}: root_id {unknown[0]}: types are 1 to {len(btf) - 1}")
-    if request.format == "c" and (as_json or pretty):
+    if request.format == "c" and as_json:
         raise BpfnicError("btf dump: C is no JSON: leave out --json and --pretty, or say `format raw`")
     if request.format == "c":
         return dump_c(btf, roots, request.sort)
-    return dump_json(btf, roots, pretty) if as_json or pretty else dump_raw(btf, roots)
+    return dump_json(btf, roots, pretty) if as_json else dump_raw(btf, roots)
 
 
 def _of_kernel(request: Request, base: Btf | None) -> tuple[Btf, list[int]]:

@@ -27,30 +27,35 @@ def dump_raw(btf: Btf, roots: Iterable[int] = ()) -> Iterator[str]:
 
 
 def dump_json(btf: Btf, roots: Iterable[int] = (), pretty: bool = False) -> Iterator[str]:
-    """One JSON object with a list `types`, a type at a time; `pretty`: each member in a line of its own."""
-    line = "\n    " if pretty else ""
-    separator = f'{{{line}"types":{" " if pretty else ""}['
+    """One JSON object with a list `types`, a type at a time; `pretty`: each member in a line of its own, as bpftool -p
+    has it."""
+    yield f'{{{_line(1, pretty)}"types":{" " * pretty}['
+    separator = ""
     for type in _chosen(btf, roots):
         shown = {"id": type.number, "kind": _name(type.kind), "name": type.name or "(anon)", **_fields(type)}
         if type.kind in _PARTS:
             shown[_PARTS[type.kind]] = [_part_fields(type, part) for part in type.parts]
-        compact = json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
-        yield separator + (_pretty(shown, 2) if pretty else compact)
+        yield separator + _json(shown, 2, pretty)
         separator = ","
-    end = "\n}\n" if pretty else "}\n"
-    yield f"{separator}]{end}" if separator != "," else f"{line}]{end}"
+    yield f"{_line(1, pretty and bool(separator))}]{_line(0, pretty)}}}\n"
 
 
-def _pretty(value: Any, depth: int) -> str:
-    """JSON as bpftool -p lays it out: a member's name begins a line, what is in a list doesn't."""
-    start, end = (f"\n{'    ' * level}" for level in (depth + 1, depth))
+def _json(value: Any, depth: int, pretty: bool) -> str:
+    """A value within `depth` others. What is in a list doesn't begin a line, what ends a list or an object does."""
+    start, end = _line(depth + 1, pretty), _line(depth, pretty)
     match value:
         case dict():
-            named = (f"{start}{json.dumps(name)}: {_pretty(of, depth + 1)}" for name, of in value.items())
-            return "{" + ",".join(named) + f"{end}}}"
+            members = (f"{start}{json.dumps(name)}:{' ' * pretty}{_json(each, depth + 1, pretty)}"
+                       for name, each in value.items())  # fmt: skip
+            return f"{{{','.join(members)}{end}}}"
         case list():
-            return "[" + ",".join(_pretty(each, depth + 1) for each in value) + (f"{end}]" if value else "]")
+            return f"[{','.join(_json(each, depth + 1, pretty) for each in value)}{end if value else ''}]"
     return json.dumps(value, ensure_ascii=False)
+
+
+def _line(depth: int, pretty: bool) -> str:
+    """What begins a line of pretty JSON."""
+    return f"\n{'    ' * depth}" if pretty else ""
 
 
 def _chosen(btf: Btf, roots: Iterable[int]) -> Iterable[Type]:

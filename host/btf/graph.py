@@ -3,7 +3,6 @@
 A file may build upon another one (split BTF): its types are numbered from where those of the base end, and its strings
 go on likewise. Types are read when they are first asked for: a kernel has a hundred thousand."""
 
-import functools
 import hashlib
 import struct
 from collections.abc import Callable, Iterator
@@ -24,11 +23,7 @@ WORDS = {kind: (0, 0) for kind in Kind} | {
     Kind.FUNC_PROTO: (0, 2), Kind.VAR: (1, 0), Kind.DATASEC: (0, 3), Kind.DECL_TAG: (1, 0), Kind.ENUM64: (0, 3),
 }  # fmt: skip
 _KINDS = tuple(Kind)
-
-
-def _is_long(name: str) -> bool:
-    """Whether C knows the integer of that name as long, signed or not, in whatever order its words stand."""
-    return sorted(name.split()) in (["long"], ["int", "long"], ["long", "unsigned"], ["int", "long", "unsigned"])
+_POINTER_BYTES = 8  # of BPF
 
 
 class Reader:
@@ -57,6 +52,8 @@ class Btf:
 
     def __init__(self, data: bytes, where: str = ".BTF", base: "Btf | None" = None, encoding: str = "utf-8"):
         self.where, self.base, self._encoding = where, base, encoding
+        self.pointer_bytes: int = base.pointer_bytes if base else _POINTER_BYTES
+        """Of every pointer: an object's, but where who opens it knows better."""
         header, body, self.order = read_header(data, where, HEADER_BYTES)
         type_offset, type_size, string_offset, string_size = struct.unpack_from(f"{self.order}4I", header, 8)
         if max(type_offset + type_size, string_offset + string_size) > len(body):
@@ -266,14 +263,6 @@ class Btf:
                 return type
             number = type.target
         raise BpfnicError(f"{self.where}: type {number} never ends")
-
-    @functools.cached_property
-    def pointer_bytes(self) -> int:
-        """Bytes of a pointer, which are those of a `long` (libbpf: determine_ptr_size); 8 where there is none."""
-        if self.base:
-            return self.base.pointer_bytes
-        longs = (type.size for type in self if type.kind is Kind.INT and _is_long(type.name))
-        return next((size for size in longs if size in (4, 8)), 8)
 
     def size(self, number: int) -> int:
         """Bytes of a value of that type; 0 for void and functions."""

@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 
 from bpfnic.host.btf.graph import Btf
+from bpfnic.host.btf.kinds import Kind
 from bpfnic.host.compile import compile_object
 from bpfnic.host.elf import Elf
 from bpfnic.spec.errors import BpfnicError
@@ -52,7 +53,17 @@ def open_btf(path: Path, base: Btf | None = None, whole: bool = True) -> Btf:
     if base is None and path.parent == KERNELS.parent and path != KERNELS:
         base = open_btf(KERNELS, whole=False)
     types = Btf(data, where, base)
+    if not elf and not base:
+        types.pointer_bytes = _long_bytes(types) or types.pointer_bytes
     return types.read_all() if whole else types
+
+
+def _long_bytes(types: Btf) -> int:
+    """Bytes of C's `long`, signed or not and in whatever order its words stand, which are those of a pointer where no
+    object says how wide its machine is (libbpf: determine_ptr_size); 0 where there is none."""
+    names = ["long"], ["int", "long"], ["long", "unsigned"], ["int", "long", "unsigned"]
+    longs = (type.size for type in types if type.kind is Kind.INT and sorted(type.name.split()) in names)
+    return next((size for size in longs if size in (4, 8)), 0)
 
 
 def read_btf(path: Path) -> tuple[bytes, str, Elf | None]:

@@ -11,6 +11,7 @@ import pytest
 from bpfnic.host.btf import Btf, Kind, Part, Type
 from bpfnic.host.btf.dump_c import dump_c
 from bpfnic.host.btf.encode import encode
+from bpfnic.host.btf.target import open_btf
 from bpfnic.host.compile import compile_object
 from bpfnic.host.elf import Elf
 from bpfnic.spec.errors import BpfnicError
@@ -196,8 +197,9 @@ def test_a_pointer_is_as_wide_as_a_long(file, long, pointer, places, size):
              Part("last", 1, places[3]))  # fmt: skip
     types = [Type(1, Kind.INT, "char", 1, detail=1 << 24 | 8), Type(2, Kind.INT, long, pointer, detail=8 * pointer),
              Type(3, Kind.PTR, "", target=4), Type(4, Kind.STRUCT, "pointed", size, parts=parts)]  # fmt: skip
-    btf = Btf(file(types).read_bytes())
+    btf = open_btf(file(types))
     assert (btf.pointer_bytes, btf.size(3)) == (pointer, pointer)
+    assert Btf(file(types).read_bytes()).size(3) == 8  # a BPF object's, whatever its types say
     assert POINTERS % (long, 8 * pointer) in "".join(dump_c(btf))
 
 

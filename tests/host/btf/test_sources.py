@@ -186,6 +186,8 @@ def test_pretty_json_has_a_line_for_each_member(bpfnic, tmp_path):
     asked = ("btf", "dump", "-p", "file", tmp_path / "types.btf")
     assert bpfnic(*asked, "root_id", 10, "root_id", 3)[1] == PRETTY
     assert json.loads(bpfnic(*asked)[1]) == json.loads(bpfnic("btf", "dump", "-j", *asked[3:])[1])
+    (tmp_path / "none.btf").write_bytes(encode([]))
+    assert bpfnic("btf", "dump", "-p", "file", tmp_path / "none.btf")[1] == '{\n    "types": []\n}\n'
     status, out, err = bpfnic(*asked, "format", "c")
     assert (status, out, err.count("\n")) == (2, "", 1) and "C is no JSON" in err
 
