@@ -12,7 +12,7 @@ from bpfnic.hdl.ethernet.receive import Receive
 from bpfnic.hdl.ethernet.statistics import Statistics
 from bpfnic.hdl.ethernet.transmit import Transmit
 from bpfnic.hdl.interfaces import EGRESS_USER, INGRESS_USER, Beat
-from bpfnic.hdl.packets.lanes import count_run
+from bpfnic.hdl.lanes import count_run
 
 FIFO_BUFFERS = 2  # what each FIFO of words holds, in packet buffers
 OUTCOMES = 16  # as many as a column of distributed memory has

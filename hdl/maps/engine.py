@@ -11,6 +11,7 @@ from bpfnic.hdl.arbiter import RoundRobin
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.core.queue import Queue
 from bpfnic.hdl.interfaces import MapEnginePorts
+from bpfnic.hdl.lanes import spread
 from bpfnic.hdl.mapinterfaces import EngineWord, KeyWord, MapCall, MapDescriptor
 from bpfnic.hdl.maps.array import ArrayUnit, UnitResult
 from bpfnic.hdl.maps.calls import Calls
@@ -88,7 +89,7 @@ class MapEngine(Component):
         looked = Signal()
         m.d.sync += looked.eq(calls.looks)
         m.submodules.arbiter = arbiter = RoundRobin(config.cores)
-        chosen = Signal(stage)
+        word, chosen = Signal(EngineWord(config)), Signal(stage)
         index_bits = exact_log2(config.maps)
         for i, port in enumerate(self.port):
             m.d.comb += [
@@ -96,10 +97,11 @@ class MapEngine(Component):
                 port.word.ready.eq(arbiter.grant[i]),
             ]
             with m.If(arbiter.grant[i]):
-                m.d.comb += [chosen.word.eq(port.word.payload), chosen.core.eq(i)]
-        handle = chosen.word.handle
+                m.d.comb += [word.eq(port.word.payload), chosen.core.eq(i)]
+        handle = word.handle
         of_map = (config.maps - 1 << 4) | (MAX_KEY_BYTES - 1 << HANDLE_KEY_BIT)
         m.d.comb += [
+            chosen.word.eq(word),
             chosen.index.eq(handle[4 : 4 + index_bits]),
             chosen.handle.eq(handle & ~of_map == MAP_HANDLES),
             chosen.key_end.eq(handle[HANDLE_KEY_BIT:]),
@@ -124,7 +126,7 @@ class MapEngine(Component):
         m.d.sync += key.eq(search.key.payload)
         sent, cpu = first.word.data, Cat(first.word.thread, first.core)
         whole = first.word.number != first.key_end[3:]
-        keep = Cat((whole | (byte <= first.key_end[:3])).replicate(8) for byte in range(8))
+        keep = spread(m, Cat(whole | (byte <= first.key_end[:3]) for byte in range(8)))
         has_key = Value.cast(first.word.call).matches(
             MapCall.LOOKUP, MapCall.UPDATE, MapCall.DELETE, MapCall.REDIRECT
         )  # an INSERT comes back to the key of its UPDATE

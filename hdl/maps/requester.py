@@ -15,6 +15,7 @@ from amaranth.lib.wiring import Component, In, Out, Signature
 from amaranth.utils import exact_log2
 
 from bpfnic.hdl.config import NicConfig
+from bpfnic.hdl.lanes import spread
 from bpfnic.hdl.mapinterfaces import MapAnswer, MapOperation, MapRequest
 from bpfnic.spec.addresses import ROW_BYTES
 
@@ -178,7 +179,7 @@ class Requester(Component):
         # Answer: right-aligned, then up by `shift`; the other bytes are a load's own.
         answer = Signal(HostAnswer)
         right = _turn_up(old, -a.rotate)
-        memory_bits = Cat(lane.replicate(8) for lane in a.answered)
+        memory_bits = spread(m, a.answered)
         own_bits = (a.operation == MapOperation.LOAD).replicate(64)
         m.d.comb += [
             Cat(answer.answer.tag, answer.host).eq(a.tag),

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import bits_for, exact_log2
 
 from bpfnic.hdl.config import NicConfig
+from bpfnic.hdl.lanes import spread
 from bpfnic.hdl.mapinterfaces import SearchPort, TablePort
 from bpfnic.hdl.maps.lpm import LongestPrefix
 from bpfnic.hdl.maps.microcode import (
@@ -194,7 +195,8 @@ class TableUnit(Component):
         # Products.
         factor = Signal(range(config.map_bytes), reset_less=True)
         product = Signal(range(config.map_bytes), reset_less=True)
-        key_end = (descriptor.key_size - 1)[: exact_log2(MAX_KEY_BYTES)]
+        key_end = Signal(exact_log2(MAX_KEY_BYTES))
+        m.d.comb += key_end.eq(descriptor.key_size - 1)
         short, key_stride = ~key_end[2:].any(), Signal(7)
         m.d.comb += key_stride.eq(tables.LINK_BYTES)
         for bits in range(2, exact_log2(MAX_KEY_BYTES)):
@@ -216,7 +218,7 @@ class TableUnit(Component):
         whole = number != key_end[3:]
         keep = [(whole & (number < key_end[3:])) | ~whole & (byte <= key_end[:3]) for byte in range(8)]
         kept = Signal(64)
-        m.d.comb += kept.eq(word & Cat(bit.replicate(8) for bit in keep))
+        m.d.comb += kept.eq(word & spread(m, Cat(keep)))
         m.submodules.host_keys = host_keys = memory.Memory(shape=32, depth=2 * _WORDS, init=[])
         host_write, host_read = host_keys.write_port(), host_keys.read_port(domain="comb")
         upper = Signal()  # the second half of a word that moves to or from the host's key

@@ -11,7 +11,7 @@ from amaranth import Cat, Module, Signal
 from amaranth.lib.enum import Enum
 from amaranth.lib.wiring import Component, In, Out
 
-from bpfnic.hdl.packets.lanes import spread
+from bpfnic.hdl.lanes import spread
 
 FLOW_BITS = 8
 
@@ -68,7 +68,7 @@ class Flow(Component):
                 with m.Case(case):
                     m.d.comb += chosen.eq(lanes)
         m.d.comb += held.eq(chosen & self.keep)
-        word = self.data & spread(held)
+        word = self.data & spread(m, held)
         m.d.comb += sum_now.eq(reduce(xor, (word.word_select(lane, 8) for lane in range(8)), gathered))
 
         with m.If(self.taken):

@@ -15,8 +15,8 @@ from amaranth.lib.wiring import Component, In, Out, Signature
 from bpfnic.hdl.arbiter import RoundRobin
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import INGRESS_USER, Beat
+from bpfnic.hdl.lanes import count_run
 from bpfnic.hdl.packets.flow import Flow
-from bpfnic.hdl.packets.lanes import count_run
 from bpfnic.hdl.packets.records import (
     FIRST_WORD,
     BufferStrobe,

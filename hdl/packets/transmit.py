@@ -14,7 +14,7 @@ from amaranth.lib.wiring import Component, In, Out
 from bpfnic.hdl.arbiter import RoundRobin
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import EGRESS_USER, Beat
-from bpfnic.hdl.packets.lanes import count_run, rotate_up, spread
+from bpfnic.hdl.lanes import count_run, rotate_up, spread
 from bpfnic.hdl.packets.records import WORD_BYTES, BufferStrobe, Departure, WordRead, buffer_words
 
 BEATS = 16
@@ -174,12 +174,10 @@ class Transmit(Component):
         before = Signal(64, name=f"before{number}")
         with m.If(valid):
             m.d.sync += before.eq(half.word)
-        beat = Signal(layout, name=f"beat{number}")
+        beat, is_before = Signal(layout, name=f"beat{number}"), spread(m, half.before)
         m.d.comb += [
             # Lanes behind the packet's end are 0: nothing of an earlier packet leaves.
-            beat.data.eq(
-                ((before & spread(half.before)) | (half.word & ~spread(half.before))) & spread(half.keep)
-            ),
+            beat.data.eq(((before & is_before) | (half.word & ~is_before)) & spread(m, half.keep)),
             beat.keep.eq(half.keep),
             beat.last.eq(half.last),
             beat.user.eq(half.user),

@@ -16,9 +16,9 @@ from amaranth.utils import exact_log2
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import QUEUE_BITS, LocalPort, Region
+from bpfnic.hdl.lanes import rotate_up, spread
 from bpfnic.hdl.memory import SimpleRam
 from bpfnic.hdl.packets.buffers import PairPort
-from bpfnic.hdl.packets.lanes import rotate_up, spread
 from bpfnic.hdl.packets.records import WORD_BYTES, QueueRead, ThreadRead, ThreadStrobe
 from bpfnic.spec import addresses, programs
 
@@ -98,7 +98,7 @@ class Windows(Component):
         # Two clocks later the words are here. They join and move down, and pass a register.
         lane, ones = _later(m, lane), _later(m, ones)
         from_odd, of_packet, of_stack = (
-            spread(_later(m, value)) for value in (from_odd, of_packet_lane, of_stack_lane)
+            spread(m, _later(m, value)) for value in (from_odd, of_packet_lane, of_stack_lane)
         )
         joined = Signal(64)
         m.d.comb += joined.eq(
@@ -106,7 +106,7 @@ class Windows(Component):
             | (((stack_odd & from_odd) | (stack_even & ~from_odd)) & of_stack)
             | context
         )
-        m.d.sync += local.read_data.eq(rotate_up(m, joined, (-lane)[:3]) & spread(ones))
+        m.d.sync += local.read_data.eq(rotate_up(m, joined, (-lane)[:3]) & spread(m, ones))
         return m
 
     def _stack(self, m: Module, write: Value, lanes: Value, rotated: Value) -> list[Value]:
@@ -142,15 +142,16 @@ class Windows(Component):
 
         rows = {"even": (word[1:] + begins_odd)[: len(word) - 1], "odd": word[1:]}
         words, knowns = [], []
+        bits = rotated & spread(m, lanes)
         for odd, (name, row) in enumerate(rows.items()):
             bank = SimpleRam(width=64, depth=config.threads * STACK_WORDS // 2, lane=8, target=config.target)
             m.submodules[f"stack_{name}"] = bank
             known = Signal(name=f"known_{name}")
             m.d.comb += [
-                known.eq(ours[odd::2].bit_select(row, 1)),
+                known.eq(ours.bit_select(Cat(Const(odd, 1), row), 1)),
                 bank.read.address.eq(Cat(row, local.thread)),
                 bank.write.address.eq(Cat(row, local.thread)),
-                bank.write.data.eq(rotated & spread(lanes)),
+                bank.write.data.eq(bits),
                 bank.write.enable.eq(Mux(write & (begins_odd == odd), Mux(known, lanes, 0xFF), 0)),
             ]
             words.append(bank.read.data)
@@ -232,5 +233,5 @@ class Windows(Component):
                 with m.Case(word_of):
                     m.d.comb += [first[8 * at :][:32].eq(value) for at, value in fields]
         m.d.comb += below.eq((1 << local.offset[:3]) - 1)
-        first, second, below = _later(m, first), _later(m, second), spread(_later(m, below))
+        first, second, below = _later(m, first), _later(m, second), spread(m, _later(m, below))
         return _later(m, (first & ~below) | (second & below))

@@ -213,6 +213,8 @@ COMPILE = (
     "-fno-tree-slp-vectorize", "-w",
     "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVM_TIMING=0", "-DVM_TRACE_VCD=0", "-DVM_TRACE_SAIF=0",
 )  # fmt: skip
+# A loop through bits that don't depend on each other is right, but has its logic evaluated again until it rests.
+NO_LOOPS = "-Werror-UNOPTFLAT"
 SPEEDS = {"fast": (), "slow": ("-O0",)}
 # Most of what a clock could do, it doesn't: g++ puts what an `if` of Verilator's guards out of the way.
 UNLIKELY = "#define if(...) if (__builtin_expect(!!(__VA_ARGS__), 0))\n"
@@ -243,7 +245,7 @@ def library(design: Path, waves: bool = False, say: Say = silent) -> Path:
     """nic.so of a netlist's folder. `waves`: able to write FST files, and slower for it."""
     inputs = (*(design / name for name in NETLIST), *(HERE / name for name in HARNESS))
     recipe = Recipe(
-        "library", "nic.so", inputs, verilate=("--top-module", "shell", "--prefix", "Vnic"),
+        "library", "nic.so", inputs, verilate=(NO_LOOPS, "--top-module", "shell", "--prefix", "Vnic"),
         compile=("-DVL_TIME_CONTEXT", "-fvisibility=hidden"), link=("-shared",),
     )  # fmt: skip
     if not waves:

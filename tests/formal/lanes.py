@@ -207,19 +207,19 @@ _WINDOWS = "hdl/packets/windows.py"
 PROOFS = [
     Proof(
         name="packet-lanes",
-        of=(_WINDOWS, "hdl/packets/lanes.py"),
+        of=(_WINDOWS, "hdl/lanes.py"),
         says="a load or store of the packet, of any size at any offset, takes or leaves each byte where it belongs; "
         "nothing else writes there",
         harness=PacketLanesHarness,
         mutations=(
             Mutation(_WINDOWS, "rotate_up(m, joined, (-lane)[:3])", "rotate_up(m, joined, (~lane)[:3])"),
-            Mutation("hdl/packets/lanes.py", "word.rotate_left(8 << level)", "word.rotate_right(8 << level)"),
+            Mutation("hdl/lanes.py", "word.rotate_left(8 << level)", "word.rotate_right(8 << level)"),
         ),
         clocks=5,
     ),
     Proof(
         name="stack",
-        of=(_WINDOWS, "hdl/packets/lanes.py"),
+        of=(_WINDOWS, "hdl/lanes.py"),
         says="a byte of the stack reads as what its program stored there, at any offset and size, and as 0 before; no "
         "other thread and no earlier packet shows",
         harness=StackHarness,

@@ -23,6 +23,8 @@ def count_run(mask: Value) -> Value:
     return Cat(bit(1), bit(2), bit(4), mask[7])
 
 
-def spread(mask: Value) -> Value:
+def spread(m: Module, mask: Value) -> Value:
     """Each bit of a byte mask for all 8 bits of its byte."""
-    return Cat(bit.replicate(8) for bit in mask)
+    lanes = Signal(len(mask))  # an expression would be written, and simulated, once for each of the bits
+    m.d.comb += lanes.eq(mask)
+    return Cat(lane.replicate(8) for lane in lanes)
