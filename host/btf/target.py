@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bpfnic.host.btf.graph import Btf
 from bpfnic.host.btf.kinds import Kind
+from bpfnic.host.btf.rebase import rebase
 from bpfnic.host.compile import compile_object
 from bpfnic.host.elf import Elf
 from bpfnic.spec.errors import BpfnicError
@@ -46,10 +47,10 @@ def open_btf(path: Path, base: Btf | None = None, whole: bool = True) -> Btf:
     what they are known to build upon: the object's own .BTF.base, for a module the kernel's. `whole`: each is read now,
     so that what is wrong is said now."""
     data, where, elf = read_btf(path)
-    if elf and (distilled := elf.section(".BTF.base")):
-        if base:
-            raise BpfnicError(f"{where}: builds upon types that it brings along (.BTF.base), not upon {base.where}")
-        base = Btf(distilled.data, f"{path}: .BTF.base").read_all()
+    if elf and (section := elf.section(".BTF.base")):
+        distilled = Btf(section.data, f"{path}: .BTF.base").read_all()
+        types = Btf(data, where, distilled).read_all()
+        return rebase(types, distilled, base) if base else types
     if base is None and path.parent == KERNELS.parent and path != KERNELS:
         base = open_btf(KERNELS, whole=False)
     types = Btf(data, where, base)

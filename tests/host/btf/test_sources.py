@@ -118,9 +118,83 @@ def test_an_object_brings_its_base_along(bpfnic, tmp_path):
     text = "[2] STRUCT 'upon' size=4 vlen=1\n\t'inner' type_id=1 bits_offset=0\n"
     assert bpfnic("btf", "dump", "file", path) == (0, text, "")
     assert bpfnic("btf", "dump", "file", path, "format", "c")[1].count("key inner;") == 1
-    (tmp_path / "base.btf").write_bytes(encode(KEYED))
-    status, out, err = bpfnic("btf", "dump", "--base-btf", tmp_path / "base.btf", "file", path)
-    assert (status, out) == (2, "") and "builds upon types that it brings along (.BTF.base)" in err
+
+
+MODULES = [  # upon DISTILLED, of five types
+    Type(6, Kind.STRUCT, "holder", 24, parts=(
+        Part("number", 1), Part("inner", 2, offset=32), Part("far", 7, offset=64), Part("way", 4, offset=128),
+        Part("either", 8, offset=160))),
+    Type(7, Kind.PTR, "", target=3),
+    Type(8, Kind.TYPEDEF, "also", target=5),
+]  # fmt: skip
+DISTILLED = [
+    Type(1, Kind.INT, "int", 4, detail=1 << 24 | 32),
+    Type(2, Kind.STRUCT, "embedded", 4),
+    Type(3, Kind.FWD, "pointed"),
+    Type(4, Kind.ENUM, "ways", 4),
+    Type(5, Kind.UNION, "either", 4),
+]
+KERNEL = [
+    Type(1, Kind.UNION, "either", 4),
+    Type(2, Kind.INT, "char", 1, detail=1 << 24 | 8),
+    Type(3, Kind.INT, "int", 4, detail=1 << 24 | 32),
+    Type(4, Kind.STRUCT, "pointed", 4, parts=(Part("first", 3),)),
+    Type(5, Kind.ENUM, "ways", 4, parts=(Part("NORTH", value=1),)),
+    Type(6, Kind.STRUCT, "embedded", 4, parts=(Part("only", 3),)),
+    Type(7, Kind.STRUCT, "more", 4, parts=(Part("only", 3),)),
+]
+
+
+def module(path, distilled=DISTILLED):
+    """An object with MODULES upon a base that it brings along."""
+    base = encode(distilled)
+    sections = {".BTF": encode(MODULES, base=Btf(base)), ".BTF.base": base}
+    path.write_bytes(write([OutSection(name, align=4, data=bytearray(data)) for name, data in sections.items()], []))
+    return path
+
+
+def test_a_distilled_base_gives_way_to_the_kernels_types(bpfnic, tmp_path):
+    path, base = module(tmp_path / "module.ko"), tmp_path / "kernel.btf"
+    base.write_bytes(encode(KERNEL))
+    text = """\
+[8] STRUCT 'holder' size=24 vlen=5
+\t'number' type_id=3 bits_offset=0
+\t'inner' type_id=6 bits_offset=32
+\t'far' type_id=9 bits_offset=64
+\t'way' type_id=5 bits_offset=128
+\t'either' type_id=10 bits_offset=160
+[9] PTR '(anon)' type_id=4
+[10] TYPEDEF 'also' type_id=1
+"""
+    assert bpfnic("btf", "dump", "--base-btf", base, "file", path) == (0, text, "")
+
+
+@pytest.mark.parametrize(
+    "changed, why",
+    [
+        ({6: Type(6, Kind.STRUCT, "embedded", 8)},
+         "STRUCT 'embedded' of 4 bytes (.BTF.base, type 2), of which {} has none"),
+        ({3: Type(3, Kind.INT, "int", 4, detail=32)}, "INT 'int' of 4 bytes (.BTF.base, type 1), of which {} has none"),
+        ({4: Type(4, Kind.UNION, "pointed", 4)}, "FWD 'pointed' of 0 bytes (.BTF.base, type 3), of which {} has none"),
+        ({5: Type(5, Kind.ENUM, "ways", 1)}, "ENUM 'ways' of 4 bytes (.BTF.base, type 4), of which {} has none"),
+        ({7: Type(7, Kind.STRUCT, "embedded", 4)},
+         "STRUCT 'embedded' of 4 bytes (.BTF.base, type 2), of which {} has 2 (types 6, 7)"),
+    ],
+)  # fmt: skip
+def test_a_distilled_type_must_be_one_of_the_kernels(bpfnic, tmp_path, changed, why):
+    """An embedded structure by name and size, an integer by its sign, too, a declaration by what it declares."""
+    path, base = module(tmp_path / "module.ko"), tmp_path / "kernel.btf"
+    base.write_bytes(encode([changed.get(type.number, type) for type in KERNEL]))
+    said = f"bpfnic: {path}: .BTF: builds upon {why.format(base)}\n"
+    assert bpfnic("btf", "dump", "--base-btf", base, "file", path) == (2, "", said)
+
+
+def test_of_structures_of_one_name_the_size_tells(bpfnic, tmp_path):
+    """As it does of one that is embedded."""
+    path, base = module(tmp_path / "module.ko"), tmp_path / "kernel.btf"
+    base.write_bytes(encode([*KERNEL[:6], Type(7, Kind.UNION, "either", 8)]))
+    status, out, err = bpfnic("btf", "dump", "--base-btf", base, "file", path)
+    assert (status, err) == (0, "") and "TYPEDEF 'also' type_id=1\n" in out
 
 
 def test_a_modules_types_build_upon_the_kernels(bpfnic, tmp_path, monkeypatch):
