@@ -7,12 +7,18 @@ import os
 import pytest
 from click.testing import CliRunner
 
-from bpfnic.host import pcap
+from bpfnic.boards.device import BAUD
+from bpfnic.boards.links import SerialLink
+from bpfnic.boards.session import Session
+from bpfnic.host import capabilities, pcap
 from bpfnic.host.cli import commands
 from bpfnic.spec.errors import BpfnicError
+from bpfnic.spec.registers import BY_NAME
+from bpfnic.spec.wire import Access
 from tests.boards.simulated import KEY, SimulatedCard, library, terminal
 
 FIREWALL, RULES = "firmware/programs/firewall.bpf.c", "firmware/samples/firewall.json"
+BUDGET = BY_NAME["BUDGET"].address()
 JOB = ("run", FIREWALL, "--map", RULES, "--entries", "rules=16", "--entries", "rules6=8", "--json")
 
 
@@ -73,6 +79,26 @@ def test_what_a_card_does_not_do_is_said(path, key, capture):
     ):
         with pytest.raises(BpfnicError, match=message):
             bpfnic(*JOB, *place, *words)
+
+
+def test_a_card_of_another_version(path, key, capture, monkeypatch):
+    """The driver's register map is of the next version, as after an update of one without the other."""
+    its, ours = capabilities.VERSION >> 16, (capabilities.VERSION >> 16) + 1
+    monkeypatch.setattr(capabilities, "VERSION", ours << 16)
+    with pytest.raises(BpfnicError, match=f"^board:{path}: its register map has version {its}, not {ours}$"):
+        bpfnic(*JOB, "--pcap", capture, "--backend", f"board:{path},key={key},patience=20")
+
+
+def test_another_driver_takes_the_card_over(path):
+    """The first one is told at its next request, which changes nothing, and the other one keeps the card."""
+    first, second = (Session(SerialLink(path, BAUD, patience=0.3), KEY) for _ in range(2))
+    (held,) = second.request([Access(BUDGET)])
+    why = "the card has begun another session: another driver has it, or it was configured anew"
+    with pytest.raises(BpfnicError, match=f"^{path}: {why}$"):
+        first.request([Access(BUDGET, data=(held + 1,))])
+    assert second.request([Access(BUDGET)]) == [held]
+    first.close()
+    second.close()
 
 
 def test_another_key(path, tmp_path, capture):
