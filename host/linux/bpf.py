@@ -16,7 +16,7 @@ import struct
 from dataclasses import dataclass
 from functools import cache
 
-from bpfnic.host.linux.functions import RECORD_BYTES
+from bpfnic.host.linux.functions import LINE_RECORD_BYTES, RECORD_BYTES
 
 _SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}  # asm/unistd.h of each
 
@@ -258,12 +258,13 @@ def prog_load(
     log_level: int = 0,
     btf_fd: int = 0,
     functions: bytes = b"",
+    lines: bytes = b"",
 ) -> tuple[int, str]:
     """A verified program's file descriptor and the verifier's log.
 
     code: 8 bytes an instruction, relocated: map references carry file descriptors.
     log_level: 1 or 2 for a log of a program that is accepted too; one that is refused is always logged.
-    btf_fd, functions: type information, and functions.records that refer to it.
+    btf_fd, functions, lines: type information, and records that refer to it (functions.Description).
     Raises Refused.
     """
     terms = license.encode()
@@ -272,6 +273,9 @@ def prog_load(
     if functions:
         attribute.prog_btf_fd, attribute.func_info_rec_size = btf_fd, RECORD_BYTES
         attribute.func_info, attribute.func_info_cnt = _address(functions), len(functions) // RECORD_BYTES
+    if lines:
+        attribute.line_info_rec_size, attribute.line_info = LINE_RECORD_BYTES, _address(lines)
+        attribute.line_info_cnt = len(lines) // LINE_RECORD_BYTES
     if not log_level:
         try:
             return call(_PROG_LOAD, attribute), ""

@@ -52,15 +52,16 @@ def judge(subject: Subject, log_level: int = _STATISTICS) -> KernelVerdict:
         code = encode(_linked(subject, descriptors))
         rows = [None if one is None else isa.find(one) for one in subject.code]
         starts = function_starts(subject.code, rows, subject.name)
-        records, btf = b"", 0
-        if len(starts) > 1:
-            types, records = functions.described(starts, subject.prototypes)
-            btf = bpf.btf_load(types)
+        lines = {slot: line for slot, one in enumerate(subject.code) if one and (line := subject.line(slot))}
+        records, shown, btf = b"", b"", 0
+        if len(starts) > 1 or lines:
+            known = functions.described(starts, subject.prototypes, lines)
+            records, shown, btf = known.functions, known.lines, bpf.btf_load(known.types)
             opened.append(btf)
         attach = _ATTACH.get(subject.attach, 0) if subject.type is ProgramType.XDP else 0
         try:
             fd, log = bpf.prog_load(subject.type, code, name=subject.name, license=subject.license, attach_type=attach,
-                                    log_level=log_level, btf_fd=btf, functions=records)  # fmt: skip
+                                    log_level=log_level, btf_fd=btf, functions=records, lines=shown)  # fmt: skip
             opened.append(fd)
             return _verdict(True, log)
         except bpf.Refused as refused:
