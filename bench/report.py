@@ -35,7 +35,8 @@ What was done for the speed of the simulation:
   engine, for which the logic behind it was evaluated twice (such a loop is now an error of the build), 2 % with byte
   masks that are signals, where an expression had been written and simulated once for each bit.
 
-Tried without gain: fewer or larger C++ files (`--output-split`), -O3, -Os; -O1 costs 5 % and hardly builds sooner.
+Tried without gain: fewer or larger C++ files (`--output-split`), Verilator's `-fno-table` (2 % fewer instructions),
+`-fno-split` and `--gate-stmts 1000`, `-fno-expand` (4 % slower), -O3, -Os; -O1 costs 5 % and hardly builds sooner.
 clang instead of g++, measured without that hint, is 9 % faster and takes three times as long to compile.
 Yosys' own conversion of processes (`proc` with multiplexers, with or without `opt_dff`) costs a third. Verilator's
 `--flatten` and g++'s `-fno-gcse -fno-tree-pre` or unaligned code make 2 to 4 % each, and nothing more together. A third
