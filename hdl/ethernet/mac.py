@@ -15,7 +15,7 @@ from bpfnic.hdl.ethernet.transmit import Transmit
 from bpfnic.hdl.interfaces import EGRESS_USER, INGRESS_USER, Beat
 from bpfnic.hdl.packets.lanes import count_run
 
-FIFO_BUFFERS = 2  # what each queue of words holds, in packet buffers
+BUFFERS = 2  # what each way's words take, in packet buffers
 OUTCOMES = 16  # as many as a column of distributed memory has
 OUTCOMES_SPARE = 2  # empty frames end in every second clock, so that `room` doesn't know of one
 
@@ -33,15 +33,15 @@ class Mac(Component):
     phy_receive, phy_transmit : the adapter's, in those domains.
     link : what the adapter knows of the link, in the receive domain.
     received : frames to the packet path; user bit 0 of the last beat says that it is bad (hdl.interfaces Beat). Bytes
-        don't wait: while `ready` is low they gather in the FIFO; where it is full frames are cut (bad), or lost whole.
-    transmitted : frames from it, of at most config.buffer_bytes. One goes out when its last beat is in the FIFO, so
+        don't wait: while `ready` is low they gather in a queue; where it is full frames are cut (bad), or lost whole.
+    transmitted : frames from it, of at most config.buffer_bytes. One goes out when its last beat is in the memory, so
         that it never runs dry in the middle.
     statistics : the counters (spec.ethernet.MacCounter).
     """
 
     def __init__(self, config: NicConfig, *, receive_domain: str, transmit_domain: str):
         self.config, self.receive_domain, self.transmit_domain = config, receive_domain, transmit_domain
-        self.words = FIFO_BUFFERS * config.buffer_bytes // 8
+        self.words = BUFFERS * config.buffer_bytes // 8
         super().__init__(
             {
                 "phy_receive": In(PhyReceive),

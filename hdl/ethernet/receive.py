@@ -2,7 +2,7 @@
 
 ```
  byte ─┬─▶ CRC-32 ────────────────────────────────▶ outcome
-       └─▶ tail: 4 bytes, which at the end are the FCS ─▶ word: lanes 0 to 7 ─▶ FIFO
+       └─▶ tail: 4 bytes, which at the end are the FCS ─▶ lanes 0 to 7 ─▶ word
 ```
 A word leaves when the next byte comes or the frame has ended, so that the last one is known as such. A frame is judged
 in the clock behind its end, where all that is known of it holds still; words and outcomes come out of registers.
@@ -18,9 +18,9 @@ from bpfnic.spec.ethernet import FCS_BYTES, SFD, SHORTEST, MacCounter
 
 LANES = 8
 
-ROOM = 4
-"""What a word that asks for room may need: two that left a moment ago, which `room` doesn't know of (frames are further
-apart), itself, and the last one of its frame, which doesn't ask."""
+ROOM = 2
+"""What a word that asks for room may need: itself, and the last one of its frame, which doesn't ask. The words before
+left 7 clocks ago or more, so that `room` knows of them."""
 
 
 class Receive(Component):
@@ -32,7 +32,7 @@ class Receive(Component):
     -------
     phy : the wire.
     room : Crossing's for ROOM words.
-    word : `payload` goes into the FIFO where `valid`. A frame's last one has `bad` unless its outcome is RECEIVED.
+    word : `payload` goes into the queue where `valid`. A frame's last one has `bad` unless its outcome is RECEIVED.
     ended : in a clock with `valid` a frame has ended.
     """
 
@@ -57,7 +57,7 @@ class Receive(Component):
         fill = Signal(range(LANES + 1))
         early = Signal()  # an error in the preamble
         error, giant = Signal(), Signal()
-        begun = Signal()  # a word of this frame is in the FIFO
+        begun = Signal()  # a word of this frame is in the queue
         overrun = Signal()  # one found no room: all that follow are dropped but the last, if begun
         over = Signal()  # the frame ended in the clock before
         matched = Signal()  # the FCS is right, as it was a clock ago
