@@ -17,7 +17,7 @@ class Departures(Component):
     """Parameters
     ----------
     depth : words, a power of two.
-    transmit_domain : the PHY's clock.
+    transmit_domain : the PHY's clock. It is reset whenever "sync" is.
     target : NicConfig.target.
 
     Members
