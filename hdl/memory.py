@@ -1,7 +1,8 @@
 """Block memories: DP16KD of the ECP5 by name, or a behavioural twin for simulation and other parts.
 
 Both read with a latency of exactly 2 clocks (array, output register): an address given in clock t has its data in clock
-t + 2. Contents are zero at configuration; reset does not touch them. Everything is in the domain "sync".
+t + 2. Contents are zero at configuration; reset does not touch them. Everything is in the domain "sync" but what is
+read in another one.
 
 Where accesses meet in one clock:
 
@@ -63,7 +64,8 @@ class _Blocks:
                 side, pin = divmod(place * _BYTE + bit, _SIDE)
                 self.pins[number][f"{direction}{sides[side]}{pin}"] = word[start + bit]
 
-    def port(self, side: str, address, *, enables=None, write=None, read=None, data_sides: str = "") -> None:
+    def port(self, side: str, address, *, enables=None, write=None, read=None, data_sides: str = "",
+             domain: str = "sync") -> None:  # fmt: skip
         """Connects one side of every block. `data_sides`: whose data pins, if not its own."""
         low = [Const(0)] * (_ADDRESS_PINS - ceil_log2(self.tile_depth))
         for number, pins in enumerate(self.pins):
@@ -72,7 +74,7 @@ class _Blocks:
             address_pins += [Const(0)] * (_ADDRESS_PINS - len(address_pins))
             pins |= {f"i_AD{side}{i}": pin for i, pin in enumerate(address_pins)}
             pins |= {f"i_CS{side}{i}": Const(0) for i in range(3)}
-            pins |= {f"i_CLK{side}": ClockSignal(), f"i_RST{side}": Const(0)}
+            pins |= {f"i_CLK{side}": ClockSignal(domain), f"i_RST{side}": Const(0)}
             pins |= {f"i_CE{side}": Const(1), f"i_OCE{side}": Const(1)}
             pins[f"i_WE{side}"] = Cat(chosen).any() if chosen else Const(0)
             pins |= {f"p_DATA_WIDTH_{side}": self.tile, f"p_REGMODE_{side}": "OUTREG"}
@@ -87,9 +89,9 @@ class _Blocks:
             m.submodules[f"block{number}"] = Instance("DP16KD", p_RESETMODE="SYNC", p_GSR="DISABLED", **pins)
 
 
-def _output_register(m: Module, array, output) -> None:
+def _output_register(m: Module, array, output, domain: str = "sync") -> None:
     register = Signal(len(output), reset_less=True)
-    m.d.sync += register.eq(array)
+    m.d[domain] += register.eq(array)
     m.d.comb += output.eq(register)
 
 
@@ -102,6 +104,7 @@ class SimpleRam(Component):
     depth : words, a power of two (2 to 16,384 on "ecp5").
     lane : bits that one write enable covers; the whole word by default.
     target : NicConfig.target.
+    read_domain : the read port's clock. A word that is written there and here at once reads as undefined.
 
     Members
     -------
@@ -113,8 +116,10 @@ class SimpleRam(Component):
     contents : what the twin holds (amaranth.lib.memory.MemoryData), for simulations.
     """
 
-    def __init__(self, *, width: int, depth: int, lane: int | None = None, target: str = "generic"):
+    def __init__(self, *, width: int, depth: int, lane: int | None = None, target: str = "generic",
+                 read_domain: str = "sync"):  # fmt: skip
         self.width, self.depth, self.lane, self.target = width, depth, lane or width, target
+        self.read_domain = read_domain
         _check(width, depth, self.lane, target)
         self.contents = memory.MemoryData(shape=width, depth=depth, init=[])
         enable, address = width // self.lane, range(depth)
@@ -132,15 +137,16 @@ class SimpleRam(Component):
             wide = blocks.tile > _SIDE
             blocks.port("A", self.write.address, enables=self.write.enable, write=self.write.data,
                         data_sides="AB" if wide else "A")  # fmt: skip
-            blocks.port("B", self.read.address, read=self.read.data, data_sides="AB" if wide else "B")
+            blocks.port("B", self.read.address, read=self.read.data, data_sides="AB" if wide else "B",
+                        domain=self.read_domain)  # fmt: skip
             blocks.place(m)
             return m
         m.submodules.array = array = memory.Memory(self.contents)
         write = array.write_port(granularity=self.lane)
-        read = array.read_port()
+        read = array.read_port(domain=self.read_domain)
         m.d.comb += [write.en.eq(self.write.enable), write.addr.eq(self.write.address)]
         m.d.comb += [write.data.eq(self.write.data), read.addr.eq(self.read.address)]
-        _output_register(m, read.data, self.read.data)
+        _output_register(m, read.data, self.read.data, self.read_domain)
         return m
 
 

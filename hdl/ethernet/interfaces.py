@@ -22,6 +22,11 @@ Word = data.StructLayout({"data": 64, "count": 3, "last": 1, "bad": 1})
 BYTES_BITS = 13
 """Of a frame's length, which is cut where it is a giant."""
 
+Departing = Signature({"pending": Out(1), "word": Out(Word), "take": In(1)})
+"""Departures -> Transmit, in the transmit domain. `pending`: a whole frame waits, and `word` is its first word. In a
+clock with `take` it is taken. Four clocks later (a register, the address, the memory's two) `word` is the next one, and
+behind a frame's last one `pending` speaks of the next frame."""
+
 Outcome = data.StructLayout({"counter": 3, "bytes": BYTES_BITS})
 """What became of a frame: the MacCounter below 8 that counts it, and its bytes if they count."""
 

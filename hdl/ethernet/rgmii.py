@@ -61,14 +61,11 @@ class Rgmii(Component):
             domain += self.link.as_value().eq(self.rx_data[0])
             with m.If(self.rx_data[0][0]):
                 domain += speed.eq(self.rx_data[0][1:3])
-        phy, whole = self.phy_receive, PhyReceive.create(path=("whole",))
-        domain += [whole.strobe.eq(1), whole.valid.eq(valid), whole.error.eq(error), whole.data.eq(Cat(*self.rx_data))]
+        phy = self.phy_receive
         with m.If(speed == Speed.MBIT_1000):
-            for name in PhyReceive.members:
-                m.d.comb += getattr(phy, name).eq(getattr(whole, name))
+            domain += [phy.strobe.eq(1), phy.valid.eq(valid), phy.error.eq(error), phy.data.eq(Cat(*self.rx_data))]
         with m.Else():
-            for name in PhyReceive.members:
-                m.d.comb += getattr(phy, name).eq(getattr(nibbles.phy, name))
+            domain += [getattr(phy, name).eq(getattr(nibbles.phy, name)) for name in PhyReceive.members]
 
     def _transmit(self, m: Module, speed: Signal) -> None:
         domain = m.d[self.transmit_domain]
@@ -76,19 +73,21 @@ class Rgmii(Component):
         m.submodules.speed = FFSynchronizer(speed, here, o_domain=self.transmit_domain, init=Speed.MBIT_1000)
         byte = self.phy_transmit
         fast = Signal()
-        # A byte is two clocks of the link then, each of `period` clocks of 125 MHz.
-        period = Mux(here == Speed.MBIT_100, CLOCKS[Speed.MBIT_100], CLOCKS[Speed.MBIT_10])
-        count, upper = Signal(range(max(CLOCKS.values()))), Signal()
-        last = Signal()
-        m.d.comb += [last.eq(count + 1 >= period), byte.strobe.eq(fast | (last & upper))]
-        domain += fast.eq(here == Speed.MBIT_1000)
-        with m.If(last | fast):
-            domain += [count.eq(0), upper.eq(~upper & ~fast)]
+        # A byte is two clocks of the link then, each of `period` clocks of 125 MHz, of which `left` are still to come.
+        period = Signal(range(max(CLOCKS.values()) + 1))
+        left, upper = Signal(range(max(CLOCKS.values()))), Signal()
+        domain += [
+            fast.eq(here == Speed.MBIT_1000),
+            period.eq(Mux(here == Speed.MBIT_100, CLOCKS[Speed.MBIT_100], CLOCKS[Speed.MBIT_10])),
+            byte.strobe.eq(fast | (upper & (left == 1))),  # in the byte's last clock
+        ]
+        with m.If((left == 0) | fast):
+            domain += [left.eq(period - 1), upper.eq(~upper & ~fast)]
         with m.Else():
-            domain += count.eq(count + 1)
+            domain += left.eq(left - 1)
 
         nibble = Mux(upper, byte.data[4:], byte.data[:4])
-        high = [(2 * count + half) < period for half in range(2)]
+        high = [2 * left + 2 - half > period for half in range(2)]  # halves to come, this one included
         for half in range(2):
             domain += [
                 self.tx_ctl[half].eq(byte.valid),

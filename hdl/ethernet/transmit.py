@@ -2,32 +2,39 @@
 (here: "sync"); a state is one byte's time, and a step is taken in clocks with `phy.strobe`.
 
 PREAMBLE (7) ─▶ SFD ─▶ DATA ─▶ PAD (up to 60 bytes) ─▶ FCS (4) ─▶ GAP (11) ─▶ IDLE (1 or more)
+
+What a state says goes out two steps later:
+```
+ state ─▶ plan ─┬─▶ phy
+          CRC-32┘
+```
 """
 
-from amaranth import Module, Signal
-from amaranth.lib import stream
+from amaranth import Module, Mux, ResetInserter, Signal
+from amaranth.lib import data
 from amaranth.lib.crc import Processor
 from amaranth.lib.crc.catalog import CRC32_ETHERNET
 from amaranth.lib.wiring import Component, In, Out, Signature
 
-from bpfnic.hdl.ethernet.interfaces import BYTES_BITS, Outcome, PhyTransmit, Word
+from bpfnic.hdl.ethernet.interfaces import BYTES_BITS, Departing, Outcome, PhyTransmit, Word
 from bpfnic.spec.ethernet import FCS_BYTES, GAP_BYTES, PREAMBLE, PREAMBLE_BYTES, SFD, SHORTEST, MacCounter
+
+Plan = data.StructLayout({"valid": 1, "data": 8, "covered": 1, "fcs": 1, "step": 2})
+"""A byte to go out: data, which the FCS covers or not, or byte `step` of the FCS."""
 
 
 class Transmit(Component):
     """Members
     -------
-    words : frames. Once one has begun, its words are there when they are asked for, a byte's time after `pending`.
-    pending : a whole frame waits in the FIFO.
-    ended : in a clock with `valid` a frame's last byte has gone out. From then on `pending` speaks of the next one.
+    departing : frames.
+    ended : in a clock with `valid` a frame's last byte is on its way out.
     phy : the wire.
     """
 
     def __init__(self):
         super().__init__(
             {
-                "words": In(stream.Signature(Word)),
-                "pending": In(1),
+                "departing": In(Departing),
                 "ended": Out(Signature({"valid": Out(1), "payload": Out(Outcome)})),
                 "phy": Out(PhyTransmit),
             }
@@ -35,70 +42,79 @@ class Transmit(Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        m.submodules.crc = crc = Processor(CRC32_ETHERNET(data_width=8))
-        words, phy = self.words, self.phy
+        departing, phy = self.departing, self.phy
         word = Signal(Word)
-        step = Signal(range(GAP_BYTES))  # in PREAMBLE, FCS and GAP
-        lane = Signal(3)
+        left = Signal(range(GAP_BYTES))  # steps in PREAMBLE, FCS and GAP behind this one
         length = Signal(BYTES_BITS)  # bytes of the frame so far, without padding
-        padded = Signal(range(SHORTEST))  # the same with it, as far as it counts
-        valid, byte = Signal(), Signal(8)
+        padded = Signal(range(SHORTEST))  # the same with it, till they are enough
+        enough = Signal()  # they are with this step's byte
+        now, plan = Signal(Plan), Signal(Plan)
         take = Signal()  # the next word
-        m.d.comb += [crc.data.eq(byte), self.ended.payload.counter.eq(MacCounter.SENT)]
-        m.d.comb += self.ended.payload.bytes.eq(length)
+        crc = Processor(CRC32_ETHERNET(data_width=8))
+        # Its own start would be a multiplexer in front of the sum; a register's reset is free.
+        m.submodules.crc = ResetInserter(~plan.covered & ~plan.fcs)(crc)
+        m.d.comb += [crc.data.eq(plan.data), crc.valid.eq(phy.strobe & plan.covered)]
         with m.If(phy.strobe):
-            m.d.sync += [phy.valid.eq(valid), phy.data.eq(byte)]
+            m.d.sync += [
+                plan.eq(now),
+                phy.valid.eq(plan.valid),
+                phy.data.eq(Mux(plan.fcs, crc.crc.word_select(plan.step, 8), plan.data)),
+            ]
+        m.d.sync += self.ended.valid.eq(0)
+        m.d.comb += [self.ended.payload.counter.eq(MacCounter.SENT), self.ended.payload.bytes.eq(length)]
 
-        def whole(next_state: str, last: int) -> None:
-            """The state takes last + 1 bytes' time."""
-            m.d.sync += step.eq(step + 1)
-            with m.If(step == last):
+        def until_none_is_left(next_state: str) -> None:
+            with m.If(left == 0):
                 m.next = next_state
-                m.d.sync += step.eq(0)
+            with m.Else():
+                m.d.sync += left.eq(left - 1)
 
-        enough = padded >= SHORTEST - FCS_BYTES - 1  # with the byte of this state
-        with m.FSM() as states:
-            m.d.comb += crc.start.eq(states.ongoing("SFD"))
+        def pad() -> None:
+            """One more byte of data or padding."""
+            m.d.sync += [padded.eq(padded + 1), enough.eq(enough | (padded == SHORTEST - FCS_BYTES - 2))]
+
+        with m.FSM():
             with m.State("IDLE"):
-                with m.If(phy.strobe & self.pending):
+                m.d.sync += left.eq(PREAMBLE_BYTES - 1)
+                with m.If(phy.strobe & departing.pending):
                     m.next = "PREAMBLE"
             with m.State("PREAMBLE"):
-                m.d.comb += [valid.eq(1), byte.eq(PREAMBLE)]
+                m.d.comb += [now.valid.eq(1), now.data.eq(PREAMBLE)]
                 with m.If(phy.strobe):
-                    whole("SFD", PREAMBLE_BYTES - 1)
+                    until_none_is_left("SFD")
             with m.State("SFD"):
-                m.d.comb += [valid.eq(1), byte.eq(SFD), take.eq(1)]
-                m.d.sync += [length.eq(0), padded.eq(0)]
+                m.d.comb += [now.valid.eq(1), now.data.eq(SFD), take.eq(1)]
+                m.d.sync += [length.eq(0), padded.eq(0), enough.eq(0), left.eq(FCS_BYTES - 1)]
                 with m.If(phy.strobe):
                     m.next = "DATA"
             with m.State("DATA"):
-                m.d.comb += [valid.eq(1), byte.eq(word.data[:8]), crc.valid.eq(phy.strobe)]
+                m.d.comb += [now.valid.eq(1), now.data.eq(word.data[:8]), now.covered.eq(1)]
                 with m.If(phy.strobe):
-                    m.d.sync += [length.eq(length + 1), lane.eq(lane + 1), word.data.eq(word.data >> 8)]
-                    with m.If(~enough):
-                        m.d.sync += padded.eq(padded + 1)
-                    with m.If(lane == word.count):
+                    pad()
+                    m.d.sync += [length.eq(length + 1), word.data.eq(word.data >> 8), word.count.eq(word.count - 1)]
+                    with m.If(word.count == 0):
                         m.d.comb += take.eq(~word.last)
                         with m.If(word.last & enough):
                             m.next = "FCS"
                         with m.Elif(word.last):
                             m.next = "PAD"
             with m.State("PAD"):
-                m.d.comb += [valid.eq(1), crc.valid.eq(phy.strobe)]
+                m.d.comb += [now.valid.eq(1), now.covered.eq(1)]
                 with m.If(phy.strobe):
-                    m.d.sync += padded.eq(padded + 1)
+                    pad()
                     with m.If(enough):
                         m.next = "FCS"
             with m.State("FCS"):
-                m.d.comb += [valid.eq(1), byte.eq(crc.crc.word_select(step[:2], 8))]
+                m.d.comb += [now.valid.eq(1), now.fcs.eq(1), now.step.eq(FCS_BYTES - 1 - left)]
                 with m.If(phy.strobe):
-                    whole("GAP", FCS_BYTES - 1)
-                    m.d.comb += self.ended.valid.eq(step == FCS_BYTES - 1)
+                    until_none_is_left("GAP")
+                    with m.If(left == 0):
+                        m.d.sync += [self.ended.valid.eq(1), left.eq(GAP_BYTES - 2)]
             with m.State("GAP"):
                 with m.If(phy.strobe):
-                    whole("IDLE", GAP_BYTES - 2)
+                    until_none_is_left("IDLE")
 
         with m.If(phy.strobe & take):
-            m.d.comb += words.ready.eq(1)
-            m.d.sync += [word.eq(words.payload), lane.eq(0)]
+            m.d.comb += departing.take.eq(1)
+            m.d.sync += word.eq(departing.word)
         return m

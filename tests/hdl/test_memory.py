@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from amaranth import Array, Cat, Const, Module, Mux, Signal
+from amaranth import Array, Cat, ClockDomain, ClockSignal, Const, Module, Mux, Signal
 from amaranth.back import verilog
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.sim import Simulator
@@ -25,8 +25,8 @@ class Comparison(Component):
     Addresses take 3 random bits, so that ports meet often, times a step that reaches the memory's last word.
     """
 
-    def __init__(self, dual: bool, width: int, depth: int, lane: int | None):
-        self.dual, self.shape = dual, {"width": width, "depth": depth, "lane": lane}
+    def __init__(self, dual: bool, width: int, depth: int, lane: int | None, **domain: str):
+        self.dual, self.shape = dual, {"width": width, "depth": depth, "lane": lane, **domain}
         lanes = width // (lane or width)
         super().__init__(
             {
@@ -69,15 +69,18 @@ class Comparison(Component):
 
 
 class AllComparisons(Component):
-    """One random word drives all of them."""
+    """One random word drives all of them. The last one reads in a domain of its own, whose clock is the same."""
 
     def __init__(self):
         self.each = [Comparison(dual, *shape) for dual, shapes in ((False, SIMPLE), (True, DUAL)) for shape in shapes]
+        self.each.append(Comparison(False, 72, 512, None, read_domain="reads"))
         count = len(self.each)
         super().__init__({"random": In(256), "wrong": Out(count), "compared": Out(count)})
 
     def elaborate(self, platform):
         m = Module()
+        m.domains += ClockDomain("reads", reset_less=True)
+        m.d.comb += ClockSignal("reads").eq(ClockSignal())
         for number, each in enumerate(self.each):
             m.submodules[f"comparison{number}"] = each
             bits = self.random

@@ -310,3 +310,15 @@ async def a_byte_comes_soon(dut):
     while not (int(dut.m_axis_tvalid.value) and int(dut.m_axis_tlast.value)):
         await RisingEdge(dut.clk)
     assert get_sim_time("ns") - end < 8 * BYTE_NS + 8 * CORE_NS
+
+
+@cocotb.test()
+async def a_frame_leaves_soon(dut):
+    """From its last beat to the first bit of preamble at the pins: two steps of the transmitter's, and some clocks."""
+    bench = await Bench.start(dut)
+    await bench.source.send(AxiStreamFrame(bytes(60)))
+    while not (int(dut.s_axis_tvalid.value) and int(dut.s_axis_tready.value) and int(dut.s_axis_tlast.value)):
+        await RisingEdge(dut.clk)
+    end = get_sim_time("ps")
+    await bench.sent(1)
+    assert bench.edges[0] - end < 1000 * (8 * BYTE_NS + 4 * CORE_NS)
