@@ -1,7 +1,10 @@
-"""What all tests share: cases that run in the running kernel, and the line that says how many did.
+"""What all tests share: cases that run in the running kernel, the line that says how many did, and `--thorough`.
 
 A case marked `linux` needs bpf(2). Where that isn't permitted it is skipped with the reason; where it is, and the
 environment has CI set, a skipped one fails the run: nobody would notice that the oracle is gone.
+
+With --thorough (make test-thorough) random tests go on for longer, and cases marked `thorough` run too: more points of a
+product than the few that show each of its rows and columns.
 """
 
 import hashlib
@@ -58,7 +61,19 @@ def arrivals(samples):
     return [Arrival(packet.interface, packet.data, packet.timestamp - packets[0].timestamp) for packet in packets]
 
 
+def pytest_addoption(parser):
+    parser.addoption("--thorough", action="store_true", help="random tests go on for longer; every case of a product")
+
+
+@pytest.fixture(scope="session")
+def thorough(request) -> bool:
+    """Whether a random test should go on for longer."""
+    return request.config.getoption("thorough")
+
+
 def pytest_runtest_setup(item):
+    if item.get_closest_marker("thorough") and not item.config.getoption("thorough"):
+        pytest.skip("make test-thorough runs it")
     if item.get_closest_marker("linux"):
         item.user_properties.append(("linux", True))  # travels with the report, from a worker of xdist too
         if reason := unavailable():
