@@ -179,7 +179,7 @@ def test_pcapng_written_by_scapy(tmp_path):
 def test_scapy_reads_what_is_written(tmp_path):
     path = tmp_path / "ours.pcapng"
     packets = [
-        Packet(1_700_000_000_123_456_789, bytes(Ether() / IP() / UDP() / bytes(n)), n % 2, comment=f"packet {n}")
+        Packet(1_700_000_000_123_456_789, bytes(Ether(dst="02:00:00:00:00:01") / IP() / UDP() / bytes(n)), n % 2, comment=f"packet {n}")
         for n in range(4)
     ]
     write(path, Capture([Interface("port0"), Interface("port1")], packets))
