@@ -2,6 +2,7 @@
 #
 #   make demo    a C program on the simulated NIC, on real packets, checked against the reference
 #   make test    style, types, and every test
+#   make test-thorough  the same, with random tests that go on for longer, and every case of the largest products
 #   make formal  the proofs of docs/verification.md, and the mutations that they must catch
 #   make bench   the measures of docs/results.md; with OBJECTS=DIR the verifier's on the objects there, too
 #   make boards  bitstreams, and their measures for docs/results.md: BOARDS="colorlight-5a-75b versa-ecp5"
@@ -21,7 +22,7 @@ BIN := $(VENV)/bin
 PROGRAMS := firmware/programs
 SAMPLES := firmware/samples
 
-.PHONY: demo test formal bench boards fuzz fuzz-helpers fuzz-verifier fuzz-objects soak objects lint
+.PHONY: demo test test-thorough formal bench boards fuzz fuzz-helpers fuzz-verifier fuzz-objects soak objects lint
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -31,6 +32,9 @@ demo: $(VENV)/installed
 # The last line is the tests' own: how many cases ran in the running kernel, and how many were skipped.
 test: lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+test-thorough: lint
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --thorough
 
 formal: $(VENV)/installed-test
 	$(BIN)/python -m tests.formal --jobs $(JOBS)

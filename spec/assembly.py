@@ -19,6 +19,7 @@ with `;`, `#` or `//`. Numbers are decimal or hexadecimal. A label may stand for
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 from bpfnic.spec import isa
 from bpfnic.spec.errors import BpfnicError
@@ -142,6 +143,7 @@ for _row in isa.ROWS:
         _SHAPES[_shape] = _row, _fields
 
 
+@lru_cache(1 << 14)  # programs say the same few things over and over
 def _instruction(text: str) -> Instruction:
     shape, values = _scan(text)
     if shape not in _SHAPES:

@@ -1,9 +1,13 @@
-"""What all tests share: cases that run in the running kernel, and the line that says how many did.
+"""What all tests share: cases that run in the running kernel, the line that says how many did, and `--thorough`.
 
 A case marked `linux` needs bpf(2). Where that isn't permitted it is skipped with the reason; where it is, and the
 environment has CI set, a skipped one fails the run: nobody would notice that the oracle is gone.
+
+With --thorough (make test-thorough) random tests go on for longer, and cases marked `thorough` run too: more points of
+a product than the few that show each of its rows and columns.
 """
 
+import functools
 import hashlib
 import os
 from pathlib import Path
@@ -27,14 +31,17 @@ hypothesis.settings.load_profile("any machine")
 
 @pytest.fixture(scope="session")
 def build(tmp_path_factory):
-    """build(C text, options of compile_object): a freshly opened object. The same text is compiled once, for the path
-    is made of its content and the compiler's results are cached."""
+    """build(C text, options of compile_object): a freshly opened object. The same text is compiled once."""
     folder = tmp_path_factory.mktemp("programs")
+    compiled = {}
 
     def build_text(text, **options):
-        source = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.bpf.c"
-        source.write_text(text)
-        return open_object(compile_object(source, **options))
+        key = text, repr(options)
+        if key not in compiled:
+            source = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.bpf.c"
+            source.write_text(text)
+            compiled[key] = compile_object(source, **options)
+        return open_object(compiled[key])
 
     return build_text
 
@@ -42,7 +49,8 @@ def build(tmp_path_factory):
 @pytest.fixture(scope="session")
 def firmware():
     """firmware(NAME): firmware/programs/NAME.bpf.c, freshly opened."""
-    return lambda name: open_object(compile_object(REPOSITORY / "firmware" / "programs" / f"{name}.bpf.c"))
+    compiled = functools.cache(compile_object)
+    return lambda name: open_object(compiled(REPOSITORY / "firmware" / "programs" / f"{name}.bpf.c"))
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +66,19 @@ def arrivals(samples):
     return [Arrival(packet.interface, packet.data, packet.timestamp - packets[0].timestamp) for packet in packets]
 
 
+def pytest_addoption(parser):
+    parser.addoption("--thorough", action="store_true", help="random tests go on for longer; every case of a product")
+
+
+@pytest.fixture(scope="session")
+def thorough(request) -> bool:
+    """Whether a random test should go on for longer."""
+    return request.config.getoption("thorough")
+
+
 def pytest_runtest_setup(item):
+    if item.get_closest_marker("thorough") and not item.config.getoption("thorough"):
+        pytest.skip("make test-thorough runs it")
     if item.get_closest_marker("linux"):
         item.user_properties.append(("linux", True))  # travels with the report, from a worker of xdist too
         if reason := unavailable():

@@ -43,6 +43,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 
 from bpfnic.spec import isa
@@ -54,6 +55,8 @@ from bpfnic.spec.instruction import decode
 from bpfnic.spec.programs import XdpAction
 
 _PLACEHOLDER = 0x7EAD0000  # no helper: it stands where a raw instruction will
+
+_assembled = cache(assemble)  # most texts are asked for several times, by several files of tests
 
 DATA = Path(__file__).parent / "data"
 MAP_BYTES = 64
@@ -89,13 +92,13 @@ class Vector:
         text = text.replace("$map_end", hex(map_address + map_bytes)).replace("$map", hex(map_address))
         raw = re.findall(r"^raw (\w+)$", text, re.MULTILINE)
         numbers = itertools.count(_PLACEHOLDER)
-        code = assemble(re.sub(r"^raw \w+$", lambda _: f"call {next(numbers)}", text, flags=re.MULTILINE)
-                        .replace("$entry", hex(code_address(entry))))  # fmt: skip
+        code = _assembled(re.sub(r"^raw \w+$", lambda _: f"call {next(numbers)}", text, flags=re.MULTILINE)
+                          .replace("$entry", hex(code_address(entry))))  # fmt: skip
         for number, digits in enumerate(raw, _PLACEHOLDER):
-            code = code.replace(assemble(f"call {number}"), bytes.fromhex(digits))
+            code = code.replace(_assembled(f"call {number}"), bytes.fromhex(digits))
         return code
 
-    @property
+    @cached_property
     def rows(self) -> list[isa.Row]:
         """The rows of its instructions (what a device may not have), illegal ones left out."""
         found = []
@@ -169,8 +172,12 @@ def _vector(name: str, section: str, text: str, given: dict[str, str], expected:
 
 def read_all(maps: bool = False) -> list[Vector]:
     """The cases of every file in tests/data, in the order of their names; those that need maps where they are."""
-    found = (vector for path in sorted(DATA.glob("*.vec")) for vector in read(path))
-    return [vector for vector in found if maps or not vector.maps]
+    return [vector for vector in _found() if maps or not vector.maps]
+
+
+@cache
+def _found() -> list[Vector]:
+    return [vector for path in sorted(DATA.glob("*.vec")) for vector in read(path)]
 
 
 def by_test(vectors: Iterable[Vector]) -> dict[str, list[Vector]]:

@@ -109,7 +109,7 @@ PASSES = {
     "from a broadcast address": long(IP, 1500, UDP(), src="255.255.255.255"),
     "cut off": long(IP, 1500, UDP())[:1000],
     "a header of 16 bytes": long(IP, 1500, UDP(), ihl=4, len=1500),
-    "a VLAN": bytes(Ether() / Dot1Q(vlan=3) / IP(**FOUR) / UDP() / bytes(1472)),
+    "a VLAN": bytes(Ether(dst="02:00:00:00:00:01") / Dot1Q(vlan=3) / IP(**FOUR) / UDP() / bytes(1472)),
     "a fragment, IPv6": long(IPv6, 1500, IPv6ExtHdrFragment(m=1) / UDP()),
     "an error, IPv6": long(IPv6, 1500, ICMPv6PacketTooBig()),
     "from no address, IPv6": long(IPv6, 1500, UDP(), src="::"),

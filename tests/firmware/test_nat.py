@@ -206,7 +206,7 @@ PASSES = {
     "SCTP": (INSIDE, ethernet(IP(**INNER) / SCTP())),
     "an echo's answer": (INSIDE, ethernet(IP(**INNER) / ICMP(type=0))),
     "an error": (INSIDE, ethernet(IP(**INNER) / ICMP(type=3) / IP() / UDP())),
-    "a VLAN": (INSIDE, bytes(Ether() / Dot1Q(vlan=1) / IP(**INNER) / UDP())),
+    "a VLAN": (INSIDE, bytes(Ether(dst="02:00:00:00:00:01") / Dot1Q(vlan=1) / IP(**INNER) / UDP())),
     "to a group": (INSIDE, ethernet(IP(**INNER) / UDP(), destination="01:00:5e:00:00:01")),
     "TCP cut off": (INSIDE, ethernet(IP(**INNER) / TCP())[:53]),
     "UDP cut off": (INSIDE, ethernet(IP(**INNER) / UDP())[:41]),

@@ -227,6 +227,7 @@ PROOFS = [
             Mutation("hdl/core/alu.py", "size == 1, raw[15], raw[31]", "size == 1, raw[15], raw[30]"),
         ),
         clocks=WRITE + 1,
+        quick=False,
     ),
     Proof(
         name="stores",

@@ -298,6 +298,7 @@ PROOFS = [
         lambda: ArithmeticHarness(Operation.ADD, Operation.SUB, Operation.NEG),
         Mutation(_ALU, "self.addend ^ invert", "self.addend | invert"),
         Mutation(_DECODE, 'Operation.NEG: {"invert": 1, "carry": 1,', 'Operation.NEG: {"invert": 1, "carry": 0,'),
+        quick=False,
     ),
     _proof(
         "logic",
@@ -361,6 +362,7 @@ PROOFS = [
         harness=lambda: JumpHarness(Operation.JEQ, Operation.JNE, Operation.JSET, Operation.JA),
         mutations=(Mutation(_ALU, "holds ^ later[", "holds | later["),),
         clocks=WRITE + 1,
+        quick=False,
     ),
     Proof(
         name="jumps-unsigned",

@@ -229,6 +229,7 @@ PROOFS = [
             Mutation(_WINDOWS, "Mux(stale_skb, of_skb, 0)", "0"),
         ),
         clocks=6,
+        quick=False,
     ),
     Proof(
         name="map-lanes",

@@ -296,5 +296,6 @@ PROOFS = [
         ),
         clocks=8,
         bounded=True,
+        quick=False,
     ),
 ]

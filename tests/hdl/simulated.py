@@ -4,6 +4,8 @@ import ctypes
 import re
 from pathlib import Path
 
+from amaranth.lib import data
+
 from bpfnic.sim.rtl.build import Recipe, make, verilog_of
 
 _CELLS = {8: ctypes.c_uint8, 16: ctypes.c_uint16, 32: ctypes.c_uint32, 64: ctypes.c_uint64}
@@ -66,6 +68,21 @@ class Simulated:
         else:
             wide = self._wide[name]
             ctypes.memmove(wide, value.to_bytes(4 * len(wide), "little"), 4 * len(wide))
+
+
+class Fields:
+    """A layout as plain numbers: pack(a=1, b=2) -> int, unpack(int) -> dict.
+
+    For what is asked in every clock: Amaranth works out a layout's offsets anew for each value."""
+
+    def __init__(self, layout: data.StructLayout):
+        self.fields = [(name, field.offset, (1 << field.width) - 1) for name, field in layout]
+
+    def pack(self, **values: int) -> int:
+        return sum((values[name] & ones) << offset for name, offset, ones in self.fields if name in values)
+
+    def unpack(self, word: int) -> dict[str, int]:
+        return {name: word >> offset & ones for name, offset, ones in self.fields}
 
 
 def packed(layout, **fields) -> int:

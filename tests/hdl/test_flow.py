@@ -19,7 +19,8 @@ def frames() -> list[tuple[bytes, int]]:
     from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 
     choose = random.Random(5)
-    tags = [Ether(), Ether() / Dot1Q(vlan=5), Ether() / Dot1AD(vlan=7) / Dot1Q(vlan=9)]
+    ether = Ether(dst="02:00:00:00:00:01", src="02:00:00:00:00:02")  # without, scapy asks the network for each
+    tags = [ether, ether / Dot1Q(vlan=5), ether / Dot1AD(vlan=7) / Dot1Q(vlan=9)]
     found = []
     for _ in range(60):
         outer = choose.choice(tags).copy()
@@ -29,8 +30,8 @@ def frames() -> list[tuple[bytes, int]]:
         layer = (IPv6 if six else IP)(src=str(source), dst=str(target))
         frame = bytes(outer / layer / UDP() / bytes(choose.randrange(40)))
         found.append((frame, reduce(xor, source.packed + target.packed)))
-    found.append((bytes(Ether() / ARP(psrc="10.0.0.1")), 0))
-    found.append((bytes(Ether() / Dot1Q() / Dot1Q() / Dot1Q() / IP(src="10.0.0.1", dst="1.2.3.4")), 0))
+    found.append((bytes(ether / ARP(psrc="10.0.0.1")), 0))
+    found.append((bytes(ether / Dot1Q() / Dot1Q() / Dot1Q() / IP(src="10.0.0.1", dst="1.2.3.4")), 0))
     found.append((bytes(12) + b"\x08\x00", 0))
     choose.shuffle(found)
     return found

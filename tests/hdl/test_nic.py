@@ -117,13 +117,14 @@ def test_a_frame_is_sent_back():
         assert counted == [1, 64, 1, 1]
         assert await pins.read("RETIRED") == 2
 
-    simulate(NicConfig(threads=8, program_slots=64, map_bytes=4096), bench)
+    simulate(NicConfig(threads=8, program_slots=64, map_bytes=4096, map_types=frozenset({MapType.ARRAY})), bench)
 
 
 def test_map_helpers_of_two_cores_and_atomics():
     """Every packet adds 1 to a shared counter atomically and to its thread's own without; the two agree at the end."""
-    config = NicConfig(cores=2, threads=8, program_slots=64, map_bytes=4096)
-    frames = 40
+    arrays = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY})
+    config = NicConfig(cores=2, threads=8, program_slots=64, map_bytes=4096, map_types=arrays)
+    frames = 24
     program = f"""
         r6 = 0x12
         *(u32 *)(r10 - 4) = r6

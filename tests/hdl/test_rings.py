@@ -20,11 +20,12 @@ from bpfnic.sim.golden.ring import Ring, event_refused
 from bpfnic.spec.addresses import MAP_VALUES
 from bpfnic.spec.maps import MapType
 from bpfnic.spec.rings import CURRENT_CPU, EVENT_USER_BIT, LONGEST_COPY, PACKET_BYTES_SHIFT, RingState
-from tests.hdl.simulated import Library, Simulated, packed
+from tests.hdl.simulated import Fields, Library, Simulated, packed
 
 CONFIG = NicConfig(cores=2, threads=8, map_bytes=32768, maps=8)
 CPUS = CONFIG.cores * CONFIG.threads
 HOST = f"memory__{CONFIG.cores}__"
+EMITS, BEAT = Fields(EmitTrace(CONFIG)), Fields(Beat(EGRESS_USER))
 PACKET = 100  # bytes of every packet
 ENTRIES = 20  # of a PERF_EVENT_ARRAY: four that no CPU has
 RESERVING = (MapCall.RESERVE, MapCall.OUTPUT, MapCall.EVENT)
@@ -280,7 +281,7 @@ class Bench:
         if dut["done"] and dut["taken"] and self.served:
             served, self.served = self.served, None
             self.answered(served)
-        trace = EmitTrace(CONFIG).from_bits(dut["emit_trace"])
+        trace = EMITS.unpack(dut["emit_trace"])
         if trace["valid"]:
             model = self.models[trace["index"]]
             assert model.ready(), "a record left that was not whole"
@@ -307,7 +308,7 @@ class Bench:
         dut = self.dut
         if not dut["frames__valid"] or not dut["frames__ready"]:
             return
-        beat = Beat(EGRESS_USER).from_bits(dut["frames__payload"])
+        beat = BEAT.unpack(dut["frames__payload"])
         keep, count = beat["keep"], beat["keep"].bit_count()
         assert beat["user"] == 1 << EVENT_USER_BIT and keep == (1 << count) - 1 and (beat["last"] or count == 8)
         data = beat["data"].to_bytes(8, "little")
@@ -326,7 +327,7 @@ class Bench:
         for _ in range(40000):
             self.clock(False)
             quiet = not (self.served or self.waiting or self.storing or any(c.words or c.stores for c in self.cpus))
-            if quiet and not EmitTrace(CONFIG).from_bits(self.dut["emit_trace"])["waiting"]:
+            if quiet and not EMITS.unpack(self.dut["emit_trace"])["waiting"]:
                 break
         else:
             raise AssertionError("it never comes to rest")
@@ -421,7 +422,7 @@ def test_a_map_that_goes(library):
     dut["write__enable"], dut["write__index"], dut["write__descriptor"] = 1, 0, packed(MapDescriptor(CONFIG), type=0)
     bench.clock(False)
     dut["write__enable"] = 0
-    while EmitTrace(CONFIG).from_bits(dut["emit_trace"])["waiting"]:
+    while EMITS.unpack(dut["emit_trace"])["waiting"]:
         bench.clock(False)
     assert bench.emitted == 0 and [len(frame) for frame in bench.received] == [2008]
     assert [bench.load(place) for place in RingState] == state

@@ -35,7 +35,12 @@ def bench_of(sample, program, pace):
     return Bench("rtl", obj, sample, PACES[pace], name=PROGRAMS[program], entries=entries(program, obj))
 
 
-@pytest.mark.parametrize("pace", PACES)
+# The other paces are those of tests/sim/test_end_to_end.py, which compares the same.
+HERE = ("both", "stalled, dropping")
+THERE = [pytest.param(pace, marks=pytest.mark.thorough) for pace in PACES if pace not in HERE]
+
+
+@pytest.mark.parametrize("pace", [*HERE, *THERE])
 @pytest.mark.parametrize("program", PACKET_PATH)
 def test_every_program_does_the_same_at_every_pace(sample, program, pace):
     bench = bench_of(sample, program, pace)
@@ -47,7 +52,9 @@ def test_every_program_does_the_same_at_every_pace(sample, program, pace):
         assert refused == 0 and sum(evidence.counters["EGRESS_DROPPED"]) == 0
 
 
-@pytest.mark.parametrize("pace", ["back to back", "stalled, dropping", "pcap, dropping"])
+@pytest.mark.parametrize("pace", [
+    "back to back", "pcap, dropping", pytest.param("stalled, dropping", marks=pytest.mark.thorough)
+])  # fmt: skip
 @pytest.mark.parametrize("program", PACKET_PATH)
 def test_every_program_does_the_same_in_lockstep(sample, program, pace):
     evidence, found = bench_of(sample, program, pace).in_lockstep()

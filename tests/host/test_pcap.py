@@ -154,7 +154,7 @@ def test_pcapng_packet_options(parse, order):
 @pytest.mark.parametrize("nanoseconds", [False, True])
 @pytest.mark.parametrize("endianness", ["<", ">"])
 def test_pcap_written_by_scapy(tmp_path, nanoseconds, endianness):
-    frames = [Ether(bytes(Ether(src="02:00:00:00:00:01") / IP() / UDP() / bytes(n))) for n in (0, 1, 100, 1400)]
+    frames = [Ether(bytes(Ether(dst="02:00:00:00:00:01") / IP() / UDP() / bytes(n))) for n in (0, 1, 100, 1400)]
     for i, frame in enumerate(frames):
         frame.time = 1000 + i
     path = tmp_path / "scapy.pcap"
@@ -178,8 +178,9 @@ def test_pcapng_written_by_scapy(tmp_path):
 
 def test_scapy_reads_what_is_written(tmp_path):
     path = tmp_path / "ours.pcapng"
+    ether = Ether(dst="02:00:00:00:00:01")  # without, scapy asks the network
     packets = [
-        Packet(1_700_000_000_123_456_789, bytes(Ether() / IP() / UDP() / bytes(n)), n % 2, comment=f"packet {n}")
+        Packet(1_700_000_000_123_456_789, bytes(ether / IP() / UDP() / bytes(n)), n % 2, comment=f"packet {n}")
         for n in range(4)
     ]
     write(path, Capture([Interface("port0"), Interface("port1")], packets))

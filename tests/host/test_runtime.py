@@ -5,7 +5,6 @@ import pytest
 
 import bpfnic
 from bpfnic.host import listing, runtime
-from bpfnic.host.device import DeviceOptions
 from bpfnic.host.image import place_frames
 from bpfnic.spec import addresses, helpers, isa
 from bpfnic.spec.errors import BpfnicError
@@ -137,8 +136,7 @@ SEC("xdp") __attribute__((no_builtin)) int program(struct xdp_md *ctx)
 
 @pytest.mark.parametrize("backend", ["golden", "rtl"])
 def test_memcpy_and_its_kin(build, backend):
-    options = DeviceOptions(threads=8) if backend == "rtl" else DeviceOptions()
-    with bpfnic.Nic(backend, options) as nic:
+    with bpfnic.Nic(backend) as nic:
         program = nic.load(build(MEMORY))
         for size, at, to, start in [(1, 0, 1, 2), (8, 8, 3, 1), (17, 3, 20, 4), (40, 16, 5, 21), (33, 7, 21, 5),
                                     (24, 8, 9, 1), (24, 8, 1, 9), (48, 8, 40, 32)]:  # fmt: skip

@@ -6,8 +6,7 @@ threads, with a local access in every clock. What each access must answer, and w
 
 import random
 from collections import deque
-
-from amaranth.lib import data
+from functools import cache
 
 from bpfnic.hdl import interfaces
 from bpfnic.hdl.config import NicConfig
@@ -29,19 +28,7 @@ from tests.hdl.packets.packet import (
     STACK,
     Packet,
 )
-
-
-class Fields:
-    """A layout as plain numbers: pack(a=1, b=2) -> int, unpack(int) -> dict."""
-
-    def __init__(self, layout: data.StructLayout):
-        self.fields = [(name, field.offset, (1 << field.width) - 1) for name, field in layout]
-
-    def pack(self, **values: int) -> int:
-        return sum((values[name] & ones) << offset for name, offset, ones in self.fields if name in values)
-
-    def unpack(self, word: int) -> dict[str, int]:
-        return {name: word >> offset & ones for name, offset, ones in self.fields}
+from tests.hdl.simulated import Fields
 
 
 def flow_of(frame: bytes) -> bytes:
@@ -62,14 +49,12 @@ class Core:
 
     def __init__(self, bench: "Bench", number: int):
         self.bench, self.dut, self.number = bench, bench.dut, number
+        self.port = cache(lambda name: name.replace("_", f"__{number}__", 1))  # asked for in every clock
         self.runs: dict[int, Run] = {}
         self.ready: list[int] = []  # threads that may issue
         self.loads: deque = deque([None] * 3)  # (value, what it is), in the clocks to come
         self.finish = self.request = None  # payloads on offer
         self.answers: dict[int, int] = {}
-
-    def port(self, name: str) -> str:
-        return name.replace("_", f"__{self.number}__", 1)
 
     def drive(self) -> None:
         bench, dut = self.bench, self.dut
@@ -204,6 +189,7 @@ class Bench:
         self.sent: list[list[tuple]] = [[] for _ in every]  # per egress: (ingress, action, bytes)
         self.partial = [bytearray() for _ in every]
         self.counts = [dict.fromkeys(IngressEvent, 0) for _ in every]
+        self.still: list[tuple | None] = [None] * len(every)  # what said last that nothing happened, and was checked
         self.received_bytes, self.sent_count, self.sent_bytes, self.egress_dropped = ([0] * len(every) for _ in "abcd")
         self.causes = [0] * 16
         self.clock = 0
@@ -389,7 +375,10 @@ class Bench:
 
     def _count(self, number: int) -> int:
         """Checks the balance at the clock's start, then counts its events; answers what is in flight."""
-        status, counts = self.status.unpack(self.dut[f"status__{number}"]), self.counts[number]
+        words = self.dut[f"status__{number}"], self.dut["refuse_trace"], len(self.accepted[number])
+        status, counts = self.status.unpack(words[0]), self.counts[number]
+        if words == self.still[number]:
+            return status["in_flight"]
         outcomes = sum(counts.values()) - counts[IngressEvent.RECEIVED]
         assert counts[IngressEvent.RECEIVED] == outcomes + status["in_flight"]
         assert status["next_sequence"] - status["oldest_sequence"] == status["in_flight"]
@@ -397,7 +386,7 @@ class Bench:
         events = [event for event in IngressEvent if status["events"] >> event & 1]
         for event in events:
             counts[event] += 1
-        refuse = self.refuse.unpack(self.dut["refuse_trace"])
+        refuse = self.refuse.unpack(words[1])
         accepted, refused = refuse["accepted"] >> number & 1, refuse["refused"] >> number & 1
         reasons = [event for event in events if IngressEvent.REFUSED_FULL <= event <= IngressEvent.REFUSED_ERROR]
         assert (IngressEvent.RECEIVED in events) == (accepted ^ refused) and len(reasons) == refused
@@ -419,6 +408,8 @@ class Bench:
         self.sent_count[number] += status["sent"]
         self.sent_bytes[number] += status["sent_bytes"] * status["sent"]
         self.egress_dropped[number] += status["egress_dropped"]
+        happened = status["events"] or accepted or refused or status["sent"] or status["egress_dropped"]
+        self.still[number] = None if happened else words
         return status["in_flight"]
 
     def _reason(self, number: int, frame: bytes, bad: bool, port: int):

@@ -23,13 +23,13 @@ def run(bench, program, *lengths):
 
 
 @pytest.mark.parametrize("config", [ONE, WIDE], ids=["one", "wide"])
-def test_any_access_sees_its_packet_alone(new_bench, config):
+def test_any_access_sees_its_packet_alone(new_bench, config, thorough):
     """Many threads at random, an access in every clock, and short programs so that threads and buffers are reused. The
     first interface has XDP programs, the next one those of tc, and so on."""
     bench = new_bench(config, seed=3)
     bench.of_tc = [bool(number % 2) for number in range(config.interfaces)]
     bench.attach(bench.anything(120), *range(config.interfaces))
-    for _ in range(150):
+    for _ in range(150 if thorough else 50):
         for ingress in range(config.interfaces):
             bench.send(ingress, bench.frame(bench.random.choice([14, 60, 64, 300, 1700, config.buffer_bytes - 256])))
     bench.run()

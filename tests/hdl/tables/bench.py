@@ -18,11 +18,12 @@ from bpfnic.spec import tables
 from bpfnic.spec.addresses import MAX_KEY_BYTES
 from bpfnic.spec.maps import PER_CPU, QUEUES, MapType
 from bpfnic.spec.registers import HASH_SECRET_WORDS
-from tests.hdl.simulated import Library, Simulated, packed
+from tests.hdl.simulated import Fields, Library, Simulated, packed
 
 CONFIG = NicConfig(cores=2, threads=8, map_bytes=65536, maps=16)
 CPUS = CONFIG.cores * CONFIG.threads
 HOST = CPUS
+REQUEST = Fields(MapRequest(CONFIG))
 WALKED_KEYS = CONFIG.map_bytes - CPUS * MAX_KEY_BYTES
 """Where in map memory each CPU's walks leave keys."""
 ARRAY = 15
@@ -79,8 +80,8 @@ class Bench:
     def access(self, operation: MapOperation, address: int, data: int = 0, size: int = 8) -> int:
         """By the host; returns what was there."""
         port = f"memory__{CONFIG.cores}__"
-        self.dut[port + "request__payload"] = packed(
-            MapRequest(CONFIG), tag=0, operation=operation, address=address, bytes=size, data=data
+        self.dut[port + "request__payload"] = REQUEST.pack(
+            tag=0, operation=operation.value, address=address, bytes=size, data=data
         )
         self.dut[port + "request__valid"] = self.dut[port + "answer__ready"] = 1
         taken = False

@@ -13,7 +13,7 @@ from bpfnic.sim.golden.walk import Walk
 from bpfnic.spec.addresses import INDEX_BYTES, MAP_VALUES, MAX_KEY_BYTES, map_handle
 from bpfnic.spec.maps import OF_MAPS, PER_CPU, QUEUES, MapType
 from bpfnic.spec.registers import MapCommand
-from tests.hdl.simulated import packed
+from tests.hdl.simulated import Fields, packed
 from tests.hdl.tables.bench import ARRAY, CONFIG, CPUS, HOST, WALKED_KEYS, Bench
 
 WALKED = (MapType.HASH, MapType.PERCPU_HASH, MapType.LRU_HASH, MapType.LRU_PERCPU_HASH)
@@ -283,7 +283,7 @@ class Host:
 def run(bench: Bench, callers: list[Caller], host: Host | None, clocks: int, drain: int = 4000) -> int:
     """Everybody calls; returns how many calls the engine decided."""
     dut, decided = bench.dut, 0
-    layout, width = SharedTrace(CONFIG), SharedTrace(CONFIG).size
+    shared, answers = Fields(SharedTrace(CONFIG)), Fields(EngineAnswer(CONFIG))
     for clock in range(clocks + drain):
         if clock >= clocks and not any(caller.busy for caller in callers) and not (host and host.busy):
             break
@@ -311,7 +311,7 @@ def run(bench: Bench, callers: list[Caller], host: Host | None, clocks: int, dra
                 callers.append(sender)
         for number in count():  # the serial unit's first
             try:
-                trace = layout.from_bits(dut[f"shared_trace__{number}"] & (1 << width) - 1)
+                trace = shared.unpack(dut[f"shared_trace__{number}"])
             except KeyError:
                 break
             if trace["valid"]:
@@ -320,7 +320,7 @@ def run(bench: Bench, callers: list[Caller], host: Host | None, clocks: int, dra
                 decided += 1
         for core in range(CONFIG.cores):
             if dut[f"port__{core}__answer__valid"]:
-                answer = EngineAnswer(CONFIG).from_bits(dut[f"port__{core}__answer__payload"])
+                answer = answers.unpack(dut[f"port__{core}__answer__payload"])
                 cpu = core * CONFIG.threads + answer["thread"]
                 next(caller for caller in callers if caller.cpu == cpu).answered(answer)
         if host:
