@@ -389,16 +389,16 @@ def fuzz(tmp_path, monkeypatch):
 
 
 def test_the_command_counts(fuzz, library):
-    status, out, err = fuzz("--rounds", "1", "--seed", "5", "--mode", "programs", "--json")
+    status, out, err = fuzz("--rounds", "2", "--seed", "5", "--mode", "programs", "--json")
     assert (status, err) == (0, "")
     report = json.loads(out)
-    assert (report["seed"], report["rounds"], report["programs"]) == (5, 1, rounds.BATCHES * rounds.PROGRAMS)
+    assert (report["seed"], report["rounds"], report["programs"]) == (5, 2, 2 * rounds.BATCHES * rounds.PROGRAMS)
     assert report["packets"] == report["programs"] * rounds.PACKETS == sum(report["causes"].values())
     assert report["instructions"] > 30_000 and report["instructions_a_second"] > 0
     covered = report["coverage"]
     assert covered["items"] - covered["items_covered"] == sum(map(len, covered["missing"].values()))
     assert {"call_btf", "lddw_map_fd"} <= set(covered["always_trap"]) and report["failures"] == []
-    status, out, err = fuzz("--rounds", "1", "--seed", "5", "--mode", "programs", "--jobs", "2")
+    status, out, err = fuzz("--rounds", "2", "--seed", "5", "--mode", "programs", "--jobs", "2")
     assert (status, err) == (0, "")
     assert f"{report['instructions']:,} instructions compared" in out and out.endswith("no difference\n")
     assert "not covered: " in out and "\x1b" not in out
