@@ -382,12 +382,12 @@ def _place_covers(old: Place, new: Place, precise: bool, how: Exactness, ids: _I
     if how is EXACT:
         return old.bytes == new.bytes and (old.held is None) is (new.held is None) and (
             old.held is None or new.held is None or old.held.parts() == new.held.parts())  # fmt: skip
+    zero = new.held is not None and new.held.constant and not new.held.number.value
+    for x, y in zip(old.bytes, new.bytes, strict=True):
+        if x == "0" and not (y == "0" or y == "s" and zero):
+            return False
     if old.held is None:
-        if "0" not in old.bytes:
-            return True  # anything may be read from it, as a number
-        zero = new.held is not None and new.held.constant and not new.held.number.value
-        return all(x != "0" or y == "0" or (y == "s" and zero)
-                   for x, y in zip(old.bytes, new.bytes, strict=True))  # fmt: skip
+        return True  # anything may be read from it, as a number
     if new.held is None:
         # A register that was spilled, and bytes of which nothing is known.
         if old.held.kind is not NUMBER or "s" in new.bytes:
@@ -395,6 +395,6 @@ def _place_covers(old: Place, new: Place, precise: bool, how: Exactness, ids: _I
         if how is SAFE and not precise:
             return True
         return old.bytes == "ssssssss" and old.held.number.covers(UNKNOWN_NUMBER.number) and not old.held.id
-    if old.bytes != new.bytes and old.bytes.count("s") != new.bytes.count("s"):
+    if old.bytes.count("s") != new.bytes.count("s"):
         return False
     return _covers(old.held, new.held, precise, how, ids)

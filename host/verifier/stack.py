@@ -112,6 +112,9 @@ def store(walk: "Walk", pointer: Held, offset: int, size: int, value: Held, sour
         if at or size != PLACE_BYTES:
             raise Refusal("invalid size of register spill", register=source,
                           why="A pointer is stored whole, or not at all.")  # fmt: skip
+        if value.kind is STACK and frame is not walk.state.frame:
+            raise Refusal("cannot spill pointers to stack into stack frame of the caller", register=source,
+                          why="The function may have ended by the time it is used.")  # fmt: skip
         frame.stack[index] = Place("ssssssss", value)
         walk.note_stack(frame.number, index)
         return
