@@ -23,7 +23,8 @@ _LOOP_JUMPS, _LOOP_STEPS = 20, 100
 _LONGEST = 40
 """…and whenever a path has State.steps above this."""
 _EVICT = 3
-"""A checkpoint that later states missed so often more than they hit it is forgotten; …"""
+"""A checkpoint that later states missed so often more than they hit it is forgotten, and one whose paths haven't ended,
+behind which so many were kept, no longer keeps others apart; …"""
 _EVICT_ROUND = 64
 """…one of a loop that ends by itself, while the loop is walked, after so many passes."""
 
@@ -72,19 +73,20 @@ class _Ids:
 
 class Kept:
     """The checkpoints of one instruction. `done`: those whose paths have all ended, by what kinds of things they hold;
-    `active`: the others, if the instruction is on a loop, by some of what they hold (_signature). `count` of both. By
+    `active`: the others, if the instruction is on a loop, by some of what they hold (_signature). `count` of both, and
+    `kept`, of all there ever were. By
     the calls that led there: `rounds`, those whose paths haven't ended at a loop that ends by itself (_comes_round);
-    `chains`, how many of these and others haven't; and `known`, registers of each frame that are
+    `chains`, what `kept` was at each whose paths haven't; and `known`, registers of each frame that are
     read later, and whether the instruction, or one of the calls, is on a loop."""
 
-    __slots__ = ("done", "active", "count", "rounds", "chains", "known")
+    __slots__ = ("done", "active", "count", "kept", "rounds", "chains", "known")
 
     def __init__(self) -> None:
         self.done: dict[object, list[Checkpoint]] = {}
         self.active: dict[object, list[Checkpoint]] = {}
-        self.count = 0
+        self.count = self.kept = 0
         self.rounds: dict[object, list[Checkpoint]] = {}
-        self.chains: dict[object, int] = {}
+        self.chains: dict[object, list[int]] = {}
         self.known: dict[object, tuple[list[tuple[int, ...]], bool]] = {}
 
 
@@ -115,7 +117,8 @@ def visited(walk: "Walk", state: State) -> bool:
                               "The program comes back to this instruction with nothing changed.",
                               "count something that ends the loop",
                               behind=(f"cur state: {text.state(state)}", f"old state: {before}"))  # fmt: skip
-        if not forced and not (walk.jumps - walk.kept_jumps >= _LOOP_JUMPS
+        fresh = kept.kept - kept.chains[chain][-1] <= _EVICT
+        if fresh and not forced and not (walk.jumps - walk.kept_jumps >= _LOOP_JUMPS
                                or walk.processed - walk.kept_processed >= _LOOP_STEPS):  # fmt: skip
             add = False
     shape = _shape(state, chain, live)
@@ -149,8 +152,9 @@ def _keep(walk: "Walk", state: State, kept: Kept, chain: object, shape: object) 
         kept.active.setdefault(signature, []).append(checkpoint)
     if state.slot in walk.graph.forced:
         kept.rounds.setdefault(chain, []).append(checkpoint)
-    kept.chains[chain] = kept.chains.get(chain, 0) + 1
     kept.count += 1
+    kept.kept += 1
+    kept.chains.setdefault(chain, []).append(kept.kept)
     checkpoint.keys = kept, chain, signature, shape
     walk.count_checkpoint()
     state.parent, state.history, state.steps = checkpoint, None, 0
@@ -161,7 +165,7 @@ def _keep(walk: "Walk", state: State, kept: Kept, chain: object, shape: object) 
 def finished(checkpoint: Checkpoint) -> None:
     """All paths from a checkpoint have ended: from now on later states are compared with it."""
     kept, chain, signature, shape = checkpoint.keys
-    kept.chains[chain] -= 1
+    kept.chains[chain].pop()  # they end in the reverse order, as paths are walked depth first
     if checkpoint in kept.rounds.get(chain, ()):
         kept.rounds[chain].remove(checkpoint)
     if signature is not None:
