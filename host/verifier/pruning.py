@@ -6,11 +6,13 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from bpfnic.host.verifier import precision, text
+from bpfnic.host.verifier.liveness import EVERYTHING, FRAME, Instance
 from bpfnic.host.verifier.precision import Needed
 from bpfnic.host.verifier.refusal import Refusal
 from bpfnic.host.verifier.scalar import Scalar
-from bpfnic.host.verifier.state import ALL_PLACES, Checkpoint, Frame, State
+from bpfnic.host.verifier.state import PLACE_BYTES, PLACES, Checkpoint, Frame, State
 from bpfnic.host.verifier.values import META, NONE, NUMBER, PACKET, UNKNOWN_NUMBER, UNWRITTEN, Held, Place
+from bpfnic.spec.addresses import STACK_BYTES
 from bpfnic.spec.isa import Operation
 
 if TYPE_CHECKING:
@@ -85,19 +87,18 @@ class Kept:
         self.done: dict[object, list[Checkpoint]] = {}
         self.active: dict[object, list[Checkpoint]] = {}
         self.count = self.kept = 0
-        self.rounds: dict[object, list[Checkpoint]] = {}
-        self.chains: dict[object, list[int]] = {}
-        self.known: dict[object, tuple[list[tuple[int, ...]], bool]] = {}
+        self.rounds: dict[Instance, list[Checkpoint]] = {}
+        self.chains: dict[Instance, list[int]] = {}
+        self.known: dict[Instance, tuple[list[tuple[int, ...]], bool]] = {}
 
 
 def visited(walk: "Walk", state: State) -> bool:
     """Whether a state is covered by an earlier one. Otherwise it may be kept as a checkpoint, and then becomes the
     state's parent. Raises Refusal for a state that repeats one which its own path came from."""
-    slot, frames = state.slot, state.frames
+    slot, chain = state.slot, state.frame.instance
     kept = walk.checkpoints.get(slot)
     if kept is None:
         kept = walk.checkpoints[slot] = Kept()
-    chain = tuple([(frame.call, frame.kind) for frame in frames[1:]])
     known = kept.known.get(chain)
     if known is None:
         known = kept.known[chain] = _live(walk, state), _loops(walk, state)
@@ -124,10 +125,14 @@ def visited(walk: "Walk", state: State) -> bool:
     shape = _shape(state, chain, live)
     removed = 0
     alike = kept.done.get(shape, ())
+    read = chain.live.get(slot, 0)
     for checkpoint in reversed(alike):
-        if equal(walk, checkpoint, state, walk.how):
+        awaited = _awaited(checkpoint)
+        if equal(checkpoint, state, walk.how, EVERYTHING if awaited else read):
             checkpoint.hits += 1
             _inherit(walk, checkpoint, state)
+            if awaited:
+                _await(state, awaited)
             return True
         if add:
             checkpoint.misses += 1
@@ -142,7 +147,7 @@ def visited(walk: "Walk", state: State) -> bool:
     return False
 
 
-def _keep(walk: "Walk", state: State, kept: Kept, chain: object, shape: object) -> None:
+def _keep(walk: "Walk", state: State, kept: Kept, chain: Instance, shape: object) -> None:
     walk.kept_jumps, walk.kept_processed = walk.jumps, walk.processed
     live, loops = kept.known[chain]
     checkpoint = Checkpoint(state.copy(), live)
@@ -158,8 +163,6 @@ def _keep(walk: "Walk", state: State, kept: Kept, chain: object, shape: object) 
     checkpoint.keys = kept, chain, signature, shape
     walk.count_checkpoint()
     state.parent, state.history, state.steps = checkpoint, None, 0
-    for frame in state.frames:
-        frame.written = 0
 
 
 def finished(checkpoint: Checkpoint) -> None:
@@ -175,7 +178,7 @@ def finished(checkpoint: Checkpoint) -> None:
     kept.done.setdefault(shape, []).append(checkpoint)
 
 
-def _shape(state: State, chain: object, live: list[tuple[int, ...]]) -> object:
+def _shape(state: State, chain: Instance, live: list[tuple[int, ...]]) -> object:
     """What kinds of things a state's registers hold."""
     if len(state.frames) == 1:
         regs = state.frames[0].regs
@@ -184,7 +187,7 @@ def _shape(state: State, chain: object, live: list[tuple[int, ...]]) -> object:
                          for frame, indexes in zip(state.frames, live, strict=True) for index in indexes])  # fmt: skip
 
 
-def _signature(state: State, chain: object, live: list[tuple[int, ...]]) -> object:
+def _signature(state: State, chain: Instance, live: list[tuple[int, ...]]) -> object:
     """Enough of what a state holds to tell most states apart."""
     parts: list[object] = [chain]
     for frame, indexes in zip(state.frames, live, strict=True):
@@ -232,7 +235,7 @@ def _same(old: State, new: State, live: list[tuple[int, ...]]) -> bool:
     if _everything(old, live) != _everything(new, live):
         return False
     ids = _Ids()
-    return all(_stack_covers(a, b, ALL_PLACES, 0, EXACT, ids) for a, b in zip(old.frames, new.frames, strict=True))
+    return all(_stack_covers(a, b, FRAME, 0, EXACT, ids) for a, b in zip(old.frames, new.frames, strict=True))
 
 
 def _repeats(old: Checkpoint, new: State) -> bool:
@@ -259,7 +262,7 @@ def _comes_round(walk: "Walk", rounds: list[Checkpoint], new: State, live: list[
         before = old.state
         counts = (before.may_goto, new.may_goto) if row.operation in _ROUNDS else (
             before.frame.depth, new.frame.depth)  # fmt: skip
-        if counts[0] != counts[1] and equal(walk, old, new, WITHIN):
+        if counts[0] != counts[1] and equal(old, new, WITHIN, EVERYTHING):
             break
         old.misses += 1
     else:
@@ -270,9 +273,27 @@ def _comes_round(walk: "Walk", rounds: list[Checkpoint], new: State, live: list[
     for number, frame in enumerate(new.frames):
         needed.regs[number] = sum(1 << index for index in live[number])
         needed.places[number] = sum(1 << index for index, place in frame.stack.items() if place.held)
-        _read_all(walk, new, number, ALL_PLACES)
     precision.mark(walk, new.history, new.parent, needed)
+    _await(new, old)
     return True
+
+
+def _await(state: State, old: Checkpoint) -> None:
+    """The path goes on as from that checkpoint before it, whose paths haven't ended."""
+    checkpoint = state.parent
+    while checkpoint is not None and checkpoint is not old:
+        awaited = _awaited(checkpoint)
+        if awaited is None or awaited.number > old.number:
+            checkpoint.awaits = old
+        checkpoint = checkpoint.parent
+
+
+def _awaited(checkpoint: Checkpoint) -> Checkpoint | None:
+    """The one whose paths must end before all is known that follows from a checkpoint."""
+    awaited = checkpoint.awaits
+    while awaited is not None and not awaited.branches:
+        awaited = checkpoint.awaits = awaited.awaits
+    return awaited
 
 
 def _inherit(walk: "Walk", old: Checkpoint, new: State) -> None:
@@ -281,30 +302,15 @@ def _inherit(walk: "Walk", old: Checkpoint, new: State) -> None:
     for number, bits in enumerate(old.precise_regs):
         needed.regs[number] = bits
         needed.places[number] = old.precise_places[number]
-        _read_all(walk, new, number, old.read[number])
     if needed:
         if walk.log.level > 1:
             walk.log.propagates(needed, len(new.frames))
         precision.mark(walk, new.history, new.parent, needed)
 
 
-def _read_all(walk: "Walk", state: State, number: int, places: int) -> None:
-    """Note that what follows reads these places of a frame: in each checkpoint on the way, up to where they were
-    written."""
-    places &= ~state.frames[number].written
-    checkpoint = state.parent
-    while places and checkpoint is not None and number < len(checkpoint.read):
-        places &= ~checkpoint.read[number]
-        checkpoint.read[number] |= places
-        places &= ~checkpoint.written[number]
-        checkpoint = checkpoint.parent
-
-
-read_places = _read_all
-
-
-def equal(walk: "Walk", old: Checkpoint, new: State, how: Exactness) -> bool:
-    """Whether all that may follow from `new` was seen to be safe from `old`."""
+def equal(old: Checkpoint, new: State, how: Exactness, read: int) -> bool:
+    """Whether all that may follow from `new` was seen to be safe from `old`, behind which these bytes of the stack are
+    read (liveness.mask)."""
     before = old.state
     if before.refs != new.refs and len(before.refs) != len(new.refs):
         return False
@@ -324,8 +330,7 @@ def equal(walk: "Walk", old: Checkpoint, new: State, how: Exactness) -> bool:
                 continue
             if not _covers(x, y, bool(precise >> index & 1), how, ids):
                 return False
-        places = old.read[number] if how is SAFE else ALL_PLACES
-        if not _stack_covers(a, b, places, old.precise_places[number], how, ids):
+        if not _stack_covers(a, b, read >> number * STACK_BYTES & FRAME, old.precise_places[number], how, ids):
             return False
     return True
 
@@ -370,27 +375,30 @@ def _scalar_covers(old: Scalar, new: Scalar) -> bool:
     return old is new or old.covers(new)
 
 
-def _stack_covers(a: Frame, b: Frame, places: int, precise: int, how: Exactness, ids: _Ids) -> bool:
+def _stack_covers(a: Frame, b: Frame, read: int, precise: int, how: Exactness, ids: _Ids) -> bool:
     for index, x in a.stack.items():
-        if not places >> index & 1:
+        bytes = read >> (PLACES - 1 - index) * PLACE_BYTES & 0xFF
+        if not bytes:
             continue
         y = b.stack.get(index, UNWRITTEN)
         if x is y and not (x.held and x.held.id):
             continue
-        if not _place_covers(x, y, bool(precise >> index & 1), how, ids):
+        if not _place_covers(x, y, bytes, bool(precise >> index & 1), how, ids):
             return False
     return how is not EXACT or all(index in a.stack for index in b.stack)
 
 
-def _place_covers(old: Place, new: Place, precise: bool, how: Exactness, ids: _Ids) -> bool:
+def _place_covers(old: Place, new: Place, read: int, precise: bool, how: Exactness, ids: _Ids) -> bool:
+    """`read`: which of the place's bytes, as bits."""
     if how is EXACT:
         return old.bytes == new.bytes and (old.held is None) is (new.held is None) and (
             old.held is None or new.held is None or old.held.parts() == new.held.parts())  # fmt: skip
-    zero = new.held is not None and new.held.constant and not new.held.number.value
-    for x, y in zip(old.bytes, new.bytes, strict=True):
-        if x == "0" and not (y == "0" or y == "s" and zero):
-            return False
-    if old.held is None:
+    if "0" in old.bytes:
+        zero = new.held is not None and new.held.constant and not new.held.number.value
+        for at, (x, y) in enumerate(zip(old.bytes, new.bytes, strict=True)):
+            if x == "0" and read >> at & 1 and not (y == "0" or y == "s" and zero):
+                return False
+    if old.held is None or not read & (1 << old.bytes.count("s")) - 1:
         return True  # anything may be read from it, as a number
     if new.held is None:
         # A register that was spilled, and bytes of which nothing is known.
