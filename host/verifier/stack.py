@@ -185,9 +185,9 @@ def constant_at(walk: "Walk", pointer: Held, size: int) -> tuple[int, tuple[Fram
     place = frame.place(index)
     if place.bytes[at : at + size] == "0" * size:
         return 0, None
-    held = place.held
-    if at == 0 and held is not None and held.constant and place.bytes.count(_SPILLED) >= size:
-        return held.number.value & (1 << 8 * size) - 1, (frame, index)
+    held, spilled = place.held, place.bytes.count(_SPILLED)
+    if held is not None and held.constant and spilled - at == size:  # Linux takes no lower part of what was spilled
+        return held.number.value >> 8 * at, (frame, index)
     return None
 
 
