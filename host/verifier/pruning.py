@@ -76,10 +76,9 @@ class _Ids:
 class Kept:
     """The checkpoints of one instruction. `done`: those whose paths have all ended, by what kinds of things they hold;
     `active`: the others, if the instruction is on a loop, by some of what they hold (_signature). `count` of both, and
-    `kept`, of all there ever were. By
-    the calls that led there: `rounds`, those whose paths haven't ended at a loop that ends by itself (_comes_round);
-    `chains`, what `kept` was at each whose paths haven't; and `known`, registers of each frame that are
-    read later, and whether the instruction, or one of the calls, is on a loop."""
+    `kept`, of all there ever were. By the calls that led there: `rounds`, those whose paths haven't ended at a loop
+    that ends by itself (_comes_round); `chains`, what `kept` was at each whose paths haven't ended; and `known`,
+    registers of each frame that are read later, and whether the instruction, or one of the calls, is on a loop."""
 
     __slots__ = ("done", "active", "count", "kept", "rounds", "chains", "known")
 
