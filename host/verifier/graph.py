@@ -19,7 +19,7 @@ CALLBACKS = frozenset(
 )
 TAIL_CALL = helpers.BY_NAME["tail_call"].number
 _JUMPS = frozenset({Class.JMP, Class.JMP32})
-_CALLS = frozenset({Operation.CALL_LOCAL, Operation.CALL_HELPER, Operation.CALL_BTF})
+CALLS = frozenset({Operation.CALL_LOCAL, Operation.CALL_HELPER, Operation.CALL_BTF})
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def read(code: Code, rounds: Collection[int] = ()) -> Graph:
         if slot in rounds or row.operation is Operation.CALL_HELPER and instruction.imm in CALLBACKS:
             joins.add(slot)
             forced.add(slot)
-        if row.operation in _CALLS:
+        if row.operation in CALLS:
             landings.add(following)
         if row.operation is Operation.CALL_LOCAL:
             joins.add(slot)

@@ -70,7 +70,7 @@ def _running(walk: "Walk") -> tuple[Frame, int, Held]:
         raise Refusal("expected an initialized iter_num as arg #0", register=1,
                       why="No iterator was begun here, or it has been destroyed.",
                       fix="call bpf_iter_num_new before, on every path")  # fmt: skip
-    walk.read_places(frame, index, index)
+    walk.reads(frame, *stack.extent(index))
     return frame, index, held
 
 
@@ -92,7 +92,7 @@ def _new(walk: "Walk") -> Held:
     walk.state.refs += (ref,)
     walk.taken_at[ref] = walk.state.slot
     frame.stack[index] = Place("ssssssss", Held(ITERATOR, ZERO, ref=ref))
-    frame.written |= 1 << index
+    walk.overwrites(frame, *stack.extent(index))
     return UNKNOWN_NUMBER
 
 
@@ -117,7 +117,7 @@ def _destroy(walk: "Walk") -> Held:
     frame, index, held = _running(walk)
     walk.state.refs = tuple(ref for ref in walk.state.refs if ref != held.ref)
     frame.stack[index] = Place("m" * PLACE_BYTES)
-    frame.written |= 1 << index
+    walk.overwrites(frame, *stack.extent(index))
     return NOTHING
 
 

@@ -6,11 +6,13 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from bpfnic.host.verifier import precision, text
+from bpfnic.host.verifier.liveness import EVERYTHING, FRAME, Instance
 from bpfnic.host.verifier.precision import Needed
 from bpfnic.host.verifier.refusal import Refusal
 from bpfnic.host.verifier.scalar import Scalar
-from bpfnic.host.verifier.state import ALL_PLACES, Checkpoint, Frame, State
+from bpfnic.host.verifier.state import PLACE_BYTES, PLACES, Checkpoint, Frame, State
 from bpfnic.host.verifier.values import META, NONE, NUMBER, PACKET, UNKNOWN_NUMBER, UNWRITTEN, Held, Place
+from bpfnic.spec.addresses import STACK_BYTES
 from bpfnic.spec.isa import Operation
 
 if TYPE_CHECKING:
@@ -23,7 +25,8 @@ _LOOP_JUMPS, _LOOP_STEPS = 20, 100
 _LONGEST = 40
 """…and whenever a path has State.steps above this."""
 _EVICT = 3
-"""A checkpoint that later states missed so often more than they hit it is forgotten; …"""
+"""A checkpoint that later states missed so often more than they hit it is forgotten, and one whose paths haven't ended,
+behind which so many were kept, no longer keeps others apart; …"""
 _EVICT_ROUND = 64
 """…one of a loop that ends by itself, while the loop is walked, after so many passes."""
 
@@ -72,30 +75,29 @@ class _Ids:
 
 class Kept:
     """The checkpoints of one instruction. `done`: those whose paths have all ended, by what kinds of things they hold;
-    `active`: the others, if the instruction is on a loop, by some of what they hold (_signature). `count` of both. By
-    the calls that led there: `rounds`, those whose paths haven't ended at a loop that ends by itself (_comes_round);
-    `chains`, how many of these and others haven't; and `known`, registers of each frame that are
-    read later, and whether the instruction, or one of the calls, is on a loop."""
+    `active`: the others, if the instruction is on a loop, by some of what they hold (_signature). `count` of both, and
+    `kept`, of all there ever were. By the calls that led there: `rounds`, those whose paths haven't ended at a loop
+    that ends by itself (_comes_round); `chains`, what `kept` was at each whose paths haven't ended; and `known`,
+    registers of each frame that are read later, and whether the instruction, or one of the calls, is on a loop."""
 
-    __slots__ = ("done", "active", "count", "rounds", "chains", "known")
+    __slots__ = ("done", "active", "count", "kept", "rounds", "chains", "known")
 
     def __init__(self) -> None:
         self.done: dict[object, list[Checkpoint]] = {}
         self.active: dict[object, list[Checkpoint]] = {}
-        self.count = 0
-        self.rounds: dict[object, list[Checkpoint]] = {}
-        self.chains: dict[object, int] = {}
-        self.known: dict[object, tuple[list[tuple[int, ...]], bool]] = {}
+        self.count = self.kept = 0
+        self.rounds: dict[Instance, list[Checkpoint]] = {}
+        self.chains: dict[Instance, list[int]] = {}
+        self.known: dict[Instance, tuple[list[tuple[int, ...]], bool]] = {}
 
 
 def visited(walk: "Walk", state: State) -> bool:
     """Whether a state is covered by an earlier one. Otherwise it may be kept as a checkpoint, and then becomes the
     state's parent. Raises Refusal for a state that repeats one which its own path came from."""
-    slot, frames = state.slot, state.frames
+    slot, chain = state.slot, state.frame.instance
     kept = walk.checkpoints.get(slot)
     if kept is None:
         kept = walk.checkpoints[slot] = Kept()
-    chain = tuple([(frame.call, frame.kind) for frame in frames[1:]])
     known = kept.known.get(chain)
     if known is None:
         known = kept.known[chain] = _live(walk, state), _loops(walk, state)
@@ -115,16 +117,21 @@ def visited(walk: "Walk", state: State) -> bool:
                               "The program comes back to this instruction with nothing changed.",
                               "count something that ends the loop",
                               behind=(f"cur state: {text.state(state)}", f"old state: {before}"))  # fmt: skip
-        if not forced and not (walk.jumps - walk.kept_jumps >= _LOOP_JUMPS
+        fresh = kept.kept - kept.chains[chain][-1] <= _EVICT
+        if fresh and not forced and not (walk.jumps - walk.kept_jumps >= _LOOP_JUMPS
                                or walk.processed - walk.kept_processed >= _LOOP_STEPS):  # fmt: skip
             add = False
     shape = _shape(state, chain, live)
     removed = 0
     alike = kept.done.get(shape, ())
+    read = chain.live.get(slot, 0)
     for checkpoint in reversed(alike):
-        if equal(walk, checkpoint, state, walk.how):
+        awaited = _awaited(checkpoint)
+        if equal(checkpoint, state, walk.how, EVERYTHING if awaited else read):
             checkpoint.hits += 1
             _inherit(walk, checkpoint, state)
+            if awaited:
+                _await(state, awaited)
             return True
         if add:
             checkpoint.misses += 1
@@ -139,7 +146,7 @@ def visited(walk: "Walk", state: State) -> bool:
     return False
 
 
-def _keep(walk: "Walk", state: State, kept: Kept, chain: object, shape: object) -> None:
+def _keep(walk: "Walk", state: State, kept: Kept, chain: Instance, shape: object) -> None:
     walk.kept_jumps, walk.kept_processed = walk.jumps, walk.processed
     live, loops = kept.known[chain]
     checkpoint = Checkpoint(state.copy(), live)
@@ -149,19 +156,18 @@ def _keep(walk: "Walk", state: State, kept: Kept, chain: object, shape: object) 
         kept.active.setdefault(signature, []).append(checkpoint)
     if state.slot in walk.graph.forced:
         kept.rounds.setdefault(chain, []).append(checkpoint)
-    kept.chains[chain] = kept.chains.get(chain, 0) + 1
     kept.count += 1
+    kept.kept += 1
+    kept.chains.setdefault(chain, []).append(kept.kept)
     checkpoint.keys = kept, chain, signature, shape
     walk.count_checkpoint()
     state.parent, state.history, state.steps = checkpoint, None, 0
-    for frame in state.frames:
-        frame.written = 0
 
 
 def finished(checkpoint: Checkpoint) -> None:
     """All paths from a checkpoint have ended: from now on later states are compared with it."""
     kept, chain, signature, shape = checkpoint.keys
-    kept.chains[chain] -= 1
+    kept.chains[chain].pop()  # they end in the reverse order, as paths are walked depth first
     if checkpoint in kept.rounds.get(chain, ()):
         kept.rounds[chain].remove(checkpoint)
     if signature is not None:
@@ -171,7 +177,7 @@ def finished(checkpoint: Checkpoint) -> None:
     kept.done.setdefault(shape, []).append(checkpoint)
 
 
-def _shape(state: State, chain: object, live: list[tuple[int, ...]]) -> object:
+def _shape(state: State, chain: Instance, live: list[tuple[int, ...]]) -> object:
     """What kinds of things a state's registers hold."""
     if len(state.frames) == 1:
         regs = state.frames[0].regs
@@ -180,7 +186,7 @@ def _shape(state: State, chain: object, live: list[tuple[int, ...]]) -> object:
                          for frame, indexes in zip(state.frames, live, strict=True) for index in indexes])  # fmt: skip
 
 
-def _signature(state: State, chain: object, live: list[tuple[int, ...]]) -> object:
+def _signature(state: State, chain: Instance, live: list[tuple[int, ...]]) -> object:
     """Enough of what a state holds to tell most states apart."""
     parts: list[object] = [chain]
     for frame, indexes in zip(state.frames, live, strict=True):
@@ -228,7 +234,7 @@ def _same(old: State, new: State, live: list[tuple[int, ...]]) -> bool:
     if _everything(old, live) != _everything(new, live):
         return False
     ids = _Ids()
-    return all(_stack_covers(a, b, ALL_PLACES, 0, EXACT, ids) for a, b in zip(old.frames, new.frames, strict=True))
+    return all(_stack_covers(a, b, FRAME, 0, EXACT, ids) for a, b in zip(old.frames, new.frames, strict=True))
 
 
 def _repeats(old: Checkpoint, new: State) -> bool:
@@ -255,7 +261,7 @@ def _comes_round(walk: "Walk", rounds: list[Checkpoint], new: State, live: list[
         before = old.state
         counts = (before.may_goto, new.may_goto) if row.operation in _ROUNDS else (
             before.frame.depth, new.frame.depth)  # fmt: skip
-        if counts[0] != counts[1] and equal(walk, old, new, WITHIN):
+        if counts[0] != counts[1] and equal(old, new, WITHIN, EVERYTHING):
             break
         old.misses += 1
     else:
@@ -266,9 +272,27 @@ def _comes_round(walk: "Walk", rounds: list[Checkpoint], new: State, live: list[
     for number, frame in enumerate(new.frames):
         needed.regs[number] = sum(1 << index for index in live[number])
         needed.places[number] = sum(1 << index for index, place in frame.stack.items() if place.held)
-        _read_all(walk, new, number, ALL_PLACES)
     precision.mark(walk, new.history, new.parent, needed)
+    _await(new, old)
     return True
+
+
+def _await(state: State, old: Checkpoint) -> None:
+    """The path goes on as from that checkpoint before it, whose paths haven't ended."""
+    checkpoint = state.parent
+    while checkpoint is not None and checkpoint is not old:
+        awaited = _awaited(checkpoint)
+        if awaited is None or awaited.number > old.number:
+            checkpoint.awaits = old
+        checkpoint = checkpoint.parent
+
+
+def _awaited(checkpoint: Checkpoint) -> Checkpoint | None:
+    """The one whose paths must end before all is known that follows from a checkpoint."""
+    awaited = checkpoint.awaits
+    while awaited is not None and not awaited.branches:
+        awaited = checkpoint.awaits = awaited.awaits
+    return awaited
 
 
 def _inherit(walk: "Walk", old: Checkpoint, new: State) -> None:
@@ -277,30 +301,15 @@ def _inherit(walk: "Walk", old: Checkpoint, new: State) -> None:
     for number, bits in enumerate(old.precise_regs):
         needed.regs[number] = bits
         needed.places[number] = old.precise_places[number]
-        _read_all(walk, new, number, old.read[number])
     if needed:
         if walk.log.level > 1:
             walk.log.propagates(needed, len(new.frames))
         precision.mark(walk, new.history, new.parent, needed)
 
 
-def _read_all(walk: "Walk", state: State, number: int, places: int) -> None:
-    """Note that what follows reads these places of a frame: in each checkpoint on the way, up to where they were
-    written."""
-    places &= ~state.frames[number].written
-    checkpoint = state.parent
-    while places and checkpoint is not None and number < len(checkpoint.read):
-        places &= ~checkpoint.read[number]
-        checkpoint.read[number] |= places
-        places &= ~checkpoint.written[number]
-        checkpoint = checkpoint.parent
-
-
-read_places = _read_all
-
-
-def equal(walk: "Walk", old: Checkpoint, new: State, how: Exactness) -> bool:
-    """Whether all that may follow from `new` was seen to be safe from `old`."""
+def equal(old: Checkpoint, new: State, how: Exactness, read: int) -> bool:
+    """Whether all that may follow from `new` was seen to be safe from `old`, behind which these bytes of the stack are
+    read (liveness.mask)."""
     before = old.state
     if before.refs != new.refs and len(before.refs) != len(new.refs):
         return False
@@ -320,8 +329,7 @@ def equal(walk: "Walk", old: Checkpoint, new: State, how: Exactness) -> bool:
                 continue
             if not _covers(x, y, bool(precise >> index & 1), how, ids):
                 return False
-        places = old.read[number] if how is SAFE else ALL_PLACES
-        if not _stack_covers(a, b, places, old.precise_places[number], how, ids):
+        if not _stack_covers(a, b, read >> number * STACK_BYTES & FRAME, old.precise_places[number], how, ids):
             return False
     return True
 
@@ -366,28 +374,31 @@ def _scalar_covers(old: Scalar, new: Scalar) -> bool:
     return old is new or old.covers(new)
 
 
-def _stack_covers(a: Frame, b: Frame, places: int, precise: int, how: Exactness, ids: _Ids) -> bool:
+def _stack_covers(a: Frame, b: Frame, read: int, precise: int, how: Exactness, ids: _Ids) -> bool:
     for index, x in a.stack.items():
-        if not places >> index & 1:
+        bytes = read >> (PLACES - 1 - index) * PLACE_BYTES & 0xFF
+        if not bytes:
             continue
         y = b.stack.get(index, UNWRITTEN)
         if x is y and not (x.held and x.held.id):
             continue
-        if not _place_covers(x, y, bool(precise >> index & 1), how, ids):
+        if not _place_covers(x, y, bytes, bool(precise >> index & 1), how, ids):
             return False
     return how is not EXACT or all(index in a.stack for index in b.stack)
 
 
-def _place_covers(old: Place, new: Place, precise: bool, how: Exactness, ids: _Ids) -> bool:
+def _place_covers(old: Place, new: Place, read: int, precise: bool, how: Exactness, ids: _Ids) -> bool:
+    """`read`: which of the place's bytes, as bits."""
     if how is EXACT:
         return old.bytes == new.bytes and (old.held is None) is (new.held is None) and (
             old.held is None or new.held is None or old.held.parts() == new.held.parts())  # fmt: skip
-    if old.held is None:
-        if "0" not in old.bytes:
-            return True  # anything may be read from it, as a number
+    if "0" in old.bytes:
         zero = new.held is not None and new.held.constant and not new.held.number.value
-        return all(x != "0" or y == "0" or (y == "s" and zero)
-                   for x, y in zip(old.bytes, new.bytes, strict=True))  # fmt: skip
+        for at, (x, y) in enumerate(zip(old.bytes, new.bytes, strict=True)):
+            if x == "0" and read >> at & 1 and not (y == "0" or y == "s" and zero):
+                return False
+    if old.held is None or not read & (1 << old.bytes.count("s")) - 1:
+        return True  # anything may be read from it, as a number
     if new.held is None:
         # A register that was spilled, and bytes of which nothing is known.
         if old.held.kind is not NUMBER or "s" in new.bytes:
@@ -395,6 +406,6 @@ def _place_covers(old: Place, new: Place, precise: bool, how: Exactness, ids: _I
         if how is SAFE and not precise:
             return True
         return old.bytes == "ssssssss" and old.held.number.covers(UNKNOWN_NUMBER.number) and not old.held.id
-    if old.bytes != new.bytes and old.bytes.count("s") != new.bytes.count("s"):
+    if old.bytes.count("s") != new.bytes.count("s"):
         return False
     return _covers(old.held, new.held, precise, how, ids)

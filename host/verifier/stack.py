@@ -53,14 +53,13 @@ def load(walk: "Walk", pointer: Held, offset: int, size: int) -> Held:
     frame = walk.state.frames[pointer.frame]
     low, high = bounds(pointer, offset)
     if pointer.number.mask:
-        first, last = _places(low, high + size)
-        walk.read_places(frame, first, last)
-        _no_iterator(frame, first, last)
+        walk.reads(frame, low, high + size)
+        _no_iterator(frame, *_places(low, high + size))
         zero = all(_bytes(frame, at, 1) == "0" for at in range(low, high + size))
         return number(constant(0)) if zero else loaded(8 * size)
     index, at = -(low // PLACE_BYTES) - 1, low % PLACE_BYTES
     last_index = -((low + size - 1) // PLACE_BYTES) - 1
-    walk.read_places(frame, last_index, index)
+    walk.reads(frame, low, low + size)
     _no_iterator(frame, last_index, index)
     place = frame.place(index)
     held = place.held
@@ -106,12 +105,14 @@ def store(walk: "Walk", pointer: Held, offset: int, size: int, value: Held, sour
         _store_somewhere(frame, low, high + size, zero)
         return
     index, at = -(low // PLACE_BYTES) - 1, low % PLACE_BYTES
-    if size == PLACE_BYTES:
-        frame.written |= 1 << index
+    walk.overwrites(frame, low, low + size)
     if value.pointer:
         if at or size != PLACE_BYTES:
             raise Refusal("invalid size of register spill", register=source,
                           why="A pointer is stored whole, or not at all.")  # fmt: skip
+        if value.kind is STACK and frame is not walk.state.frame:
+            raise Refusal("cannot spill pointers to stack into stack frame of the caller", register=source,
+                          why="The function may have ended by the time it is used.")  # fmt: skip
         frame.stack[index] = Place("ssssssss", value)
         walk.note_stack(frame.number, index)
         return
@@ -137,6 +138,7 @@ def spoil(walk: "Walk", pointer: Held, offset: int, size: int) -> None:
     if pointer.number.mask:
         _store_somewhere(frame, low, high + size, False)
         return
+    walk.overwrites(frame, low, low + size)
     _fill(frame, low, size, "m")
 
 
@@ -156,10 +158,9 @@ def place_of(pointer: Held, offset: int) -> int | None:
 def note_read(walk: "Walk", pointer: Held, offset: int, size: int) -> None:
     """Bytes that a helper reads."""
     low, high = bounds(pointer, offset)
-    first, last = _places(low, high + max(size, 1))
     frame = walk.state.frames[pointer.frame]
-    walk.read_places(frame, first, last)
-    _no_iterator(frame, first, last)
+    walk.reads(frame, low, high + size)
+    _no_iterator(frame, *_places(low, high + size))
 
 
 def _no_iterator(frame: Frame, first: int, last: int) -> None:
@@ -184,10 +185,15 @@ def constant_at(walk: "Walk", pointer: Held, size: int) -> tuple[int, tuple[Fram
     place = frame.place(index)
     if place.bytes[at : at + size] == "0" * size:
         return 0, None
-    held = place.held
-    if at == 0 and held is not None and held.constant and place.bytes.count(_SPILLED) >= size:
-        return held.number.value & (1 << 8 * size) - 1, (frame, index)
+    held, spilled = place.held, place.bytes.count(_SPILLED)
+    if held is not None and held.constant and spilled - at == size:  # Linux takes no lower part of what was spilled
+        return held.number.value >> 8 * at, (frame, index)
     return None
+
+
+def extent(index: int) -> tuple[int, int]:
+    """The distances from r10 at which a place begins and ends."""
+    return -PLACE_BYTES * (index + 1), -PLACE_BYTES * index
 
 
 def _places(low: int, end: int) -> tuple[int, int]:
@@ -211,8 +217,6 @@ def _fill(frame: Frame, low: int, size: int, kind: str) -> None:
         count = min(PLACE_BYTES - at, end - low)
         old = _scrubbed(frame.place(index).bytes)
         frame.stack[index] = Place(old[:at] + kind * count + old[at + count :])
-        if count == PLACE_BYTES:
-            frame.written |= 1 << index
         low += count
 
 

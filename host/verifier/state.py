@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from bpfnic.host.verifier.liveness import Instance
 from bpfnic.host.verifier.values import CONTEXT, NOTHING, STACK, UNWRITTEN, ZERO, Held, Place
 from bpfnic.spec.addresses import STACK_BYTES
 from bpfnic.spec.isa import FRAME_POINTER, REGISTERS
 
 PLACE_BYTES = 8
 PLACES = STACK_BYTES // PLACE_BYTES
-ALL_PLACES = (1 << PLACES) - 1
 
 History = tuple[Any, int, int, Any]
 """An instruction that a path took: (what came before it or None, slot, number of the frame, note).
@@ -19,23 +19,24 @@ The note is what backtracking can't read from the instruction: ("stack", frame, 
 
 
 class Frame:
-    """One function's activation. `call`: the slot of the call that made it (-1: the program itself); `entry`: where the
-    function begins; `kind`: "call", or for one that a helper calls its name; `written`: places that the path wrote as a
-    whole since its last checkpoint; `depth`: how often the helper called back on this path."""
+    """One function's activation. `instance`: the function, and the calls that led there; `call`: the slot of the last
+    of them (-1: the program itself); `entry`: where the function begins; `kind`: "call", or for one that a helper calls
+    its name; `depth`: how often the helper called back on this path."""
 
-    __slots__ = ("number", "call", "entry", "kind", "regs", "stack", "written", "depth")
+    __slots__ = ("instance", "number", "call", "entry", "kind", "regs", "stack", "depth")
 
-    def __init__(self, number: int, call: int, entry: int, kind: str = "call", depth: int = 0):
-        self.number, self.call, self.entry, self.kind, self.depth = number, call, entry, kind, depth
+    def __init__(self, instance: Instance, kind: str = "call"):
+        self.instance, self.kind, self.depth = instance, kind, 0
+        self.number, self.call, self.entry = instance.number, instance.call, instance.entry
         self.regs: list[Held] = [NOTHING] * REGISTERS
-        self.regs[FRAME_POINTER] = Held(STACK, ZERO, frame=number)
+        self.regs[FRAME_POINTER] = Held(STACK, ZERO, frame=instance.number)
         self.stack: dict[int, Place] = {}
-        self.written = ALL_PLACES
 
     def copy(self) -> Frame:
         other = Frame.__new__(Frame)
-        other.number, other.call, other.entry, other.kind = self.number, self.call, self.entry, self.kind
-        other.regs, other.stack, other.written, other.depth = self.regs[:], self.stack.copy(), self.written, self.depth
+        other.instance, other.kind, other.depth = self.instance, self.kind, self.depth
+        other.number, other.call, other.entry = self.number, self.call, self.entry
+        other.regs, other.stack = self.regs[:], self.stack.copy()
         return other
 
     def place(self, index: int) -> Place:
@@ -52,9 +53,9 @@ class State:
 
     __slots__ = ("frames", "slot", "previous", "refs", "lock", "parent", "history", "steps", "may_goto")
 
-    def __init__(self) -> None:
-        self.frames = [Frame(0, -1, 0)]
-        self.slot = self.previous = 0
+    def __init__(self, entry: int) -> None:
+        self.frames = [Frame(Instance(entry))]
+        self.slot, self.previous = entry, 0
         self.refs: tuple[int, ...] = ()
         self.lock: object = None
         self.parent: Checkpoint | None = None
@@ -92,27 +93,27 @@ class State:
 
 class Checkpoint:
     """A state that later ones at the same instruction are compared with. `branches`: paths from here that haven't
-    ended; `precise_regs`, `precise_places`: for each frame those whose exact numbers made what followed safe;
-    `read`: places that what followed read; `written`: those that the way here from `parent` wrote as a whole. `live`:
-    registers of each frame that are read later. `keys`: where it is kept (pruning.Kept)."""
+    ended; `awaits`: one before it to which a path from here came round, so that what follows this one is known only
+    when that one's paths have ended; `number`: how many are before it; `precise_regs`, `precise_places`: for each frame
+    those whose exact numbers made what followed safe. `live`: registers of each frame that are read later. `keys`:
+    where it is kept (pruning.Kept)."""
 
-    __slots__ = ("state", "parent", "branches", "precise_regs", "precise_places", "read", "written", "hits", "misses",
+    __slots__ = ("state", "parent", "branches", "awaits", "number", "precise_regs", "precise_places", "hits", "misses",
                  "live", "keys")  # fmt: skip
 
     def __init__(self, state: State, live: list[tuple[int, ...]]):
         self.state, self.parent, self.live = state, state.parent, live
         self.branches = 1
+        self.awaits: Checkpoint | None = None
+        self.number: int = state.parent.number + 1 if state.parent else 0
         count = len(state.frames)
-        self.precise_regs, self.precise_places, self.read = [0] * count, [0] * count, [0] * count
-        self.written = [frame.written for frame in state.frames]
+        self.precise_regs, self.precise_places = [0] * count, [0] * count
         self.hits = self.misses = 0
         self.keys: Any = None
 
 
 def initial(entry: int) -> State:
     """The state in which a program begins."""
-    state = State()
-    state.slot = entry
-    state.frame.entry = entry
+    state = State(entry)
     state.frame.regs[1] = Held(CONTEXT, ZERO)
     return state

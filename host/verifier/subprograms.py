@@ -41,18 +41,18 @@ def call(walk: "Walk", target: int) -> None:
         return
     if state.lock is not None:
         raise Refusal("function calls are not allowed while holding a lock", fix="call bpf_spin_unlock first")
-    callee = _enter(state, target, "call")
+    callee = _enter(state, target, "call", state.slot + 1)
     callee.regs[1:6] = caller.regs[1:6]
     caller.regs[0:6] = [NOTHING] * 6
     walk.note(("enters",))
     state.slot = target
 
 
-def _enter(state: State, target: int, kind: str) -> Frame:
+def _enter(state: State, target: int, kind: str, returns: int) -> Frame:
     if len(state.frames) == FRAMES:
         raise Refusal(f"the call stack of {FRAMES + 1} frames is too deep", why=f"At most {FRAMES} functions may be "
                       "under way at once.")  # fmt: skip
-    callee = Frame(len(state.frames), state.slot, target, kind)
+    callee = Frame(state.frame.instance.callee(state.slot, target, returns), kind)
     state.frames.append(callee)
     return callee
 
@@ -64,6 +64,7 @@ def leave(walk: "Walk") -> None:
     result = callee.regs[0]
     if result.kind is STACK:
         raise Refusal("cannot return stack pointer to the caller", register=0)
+    walk.liveness.leaves(callee.instance, state.slot)
     if callee.kind == "call":
         walk.note(("call",))
         walk.log.leaves(state)
@@ -121,7 +122,7 @@ def call_back(walk: "Walk", helper: Helper, definition: "MapDefinition | None") 
     inside = state.copy()
     assert inside.history
     inside.history = (*inside.history[:3], ("enters",))
-    callee = _enter(inside, target, helper.name)
+    callee = _enter(inside, target, helper.name, inside.slot)
     if helper.number == _FOR_EACH:
         assert definition
         callee.regs[1] = Held(MAP, ZERO, map=definition)

@@ -97,7 +97,7 @@ def _path(subject: Subject, walk: Walk) -> list[Step]:
         history, checkpoint = checkpoint.state.history, checkpoint.parent
     taken.reverse()
     again = Walk(subject, Log(0))
-    again.graph = subject.graph()
+    again.prepare()
     again.state = again.begin(taken[0][0] if taken else 0)
     steps: list[Step] = []
     for slot, ended in taken:

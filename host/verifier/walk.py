@@ -19,6 +19,7 @@ from bpfnic.host.verifier import (
     graph,
     jumps,
     links,
+    liveness,
     memory,
     named,
     pointers,
@@ -105,9 +106,9 @@ class Subject:
 
 
 class Walk:
-    """One run of the verifier. `graph`, `context`: found once. `state`: the path under way; `ended`: that it has come
-    to its end. Counters: `processed` instructions and `jumps` among them; of checkpoints `most_states` at one
-    instruction, `states` in all."""
+    """One run of the verifier. `graph`, `context`: found once; `liveness`: of the stack, found as it goes. `state`: the
+    path under way; `ended`: that it has come to its end. Counters: `processed` instructions and `jumps` among them; of
+    checkpoints `most_states` at one instruction, `states` in all."""
 
     def __init__(self, subject: Subject, log: Log, limit: int = LIMIT,
                  observe: Callable[[State], None] | None = None):  # fmt: skip
@@ -179,10 +180,13 @@ class Walk:
         """The current instruction moves a register to or from that place."""
         self.note_places(("stack", frame, index))
 
-    def read_places(self, frame: Frame, first: int, last: int) -> None:
-        """What follows the checkpoints on the way depends on these places."""
-        bits = (1 << last + 1) - (1 << first)
-        pruning.read_places(self, self.state, frame.number, bits)
+    def reads(self, frame: Frame, low: int, end: int) -> None:
+        """The current instruction reads a frame's bytes from `low` on, below `end`."""
+        self.liveness.read(self.state.frame.instance, self.state.slot, liveness.mask(frame.number, low, end))
+
+    def overwrites(self, frame: Frame, low: int, end: int) -> None:
+        """The current instruction leaves nothing of what was in these."""
+        self.liveness.write(liveness.mask(frame.number, low, end))
 
     def deepen(self, frame: int, depth: int) -> None:
         """A function uses so many bytes of stack."""
@@ -220,7 +224,7 @@ class Walk:
     def run(self) -> None:
         """All paths. Raises Refusal."""
         try:
-            self.graph = self.subject.graph()
+            self.prepare()
             self._paths()
             self._global_functions()
             depth.check(self)
@@ -228,6 +232,11 @@ class Walk:
             if refusal.slot < 0:
                 refusal.slot = self.state.slot
             raise
+
+    def prepare(self) -> None:
+        """What is said of the program before any path is walked. Raises Refusal."""
+        self.graph = self.subject.graph()
+        self.liveness = liveness.Liveness(self.graph)
 
     def begin(self, entry: int) -> State:
         """The state in which the program begins, or the global function at that slot."""
@@ -285,6 +294,7 @@ class Walk:
 
     def _next(self) -> bool:
         """The path under way has ended: take up the next one that waits. False if there is none."""
+        self.liveness.settle()
         checkpoint = self.state.parent
         while checkpoint is not None:
             checkpoint.branches -= 1
@@ -300,13 +310,15 @@ class Walk:
 
     def _step(self, row: Row, instruction: Instruction) -> None:
         """One instruction, with the state before it, to the state behind it."""
-        state, kind = self.state, self.graph.kinds[self.state.slot]
+        state, slot = self.state, self.state.slot
+        kind = self.graph.kinds[slot]
         if kind is Class.ALU64 or kind is Class.ALU:
             self._arithmetic(row, instruction, kind is Class.ALU)
         elif kind is Class.LDX:
             self._load(row, instruction)
         elif kind is Class.ST or kind is Class.STX:
             self._store(row, instruction)
+            self.liveness.visited(state.frame.instance, slot)
         elif row.operation in _PACKET_LOADS:
             self._load_packet(row, instruction)
             return
@@ -314,7 +326,10 @@ class Walk:
             self._wide(row, instruction)
         else:
             self.jumps += 1
+            instance = state.frame.instance
             self._jump(row, instruction)
+            if row.operation in graph.CALLS:
+                self.liveness.visited(instance, slot)
             return
         state.previous, state.slot = state.slot, state.slot + instruction.slots
 

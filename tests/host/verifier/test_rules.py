@@ -98,7 +98,12 @@ rule("spilled registers keep their state",
      ("*(u32 *)(r10 - 8) = 0\nr1 = *(u16 *)(r10 - 6)\nif r1 == 0 goto out\nr0 = r9" + OUT, None),
      ("*(u32 *)(r10 - 8) = 1\nr1 = *(u16 *)(r10 - 6)\nif r1 == 0 goto out\nr0 = r9" + OUT, "R9 !read_ok"),
      (VALUE + "r1 = *(u32 *)(r0 + 0)\n*(u32 *)(r10 - 8) = r1\nif r1 > 12 goto out\nr2 = *(u32 *)(r10 - 8)\n"
-      "r0 += r2\nr0 = *(u32 *)(r0 + 0)" + OUT, None))
+      "r0 += r2\nr0 = *(u32 *)(r0 + 0)" + OUT, None),
+     # Bytes of zeros beside a spilled number: another path that has a number there isn't covered.
+     (VALUE + "r6 = r0\nr7 = *(u32 *)(r6 + 0)\nr8 = *(u32 *)(r6 + 4)\nif r8 == 0 goto other\n*(u32 *)(r10 - 4) = 0\n"
+      "join:\n*(u32 *)(r10 - 8) = r7\n" + "r1 = 3\n" * 6 + "if r8 == 5 goto on\nr1 = 4\nif r8 == 6 goto on\n"
+      + "r1 = 5\n" * 4 + "on:\nr1 = *(u32 *)(r10 - 4)\nr6 += r1\nr0 = *(u8 *)(r6 + 0)\ngoto out\nother:\n"
+      "*(u32 *)(r10 - 4) = r7\ngoto join" + OUT, "R6 unbounded memory access"))
 rule("map values are accessed within their size",
      (VALUE + "r0 = *(u64 *)(r0 + 8)" + OUT, None),
      (VALUE + "r0 = *(u32 *)(r0 + 13)" + OUT, "R0 max value is outside of the allowed memory range|R0 min value is "
@@ -119,6 +124,9 @@ rule("pointers that may be null are compared first",
 rule("a constant index within an array needs no comparison",
      ("*(u32 *)(r10 - 8) = 3\nr2 = r10\nr2 += -8\nr1 = map_by_fd(0) ll\ncall 1\nr0 = *(u8 *)(r0 + 0)\nexit", None),
      ("*(u32 *)(r10 - 8) = 4\nr2 = r10\nr2 += -8\nr1 = map_by_fd(0) ll\ncall 1\nr0 = *(u8 *)(r0 + 0)\nexit",
+      "R0 invalid mem access 'map_value_or_null'"),
+     ("*(u64 *)(r10 - 8) = 0\nr2 = r10\nr2 += -4\nr1 = map_by_fd(0) ll\ncall 1\nr0 = *(u8 *)(r0 + 0)\nexit", None),
+     ("*(u64 *)(r10 - 8) = 0\nr2 = r10\nr2 += -8\nr1 = map_by_fd(0) ll\ncall 1\nr0 = *(u8 *)(r0 + 0)\nexit",
       "R0 invalid mem access 'map_value_or_null'"))
 rule("a condition on a number holds for its copies",
      (VALUE + "r1 = *(u32 *)(r0 + 0)\nr2 = r1\nif r2 > 12 goto out\nr0 += r1\nr0 = *(u32 *)(r0 + 0)" + OUT, None),
@@ -201,6 +209,10 @@ rule("functions of the program",
      ("r6 = 3\ncall f\nexit\nf:\nr0 = r6\nexit", "R6 !read_ok"),
      ("r1 = r10\nr1 += -8\ncall f\nr0 = *(u64 *)(r10 - 8)\nexit\nf:\n*(u64 *)(r1 + 0) = 5\nr0 = 0\nexit", None),
      ("call f\nr0 = 0\nexit\nf:\nr0 = r10\nexit", "cannot return stack pointer to the caller"),
+     ("r1 = r10\nr1 += -8\ncall f\nr1 = *(u64 *)(r10 - 8)\nr0 = *(u64 *)(r1 - 8)\nexit\nf:\n*(u64 *)(r1 + 0) = r10\n"
+      "r0 = 0\nexit", "cannot spill pointers to stack into stack frame of the caller"),
+     ("r1 = r10\nr1 += -8\ncall f\nexit\nf:\n*(u64 *)(r1 + 0) = r1\nr0 = 0\nexit",
+      "cannot spill pointers to stack into stack frame of the caller"),
      ("call f\nr0 = 0\nexit\nf:\n*(u64 *)(r10 - 264) = 0\ncall g\nexit\ng:\n*(u64 *)(r10 - 264) = 0\nr0 = 0\nexit",
       "combined stack size of 3 calls is"),
      ("call f\nexit\nf:\ncall f\nexit", "recursive call|the call stack of 9 frames is too deep"),
