@@ -61,12 +61,13 @@ def results(
     accesses: Mapping[str, float],
     verdicts: Sequence[Table],
     boards: Mapping[str, Mapping],
+    on_boards: Mapping[str, Sequence[Run]],
 ) -> str:
     """The whole document. lookups: what bench.maps found; pairs: clocks a second of the native loop and of cocotb with
     packets into so many interfaces; building: seconds of each step; parts: what each part of the NIC takes; units: what
     each unit of the core adds; engine: what each unit of the map engine does, and what resources.map_types found;
     accesses: of registers, for an entry of a map; verdicts: tables of bench.verifier, if it was given objects; boards:
-    what `bpfnic board build --record` measured."""
+    what `bpfnic board build --record` measured; on_boards: runs on each one's NIC."""
     counter = next(run for run in runs if run.program == "counter")
     lines = [HEAD]
     lines += [f"## The barrel: {THREADS} threads, one core, 64-byte packets back to back into port 0", ""]
@@ -122,7 +123,7 @@ def results(
         ],
     )
     lines += [SIMULATION, *_accesses(accesses), *_verdicts(verdicts), *_resources(parts, units), *_map_engine(*engine)]
-    lines += _boards(boards, runs)
+    lines += _boards(boards, on_boards)
     return "\n".join(lines)
 
 
@@ -174,7 +175,7 @@ GIGABIT_PACKETS = 1e9 / 8 / 84
 """A second, of 64 bytes: with preamble and gap each takes 84 bytes' time."""
 
 
-def _boards(boards: Mapping[str, Mapping], runs: Sequence[Run]) -> list[str]:
+def _boards(boards: Mapping[str, Mapping], runs: Mapping[str, Sequence[Run]]) -> list[str]:
     """After place and route, with what that means for packets."""
     lines = ["## Boards: place and route", ""]
     if not boards:
@@ -192,17 +193,20 @@ def _boards(boards: Mapping[str, Mapping], runs: Sequence[Run]) -> list[str]:
     clocks = ((name, each) for name, found in boards.items() for each in found["clocks"])
     core = {name: each["achieved"] for name, each in clocks if each["name"] == "core"}
     if core:
+        rates = {name: {run.program: f"{megahertz / run.clocks_a_packet:.2f} million" for run in runs[name]}
+                 for name, megahertz in core.items()}  # fmt: skip
+        programs = sorted({program for rate in rates.values() for program in rate})
         lines += [
             "### Packets a second, 64 bytes",
             "",
             *_table(
                 ["program", *(f"{name}, a core of {megahertz:.1f} MHz" for name, megahertz in core.items())],
-                [[run.program, *(f"{megahertz / run.clocks_a_packet:.2f} million" for megahertz in core.values())]
-                 for run in runs],
+                [[program, *(rate.get(program, "–") for rate in rates.values())] for program in programs],
             ),
             "",
-            f"Frequency after place and route ÷ clocks a packet in simulation ({THREADS} threads; no board was",
-            f"measured). Line rate of 1 Gbit/s is {GIGABIT_PACKETS / 1e6:.3f} million.",
+            "Frequency after place and route ÷ clocks a packet in simulation, with the board's threads, map memory and",
+            "types of maps, and two ports; no board was measured. Programs that don't fit aren't here. Line rate of",
+            f"1 Gbit/s is {GIGABIT_PACKETS / 1e6:.3f} million.",
             "",
         ]  # fmt: skip
     return lines

@@ -4,10 +4,12 @@ import json
 import os
 import tempfile
 import time
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from bpfnic.boards.catalogue import BOARDS as CATALOGUE
 from bpfnic.hdl.config import NicConfig
 from bpfnic.host.device import Arrival, DeviceOptions
 from bpfnic.host.driver import RegisterDevice
@@ -15,6 +17,7 @@ from bpfnic.host.nic import Nic, open
 from bpfnic.sim.cocotb import runner
 from bpfnic.sim.rtl import build
 from bpfnic.sim.rtl.device import RtlTransport
+from bpfnic.spec.errors import BpfnicError
 
 PROGRAMS = Path("firmware/programs")
 ETHERNET, IPV4 = "020000000002 020000000001 0800", "4500003200004000401100000a0000010a000002"
@@ -49,6 +52,7 @@ CONTENT: dict[str, dict[str, list[tuple[Any, Any]]]] = {
 VARIABLES = {"nat": {"inside_ifindex": 1, "outside_ifindex": 2}}
 PACKETS = 4000
 THREADS = 16
+DEFAULT = DeviceOptions(threads=THREADS)
 TRIES = 5
 INTERFACES = 3
 
@@ -100,13 +104,15 @@ class Run:
         return self.packets / self.run_seconds
 
 
-def run(name: str, say: build.Say, packets: int = PACKETS, interfaces: int = 1) -> Run:
+def run(
+    name: str, say: build.Say, packets: int = PACKETS, interfaces: int = 1, options: DeviceOptions = DEFAULT
+) -> Run:
     """Run a firmware program on packets into the first interfaces in turn. Of several tries the quickest counts: others
-    use the machine too."""
+    use the machine too. Raises BpfnicError where the NIC is too small for it."""
     obj = open(PROGRAMS / f"{name}.bpf.c")
     obj.rodata.update(VARIABLES.get(name, {}))
     say(f"running {name}")
-    transport = RecordingTransport(DeviceOptions(threads=THREADS), say)
+    transport = RecordingTransport(options, say)
     with Nic(RegisterDevice(transport)) as nic:
         program = nic.load(obj, ATTACHED.get(name))
         for map_name, entries in CONTENT.get(name, {}).items():
@@ -128,9 +134,20 @@ def run(name: str, say: build.Say, packets: int = PACKETS, interfaces: int = 1) 
     )  # fmt: skip
 
 
-def programs(say: build.Say) -> list[Run]:
-    """Every firmware program."""
-    return [run(path.name.removesuffix(".bpf.c"), say) for path in sorted(PROGRAMS.glob("*.bpf.c"))]
+def programs(say: build.Say, options: DeviceOptions = DEFAULT) -> list[Run]:
+    """Every firmware program that the NIC takes."""
+    runs = []
+    for path in sorted(PROGRAMS.glob("*.bpf.c")):
+        with suppress(BpfnicError):
+            runs.append(run(path.name.removesuffix(".bpf.c"), say, options=options))
+    return runs
+
+
+def on_board(name: str, say: build.Say) -> list[Run]:
+    """The same on a board's NIC, but with two ports, which what forwards needs."""
+    nic = CATALOGUE[name].nic
+    sizes = {each.name: nic[each.name] for each in fields(DeviceOptions) if each.name in nic and each.name != "ports"}
+    return programs(say, DeviceOptions(**sizes))
 
 
 def with_and_without_cocotb(say: build.Say, interfaces: int, packets: int = 300) -> tuple[float, float]:
