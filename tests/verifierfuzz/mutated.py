@@ -85,7 +85,7 @@ def _one_line(error: BpfnicError, outcome: Outcome) -> None:
 
 
 def _load(path: Path, name: str, accepted: bool, chance: random.Random, outcome: Outcome) -> None:
-    with Nic("golden", DeviceOptions(threads=1, map_bytes=1 << 20)) as nic:
+    with Nic("golden", DeviceOptions()) as nic:  # the one whose limits the command asked for
         try:
             program = nic.load(open_object(path), name)
         except BpfnicError:
