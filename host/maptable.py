@@ -18,7 +18,7 @@ _POINTER_BYTES = 8
 _LEAST_WORDS = 4  # of a legacy map: type, key_size, value_size, max_entries
 _NOWHERE = 0xFFFF_FFFF  # iproute2's inner_idx of -1
 _PINNINGS = {0, 1, 16}  # none, LIBBPF_PIN_BY_NAME, and Cilium's CILIUM_PIN_REPLACE, by name too
-LARGEST_SECTION = 1 << 30  # bytes of .bss and its kin; no NIC has as much, and a damaged file may say anything
+LARGEST_SECTION = 1 << 26  # bytes of .bss and its kin; no NIC has as much, and a damaged file may say anything
 
 
 @dataclass(frozen=True)

@@ -514,3 +514,10 @@ def test_a_whole_object_fits_a_device(whole):
     limits = Limits(4096, lambda row: True, frozenset({1}))
     image = device_image(program, addresses, limits)
     assert {i.offset for i in image if i and i.opcode == 0x85 and i.src == 1} == {16}
+
+
+def test_variables_larger_than_any_memory_are_refused(build):
+    """They would be made here twice; a damaged file may say anything."""
+    source = 'char huge[1 << 27];\n__attribute__((section("xdp"))) int pass(void *ctx) { return huge[1]; }\n'
+    with pytest.raises(BpfnicError, match=f"section '.bss': {1 << 27} bytes of variables$"):
+        build(source)
