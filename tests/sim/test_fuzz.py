@@ -368,7 +368,7 @@ def test_a_defect_is_found_and_made_small(defective, library, tmp_path):
 
 
 def test_rounds_do_not_depend_on_processes(library):
-    tallies = [Campaign(library, SEED, "bytes", jobs, rounds=2).run() for jobs in (1, 2)]
+    tallies = [Campaign(library, SEED, "programs", jobs, rounds=2).run() for jobs in (1, 2)]
     assert [replace(tally, failures=[]) for tally in tallies][0] == tallies[1]
 
 
