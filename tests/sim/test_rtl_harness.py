@@ -136,12 +136,14 @@ class Loopback(Nic):
                          if kind == "shared" and field in ("valid", "requester")]  # fmt: skip
 
 
+def build_loopback(folder, waves=False):
+    build.write_netlist(Loopback(CONFIG), folder)
+    return build.library(folder, waves)
+
+
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
-    """Able to write waves, so that one serves all tests; the NIC's own, which every other test runs, is not."""
-    folder = tmp_path_factory.mktemp("loopback")
-    build.write_netlist(Loopback(CONFIG), folder)
-    return build.library(folder, waves=True)
+    return build_loopback(tmp_path_factory.mktemp("loopback"))
 
 
 @pytest.fixture
@@ -329,10 +331,10 @@ def test_an_empty_frame_is_refused_by_name(nic):
         nic.offer(0, b"")
 
 
-def test_waves_are_readable(library, tmp_path):
+def test_waves_are_readable(tmp_path):
     pywellen = pytest.importorskip("pywellen", reason="Surfer's reader of waves (pip install pywellen)")
     path = tmp_path / "out.fst"
-    nic = Simulation(library, path)
+    nic = Simulation(build_loopback(tmp_path, waves=True), path)
     nic.offer(0, bytes(range(64)), 100)
     assert nic.run()
     entered = nic.packets()[0].entered
@@ -346,8 +348,6 @@ def test_waves_are_readable(library, tmp_path):
     assert entered == 100
 
 
-@pytest.mark.timeout(900)  # it may be the one that compiles the NIC
-def test_waves_need_a_build_that_has_them(tmp_path):
-    library = build.library(build.netlist(CONFIG))
+def test_waves_need_a_build_that_has_them(library, tmp_path):
     with pytest.raises(BpfnicError, match="without waves"):
         Simulation(library, tmp_path / "out.fst")
