@@ -17,8 +17,7 @@ _KEPT = frozenset(range(_SKB_WORDS)) - SK_BUFF_LIVE
 
 
 class AccessCheck(Component):
-    """`bytes` and `bounds` in stage 8, `address`, `size` and `privileged` in stage 9, the other inputs and the outputs
-    in stage 10.
+    """`bytes` and `bounds` in stage 8, the other inputs in stage 9, the outputs in stage 10.
 
     Members
     -------
@@ -94,26 +93,34 @@ class AccessCheck(Component):
         def fits(base: int, size: int):
             return within(base, size) & ~(beyond & address[3 : ceil_log2(size)].all())
 
+        loads, stores = self.access == Access.LOAD, self.access == Access.STORE
+        accesses = (self.access != Access.NONE) & ~self.in_packet
+        in_windows = accesses & ~self.in_maps
         in_buffer = address[: ceil_log2(self.config.buffer_bytes)]
         in_row = ceil_log2(addresses.ROW_BYTES)
         of_all = fits(addresses.STACK, addresses.STACK_BYTES)
         of_firmware = fits(addresses.STACK, addresses.STACK_WINDOW_BYTES) & self.privileged
-        stack = register(of_all | of_firmware, "stack_10")
-        queue = register((address == _QUEUE) & (self.size == exact_log2(WORD_BYTES)), "queue_10")
-        context = register(fits(addresses.CONTEXT, addresses.CONTEXT_BYTES), "context_10")
-        skb = register(fits(addresses.SKB_CONTEXT, addresses.SKB_CONTEXT_BYTES), "skb_10")
+        stack = register((of_all | of_firmware) & in_windows, "stack_10")
+        of_queue = (address == _QUEUE) & (self.size == exact_log2(WORD_BYTES))
+        queue = register(of_queue & stores & self.aligned & ~self.natural & in_windows, "queue_10")
+        context = register(fits(addresses.CONTEXT, addresses.CONTEXT_BYTES) & in_windows, "context_10")
+        skb = register(fits(addresses.SKB_CONTEXT, addresses.SKB_CONTEXT_BYTES) & in_windows, "skb_10")
+        # Words are told apart where the access is aligned.
         everyone = self._words(SK_BUFF_READABLE), self._words(SK_BUFF_WRITABLE)
-        skb_reads = register(self.privileged | everyone[0], "skb_reads_10")
-        skb_writes = register(Mux(self.privileged, self._words(_KEPT), everyone[1]), "skb_writes_10")
-        shared = register(fits(addresses.MAP_VALUES, self.config.map_bytes), "shared_10")
-        buffer = register(within(addresses.PACKET, self.config.buffer_bytes), "buffer_10")
+        readable = self.privileged | everyone[0]
+        writable = Mux(self.privileged, self._words(_KEPT), everyone[1])
+        of_skb = register(self.aligned & (misaligned | Mux(loads, readable, writable)), "of_skb_10")
+        shared = register(fits(addresses.MAP_VALUES, self.config.map_bytes) & accesses, "shared_10")
+        buffer = register(within(addresses.PACKET, self.config.buffer_bytes) & in_windows, "buffer_10")
         packet = register((in_buffer >= lowest) & (in_buffer <= highest) & ~short, "packet_10")
         position = address[: len(in_buffer)]
         fits_packet = (position <= room[:-1]) & ~room[-1] & ~address[len(position) : 32].any()
-        missing = register(~fits_packet, "missing_10")
+        missing = register(~fits_packet & self.in_packet, "missing_10")
+        in_packet = register(self.in_packet, "in_packet_10")
         offset = register(in_buffer, "offset_10")
         offset_in_packet = register((start + position)[: len(in_buffer)], "offset_in_packet_10")
-        misaligned = register(misaligned, "misaligned_10")
+        unnatural = register(misaligned & self.natural & accesses, "unnatural_10")
+        misaligned_word = register(misaligned & self.aligned & accesses, "misaligned_word_10")
         crosses = register(address[:in_row] + length > addresses.ROW_BYTES, "crosses_10")
         in_first_row = register((-address[:3])[:3], "in_first_row_10")
         largest = Signal(2)  # aligned piece of it
@@ -121,31 +128,27 @@ class AccessCheck(Component):
             with m.If(~address[:log2].any() & (length >= 1 << log2)):
                 m.d.comb += largest.eq(log2)
         piece = register(largest, "piece_10")
-        more = register(length != 1 << largest, "more_10")
+        more = register((length != 1 << largest) & self.in_pieces, "more_10")
+        accesses, loads = register(accesses, "accesses_10"), register(loads, "loads_10")
 
         # Stage 10: may it?
-        accesses = (self.access != Access.NONE) & ~self.in_packet
-        readable = context & (self.access == Access.LOAD)
-        chooses = queue & (self.access == Access.STORE) & self.aligned & ~self.natural
-        # Words are told apart where the access is aligned.
-        of_skb = skb & self.aligned & (misaligned | Mux(self.access == Access.LOAD, skb_reads, skb_writes))
-        with m.If(accesses):
-            with m.If(~(shared | (~self.in_maps & (stack | readable | chooses | of_skb | (buffer & packet))))):
-                m.d.comb += self.cause.eq(Cause.MEMORY_ACCESS)
-            with m.Elif(misaligned & (self.natural | (self.aligned & (stack | context | skb)))):
-                m.d.comb += self.cause.eq(Cause.MISALIGNED)
+        allowed = shared | stack | (context & loads) | queue | (skb & of_skb) | (buffer & packet)
+        with m.If(accesses & ~allowed):
+            m.d.comb += self.cause.eq(Cause.MEMORY_ACCESS)
+        with m.Elif(unnatural | (misaligned_word & (stack | context | skb))):
+            m.d.comb += self.cause.eq(Cause.MISALIGNED)
         m.d.comb += [
-            self.shared.eq(shared & accesses),
-            self.missing.eq(self.in_packet & missing),
+            self.shared.eq(shared),
+            self.missing.eq(missing),
             self.region.eq(Region.PACKET),
-            self.offset.eq(Mux(self.in_packet, offset_in_packet, offset)),
-            self.split.eq(Mux(self.shared, crosses, self.in_pieces & more)),
-            self.first_bytes.eq(Mux(self.shared, in_first_row, 1 << piece)),
+            self.offset.eq(Mux(in_packet, offset_in_packet, offset)),
+            self.split.eq(Mux(shared, crosses, more)),
+            self.first_bytes.eq(Mux(shared, in_first_row, 1 << piece)),
             self.piece.eq(piece),
         ]
-        with m.If((stack | context) & ~self.in_packet):
+        with m.If(stack | context):
             m.d.comb += self.region.eq(Mux(stack, Region.STACK, Region.CONTEXT))
-        with m.Elif(skb & ~self.in_packet):
+        with m.Elif(skb):
             m.d.comb += self.region.eq(Region.SKB)
         return m
 

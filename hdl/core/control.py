@@ -4,6 +4,7 @@ Most instructions are one pass. The decoder makes the word from the instruction,
 begun earlier, from the thread's step (hdl/core/steps.py).
 """
 
+from amaranth import Module, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.enum import Enum
 
@@ -254,3 +255,49 @@ class Control(data.Struct):
     call: MapCall
     service: Service
     sum: Sum
+
+
+class Traits(data.Struct):
+    """What stage MEMORY asks of a Control, a bit each, so that it needn't look at codes.
+
+    key to sum: its kind. accesses: it has an access; atomic: which one. sums: it tells the checksum unit something;
+    sums_word: namely a word.
+    asks: a word or a service, for which a request leaves. calls: with its word the engine's call is made. ends_of_call:
+    the call is one that an answer asked for, and no instruction's. updates: its call is. stays: there is a next step.
+    """
+
+    key: 1
+    load: 1
+    store: 1
+    result: 1
+    divide: 1
+    sum: 1
+    accesses: 1
+    atomic: 1
+    sums: 1
+    sums_word: 1
+    asks: 1
+    calls: 1
+    ends_of_call: 1
+    updates: 1
+    stays: 1
+
+
+def traits(m: Module, control: Control) -> Signal:
+    """The Traits of a Control, in the same clock."""
+    kind, call, found = Value.cast(control.kind), Value.cast(control.call), Signal(Traits)
+    ends_of_call = call.matches(MapCall.INSERT, MapCall.RELEASE)
+    m.d.comb += [
+        *(found[name].eq(control.kind == Kind[name.upper()])
+          for name in ("key", "load", "store", "result", "divide", "sum")),
+        found.accesses.eq(control.access != Access.NONE),
+        found.atomic.eq(control.access == Access.ATOMIC),
+        found.sums.eq(control.sum != Sum.NONE),
+        found.sums_word.eq(control.sum == Sum.WORD),
+        found.asks.eq(kind.matches(Kind.WORD, Kind.SERVICE)),
+        found.calls.eq(kind.matches(Kind.WORD) & (control.then == Step.ENGINE) & ~ends_of_call),
+        found.ends_of_call.eq(ends_of_call),
+        found.updates.eq(control.call == MapCall.UPDATE),
+        found.stays.eq((control.then != Step.INSTRUCTION) | kind.matches(Kind.RESULT)),
+    ]  # fmt: skip
+    return found

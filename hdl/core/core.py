@@ -3,14 +3,14 @@
 from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, connect, flipped
-from amaranth.utils import ceil_log2, exact_log2
+from amaranth.utils import bits_for, ceil_log2, exact_log2
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.core.access import AccessCheck
 from bpfnic.hdl.core.alu import Alu, Multiplier, extended
 from bpfnic.hdl.core.answers import Answers, Expected
 from bpfnic.hdl.core.checksum import Checksum
-from bpfnic.hdl.core.control import Access, Addend, Flow, Immediate, Kind, Register, Step, Sum, Unit
+from bpfnic.hdl.core.control import Access, Addend, Flow, Immediate, Kind, Register, Step, Sum, Unit, traits
 from bpfnic.hdl.core.decode import Decoder, Instruction, illegal
 from bpfnic.hdl.core.divider import Divider
 from bpfnic.hdl.core.immediates import immediate
@@ -20,7 +20,7 @@ from bpfnic.hdl.core.requests import Requests, operation_of
 from bpfnic.hdl.core.retirement import Retirement
 from bpfnic.hdl.core.scheduler import Scheduler
 from bpfnic.hdl.core.staged import Staged
-from bpfnic.hdl.core.steps import next_step, this_pass
+from bpfnic.hdl.core.steps import micro_pass, next_step, this_pass
 from bpfnic.hdl.core.threads import FIRMWARE_POINTER_UNITS, HelperNumber, ProgramCounter, Progress, Threads
 from bpfnic.hdl.interfaces import CorePorts, Finish
 from bpfnic.hdl.mapinterfaces import MapCall
@@ -87,32 +87,39 @@ class Core(Component):
         fresh = staged(1, threads.fetching_fresh, "fresh")
         pc = Staged(pipeline, 1, threads.fetching_pc, "pc")
 
-        # ---- 2, 3 FETCH
-        m.d.comb += self.fetch.slot.eq(pc.at(2).slot)
+        # ---- 1, 2 FETCH: address, block RAM
+        m.d.comb += self.fetch.slot.eq(pc.at(1).slot)
 
-        # ---- 4 DECODE: the control word, and the entries of the operands
-        instruction = Staged(pipeline, 4, data.View(Instruction, self.fetch.instruction), "instruction")
-        next_imm = Staged(pipeline, 4, self.fetch.next_imm, "next_imm")
-        next_reserved = Staged(pipeline, 4, self.fetch.next_reserved, "next_reserved")
+        # ---- 3 DECODE: what the instruction says, and what the thread's step does
+        instruction = Staged(pipeline, 3, data.View(Instruction, self.fetch.instruction), "instruction")
+        next_imm = Staged(pipeline, 3, self.fetch.next_imm, "next_imm")
+        next_reserved = Staged(pipeline, 3, self.fetch.next_reserved, "next_reserved")
         m.d.comb += [
-            decoder.instruction.eq(instruction.at(4)),
-            decoder.number.eq(threads.number),
-            threads.decoding.eq(thread.at(4)),
-            threads.decoding_fresh.eq(fresh.at(4)),
-            answers.asking.eq(thread.at(4)),
+            threads.decoding.eq(thread.at(3)),
+            threads.decoding_fresh.eq(fresh.at(3)),
+            answers.asking.eq(thread.at(3)),
         ]
-        progress = Staged(pipeline, 4, threads.progress, "progress")
-        m.d.comb += decoder.again.eq(progress.at(4).step == Step.HELPER)
-        rules = Staged(pipeline, 4, decoder.rules, "rules")
-        step, call = progress.at(4).step, progress.at(4).call
-        control_4, begins_4 = this_pass(m, decoder.control, step, call, answers.engine_says)
+        progress = Staged(pipeline, 3, threads.progress, "progress")
+        step = progress.at(3).step
+        m.d.comb += [
+            decoder.instruction.eq(instruction.at(3)),
+            decoder.number.eq(threads.number),
+            decoder.again.eq(step == Step.HELPER),
+        ]
+        decoded = Staged(pipeline, 3, decoder.control, "decoded")
+        rules = Staged(pipeline, 3, decoder.rules, "rules")
+        micro_3, of_instruction_3, begins_3 = micro_pass(m, step, progress.at(3).call, answers.engine_says)
+        micro, begins = Staged(pipeline, 3, micro_3, "micro"), Staged(pipeline, 3, begins_3, "begins")
+        of_instruction = Staged(pipeline, 3, of_instruction_3, "of_instruction")
+        second = staged(3, progress.at(3).skip.any(), "second")
+        inserts = staged(3, answers.engine_says.insert, "inserts")  # of an update's copy
+        locked = staged(3, answers.engine_says.locked, "locked")
+
+        # ---- 4 PASS: which of both, and the entries of its operands
+        control_4 = this_pass(m, decoded.at(4), micro.at(4), of_instruction.at(4), progress.at(4).step)
         control = Staged(pipeline, 4, control_4, "control")
-        begins = Staged(pipeline, 4, begins_4, "begins")
-        second = staged(4, progress.at(4).skip.any(), "second")
         tries = control_4.then == Step.TRY_COPY
         counts = staged(4, (begins.at(4) | tries) & ~second.at(4), "counts")
-        inserts = staged(4, answers.engine_says.insert, "inserts")  # of an update's copy
-        locked = staged(4, answers.engine_says.locked, "locked")
         # The second half of a load brings the first one along.
         right_4 = Signal(Register)
         m.d.comb += right_4.eq(Mux(second.at(4) & (control_4.access == Access.LOAD), Register.WORD, control_4.right))
@@ -183,17 +190,21 @@ class Core(Component):
         with m.Else():
             m.d.comb += jump.eq(instruction.at(6).offset.as_signed())
         target = staged(6, self._pc(pc_after.at(6), jump), "target", shape=ProgramCounter(config))
+        words_then = staged(6, progress.at(6).words + 1, "words_then")
         new_piece = (control.at(6).kind == Kind.LOAD) & ~second.at(6)
         bytes_6 = Mux(lock_last.at(6), LOCK_BYTES, Mux(rest.at(6)[3:].any(), 8, rest.at(6)[:3]))
         piece = staged(6, Mux(new_piece, bytes_6, progress.at(6).piece), "piece")
         last = staged(6, Mux(new_piece, rest.at(6) <= 8, progress.at(6).last), "last")
 
         # ---- 7 OPERANDS
-        def operand(name: str, number, is_pointer, entry) -> Signal:
+        left_written = registers.left_data.generation == generation.at(7)
+        right_written = registers.right_data.generation == generation.at(7)
+
+        def operand(name: str, number, is_pointer, entry, written) -> Signal:
             word = Signal(64, name=f"{name}_word")
             with m.If(is_pointer):
                 m.d.comb += word.eq(addresses.STACK + progress.at(7).pointer * addresses.FRAME_ALIGN)
-            with m.Elif(entry.generation == generation.at(7)):
+            with m.Elif(written):
                 m.d.comb += word.eq(entry.value)
             with m.Elif(number == CONTEXT_ENTRY):
                 m.d.comb += word.eq(addresses.CONTEXT)
@@ -204,39 +215,48 @@ class Core(Component):
             return Cat(word[:32], upper)
 
         left_7, right_7 = Signal(64), Signal(64)
-        left_word = operand("left", left_entry.at(7), left_is_pointer.at(7), registers.left_data)
+        left_word = operand("left", left_entry.at(7), left_is_pointer.at(7), registers.left_data, left_written)
         with m.If(~control.at(7).blank):
             reversed_word = Cat(left_word.word_select(byte, 8) for byte in reversed(range(8)))
             m.d.comb += left_7.eq(narrowed(Mux(control.at(7).swap, reversed_word, left_word)))
         with m.If(control.at(7).immediate == Immediate.NONE):
-            right_word = operand("right", right_entry.at(7), right_is_pointer.at(7), registers.right_data)
+            right_word = operand("right", right_entry.at(7), right_is_pointer.at(7), registers.right_data,
+                                 right_written)  # fmt: skip
             m.d.comb += right_7.eq(narrowed(right_word))
         with m.Else():
             m.d.comb += right_7.eq(narrowed(constant.at(7)))
         left, right = Staged(pipeline, 7, left_7, "left"), Staged(pipeline, 7, right_7, "right")
         # A key's length, less one, is in its map's handle (of which the second half of a load knows nothing), the bytes
-        # of the packet's part of an event are in its flags.
-        key_end = right_7[addresses.HANDLE_KEY_BIT :][: ceil_log2(addresses.MAX_KEY_BYTES)]
-        of_packet = right_7[PACKET_BYTES_SHIFT:][: len(self.bounds.bounds.data_end)]
-        no_packet = staged(7, ~of_packet.any(), "no_packet")
-        last_7, piece_7, end = Signal(), Signal(4), Signal(3)
-        m.d.comb += [last_7.eq(last.at(7)), piece_7.eq(piece.at(7))]
-        with m.If((control.at(7).kind == Kind.KEY) & ~second.at(7)):
-            m.d.comb += [last_7.eq(progress.at(7).words == key_end[3:]), end.eq(key_end)]
-            m.d.comb += piece_7.eq(Mux(last_7, end + 1, 8))
-        with m.If((control.at(7).kind == Kind.LOAD) & control.at(7).in_packet):
-            m.d.comb += [last_7.eq(progress.at(7).words == (of_packet - 1)[3:]), end.eq(of_packet - 1)]
-            m.d.comb += piece_7.eq(Mux(last_7, end + 1, 8))
+        # of the packet's part of an event are in its flags. Whether a register was written is known late; what its word
+        # means for the bytes of this pass is computed beforehand, of what stands there and of what it else reads as.
+        packet_bits, sum_bits = len(self.bounds.bounds.data_end), bits_for(addresses.MAX_CHECKSUM_BYTES)
+        no_packet = staged(7, ~right_7[PACKET_BYTES_SHIFT:][:packet_bits].any(), "no_packet")
+        words, words_more = progress.at(7).words, words_then.at(7)
+        of_key = control.at(7).kind == Kind.KEY
+        of_sum = control.at(7).kind == Kind.SUM
+
+        def ends(word) -> Value:
+            """Whether the next 8 bytes are the last ones, and then how many they are, less one."""
+            key = word[addresses.HANDLE_KEY_BIT :][: ceil_log2(addresses.MAX_KEY_BYTES)]
+            count = Mux(of_sum, word[:sum_bits], word[PACKET_BYTES_SHIFT:][:packet_bits])
+            last = Mux(count[:3].any(), count[3:] == words, count[3:] == words_more)
+            return Mux(of_key, Cat(key[3:] == words, key[:3]), Cat(last, (count[:3] - 1)[:3]))
+
+        unwritten = Mux(control.at(7).right == Register.R1, ends(Const(addresses.CONTEXT, 64)), ends(Const(0, 64)))
+        found = Signal(4)
+        m.d.comb += found.eq(Mux(right_written, ends(registers.right_data.value), unwritten))
+        counted = (of_key | of_sum | ((control.at(7).kind == Kind.LOAD) & control.at(7).in_packet)) & ~second.at(7)
         # A checksum's bytes are counted in 32 bits, and no memory that it may read has more than so many.
         sum_bytes = Signal(32)
         m.d.comb += sum_bytes.eq(right_7)
         no_bytes = staged(7, ~sum_bytes.any(), "no_bytes")
-        sums_bytes = (control.at(7).kind == Kind.SUM) & ~second.at(7)
-        too_many = staged(7, sums_bytes & (sum_bytes > addresses.MAX_CHECKSUM_BYTES), "too_many")
-        with m.If(sums_bytes):
-            m.d.comb += [last_7.eq(progress.at(7).words == (sum_bytes - 1)[3:32]), end.eq((sum_bytes - 1)[:3])]
-            m.d.comb += piece_7.eq(Mux(last_7, end + 1, 8))
-        last, piece = staged(7, last_7, "last_word"), staged(7, piece_7, "piece_of_word")
+        too_many = staged(7, of_sum & ~second.at(7) & (sum_bytes > addresses.MAX_CHECKSUM_BYTES), "too_many")
+        in_pieces = Value.cast(control.at(7).kind).matches(Kind.KEY, Kind.LOAD, Kind.STORE, Kind.SUM)
+        bytes_found = Mux(found[0], found[1:] + 1, 8)
+        bytes_left = Mux(in_pieces, piece.at(7), 1 << control.at(7).size) - progress.at(7).skip
+        length = staged(7, Mux(counted, bytes_found, bytes_left)[:4], "length")
+        last = staged(7, Mux(counted, found[0], last.at(7)), "last_word")
+        piece = staged(7, Mux(counted, bytes_found, piece.at(7)), "piece_of_word")
         addend = staged(7, Mux(control.at(7).addend == Addend.RIGHT, right_7, distance.at(7).as_signed()), "addend")
 
         # A second half: a load passes on what the first one found (the result of other loads is 0), a store shifts down
@@ -247,9 +267,6 @@ class Core(Component):
         unit = staged(7, unit_7, "unit", shape=Unit)
         amount_7 = Cat(right_7[:5], right_7[5] & ~control.at(7).narrow)
         amount = staged(7, Mux(second_store.at(7), progress.at(7).skip << 3, amount_7), "amount")
-        in_pieces = Value.cast(control.at(7).kind).matches(Kind.KEY, Kind.LOAD, Kind.STORE, Kind.SUM)
-        bytes_7 = Mux(in_pieces, piece.at(7), 1 << control.at(7).size) - progress.at(7).skip
-        length = staged(7, bytes_7[:4], "length")
 
         # ---- 8 EXECUTE
         m.d.comb += [
@@ -298,8 +315,17 @@ class Core(Component):
         # ---- 9 BRANCH: where the thread goes on if nothing is in the way
         control_9 = control.at(9)
         kind = Value.cast(control_9.kind)
-        m.d.comb += [check.address.eq(alu.sum), check.size.eq(control_9.size)]
-        m.d.comb += check.privileged.eq(progress.at(9).frame == addresses.FIRMWARE_FRAME)
+        m.d.comb += [
+            check.address.eq(alu.sum),
+            check.size.eq(control_9.size),
+            check.privileged.eq(progress.at(9).frame == addresses.FIRMWARE_FRAME),
+            check.access.eq(control_9.access),
+            check.aligned.eq(control_9.aligned),
+            check.natural.eq(control_9.natural),
+            check.in_pieces.eq(kind.matches(Kind.STORE)),
+            check.in_maps.eq(control_9.in_maps),
+            check.in_packet.eq(control_9.in_packet),
+        ]
         result = Staged(pipeline, 9, alu.result, "result")
         address = Staged(pipeline, 9, alu.sum[:32], "address")
         of_function = staged(9, alu.sum[_CODE_BITS:] == addresses.CODE >> _CODE_BITS, "of_function")
@@ -333,51 +359,44 @@ class Core(Component):
         elsewhere = asks_unit | last_sum.at(9)
         goes_on = staged(9, valid.at(9) & ~cause.at(9).any() & ~leaves.at(9) & ~elsewhere, "goes_on", reset=True)
 
-        # ---- 10 MEMORY: does it trap, does it wait? The local access, or a request; what the pass leaves behind
-        control_10, progress_10 = control.at(10), progress.at(10)
-        kind, access = Value.cast(control_10.kind), Value.cast(control_10.access)
-        m.d.comb += [
-            check.access.eq(control_10.access),
-            check.aligned.eq(control_10.aligned),
-            check.natural.eq(control_10.natural),
-            check.in_pieces.eq(kind.matches(Kind.STORE)),
-            check.in_maps.eq(control_10.in_maps),
-            check.in_packet.eq(control_10.in_packet),
-        ]
+        traits_of_pass = Staged(pipeline, 9, traits(m, control_9), "traits")
+        early = staged(9, cause.at(9).any(), "early")
+        held = staged(9, (progress.at(9).step == Step.TRY) & ~taken.at(9), "held")  # a lock, by another thread
+
+        # ---- 10 MEMORY: does it trap, does it wait? A request; what the pass leaves behind
+        control_10, progress_10, this = control.at(10), progress.at(10), traits_of_pass.at(10)
         # A key that can't be read: a look-up still asks whether there is such a map at all, for a wrong handle is the
         # first thing that a helper finds.
-        early = cause.at(10).any()
-        no_key = staged(10, kind.matches(Kind.KEY) & check.cause.any() & ~early, "no_key")
-        cause = staged(10, Mux(early, cause.at(10), Mux(no_key.at(10), 0, check.cause)), "cause_of_end")
-        traps = cause.at(10).any()
+        fails = check.cause.any()
+        no_key = staged(10, this.key & fails & ~early.at(10), "no_key")
+        cause = staged(10, Mux(early.at(10), cause.at(10), check.cause), "cause_of_end")
+        traps = early.at(10) | (fails & ~this.key)
         acts = valid.at(10) & ~traps
         ends = staged(10, valid.at(10) & (traps | leaves.at(10)), "ends", reset=True)
-        key_comes = kind.matches(Kind.KEY) & check.shared  # from map memory; otherwise it goes on at once
-        sends_key = kind.matches(Kind.KEY) & ~key_comes
-        asks = sends_key | kind.matches(Kind.WORD, Kind.SERVICE)
-        divides = kind.matches(Kind.DIVIDE)
-        sums = (control_10.sum != Sum.NONE) & ~check.shared
+        key_comes = this.key & check.shared  # from map memory; otherwise it goes on at once
+        sends_key = this.key & ~key_comes
+        asks = sends_key | this.asks
+        sums = this.sums & ~check.shared
         summed = staged(10, sums & last_sum.at(10), "summed")
         holds = staged(10, more_words.at(10) & ~no_key.at(10) & requests.crowded, "holds")
-        waits = check.shared | divides | summed.at(10)
+        waits = check.shared | this.divide | summed.at(10)
         waits |= asks & (~more_words.at(10) | no_key.at(10) | requests.crowded)
         stops = staged(10, goes_on.at(10) & (traps | waits), "stops", reset=True)
         m.d.comb += revoked.eq(stops.at(11) & (thread.at(11) == thread.at(1)))
-        finds = access.matches(Access.ATOMIC) & ~check.shared  # an atomic's old value, in a local window
+        finds = this.atomic & ~check.shared  # an atomic's old value, in a local window
         # An instruction's call of the engine has been made; what its answer asks for is no instruction any more.
-        ends_of_call = Value.cast(control_10.call).matches(MapCall.INSERT, MapCall.RELEASE)
-        calls = Mux(kind.matches(Kind.KEY), sends_key & (~more_words.at(10) | no_key.at(10)),
-                    kind.matches(Kind.WORD) & (control_10.then == Step.ENGINE) & ~ends_of_call)  # fmt: skip
-        stays = ((control_10.then != Step.INSTRUCTION) & ~summed.at(10)) | kind.matches(Kind.RESULT)
-        held = (progress_10.step == Step.TRY) & ~taken.at(10)  # a lock, by another thread
-        repeats = check.split | finds | held | (stays & ~calls)  # at the same pc
-        word_done = kind.matches(Kind.STORE) & ~check.split
-        copied = word_done & last.at(10) & (control_10.call == MapCall.UPDATE) & ~(inserts.at(10) | locked.at(10))
-        finds_result = kind.matches(Kind.RESULT) & ~check.split
         ends_call = ~more_words.at(10) | no_key.at(10)
-        local = staged(10, acts & access.any() & ~check.shared & ~no_key.at(10) & ~check.missing, "local", reset=True)
+        calls = (sends_key & ends_call) | this.calls
+        repeats = check.split | finds | held.at(10) | (this.stays & ~summed.at(10) & ~calls)  # at the same pc
+        word_done = this.store & ~check.split
+        copied = word_done & last.at(10) & this.updates & ~(inserts.at(10) | locked.at(10))
+        finds_result = this.result & ~check.split
+        in_window = this.accesses & ~check.shared & ~no_key.at(10) & ~check.missing
+        local = staged(10, acts & in_window, "local", reset=True)
+        region, offset = Staged(pipeline, 10, check.region, "region"), Staged(pipeline, 10, check.offset, "offset")
+        size = staged(10, Mux(this.store, check.piece, control_10.size), "size")
         asking = staged(10, acts & asks, "asking", reset=True)
-        writes = staged(10, ends.at(10) | (acts & (control_10.write | finds) & ~(waits | asks | held | sums)),
+        writes = staged(10, ends.at(10) | (acts & (control_10.write | finds) & ~(waits | asks | held.at(10) | sums)),
                         "writes",
                         reset=True)  # fmt: skip
         own_entry = Mux(finds, WORD_ENTRY, destination.at(10))
@@ -385,7 +404,7 @@ class Core(Component):
 
         next_pc = staged(10, Mux(repeats, pc.at(10), onward.at(10)), "next_pc", shape=ProgramCounter(config))
         after, expected = Signal.like(progress_10), Signal(Expected)
-        skips_lock = kind.matches(Kind.LOAD) & lock_first.at(10)  # what is stored begins behind it
+        skips_lock = this.load & lock_first.at(10)  # what is stored begins behind it
         step = next_step(m, control_10, step=progress_10.step, no_key=no_key.at(10), shared=check.shared,
                          split=check.split, last=last.at(10), copied=copied, locked=locked.at(10), finds=finds,
                          holds=taken.at(10), of_function=of_function.at(10), missing=check.missing,
@@ -407,7 +426,7 @@ class Core(Component):
                 after.frame.eq(address.at(10)[_LINK_FRAME_BIT:][:_CALLER_BITS]),
                 after.pointer.eq(address.at(10)[_LINK_POINTER_BIT:_LINK_FRAME_BIT]),
             ]
-        word_summed = sums & (control_10.sum == Sum.WORD)
+        word_summed = sums & this.sums_word
         with m.If(sends_key | word_done | word_summed):  # none are done when the next key, copy or sum begins
             m.d.comb += after.words.eq(Mux(last.at(10), 0, progress_10.words + 1))
         m.d.comb += [
@@ -416,21 +435,13 @@ class Core(Component):
             expected.size.eq(control_10.size),
             expected.extend.eq(control_10.extend),
             expected.zero.eq(copied | (control_10.access == Access.STORE)),
-            expected.final.eq((~repeats & ~no_key.at(10)) | copied | finds_result | ends_of_call),
+            expected.final.eq((~repeats & ~no_key.at(10)) | copied | finds_result | this.ends_of_call),
         ]
         with m.If(check.split):
             m.d.comb += [expected.entry.eq(WORD_ENTRY), expected.size.eq(3), expected.extend.eq(0)]
-        with m.Elif(key_comes | (kind.matches(Kind.SUM) & check.shared)):
+        with m.Elif(key_comes | (this.sum & check.shared)):
             m.d.comb += expected.entry.eq(WORD_ENTRY)
         m.d.comb += [
-            self.local.enable.eq(local.at(10)),
-            self.local.write.eq(control_10.access == Access.STORE),
-            self.local.region.eq(check.region),
-            self.local.thread.eq(thread.at(10)),
-            self.local.buffer.eq(buffer.at(10)),
-            self.local.offset.eq(check.offset),
-            self.local.size.eq(Mux(check.in_pieces, check.piece, control_10.size)),
-            self.local.write_data.eq(result.at(10)),
             requests.push_shared.eq(acts & check.shared),
             requests.shared.thread.eq(thread.at(10)),
             requests.shared.operation.eq(operation_of(m, control_10)),
@@ -438,7 +449,7 @@ class Core(Component):
             requests.shared.bytes.eq(Mux(check.split, check.first_bytes, length.at(10))),
             requests.shared.shift.eq(progress_10.skip),
             requests.shared.data.eq(result.at(10)),
-            divider.push.eq(acts & divides),
+            divider.push.eq(acts & this.divide),
             divider.division.thread.eq(thread.at(10)),
             divider.division.signed.eq(control_10.signed),
             divider.division.modulo.eq(control_10.modulo),
@@ -449,7 +460,7 @@ class Core(Component):
             threads.updated_progress.eq(after),
             threads.begun.eq(counts.at(10)),
             threads.updated_remaining.eq(remaining.at(10) - 1),
-            threads.numbers.eq(kind.matches(Kind.CALLX)),
+            threads.numbers.eq(control_10.kind == Kind.CALLX),
             threads.updated_number.eq(called.at(10)),
             threads.updated_tail_calls.eq(tail_calls.at(10) + tail_called.at(10)),
             answers.expect.eq(valid.at(10)),
@@ -457,50 +468,62 @@ class Core(Component):
             answers.expected.eq(expected),
         ]
 
-        # ---- 11, 12: block RAM and multiplier; 13 WRITE: this pass's register, or an answer's
+        # ---- 11 LOCAL
+        m.d.comb += [
+            self.local.enable.eq(local.at(11)),
+            self.local.write.eq(control.at(11).access == Access.STORE),
+            self.local.region.eq(region.at(11)),
+            self.local.thread.eq(thread.at(11)),
+            self.local.buffer.eq(buffer.at(11)),
+            self.local.offset.eq(offset.at(11)),
+            self.local.size.eq(size.at(11)),
+            self.local.write_data.eq(result.at(11)),
+        ]
+
+        # ---- 12, 13: block RAM and multiplier; 14 WRITE: this pass's register, or an answer's
         joined = staged(12, result.at(12) | Mux(control.at(12).multiply, multiplier.product, 0), "joined")
-        m.d.comb += [answers.free.eq(~writes.at(13)), answers.free_soon.eq(~writes.at(11))]
-        own = {"size": control.at(13).size, "extend": control.at(13).extend, "cut": control.at(13).cut}
+        m.d.comb += [answers.free.eq(~writes.at(14)), answers.free_soon.eq(~writes.at(12))]
+        own = {"size": control.at(14).size, "extend": control.at(14).extend, "cut": control.at(14).cut}
         theirs = {"size": answers.size, "extend": answers.extend, "cut": 0}
         answered = answers.write & answers.free
         found = Signal(64)
-        m.d.comb += found.eq(Mux(local.at(13), self.local.read_data, joined.at(13)))
+        m.d.comb += found.eq(Mux(local.at(14), self.local.read_data, joined.at(14)))
         raw = Mux(answered, answers.value, found)
         written = extended(m, raw, **{name: Mux(answered, theirs[name], own[name]) for name in own})
         m.d.comb += [
             generations.answered.eq(answers.thread),
-            generations.end.eq(ends.at(13)),
-            generations.ended.eq(thread.at(13)),
-            generations.ended_generation.eq(generation.at(13)),
-            registers.write.eq(writes.at(13) | answered),
-            registers.write_thread.eq(Mux(answered, answers.thread, thread.at(13))),
-            registers.write_entry.eq(Mux(answered, answers.entry, entry.at(13))),
+            generations.end.eq(ends.at(14)),
+            generations.ended.eq(thread.at(14)),
+            generations.ended_generation.eq(generation.at(14)),
+            registers.write.eq(writes.at(14) | answered),
+            registers.write_thread.eq(Mux(answered, answers.thread, thread.at(14))),
+            registers.write_entry.eq(Mux(answered, answers.entry, entry.at(14))),
             registers.write_data.value.eq(written),
             registers.write_data.generation.eq(
-                Mux(answered, generations.answered_generation, generation.at(13))
+                Mux(answered, generations.answered_generation, generation.at(14))
             ),
-            finished.push.eq(ends.at(13)),
-            finished.entry.thread.eq(thread.at(13)),
-            finished.entry.verdict.eq(joined.at(13)),
-            finished.entry.cause.eq(cause.at(13)),
-            requests.push_call.eq(asking.at(13)),
-            requests.call.thread.eq(thread.at(13)),
-            requests.call.serves.eq(control.at(13).kind == Kind.SERVICE),
-            requests.call.service.eq(control.at(13).service),
-            requests.call.call.eq(Mux(no_key.at(13), MapCall.CHECK, control.at(13).call)),
-            requests.call.flags.eq(control.at(13).flags),
-            requests.call.last.eq(staged(10, ends_call, "ends_call").at(13)),
-            requests.call.number.eq(progress.at(13).words),
+            finished.push.eq(ends.at(14)),
+            finished.entry.thread.eq(thread.at(14)),
+            finished.entry.verdict.eq(joined.at(14)),
+            finished.entry.cause.eq(cause.at(14)),
+            requests.push_call.eq(asking.at(14)),
+            requests.call.thread.eq(thread.at(14)),
+            requests.call.serves.eq(control.at(14).kind == Kind.SERVICE),
+            requests.call.service.eq(control.at(14).service),
+            requests.call.call.eq(Mux(no_key.at(14), MapCall.CHECK, control.at(14).call)),
+            requests.call.flags.eq(control.at(14).flags),
+            requests.call.last.eq(staged(10, ends_call, "ends_call").at(14)),
+            requests.call.number.eq(progress.at(14).words),
             requests.call.data.eq(found),
-            requests.call.holds.eq(holds.at(13)),
+            requests.call.holds.eq(holds.at(14)),
         ]
 
         m.d.comb += [
-            checksum.push.eq(Mux(staged(10, acts & sums, "sums", reset=True).at(13), control.at(13).sum, Sum.NONE)),
-            checksum.thread.eq(thread.at(13)),
+            checksum.push.eq(Mux(staged(10, acts & sums, "sums", reset=True).at(14), control.at(14).sum, Sum.NONE)),
+            checksum.thread.eq(thread.at(14)),
             checksum.word.eq(found),
-            checksum.bytes.eq(Mux(control.at(13).sum == Sum.WORD, piece.at(13), 4)),
-            checksum.last.eq(summed.at(13)),
+            checksum.bytes.eq(Mux(control.at(14).sum == Sum.WORD, piece.at(14), 4)),
+            checksum.last.eq(summed.at(14)),
         ]
 
         # ---- Threads begin, go on, end
@@ -546,20 +569,20 @@ class Core(Component):
         if config.trace:
             of_dst, of_src = control_10.to == Register.DST, control_10.to == Register.SRC
             number = Mux(of_dst, instruction.at(10).dst, Mux(of_src, instruction.at(10).src, control_10.to))
-            trace, kept = self.retire_trace, control.at(13)
+            trace, kept = self.retire_trace, control.at(14)
             m.d.comb += [
-                trace.valid.eq(staged(10, passes, "passes", reset=True).at(13)),
-                trace.thread.eq(thread.at(13)),
-                trace.pc.eq(pc.at(13).slot),
-                trace.next_pc.eq(next_pc.at(13).slot),
-                trace.pending.eq(staged(10, waits, "pending").at(13)),
+                trace.valid.eq(staged(10, passes, "passes", reset=True).at(14)),
+                trace.thread.eq(thread.at(14)),
+                trace.pc.eq(pc.at(14).slot),
+                trace.next_pc.eq(next_pc.at(14).slot),
+                trace.pending.eq(staged(10, waits, "pending").at(14)),
                 trace.write.eq(kept.write & ~Value.cast(kept.to).matches(Register.LINK, Register.FIRMWARE_LINK)),
-                trace.register.eq(staged(10, number, "number").at(13)),
-                trace.value.eq(Mux(kept.write, written, joined.at(13))),
+                trace.register.eq(staged(10, number, "number").at(14)),
+                trace.value.eq(Mux(kept.write, written, joined.at(14))),
                 trace.sampled.eq(kept.sampled),
                 trace.memory.eq(((kept.access != Access.NONE) & (kept.kind == Kind.PLAIN))
-                                | (progress.at(13).step == Step.FETCH)),
-                trace.address.eq(address.at(13) - progress.at(13).skip),
+                                | (progress.at(14).step == Step.FETCH)),
+                trace.address.eq(address.at(14) - progress.at(14).skip),
                 expected.register.eq(number),
                 self.result_trace.valid.eq(answers.done & answers.final),
                 self.result_trace.thread.eq(answers.thread),

@@ -32,9 +32,11 @@ def entry_of(register, dst, src, frame, *, reading=False):
     1; FIRMWARE_LINK for frame 8) and what that one finds there when it is `reading`; the first frame, which has none,
     finds r0.
     """
-    number = Mux(register == Register.SRC, src, dst)
-    window = Cat(number[0], ~number[1], frame[:2], ~frame[2], frame[2] | frame[3])
-    program = Mux(number < _FIRST_WINDOWED, Cat(number[:3], Const(0, 3)), window)
+
+    def program(number):
+        window = Cat(number[0], ~number[1], frame[:2], ~frame[2], frame[2] | frame[3])
+        return Mux(number < _FIRST_WINDOWED, Cat(number[:3], Const(0, 3)), window)
+
     # That of frame 8 is at 0, which the first frame doesn't use.
     if reading:
         link = Mux(frame.any(), Cat(frame[:3], Const(0b001, 3)), 0)
@@ -42,7 +44,7 @@ def entry_of(register, dst, src, frame, *, reading=False):
         link = Cat(Mux(register == Register.LINK, frame[:3] + 1, 0)[:3], Const(0b001, 3))
     return Mux(
         (register == Register.DST) | (register == Register.SRC),
-        program,
+        Mux(register == Register.SRC, program(src), program(dst)),  # which one is known later than both
         Mux(
             (register == Register.LINK) | (register == Register.FIRMWARE_LINK),
             link,

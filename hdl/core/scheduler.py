@@ -1,19 +1,22 @@
 """SELECT: which thread's turn it is."""
 
-from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib.wiring import Component, In, Out
 
 from bpfnic.hdl.config import NicConfig
 
 
-def lowest(bits) -> tuple:
-    """The number of the lowest bit that is set, and whether there is one. In groups of four, for speed."""
+def _first(four) -> Value:
+    """The number of the first of up to four bits that is set."""
+    zero, one, two, *_ = *four, 0, 0
+    return Cat(~zero & (one | ~two), ~(zero | one))
+
+
+def lowest(bits) -> Value:
+    """The number of the lowest bit that is set, of up to 16. In groups of four, all at once, for speed."""
     groups = [bits[start : start + 4] for start in range(0, len(bits), 4)]
-    number = Const(0, 2)
-    for index, group in reversed(list(enumerate(groups))):
-        within = Cat(~group[0] & (group[1] | ~group[2]), ~(group[0] | group[1]))
-        number = Mux(group.any(), Cat(within, Const(index, 2)), number)
-    return number, bits.any()
+    group = _first([each.any() for each in groups])
+    return Cat(Array(_first(each) for each in groups)[group], group)
 
 
 class Scheduler(Component):
@@ -36,19 +39,15 @@ class Scheduler(Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         threads = self.config.threads
-        ready, above, below = (Signal(threads, name=name) for name in ("ready", "above", "below"))
+        ready, others, above = (Signal(threads, name=name) for name in ("ready", "others", "above"))
         selected = Signal()  # in the last clock, `thread`, which still looks ready in this one
         thread = Signal(range(threads))
         for number in range(threads):
             m.d.comb += [
+                others[number].eq(ready[number] & ~(selected & (number == thread))),
                 above[number].eq(ready[number] & (number > thread)),
-                below[number].eq(ready[number] & ((number < thread) | ((number == thread) & ~selected))),
             ]
-        (first_above, any_above), (first_below, any_below) = lowest(above), lowest(below)
-        m.d.comb += [
-            self.selected.eq(any_above | any_below),
-            self.thread.eq(Mux(any_above, first_above, first_below)),
-        ]
+        m.d.comb += [self.selected.eq(others.any()), self.thread.eq(Mux(above.any(), lowest(above), lowest(others)))]
         taken = Mux(selected, Const(1, threads) << thread, 0)
         m.d.sync += [selected.eq(self.selected), thread.eq(self.thread)]
         m.d.sync += ready.eq((ready & ~taken & ~self.revoke) | self.wake)

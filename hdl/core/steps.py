@@ -114,15 +114,14 @@ _LEAVE = {"flow": Flow.EXIT, "left": Register.LINK, "addend": Addend.ZERO, "unit
           "to": Register.R0, "size": LOG2_BYTES[64]}  # fmt: skip
 
 
-def this_pass(m: Module, decoded: Control, step: Step, call: MapCall, engine_says) -> tuple[Control, Signal]:
-    """The control word of a thread's pass, and whether it begins an instruction (the first half of a split access or
-    its second).
+def micro_pass(m: Module, step: Step, call: MapCall, engine_says) -> tuple[Control, Signal, Signal]:
+    """The control word of a thread's pass, as far as it follows from its step alone; whether the pass is the decoded
+    instruction's instead, and whether it begins one (the first half of a split access or its second).
 
-    decoded : the word of the instruction at pc. step : the thread's. call : of the engine, that it has under way.
-    engine_says : what its last EngineAnswer was (answers.EngineSays).
+    step : the thread's. call : of the engine, that it has under way. engine_says : what its last EngineAnswer was
+    (answers.EngineSays).
     """
-    control, begins = Signal(Control), Signal()
-    exchanges = decoded.then == Step.EXCHANGE  # the instruction is CMPXCHG, which writes r0 (0 as a Register)
+    micro, of_instruction, begins = Signal(Control, name="micro"), Signal(), Signal()
     call = Value.cast(call)
     takes = call.matches(MapCall.POP, MapCall.PEEK)  # what is copied comes from map memory
     source = Signal(Register)
@@ -136,10 +135,10 @@ def this_pass(m: Module, decoded: Control, step: Step, call: MapCall, engine_say
         m.d.comb += source.eq(Register.R3)
 
     def word(work: dict) -> list:
-        return [control.eq(Control.const(work)), control.call.eq(call)]
+        return [micro.eq(Control.const(work)), micro.call.eq(call)]
 
     def load() -> list:
-        return [*word(_LOAD), control.left.eq(source)]
+        return [*word(_LOAD), micro.left.eq(source)]
 
     def arrive() -> None:
         with m.If(call == MapCall.REDIRECT):
@@ -147,10 +146,11 @@ def this_pass(m: Module, decoded: Control, step: Step, call: MapCall, engine_say
         with m.Else():
             m.d.comb += word(_JUMP)
 
-    m.d.comb += control.eq(decoded)
     with m.Switch(step):
         with m.Case(Step.INSTRUCTION):
-            m.d.comb += begins.eq(1)
+            m.d.comb += [of_instruction.eq(1), begins.eq(1)]
+        with m.Case(Step.HELPER):
+            m.d.comb += of_instruction.eq(1)
         with m.Case(Step.KEY):
             m.d.comb += word(KEY)
         with m.Case(Step.SEND):
@@ -158,18 +158,18 @@ def this_pass(m: Module, decoded: Control, step: Step, call: MapCall, engine_say
         with m.Case(Step.SIZE):
             m.d.comb += word(_SIZE)
             with m.If(call == MapCall.RESERVE):
-                m.d.comb += control.left.eq(Register.R2)
+                m.d.comb += micro.left.eq(Register.R2)
             with m.Elif(call == MapCall.OUTPUT):
-                m.d.comb += control.left.eq(Register.R3)
+                m.d.comb += micro.left.eq(Register.R3)
             with m.Else():
-                m.d.comb += [control.left.eq(Register.R5), control.then.eq(Step.BOUNDS)]
+                m.d.comb += [micro.left.eq(Register.R5), micro.then.eq(Step.BOUNDS)]
         with m.Case(Step.BOUNDS):
             m.d.comb += word(_BOUNDS)
         with m.Case(Step.ENGINE):
             with m.If(engine_says.trap):
                 m.d.comb += word({"cause": Cause.MAP})
             with m.Elif(~engine_says.copy):
-                m.d.comb += begins.eq(1)
+                m.d.comb += [of_instruction.eq(1), begins.eq(1)]
             with m.Elif(call == MapCall.LOOKUP):
                 m.d.comb += word(_RESULT)
             with m.Elif(engine_says.locked):
@@ -181,7 +181,7 @@ def this_pass(m: Module, decoded: Control, step: Step, call: MapCall, engine_say
         with m.Case(Step.LOAD):
             m.d.comb += load()
         with m.Case(Step.STORE):
-            m.d.comb += [*word(_STORE), control.left.eq(Mux(takes, Register.R2, Register.TARGET))]
+            m.d.comb += [*word(_STORE), micro.left.eq(Mux(takes, Register.R2, Register.TARGET))]
         with m.Case(Step.ADVANCE):
             m.d.comb += word(_ADVANCE)
         with m.Case(Step.LOAD_PACKET):
@@ -189,9 +189,9 @@ def this_pass(m: Module, decoded: Control, step: Step, call: MapCall, engine_say
         with m.Case(Step.STORE_PACKET):
             m.d.comb += word(_STORE_PACKET)
         with m.Case(Step.INSERT):
-            m.d.comb += [*word(_INSERT), control.call.eq(Mux(takes, MapCall.RELEASE, MapCall.INSERT))]
+            m.d.comb += [*word(_INSERT), micro.call.eq(Mux(takes, MapCall.RELEASE, MapCall.INSERT))]
         with m.Case(Step.NO_KEY):
-            m.d.comb += control.cause.eq(Mux(engine_says.trap, Cause.MAP, Cause.MEMORY_ACCESS))
+            m.d.comb += micro.cause.eq(Mux(engine_says.trap, Cause.MAP, Cause.MEMORY_ACCESS))
         with m.Case(Step.ENTRY):
             with m.If(engine_says.trap):
                 m.d.comb += word({"cause": Cause.MAP})
@@ -226,11 +226,28 @@ def this_pass(m: Module, decoded: Control, step: Step, call: MapCall, engine_say
         with m.Case(Step.SEND_TO):
             m.d.comb += word(_TO | _SENT)
         with m.Case(Step.EXCHANGE):
-            m.d.comb += [*word(_EXCHANGE), control.size.eq(decoded.size)]
+            m.d.comb += word(_EXCHANGE)
+        with m.Case(Step.COMPUTE):
+            m.d.comb += word(_COMPUTE)
+        with m.Case(Step.PUT):
+            m.d.comb += word(_PUT)
+        with m.Case(Step.FETCH):
+            m.d.comb += word(_FETCH)
+    return micro, of_instruction, begins
+
+
+def this_pass(m: Module, decoded: Control, micro: Control, of_instruction, step: Step) -> Control:
+    """The control word of a thread's pass: the decoded instruction's, or its step's, to which those of an atomic in a
+    local window add what depends on the instruction."""
+    control = Signal(Control)
+    exchanges = decoded.then == Step.EXCHANGE  # the instruction is CMPXCHG, which writes r0 (0 as a Register)
+    m.d.comb += control.eq(Mux(of_instruction, decoded, micro))
+    with m.Switch(step):
+        with m.Case(Step.EXCHANGE):
+            m.d.comb += control.size.eq(decoded.size)
         with m.Case(Step.COMPUTE):
             operation = Value.cast(decoded.operation)
             m.d.comb += [
-                *word(_COMPUTE),
                 control.right.eq(decoded.right),
                 control.unit.eq(Mux(operation[2], Unit.LOGIC, Unit.SUM)),
                 control.logic.eq(operation[:2]),
@@ -243,18 +260,16 @@ def this_pass(m: Module, decoded: Control, step: Step, call: MapCall, engine_say
                 ]
         with m.Case(Step.PUT):
             m.d.comb += [
-                *word(_PUT),
                 control.right.eq(Mux(exchanges, Register.SRC, Register.TARGET)),
                 control.size.eq(decoded.size),
             ]
         with m.Case(Step.FETCH):
             m.d.comb += [
-                *word(_FETCH),
                 control.write.eq(decoded.write | exchanges),
                 control.to.eq(decoded.to),
                 control.size.eq(decoded.size),
             ]
-    return control, begins
+    return control
 
 
 def next_step(m: Module, control: Control, *, step, no_key, shared, split, last, copied, locked, finds, holds,
