@@ -142,7 +142,7 @@ class Step(Enum, shape=6):
     EXCHANGE = 6
     NO_KEY = 7  # the key can't be read: MAP if the engine says that there is no such map, otherwise MEMORY_ACCESS
     ENTRY = 8  # what the engine's answer says of a tail call or redirect: where its entry is, that it has none, a trap
-    ARRIVE = 9  # jump to a tail call's entry, or tell the packet path of a redirect map's
+    ARRIVE = 9  # JUMP to a tail call's entry, or tell the packet path of a REDIRECT map's
     COMPUTE = 10  # of an atomic that found its old value in a local window; then PUT and FETCH
     PUT = 11
     FETCH = 12
@@ -165,6 +165,11 @@ class Step(Enum, shape=6):
     TURN = 29  # its seed
     TO = 30  # bytes that come
     SEND_TO = 31
+    # What ENGINE, ENTRY, ARRIVE and NO_KEY turn out to be, and no thread's next pass:
+    RESULT = 32  # a look-up in a map of maps has its result there
+    REDIRECT = 33
+    JUMP = 34
+    NO_MAP = 35  # a trap
 
 
 class FieldRule(Enum, shape=2):

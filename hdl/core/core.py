@@ -20,7 +20,7 @@ from bpfnic.hdl.core.requests import Requests, operation_of
 from bpfnic.hdl.core.retirement import Retirement
 from bpfnic.hdl.core.scheduler import Scheduler
 from bpfnic.hdl.core.staged import Staged
-from bpfnic.hdl.core.steps import micro_pass, next_step, this_pass
+from bpfnic.hdl.core.steps import micro_pass, next_step, this_pass, turns_out
 from bpfnic.hdl.core.threads import FIRMWARE_POINTER_UNITS, HelperNumber, ProgramCounter, Progress, Threads
 from bpfnic.hdl.interfaces import CorePorts, Finish
 from bpfnic.hdl.mapinterfaces import MapCall
@@ -87,36 +87,36 @@ class Core(Component):
         fresh = staged(1, threads.fetching_fresh, "fresh")
         pc = Staged(pipeline, 1, threads.fetching_pc, "pc")
 
-        # ---- 1, 2 FETCH: address, block RAM
-        m.d.comb += self.fetch.slot.eq(pc.at(1).slot)
+        # ---- 1, 2 FETCH: address, block RAM; meanwhile, where the thread is in its instruction
+        m.d.comb += [
+            self.fetch.slot.eq(pc.at(1).slot),
+            threads.decoding.eq(thread.at(2)),
+            threads.decoding_fresh.eq(fresh.at(2)),
+            answers.asking.eq(thread.at(2)),
+        ]
+        progress = Staged(pipeline, 2, threads.progress, "progress")
+        number = Staged(pipeline, 2, threads.number, "number")
+        engine_says = Staged(pipeline, 2, answers.engine_says, "engine_says")
+        step = Staged(pipeline, 2, turns_out(m, progress.at(2).step, progress.at(2).call, answers.engine_says), "step")
+        again = staged(2, progress.at(2).step == Step.HELPER, "again")
 
         # ---- 3 DECODE: what the instruction says, and what the thread's step does
         instruction = Staged(pipeline, 3, data.View(Instruction, self.fetch.instruction), "instruction")
         next_imm = Staged(pipeline, 3, self.fetch.next_imm, "next_imm")
         next_reserved = Staged(pipeline, 3, self.fetch.next_reserved, "next_reserved")
         m.d.comb += [
-            threads.decoding.eq(thread.at(3)),
-            threads.decoding_fresh.eq(fresh.at(3)),
-            answers.asking.eq(thread.at(3)),
-        ]
-        progress = Staged(pipeline, 3, threads.progress, "progress")
-        step = progress.at(3).step
-        m.d.comb += [
             decoder.instruction.eq(instruction.at(3)),
-            decoder.number.eq(threads.number),
-            decoder.again.eq(step == Step.HELPER),
+            decoder.number.eq(number.at(3)),
+            decoder.again.eq(again.at(3)),
         ]
         decoded = Staged(pipeline, 3, decoder.control, "decoded")
         rules = Staged(pipeline, 3, decoder.rules, "rules")
-        micro_3, of_instruction_3, begins_3 = micro_pass(m, step, progress.at(3).call, answers.engine_says)
-        micro, begins = Staged(pipeline, 3, micro_3, "micro"), Staged(pipeline, 3, begins_3, "begins")
-        of_instruction = Staged(pipeline, 3, of_instruction_3, "of_instruction")
+        micro = Staged(pipeline, 3, micro_pass(m, step.at(3), progress.at(3).call), "micro")
+        begins = staged(3, step.at(3) == Step.INSTRUCTION, "begins")
         second = staged(3, progress.at(3).skip.any(), "second")
-        inserts = staged(3, answers.engine_says.insert, "inserts")  # of an update's copy
-        locked = staged(3, answers.engine_says.locked, "locked")
 
         # ---- 4 PASS: which of both, and the entries of its operands
-        control_4 = this_pass(m, decoded.at(4), micro.at(4), of_instruction.at(4), progress.at(4).step)
+        control_4 = this_pass(m, decoded.at(4), micro.at(4), step.at(4))
         control = Staged(pipeline, 4, control_4, "control")
         tries = control_4.then == Step.TRY_COPY
         counts = staged(4, (begins.at(4) | tries) & ~second.at(4), "counts")
@@ -389,7 +389,7 @@ class Core(Component):
         calls = (sends_key & ends_call) | this.calls
         repeats = check.split | finds | held.at(10) | (this.stays & ~summed.at(10) & ~calls)  # at the same pc
         word_done = this.store & ~check.split
-        copied = word_done & last.at(10) & this.updates & ~(inserts.at(10) | locked.at(10))
+        copied = word_done & last.at(10) & this.updates & ~(engine_says.at(10).insert | engine_says.at(10).locked)
         finds_result = this.result & ~check.split
         in_window = this.accesses & ~check.shared & ~no_key.at(10) & ~check.missing
         local = staged(10, acts & in_window, "local", reset=True)
@@ -405,13 +405,13 @@ class Core(Component):
         next_pc = staged(10, Mux(repeats, pc.at(10), onward.at(10)), "next_pc", shape=ProgramCounter(config))
         after, expected = Signal.like(progress_10), Signal(Expected)
         skips_lock = this.load & lock_first.at(10)  # what is stored begins behind it
-        step = next_step(m, control_10, step=progress_10.step, no_key=no_key.at(10), shared=check.shared,
-                         split=check.split, last=last.at(10), copied=copied, locked=locked.at(10), finds=finds,
-                         holds=taken.at(10), of_function=of_function.at(10), missing=check.missing,
-                         no_packet=no_packet.at(10), no_bytes=no_bytes.at(10))  # fmt: skip
+        next_10 = next_step(m, control_10, step=progress_10.step, no_key=no_key.at(10), shared=check.shared,
+                            split=check.split, last=last.at(10), copied=copied, locked=engine_says.at(10).locked,
+                            finds=finds, holds=taken.at(10), of_function=of_function.at(10), missing=check.missing,
+                            no_packet=no_packet.at(10), no_bytes=no_bytes.at(10))  # fmt: skip
         m.d.comb += [
             after.eq(progress_10),
-            after.step.eq(step),
+            after.step.eq(next_10),
             after.call.eq(control_10.call),
             after.skip.eq(Mux(check.split, progress_10.skip + check.first_bytes, Mux(skips_lock, LOCK_BYTES, 0))),
             after.piece.eq(piece.at(10)),

@@ -1,6 +1,6 @@
 """From an instruction to its control word: one word a row of `isa.ROWS`, one a helper."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
@@ -23,6 +23,7 @@ from bpfnic.hdl.core.control import (
     Step,
     Unit,
 )
+from bpfnic.hdl.core.rom import rom
 from bpfnic.hdl.core.threads import HelperNumber
 from bpfnic.hdl.interfaces import Service
 from bpfnic.hdl.mapinterfaces import MapCall, MapOperation
@@ -292,43 +293,45 @@ class Decoder(Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        instruction = self.instruction
+        opcode = self.instruction.opcode
         helper = self._helper(m)
-        m.d.comb += self.control.eq(Control.const({"cause": Cause.ILLEGAL_INSTRUCTION}))
-        with m.Switch(instruction.opcode):
-            for opcode, rows in isa.BY_OPCODE.items():
-                with m.Case(opcode):
-                    field = isa.DISCRIMINATOR[opcode]
-                    if field is None:
-                        self._row(m, rows[0], helper)
-                        continue
-                    with m.Switch(getattr(instruction, field)[: isa.DISCRIMINATOR_BITS]):
-                        for row in rows:
-                            with m.Case(getattr(row, field)):
-                                self._row(m, row, helper)
+        unknown = Control.const({"cause": Cause.ILLEGAL_INSTRUCTION}), Rules.const({})
+        # What the opcode tells, and what another field tells beside it: both at once, for speed.
+        told = {code: self._words(rows[0]) for code, rows in isa.BY_OPCODE.items() if isa.DISCRIMINATOR[code] is None}
+        control, rules = (
+            rom(m, f"{name}_of_opcode", [told.get(code, unknown)[which] for code in range(256)], opcode)
+            for which, name in enumerate(("control", "rules"))
+        )
+        m.d.comb += [self.control.eq(control), self.rules.eq(rules)]
+        with m.Switch(opcode):
+            for code, rows in isa.BY_OPCODE.items():
+                field = isa.DISCRIMINATOR[code]
+                if field is not None:
+                    with m.Case(code):
+                        m.d.comb += [self.control.eq(unknown[0]), self.rules.eq(unknown[1])]
+                        with m.Switch(getattr(self.instruction, field)[: isa.DISCRIMINATOR_BITS]):
+                            for row in rows:
+                                with m.Case(getattr(row, field)):
+                                    control, rules = self._words(row)
+                                    if row.operation is Operation.CALL_HELPER:
+                                        control = helper
+                                    m.d.comb += [self.control.eq(control), self.rules.eq(rules)]
+        with m.If(self.again & (opcode == _CALLX.opcode)):
+            m.d.comb += self.control.eq(helper)
         return m
 
-    def _helper(self, m: Module) -> Signal:
+    def _helper(self, m: Module) -> Value:
         """The first pass of a helper's call."""
-        imm, helper, number = self.instruction.imm, Signal(Control), Signal(HelperNumber)
+        imm, number = self.instruction.imm, Signal(HelperNumber)
         by_register = self.again & (self.instruction.opcode == _CALLX.opcode)
-        m.d.comb += [
-            number.eq(Mux(by_register, self.number, Cat(imm[:8], imm[8:].any()))),
-            helper.eq(Control.const({"cause": Cause.HELPER})),
-        ]
-        with m.If(~number.above), m.Switch(number.low):
-            for each, work in self._helpers.items():
-                with m.Case(each):
-                    m.d.comb += helper.eq(Control.const(work))
-        return helper
+        m.d.comb += number.eq(Mux(by_register, self.number, Cat(imm[:8], imm[8:].any())))
+        missing = {"cause": Cause.HELPER}
+        words = [Control.const(self._helpers.get(each, missing)) for each in range(256)]
+        found = rom(m, "control_of_helper", words, number.low)
+        return Mux(number.above, Control.const(missing), found)
 
-    def _row(self, m: Module, row: Row, helper: Signal) -> None:
-        m.d.comb += [self.control.eq(Control.const(_work(row))), self.rules.eq(Rules.const(_rules(row)))]
-        if row.operation is Operation.CALL_HELPER:
-            m.d.comb += self.control.eq(helper)
-        elif row is _CALLX:
-            with m.If(self.again):
-                m.d.comb += self.control.eq(helper)
+    def _words(self, row: Row) -> tuple:
+        return Control.const(_work(row)), Rules.const(_rules(row))
 
 
 def illegal(instruction, rules: Rules):

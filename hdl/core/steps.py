@@ -22,6 +22,7 @@ from bpfnic.hdl.core.control import (
     Sum,
     Unit,
 )
+from bpfnic.hdl.core.rom import rom
 from bpfnic.hdl.interfaces import Service
 from bpfnic.hdl.mapinterfaces import MapCall, MapOperation
 from bpfnic.spec.causes import Cause
@@ -114,133 +115,116 @@ _LEAVE = {"flow": Flow.EXIT, "left": Register.LINK, "addend": Addend.ZERO, "unit
           "to": Register.R0, "size": LOG2_BYTES[64]}  # fmt: skip
 
 
-def micro_pass(m: Module, step: Step, call: MapCall, engine_says) -> tuple[Control, Signal, Signal]:
-    """The control word of a thread's pass, as far as it follows from its step alone; whether the pass is the decoded
-    instruction's instead, and whether it begins one (the first half of a split access or its second).
+_WORDS = {
+    Step.KEY: KEY,
+    Step.SEND: _SEND,
+    Step.SIZE: _SIZE,
+    Step.BOUNDS: _BOUNDS,
+    Step.LOAD: _LOAD,
+    Step.STORE: _STORE,
+    Step.ADVANCE: _ADVANCE,
+    Step.LOAD_PACKET: _LOAD_PACKET,
+    Step.STORE_PACKET: _STORE_PACKET,
+    Step.INSERT: _INSERT,
+    Step.RESULT: _RESULT,
+    Step.NO_KEY: {"cause": Cause.MEMORY_ACCESS},
+    Step.NO_MAP: {"cause": Cause.MAP},
+    Step.ENTRY: _ENTRY,
+    Step.JUMP: _JUMP,
+    Step.REDIRECT: _REDIRECT,
+    Step.CALL: _CALL,
+    Step.LOCK: _LOCK,
+    Step.TRY_COPY: _TRY_COPY,
+    Step.UNLOCK: _UNLOCK,
+    Step.TRY: _TRY,
+    Step.SWAP: _SWAP,
+    Step.LEAVE: _LEAVE,
+    Step.FROM: _FROM,
+    Step.SEND_FROM: _FROM | _SENT,
+    Step.TURN: _TURN,
+    Step.TO: _TO,
+    Step.SEND_TO: _TO | _SENT,
+    Step.EXCHANGE: _EXCHANGE,
+    Step.COMPUTE: _COMPUTE,
+    Step.PUT: _PUT,
+    Step.FETCH: _FETCH,
+}
+
+
+def turns_out(m: Module, step: Step, call: MapCall, engine_says) -> Signal:
+    """Which step a thread's pass is, INSTRUCTION where it begins one.
 
     step : the thread's. call : of the engine, that it has under way. engine_says : what its last EngineAnswer was
     (answers.EngineSays).
     """
-    micro, of_instruction, begins = Signal(Control, name="micro"), Signal(), Signal()
-    call = Value.cast(call)
-    takes = call.matches(MapCall.POP, MapCall.PEEK)  # what is copied comes from map memory
-    source = Signal(Register)
-    with m.If(takes):
-        m.d.comb += source.eq(Register.TARGET)
-    with m.Elif(call.matches(MapCall.PUSH, MapCall.OUTPUT)):
-        m.d.comb += source.eq(Register.R2)
-    with m.Elif(call.matches(MapCall.EVENT)):
-        m.d.comb += source.eq(Register.R4)
-    with m.Else():
-        m.d.comb += source.eq(Register.R3)
-
-    def word(work: dict) -> list:
-        return [micro.eq(Control.const(work)), micro.call.eq(call)]
-
-    def load() -> list:
-        return [*word(_LOAD), micro.left.eq(source)]
-
-    def arrive() -> None:
-        with m.If(call == MapCall.REDIRECT):
-            m.d.comb += word(_REDIRECT)
-        with m.Else():
-            m.d.comb += word(_JUMP)
-
+    found = Signal(Step, name="turned_out")
+    arrived = Mux(call == MapCall.REDIRECT, Step.REDIRECT, Step.JUMP)
+    m.d.comb += found.eq(step)
     with m.Switch(step):
-        with m.Case(Step.INSTRUCTION):
-            m.d.comb += [of_instruction.eq(1), begins.eq(1)]
-        with m.Case(Step.HELPER):
-            m.d.comb += of_instruction.eq(1)
-        with m.Case(Step.KEY):
-            m.d.comb += word(KEY)
-        with m.Case(Step.SEND):
-            m.d.comb += word(_SEND)
-        with m.Case(Step.SIZE):
-            m.d.comb += word(_SIZE)
-            with m.If(call == MapCall.RESERVE):
-                m.d.comb += micro.left.eq(Register.R2)
-            with m.Elif(call == MapCall.OUTPUT):
-                m.d.comb += micro.left.eq(Register.R3)
-            with m.Else():
-                m.d.comb += [micro.left.eq(Register.R5), micro.then.eq(Step.BOUNDS)]
-        with m.Case(Step.BOUNDS):
-            m.d.comb += word(_BOUNDS)
         with m.Case(Step.ENGINE):
             with m.If(engine_says.trap):
-                m.d.comb += word({"cause": Cause.MAP})
+                m.d.comb += found.eq(Step.NO_MAP)
             with m.Elif(~engine_says.copy):
-                m.d.comb += [of_instruction.eq(1), begins.eq(1)]
+                m.d.comb += found.eq(Step.INSTRUCTION)
             with m.Elif(call == MapCall.LOOKUP):
-                m.d.comb += word(_RESULT)
+                m.d.comb += found.eq(Step.RESULT)
             with m.Elif(engine_says.locked):
-                m.d.comb += word(_LOCK)
+                m.d.comb += found.eq(Step.LOCK)
             with m.Elif(engine_says.empty):
-                m.d.comb += word(_ADVANCE)
+                m.d.comb += found.eq(Step.ADVANCE)
             with m.Else():
-                m.d.comb += load()
-        with m.Case(Step.LOAD):
-            m.d.comb += load()
-        with m.Case(Step.STORE):
-            m.d.comb += [*word(_STORE), micro.left.eq(Mux(takes, Register.R2, Register.TARGET))]
-        with m.Case(Step.ADVANCE):
-            m.d.comb += word(_ADVANCE)
-        with m.Case(Step.LOAD_PACKET):
-            m.d.comb += word(_LOAD_PACKET)
-        with m.Case(Step.STORE_PACKET):
-            m.d.comb += word(_STORE_PACKET)
-        with m.Case(Step.INSERT):
-            m.d.comb += [*word(_INSERT), micro.call.eq(Mux(takes, MapCall.RELEASE, MapCall.INSERT))]
+                m.d.comb += found.eq(Step.LOAD)
         with m.Case(Step.NO_KEY):
-            m.d.comb += micro.cause.eq(Mux(engine_says.trap, Cause.MAP, Cause.MEMORY_ACCESS))
+            with m.If(engine_says.trap):
+                m.d.comb += found.eq(Step.NO_MAP)
         with m.Case(Step.ENTRY):
             with m.If(engine_says.trap):
-                m.d.comb += word({"cause": Cause.MAP})
-            with m.Elif(engine_says.copy):
-                m.d.comb += word(_ENTRY)
-            with m.Else():
-                arrive()
+                m.d.comb += found.eq(Step.NO_MAP)
+            with m.Elif(~engine_says.copy):
+                m.d.comb += found.eq(arrived)
         with m.Case(Step.ARRIVE):
-            arrive()
-        with m.Case(Step.CALL):
-            m.d.comb += word(_CALL)
-        with m.Case(Step.LOCK):
-            m.d.comb += word(_LOCK)
-        with m.Case(Step.TRY_COPY):
-            m.d.comb += word(_TRY_COPY)
-        with m.Case(Step.UNLOCK):
-            m.d.comb += word(_UNLOCK)
-        with m.Case(Step.TRY):
-            m.d.comb += word(_TRY)
-        with m.Case(Step.SWAP):
-            m.d.comb += word(_SWAP)
-        with m.Case(Step.LEAVE):
-            m.d.comb += word(_LEAVE)
-        with m.Case(Step.FROM):
-            m.d.comb += word(_FROM)
-        with m.Case(Step.SEND_FROM):
-            m.d.comb += word(_FROM | _SENT)
-        with m.Case(Step.TURN):
-            m.d.comb += word(_TURN)
-        with m.Case(Step.TO):
-            m.d.comb += word(_TO)
-        with m.Case(Step.SEND_TO):
-            m.d.comb += word(_TO | _SENT)
-        with m.Case(Step.EXCHANGE):
-            m.d.comb += word(_EXCHANGE)
-        with m.Case(Step.COMPUTE):
-            m.d.comb += word(_COMPUTE)
-        with m.Case(Step.PUT):
-            m.d.comb += word(_PUT)
-        with m.Case(Step.FETCH):
-            m.d.comb += word(_FETCH)
-    return micro, of_instruction, begins
+            m.d.comb += found.eq(arrived)
+    return found
 
 
-def this_pass(m: Module, decoded: Control, micro: Control, of_instruction, step: Step) -> Control:
+def micro_pass(m: Module, step: Step, call: MapCall) -> Control:
+    """The control word of a step (see turns_out), with whatever call of the engine the thread has under way."""
+    control, call = Signal(Control, name="micro"), Value.cast(call)
+    takes = call.matches(MapCall.POP, MapCall.PEEK)  # what is copied comes from map memory
+    m.d.comb += [
+        control.eq(rom(m, "steps", [Control.const(_WORDS.get(Step(each), {})) for each in range(len(Step))], step)),
+        control.call.eq(call),
+    ]
+    with m.Switch(step):
+        with m.Case(Step.LOAD):
+            with m.If(takes):
+                m.d.comb += control.left.eq(Register.TARGET)
+            with m.Elif(call.matches(MapCall.PUSH, MapCall.OUTPUT)):
+                m.d.comb += control.left.eq(Register.R2)
+            with m.Elif(call.matches(MapCall.EVENT)):
+                m.d.comb += control.left.eq(Register.R4)
+            with m.Else():
+                m.d.comb += control.left.eq(Register.R3)
+        with m.Case(Step.STORE):
+            m.d.comb += control.left.eq(Mux(takes, Register.R2, Register.TARGET))
+        with m.Case(Step.SIZE):
+            with m.If(call == MapCall.RESERVE):
+                m.d.comb += control.left.eq(Register.R2)
+            with m.Elif(call == MapCall.OUTPUT):
+                m.d.comb += control.left.eq(Register.R3)
+            with m.Else():
+                m.d.comb += [control.left.eq(Register.R5), control.then.eq(Step.BOUNDS)]
+        with m.Case(Step.INSERT):
+            m.d.comb += control.call.eq(Mux(takes, MapCall.RELEASE, MapCall.INSERT))
+    return control
+
+
+def this_pass(m: Module, decoded: Control, micro: Control, step: Step) -> Control:
     """The control word of a thread's pass: the decoded instruction's, or its step's, to which those of an atomic in a
     local window add what depends on the instruction."""
     control = Signal(Control)
     exchanges = decoded.then == Step.EXCHANGE  # the instruction is CMPXCHG, which writes r0 (0 as a Register)
+    of_instruction = Value.cast(step).matches(Step.INSTRUCTION, Step.HELPER)
     m.d.comb += control.eq(Mux(of_instruction, decoded, micro))
     with m.Switch(step):
         with m.Case(Step.EXCHANGE):

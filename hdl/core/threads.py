@@ -48,7 +48,7 @@ class Threads(Component):
     start : thread `start_thread` begins at slot `start_pc` with `budget` instructions. One that has begun is `fresh` up
         to its first pass, which sees the initial state instead of what is stored.
     fetching, fetches : stage 1's thread, and if there is one; `fetching_pc` and `fetching_fresh` in the same clock.
-    decoding, decoding_fresh : stage 3's thread; `progress`, and the `number` of the helper that a callx calls, in the
+    decoding, decoding_fresh : stage 2's thread; `progress`, and the `number` of the helper that a callx calls, in the
         same clock.
     executing, executing_fresh : stage 8's thread; in the same clock the `remaining` instructions that it may still
         retire, and the `tail_calls` that it made.

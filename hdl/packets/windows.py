@@ -85,7 +85,6 @@ class Windows(Component):
         # One clock later: where each lane of the answer comes from. Lanes below `lane` are the second word's.
         lane, ones, begins_odd = _later(m, lane), _later(m, ones), _later(m, local.offset[3])
         of_packet, of_stack = _later(m, local.region == Region.PACKET), _later(m, in_stack)
-        known_even, known_odd = _later(m, known_even), _later(m, known_odd)
         from_odd, of_packet_lane, of_stack_lane = Signal(8), Signal(8), Signal(8)
         m.d.comb += [
             from_odd.eq(((1 << lane) - 1) ^ begins_odd.replicate(8)),
@@ -111,48 +110,57 @@ class Windows(Component):
 
     def _stack(self, m: Module, write: Value, lanes: Value, rotated: Value) -> list[Value]:
         """The even and the odd one of the two words, 2 clocks after the request; whether this packet has written them,
-        in the clock of the request.
+        a clock after it.
 
         Two banks, of even and odd words: an instruction's access is aligned and takes one of them, but what a helper's
-        argument points at may lie across both.
+        argument points at may lie across both. What this packet has written is looked up in the clock of the request,
+        and the banks are written in the next one, before the thread's next access.
         """
         config, local = self.config, self.local
         m.submodules.written = written = memory.Memory(shape=STACK_WORDS, depth=config.threads, init=[])
         fresh = Signal(config.threads, init=-1)
         fresh_skb = Signal(config.threads, init=-1)
         look, record = written.read_port(domain="comb"), written.write_port()
-        word = local.offset[3:][: exact_log2(STACK_WORDS)]
-        begins_odd = word[0]
         ours = Signal(STACK_WORDS)  # the bits, without those of another packet or program
         of_skb = sum(1 << each for each in range(STACK_WORDS // 2, STACK_WORDS // 2 + SKB_WORDS))
         stale, stale_skb = (bits.bit_select(local.thread, 1) for bits in (fresh, fresh_skb))
         m.d.comb += [
-            ours.eq(look.data & ~(Mux(stale, ~Const(of_skb, STACK_WORDS), 0) | Mux(stale_skb, of_skb, 0))),
             look.addr.eq(local.thread),
-            record.addr.eq(local.thread),
+            ours.eq(look.data & ~(Mux(stale, ~Const(of_skb, STACK_WORDS), 0) | Mux(stale_skb, of_skb, 0))),
+        ]
+        word = local.offset[3:][: exact_log2(STACK_WORDS)]
+
+        def rows(word: Value) -> dict[str, Value]:
+            return {"even": (word[1:] + word[0])[: len(word) - 1], "odd": word[1:]}
+
+        read_rows = rows(word)
+        thread, write, word, lanes, ours, rotated = (
+            _later(m, each) for each in (local.thread, write, word, lanes, ours, rotated)
+        )
+        m.d.comb += [
+            record.addr.eq(thread),
             record.data.eq(ours | (1 << word)),
             record.en.eq(write),
         ]
         with m.If(write):
-            m.d.sync += [bits.bit_select(local.thread, 1).eq(0) for bits in (fresh, fresh_skb)]
+            m.d.sync += [bits.bit_select(thread, 1).eq(0) for bits in (fresh, fresh_skb)]
         with m.If(self.launch.enable):
             m.d.sync += fresh.bit_select(self.launch.thread, 1).eq(1)
             with m.If(~self.keeps):
                 m.d.sync += fresh_skb.bit_select(self.launch.thread, 1).eq(1)
 
-        rows = {"even": (word[1:] + begins_odd)[: len(word) - 1], "odd": word[1:]}
         words, knowns = [], []
         bits = rotated & spread(m, lanes)
-        for odd, (name, row) in enumerate(rows.items()):
+        for odd, (name, row) in enumerate(rows(word).items()):
             bank = SimpleRam(width=64, depth=config.threads * STACK_WORDS // 2, lane=8, target=config.target)
             m.submodules[f"stack_{name}"] = bank
             known = Signal(name=f"known_{name}")
             m.d.comb += [
                 known.eq(ours.bit_select(Cat(Const(odd, 1), row), 1)),
-                bank.read.address.eq(Cat(row, local.thread)),
-                bank.write.address.eq(Cat(row, local.thread)),
+                bank.read.address.eq(Cat(read_rows[name], local.thread)),
+                bank.write.address.eq(Cat(row, thread)),
                 bank.write.data.eq(bits),
-                bank.write.enable.eq(Mux(write & (begins_odd == odd), Mux(known, lanes, 0xFF), 0)),
+                bank.write.enable.eq(Mux(write & (word[0] == odd), Mux(known, lanes, 0xFF), 0)),
             ]
             words.append(bank.read.data)
             knowns.append(known)

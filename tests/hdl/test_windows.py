@@ -1,4 +1,5 @@
-"""Stack memory against bytes in Python: random threads, offsets, sizes, new packets, an access each clock."""
+"""Stack memory against bytes in Python: random threads, offsets, sizes, new packets, an access each clock, of another
+thread each."""
 
 import random
 
@@ -23,10 +24,12 @@ def test_stack_loads_take_any_alignment_and_start_at_zero() -> None:
     async def bench(ctx) -> None:
         local, launch = windows.local, windows.launch
         ctx.set(local.region, Region.STACK)
+        thread = 0
         for clock in range(ACCESSES + LATENCY):
             if clock >= LATENCY and (value := expected[clock - LATENCY]) is not None:
                 assert ctx.get(local.read_data) == value
-            thread, size, write = choose.randrange(config.threads), choose.randrange(4), choose.random() < 0.4
+            thread = (thread + choose.randrange(1, config.threads)) % config.threads
+            size, write = choose.randrange(4), choose.random() < 0.4
             # A few places, so that words are met again; near the window's ends too.
             end = STACK_WINDOW_BYTES
             offset = choose.choice((0, 8, 200, 208, 504, 512, end - 16, end - 8)) + choose.randrange(8)
