@@ -44,8 +44,8 @@ def Call(config: NicConfig) -> data.StructLayout:
     )
 
 
-PUSHED_BEHIND = 4
-"""A pass sees in stage 10 whether the queue of calls is crowded, and pushes its word in stage 13."""
+PUSHED_BEHIND = 5
+"""A pass sees in stage 10 whether the queue of calls is crowded, and pushes its word in stage 14."""
 
 
 class Requests(Component):

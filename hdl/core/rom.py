@@ -5,7 +5,8 @@ from amaranth.lib import data, memory
 
 
 def rom(m: Module, name: str, words: list[data.Const], address: Value) -> data.View:
-    """The word at `address`, in the same clock. words : of one layout, at most one for each address."""
+    """The word at `address`, in the same clock. words : of one layout, one for each address."""
+    assert len(words) == 1 << len(address), f"{name} has {len(words)} words"
     table = m.submodules[name] = memory.Memory(shape=words[0].shape(), depth=len(words), init=words)
     port = table.read_port(domain="comb")
     m.d.comb += port.addr.eq(address)

@@ -191,8 +191,10 @@ def micro_pass(m: Module, step: Step, call: MapCall) -> Control:
     """The control word of a step (see turns_out), with whatever call of the engine the thread has under way."""
     control, call = Signal(Control, name="micro"), Value.cast(call)
     takes = call.matches(MapCall.POP, MapCall.PEEK)  # what is copied comes from map memory
+    of_step = {each.value: word for each, word in _WORDS.items()}
+    words = [Control.const(of_step.get(each, {})) for each in range(1 << len(Value.cast(step)))]
     m.d.comb += [
-        control.eq(rom(m, "steps", [Control.const(_WORDS.get(Step(each), {})) for each in range(len(Step))], step)),
+        control.eq(rom(m, "control_of_step", words, Value.cast(step))),
         control.call.eq(call),
     ]
     with m.Switch(step):

@@ -19,7 +19,7 @@ QUEUE = 16  # of rx_queue_index in struct xdp_md: the one word of it that a prog
 
 
 class _Accesses:
-    """What the pass asked of its memories in stage 10, and its packet's bounds."""
+    """What the pass asked of its memories, and its packet's bounds."""
 
     def __init__(self, m: Module):
         self.this = this = Pass(m)
@@ -28,7 +28,7 @@ class _Accesses:
         m.d.comb += Assume((now.data_meta <= now.data) & (now.data <= now.data_end))  # interfaces.Bounds
         m.d.comb += Assume(now.data_end <= CONFIG.buffer_bytes)
         self.bounds = this.seen(8, now)
-        self.local = {name: this.seen(10, getattr(core.local, name)) for name in
+        self.local = {name: this.seen(11, getattr(core.local, name)) for name in
                       ("enable", "write", "region", "thread", "buffer", "offset", "size", "write_data")}  # fmt: skip
         self.goes_to_map, self.shared = this.seen(10, requests.push_shared), this.seen(10, requests.shared)
 
@@ -212,7 +212,7 @@ PROOFS = [
             Mutation(_ACCESS, "within(base, size) & ~(beyond &", "within(base, size) & (beyond &"),
             Mutation(_ACCESS, "addresses.STACK_WINDOW_BYTES) & self.privileged", "addresses.STACK_WINDOW_BYTES)"),
             Mutation(_ACCESS, "self.privileged | everyone[0]", "self.privileged | 1"),
-            Mutation(_ACCESS, "chooses = queue &", "chooses = context &"),
+            Mutation(_ACCESS, "of_queue & stores", "fits(addresses.CONTEXT, addresses.CONTEXT_BYTES) & stores"),
         ),
         clocks=WRITE + 1,
     ),
@@ -234,7 +234,7 @@ PROOFS = [
         of=("hdl/core/",),
         says="ST and STX of each size: the same",
         harness=lambda: MemoryHarness(Operation.ST, Operation.STX),
-        mutations=(Mutation(_ACCESS, "self.aligned & (stack | context | skb)", "self.aligned & (context | skb)"),),
+        mutations=(Mutation(_ACCESS, "misaligned_word & (stack | context | skb)", "misaligned_word & (context | skb)"),),
         clocks=WRITE + 1,
         quick=False,
     ),
@@ -244,7 +244,7 @@ PROOFS = [
         says="load-acquire and store-release of each size: the same, aligned in every window",
         harness=lambda: MemoryHarness(Operation.LOAD_ACQUIRE, Operation.STORE_RELEASE),
         mutations=(
-            Mutation(_ACCESS, "misaligned & (self.natural |", "misaligned & (~self.natural |"),
+            Mutation(_ACCESS, "misaligned & self.natural", "misaligned & ~self.natural"),
             Mutation(_ACCESS, "self.aligned & ~self.natural", "self.aligned"),
         ),
         clocks=WRITE + 1,

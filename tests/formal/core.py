@@ -1,8 +1,8 @@
 """The core as it is, with its memories, its units and whatever is around it left to the solver.
 
-One pass is watched: the one that writes (or could) in the present clock. Stage s of it was 13 - s clocks ago. What
+One pass is watched: the one that writes (or could) in the present clock. Stage s of it was 14 - s clocks ago. What
 stands in front of the pipeline may issue any thread at any time with any instruction and any state, so that what is
-proved holds in every program; what the pass depends on are its own values alone, which the induction step of 13 clocks
+proved holds in every program; what the pass depends on are its own values alone, which the induction step of 14 clocks
 shows.
 """
 
@@ -23,14 +23,14 @@ from tests.formal import rfc9669
 from tests.formal.opened import Opened, free, later
 from tests.formal.proof import Mutation, Proof
 
-WRITE = 13
+WRITE = 14
 CONFIG = NicConfig(threads=8, program_slots=64, map_bytes=4096, maps=1)
 AROUND = ("threads", "registers", "generations", "multiplier", "requests", "answers", "retirement", "finished")
 """What of the core is left to the solver."""
 
 
 class Pass:
-    """The core, and what its pass was given: each value as seen in stage 13.
+    """The core, and what its pass was given: each value as seen in stage 14.
 
     Attributes
     ----------
@@ -51,17 +51,17 @@ class Pass:
         self.m = m
 
         seen = self.seen
-        self.instruction = seen(4, data.View(Instruction, core.fetch.instruction), Instruction)
-        self.next_imm, self.next_reserved = seen(4, core.fetch.next_imm), seen(4, core.fetch.next_reserved)
+        self.instruction = seen(3, data.View(Instruction, core.fetch.instruction), Instruction)
+        self.next_imm, self.next_reserved = seen(3, core.fetch.next_imm), seen(3, core.fetch.next_reserved)
         self.thread = seen(1, self.threads.fetching)
-        self.pc, self.progress = seen(1, self.threads.fetching_pc), seen(4, self.threads.progress)
+        self.pc, self.progress = seen(1, self.threads.fetching_pc), seen(2, self.threads.progress)
         self.generation = seen(6, self.generations.reader_generation)
         self.valid = seen(10, self.threads.update)
         remaining = seen(8, self.threads.remaining)
         at_beginning = (self.progress.step == Step.INSTRUCTION) & ~self.progress.skip.any()
         self.first = self.valid & at_beginning & remaining.any() & ~self.pc.outside
         self.dst, self.src, self.r0 = self._registers()
-        self.entry = entry_of(Register.DST, self.instruction.dst, 0, self.progress.frame)
+        self.entry = entry_of(Register.DST, self.instruction.dst, self.instruction.dst, self.progress.frame)
         self.writes_nothing = self.answers.free
 
     def seen(self, stage: int, value, shape=None):
@@ -107,8 +107,8 @@ class Pass:
         """The register file: whatever the pass reads of an entry in stage 5 it has in stage 7. What the entries hold is
         the solver's choice."""
         m = self.m
-        instruction = data.View(Instruction, later(m, self.core.fetch.instruction))
-        frame = later(m, self.threads.progress.frame)
+        instruction = data.View(Instruction, later(m, self.core.fetch.instruction, 2))
+        frame = later(m, self.threads.progress.frame, 3)
         held, numbers = [], (instruction.dst, instruction.src, Const(0, 4))
         entries = []
         for name, number in zip(("dst", "src", "r0"), numbers, strict=True):
@@ -155,7 +155,7 @@ class InstructionHarness(Elaboratable):
     Parameters
     ----------
     operations : the rows under proof.
-    asserts : (pass, row) → what holds in stage 13, after a pass that is an instance of the row.
+    asserts : (pass, row) → what holds in stage 14, after a pass that is an instance of the row.
     """
 
     def __init__(self, operations, asserts):

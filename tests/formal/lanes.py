@@ -83,6 +83,7 @@ class StackHarness(Elaboratable):
             Assume(~(uses & in_skb) | ((local.offset >= _SKB) & (behind <= _SKB + addresses.SKB_CONTEXT_BYTES))),
             Assume(~(uses & local.write) | ~(local.offset[:3] & (size - 1)[:3]).any()),
             Assume(~(launched & touches)),  # a launch is before the thread's first access
+            Assume(~later(m, touches) | ~(launched | touches)),  # interfaces.LocalPort
         ]
         covers = touches & (local.offset <= place) & (place < behind)
         stored = Signal(3)
@@ -92,8 +93,11 @@ class StackHarness(Elaboratable):
         of_skb = (place >= _SKB) & (place < _SKB + addresses.SKB_CONTEXT_BYTES)
         with m.If(launched & ~(windows.keeps & of_skb)):
             m.d.sync += value.eq(0)
-        with m.If(covers & local.write & ~(in_skb & (Const(_NOT_KEPT) >> place)[0])):
-            m.d.sync += value.eq(local.write_data.word_select(stored, 8))
+        # The banks are written a clock after the request.
+        writes = later(m, covers & local.write & ~(in_skb & (Const(_NOT_KEPT) >> place)[0]))
+        byte = later(m, local.write_data.word_select(stored, 8))
+        with m.If(writes):
+            m.d.sync += value.eq(byte)
 
         held, row, lane = Signal(8), Cat(place[4:], mine), place[:3]  # what the block RAM holds there
         first = free(m, 8, "first")

@@ -39,6 +39,7 @@ smtbmc {solver}
 [script]
 read_rtlil design.il
 prep -flatten -top top
+memory_map -rom-only
 {cut}
 [files]
 design.il

@@ -183,7 +183,7 @@ PROOFS = [
         harness=TurnHarness,
         mutations=(
             Mutation("hdl/core/scheduler.py", "(number > thread)", "(number != thread)"),
-            Mutation("hdl/core/scheduler.py", "(number == thread) & ~selected", "(number == thread) | ~selected"),
+            Mutation("hdl/core/scheduler.py", "~(selected & (number == thread))", "~selected"),
         ),
         clocks=12,
     ),
