@@ -234,7 +234,9 @@ PROOFS = [
         of=("hdl/core/",),
         says="ST and STX of each size: the same",
         harness=lambda: MemoryHarness(Operation.ST, Operation.STX),
-        mutations=(Mutation(_ACCESS, "misaligned_word & (stack | context | skb)", "misaligned_word & (context | skb)"),),
+        mutations=(
+            Mutation(_ACCESS, "misaligned_word & (stack | context | skb)", "misaligned_word & (context | skb)"),
+        ),
         clocks=WRITE + 1,
         quick=False,
     ),
