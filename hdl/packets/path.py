@@ -207,7 +207,7 @@ class PacketPath(Component):
             m.d.comb += [getattr(windows.local, name).eq(getattr(service.local, name)) for name in names]
         connect(m, windows.pair, buffers.pair)
         resume = complete.resume
-        m.d.comb += [
+        m.d.sync += [  # a clock later is soon enough: Start is as late
             windows.launch.enable.eq(dispatch.launch.valid | resume.valid),
             windows.launch.thread.eq(Mux(resume.valid, resume.thread, dispatch.launch.thread)),
             windows.keeps.eq(resume.valid & resume.keeps),
