@@ -55,18 +55,18 @@ class Counters(Component):
             }
         )
 
-    def _sources(self) -> dict[str, dict[int, tuple[int, Value | None, Value | None]]]:
+    def _sources(self, status, causes, retired) -> dict[str, dict[int, tuple[int, Value | None, Value | None]]]:
         """For each register of COUNTERS, by index: the sum of a value over the clocks in which another isn't 0;
         a level; or the carries of the counter before it."""
 
         def each(kind: int, value, when=lambda one: None) -> dict:
-            return {i: (kind, value(one), when(one)) for i, one in enumerate(self.status)}
+            return {i: (kind, value(one), when(one)) for i, one in enumerate(status)}
 
         sources = {
             event.name: each(_SUM, lambda one, event=event: one.events[event], lambda one: one.events)
             for event in IngressEvent
         }
-        causes = [cause.value for cause in Cause if cause is not Cause.NONE]
+        numbers = [cause.value for cause in Cause if cause is not Cause.NONE]
         return sources | {
             "RECEIVED_BYTES": each(
                 _SUM, lambda one: one.received_bytes, lambda one: one.events[IngressEvent.RECEIVED]
@@ -75,14 +75,19 @@ class Counters(Component):
             "SENT": each(_SUM, lambda one: one.sent, lambda one: one.sent),
             "SENT_BYTES": each(_SUM, lambda one: one.sent_bytes, lambda one: one.sent),
             "EGRESS_DROPPED": each(_SUM, lambda one: one.egress_dropped, lambda one: one.egress_dropped),
-            "CAUSES": {i: (_SUM, self.causes[i], self.causes) for i in causes},
+            "CAUSES": {i: (_SUM, causes[i], causes) for i in numbers},
             "CLOCKS": {0: (_SUM, Const(1), Const(1)), 1: (_CARRY, None, None)},
-            "RETIRED": {0: (_SUM, sum(self.retired), self.retired), 1: (_CARRY, None, None)},
+            "RETIRED": {0: (_SUM, sum(retired), retired), 1: (_CARRY, None, None)},
         }
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        sources = self._sources()
+        # All events count a clock later, so that they still balance.
+        status = [Signal(each.shape(), name=f"status{i}") for i, each in enumerate(self.status)]
+        causes, retired = Signal.like(self.causes), Signal.like(self.retired)
+        m.d.sync += [later.eq(each) for later, each in zip(status, self.status, strict=True)]
+        m.d.sync += [causes.eq(self.causes), retired.eq(self.retired)]
+        sources = self._sources(status, causes, retired)
         if set(sources) != {register.name for register in COUNTERS}:
             names = {register.name for register in COUNTERS} ^ set(sources)
             raise BpfnicError(f"counters that only one of the register map and the hardware has: {sorted(names)}")

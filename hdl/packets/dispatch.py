@@ -4,8 +4,9 @@ on.
 
 A frame waits in one queue with the others of its core. On its way to the register that is the queue's head, its first
 program is looked up. Where packets of a flow are to be kept `apart`, the head waits further, until it is the oldest of
-its ingress that waits anywhere, no thread of any core runs a packet of its flow, and it is this core's `turn` (so that
-no two cores begin one flow in the same clock).
+its ingress that waits anywhere, no thread of any core runs a packet of its flow, and it was this core's `turn` in the
+clock before (so that no two cores begin one flow in the same clock). All this is looked at in the clock of the turn, in
+which others may begin too.
 
 The entry of a program is latched here, after the frame got its number: a program may be replaced once every packet has
 left whose number was given before its entry was moved.
@@ -51,10 +52,11 @@ class Dispatch(Component):
     launch : the thread's row.
     resume : a thread goes on, and is started as soon as may be; it has its row.
     freed : a thread has finished.
-    apart, turn : packets of one flow never run at the same time; it is this core's turn to go on.
-    due : of each ingress, the frame that leaves the queues next. left, left_ingress : the head leaves this queue.
+    apart, turn : packets of one flow never run at the same time; this core may go on in the next clock.
+    due : of each ingress, the frame that leaves the queues next; `passes`: in this clock. left, left_ingress : the head
+    leaves this queue.
     flow : of the queue's head; `running` : of each thread. asked, held : the heads' flows of all cores, and whether a
-    thread here runs each. conflict : a thread of any core runs the head's flow.
+    thread here runs each, or begins to. conflict : a thread of any core does so with the head's flow.
     direct : a frame that no program runs on.
     trace : in the clock of the transfer of `start`.
     """
@@ -73,6 +75,7 @@ class Dispatch(Component):
                 "apart": In(1),
                 "turn": In(1),
                 "due": In(Order(config)).array(config.ingresses),
+                "passes": In(config.ingresses),
                 "left": Out(1),
                 "left_ingress": Out(range(config.ingresses)),
                 "flow": Out(FLOW_BITS),
@@ -121,12 +124,14 @@ class Dispatch(Component):
             m.d.sync += [there.eq(queue.r_rdy), queue_head.eq(following)]
 
         head, entry, hook, device = queue_head.frame, queue_head.entry, queue_head.hook, queue_head.device
-        oldest = Signal()
+        oldest, alone = Signal(), Signal()
         with m.Switch(head.ingress):
             for number, due in enumerate(self.due):
+                behind = (due + 1)[: len(due)]
                 with m.Case(number):
-                    m.d.comb += oldest.eq(head.order == due)
-        may_go = there & (~self.apart | (self.turn & oldest & ~self.conflict))
+                    m.d.comb += oldest.eq(Mux(self.passes[number], head.order == behind, head.order == due))
+        m.d.sync += alone.eq(self.turn & oldest & ~self.conflict & ~queue.r_en)
+        may_go = there & (~self.apart | alone)
 
         free = Signal(config.threads, init=-1)
         lowest, thread = Signal(config.threads), Signal(range(config.threads))
@@ -204,6 +209,7 @@ class Dispatch(Component):
             self.held.eq(
                 Cat(
                     Cat(~free[number] & (flow == asked) for number, flow in enumerate(flows)).any()
+                    | (launches & (head.flow == asked))
                     for asked in self.asked
                 )
             ),

@@ -91,6 +91,7 @@ class PacketPath(Component):
         for number, order in enumerate(due):
             leaving = [dispatch.left & (dispatch.left_ingress == number) for dispatch in dispatchers]
             m.d.sync += order.eq(order + sum(leaving))
+            m.d.comb += [dispatch.passes[number].eq(Cat(leaving).any()) for dispatch in dispatchers]
         for core, dispatch in enumerate(dispatchers):
             m.d.comb += [
                 dispatch.apart.eq(apart),
@@ -143,13 +144,13 @@ class PacketPath(Component):
             ]
         m.d.comb += [
             buffers.phase.eq(phase),
-            receive.spare_ready[core].eq(pool.ready & pool.more),
+            receive.spare_ready[core].eq(pool.ready & pool.more & ~service.take),
             receive.spare[core].eq(pool.spare),
             receive.empty[core].eq(~pool.more),
             service.spare_ready.eq(pool.ready),
             service.spare.eq(pool.spare),
             service.empty.eq(pool.empty),
-            service.free.eq(~receive.take[core]),
+            service.free.eq(phase),
             pool.take.eq(receive.take[core] | service.take),
         ]
         connect(m, service.clone, clones.clone[core])

@@ -34,6 +34,7 @@ _ASKED = {
     Service.RX_HASH: Asked.RX_HASH,
     Service.RX_VLAN_TAG: Asked.RX_VLAN_TAG,
 }
+_FLAG_BITS = (BPF_F_INGRESS | REDIRECT_ACTION | RedirectFlag.EXCLUDE_INGRESS).bit_length()  # that some call knows
 _MOVED = addresses.METADATA_ALIGN  # bytes of metadata, at a time
 
 
@@ -49,7 +50,7 @@ class ServiceUnit(Component):
     zero : to the core's packet buffers.
     local : to the core's windows, in a clock in which it `waits` for nobody.
     received : what the packet was as it came in.
-    spare_ready, spare, empty, take : to the core's Pool. `free` : Receive takes no buffer in this clock.
+    spare_ready, spare, empty, take : to the core's Pool. `free` : Receive takes no buffer in this clock: so in every second one.
     clone : what a call of bpf_clone_redirect came to.
     """
 
@@ -80,6 +81,7 @@ class ServiceUnit(Component):
         config = self.config
         thread, service = Signal(range(config.threads)), Signal(Service)
         number, entry, flags = Signal(32), Signal(32), Signal(64)  # ifindex or delta
+        strange = Signal()  # a flag that no call knows
         row = Signal(Thread(config))
         moved = Signal(signed(34))  # where data_meta or data_end shall be
         metadata = Signal(8)  # bytes of it
@@ -134,6 +136,7 @@ class ServiceUnit(Component):
                 here = self.thread.row
                 m.d.sync += [
                     row.eq(here),
+                    strange.eq(flags[_FLAG_BITS:].any()),
                     moved.eq(Mux(is_tail, here.data_end, here.data_meta) + number.as_signed()),
                     metadata.eq(here.data - here.data_meta),
                     least.eq(Mux(is_tail, here.data + addresses.ETH_HLEN, addresses.FRAME_HEADER)),
@@ -146,8 +149,8 @@ class ServiceUnit(Component):
                 m.next = "CHANGE"
                 with m.If(service == Service.REDIRECT):
                     m.d.sync += self.answer.payload.value.eq(XdpAction.XDP_REDIRECT)
-                    known = Mux(row.program_type == SCHED_CLS, Const(BPF_F_INGRESS, 64), 0)
-                    with m.If((flags & ~known).any()):
+                    known = Mux(row.program_type == SCHED_CLS, Const(BPF_F_INGRESS, _FLAG_BITS), 0)
+                    with m.If(strange | (flags[:_FLAG_BITS] & ~known).any()):
                         m.d.sync += self.answer.payload.value.eq(XdpAction.XDP_ABORTED)
                         m.next = "ANSWER"
                     m.d.sync += [row.redirected.eq(is_port), row.target.eq(port)]
@@ -172,13 +175,13 @@ class ServiceUnit(Component):
                         left.eq((behind - behind[:3]) - (row.data - first)),
                     ]
                     m.next = "BUFFER"
-                    with m.If((flags & ~Const(BPF_F_INGRESS, 64)).any() | ~is_port):
+                    with m.If(strange | (flags[:_FLAG_BITS] & ~BPF_F_INGRESS).any() | ~is_port):
                         m.next = "ANSWER"
                     with m.Elif(row.hops == MAX_HOPS):
                         m.d.sync += self.answer.payload.value.eq(Const(-ENETDOWN, 64))
                         m.next = "ANSWER"
                 with m.Elif(service == Service.REDIRECT_MAP):
-                    self._redirect_map(m, entry, flags, row)
+                    self._redirect_map(m, entry, flags, strange, row)
                 with m.Elif(asks):
                     m.d.comb += self.received.start.eq(1)
                     m.next = "METADATA"
@@ -276,16 +279,16 @@ class ServiceUnit(Component):
                     m.next = "REQUEST"
         return m
 
-    def _redirect_map(self, m: Module, entry, flags, row) -> None:
+    def _redirect_map(self, m: Module, entry, flags, strange, row) -> None:
         """What __bpf_xdp_redirect_map does once it has the entry: an unknown flag answers XDP_ABORTED and changes
         nothing (and so does BROADCAST: a packet of this NIC leaves once); an empty entry answers the action in the
         flags and forgets the target. EXCLUDE_INGRESS is a DEVMAP's, and means nothing without BROADCAST."""
         taken, to_queue = (entry & REDIRECT_TAKEN).any(), (entry & REDIRECT_QUEUE).any()
-        of_ports, of_queues = (Const(known, len(flags)) for known in
+        of_ports, of_queues = (Const(known, _FLAG_BITS) for known in
                                (REDIRECT_ACTION | RedirectFlag.EXCLUDE_INGRESS, REDIRECT_ACTION))  # fmt: skip
-        unknown = flags & ~Mux(to_queue, of_queues, of_ports)
+        unknown = flags[:_FLAG_BITS] & ~Mux(to_queue, of_queues, of_ports)
         where = entry[REDIRECT_SHIFT:]
-        with m.If(unknown.any()):
+        with m.If(strange | unknown.any()):
             m.d.sync += self.answer.payload.value.eq(XdpAction.XDP_ABORTED)
             m.next = "ANSWER"
         with m.Else():
