@@ -24,6 +24,8 @@ _WORDS = 256  # of the register map from RECEIVED on; the RAM has them twice: li
 _BEAT_BYTES = 8
 _FRAME_BITS = 16  # of a frame's length
 
+_GROUP = 8  # counters, a power of two
+
 _SUM, _LEVEL, _CARRY = range(3)  # what a counter shows: see _sources
 
 READ_CLOCKS = 4
@@ -129,6 +131,10 @@ class Counters(Component):
         widest = max(len(value) for value in aside)
         step = data.StructLayout({"place": 8, "mask": widest, "copied": 1, "ends": 1, "fresh": 1, "carry": 1})
         reading, adding, writing = (Signal(step, name=name) for name in ("reading", "adding", "writing"))
+        # What it was set aside, in two clocks: one of each group, and then of which group.
+        groups = [aside[i : i + _GROUP] for i in range(0, len(aside), _GROUP)]
+        of_groups = [Signal(max(map(len, each)), name=f"group{i}", reset_less=True) for i, each in enumerate(groups)]
+        m.d.sync += [one.eq(Array(each)[number % _GROUP]) for one, each in zip(of_groups, groups, strict=True)]
         small = Signal(widest, reset_less=True)
         m.d.comb += [
             reading.place.eq(place),
@@ -139,7 +145,7 @@ class Counters(Component):
             reading.carry.eq(Array(Const(kind == _CARRY) for _, _, kind, *_ in entries)[number]),
         ]
         with m.If(second):
-            m.d.sync += [small.eq(Array(aside)[number]), adding.eq(reading), writing.eq(adding)]
+            m.d.sync += [small.eq(Array(of_groups)[number // _GROUP]), adding.eq(reading), writing.eq(adding)]
 
         m.submodules.ram = ram = self.ram
         m.d.comb += ram.read.address.eq(Mux(second, Cat(self.address, Const(1)), place))
