@@ -190,7 +190,8 @@ class ReceiveMetadata(Component):
                 with m.If(number == 0):
                     m.d.comb += ends.eq(byte[:4] < 5)  # no header is as short
                 with m.Else():
-                    m.d.comb += [ends.eq(number == last_of_4), onward.eq(Mux(l4.any() & ~fragment, _Part.PORTS, _Part.END))]
+                    m.d.comb += ends.eq(number == last_of_4)
+                    m.d.comb += onward.eq(Mux(l4.any() & ~fragment, _Part.PORTS, _Part.END))
             with m.Case(_Part.IPV6):
                 m.d.comb += [ends.eq(number == _LAST["ipv6"]), onward.eq(Mux(l4.any(), _Part.PORTS, _Part.END))]
             with m.Case(_Part.PORTS):

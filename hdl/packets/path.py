@@ -25,7 +25,7 @@ from bpfnic.spec.registers import CHAIN_WORDS
 class PacketPath(Component):
     """Receive, buffers, windows, Dispatch, Service, Complete, Collect, Transmit. Members: PacketPathPorts.
 
-    Where nothing waits, Start is 3 clocks after a frame's last beat, and the first beat out 9 to 12 after Finish.
+    Where nothing waits, Start is 4 clocks after a frame's last beat, and the first beat out 11 to 15 after Finish.
     """
 
     def __init__(self, config: NicConfig):

@@ -49,7 +49,7 @@ class Pool(Component):
         m.d.sync += [
             came.eq(given),
             free.eq((free & ~Mux(refill, lowest, 0)) | came),
-            # Whether any is free. `take` comes late in the clock, and chooses between what is known by then.
+            # Whether any is free is known before `take`, which comes late in its clock, for either case.
             self.more.eq(Mux(refill, (free & ~lowest).any(), free.any()) | came.any()),
         ]
         with m.If(refill):

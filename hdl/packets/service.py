@@ -39,8 +39,9 @@ _MOVED = addresses.METADATA_ALIGN  # bytes of metadata, at a time
 
 
 class ServiceUnit(Component):
-    """One request at a time; 3 clocks from a request to its answer, 1 or 2 for each word to be cleared, and 5 for each
-    4 bytes of metadata that move or 8 bytes that are cloned.
+    """One request at a time; 3 clocks from a request to its answer, 4 where the row changes, 1 or 2 for each word to be
+    cleared, and 5 for each 4 bytes of metadata that move or 8 bytes that are cloned. The next request is taken while an
+    answer waits.
 
     Members
     -------
@@ -50,7 +51,8 @@ class ServiceUnit(Component):
     zero : to the core's packet buffers.
     local : to the core's windows, in a clock in which it `waits` for nobody.
     received : what the packet was as it came in.
-    spare_ready, spare, empty, take : to the core's Pool. `free` : Receive takes no buffer in this clock: so in every second one.
+    spare_ready, spare, empty, take : to the core's Pool. `free` : Receive takes no buffer in this clock; every second
+        one is such.
     clone : what a call of bpf_clone_redirect came to.
     """
 
@@ -96,14 +98,10 @@ class ServiceUnit(Component):
         )
         upward = ~number[-1]
         port, is_port = Signal(range(config.interfaces)), Signal()  # the one with ifindex `number`
-        for each, ifindex in enumerate(self.ifindex):
-            with m.If((number == ifindex) & number.any()):
-                m.d.comb += [is_port.eq(1), port.eq(each)]
         m.d.comb += [
             self.thread.thread.eq(thread),
             self.change.thread.eq(thread),
             self.change.row.eq(row),
-            self.answer.payload.thread.eq(thread),
             self.local.region.eq(Region.PACKET),
             self.local.buffer.eq(row.buffer),
             self.local.size.eq(Mux(copying, exact_log2(WORD_BYTES), exact_log2(_MOVED))),
@@ -117,6 +115,12 @@ class ServiceUnit(Component):
                 with m.Case(each):
                     m.d.comb += self.received.asked.eq(asked)
 
+        def answer() -> None:
+            m.d.sync += [self.answer.valid.eq(1), self.answer.payload.thread.eq(thread)]
+            m.next = "REQUEST"
+
+        with m.If(self.answer.ready):
+            m.d.sync += self.answer.valid.eq(0)
         with m.FSM():
             with m.State("REQUEST"):
                 asked = self.request.payload
@@ -144,7 +148,12 @@ class ServiceUnit(Component):
                                 Mux(is_head, here.data_end - addresses.ETH_HLEN - (here.data - here.data_meta),
                                     here.data))),
                 ]  # fmt: skip
-                m.next = "DECIDE"
+                m.d.sync += is_port.eq(0)
+                for each, ifindex in enumerate(self.ifindex):
+                    with m.If((number == ifindex) & number.any()):
+                        m.d.sync += [is_port.eq(1), port.eq(each)]
+                with m.If(~self.answer.valid):
+                    m.next = "DECIDE"
             with m.State("DECIDE"):
                 m.next = "CHANGE"
                 with m.If(service == Service.REDIRECT):
@@ -152,7 +161,7 @@ class ServiceUnit(Component):
                     known = Mux(row.program_type == SCHED_CLS, Const(BPF_F_INGRESS, _FLAG_BITS), 0)
                     with m.If(strange | (flags[:_FLAG_BITS] & ~known).any()):
                         m.d.sync += self.answer.payload.value.eq(XdpAction.XDP_ABORTED)
-                        m.next = "ANSWER"
+                        answer()
                     m.d.sync += [row.redirected.eq(is_port), row.target.eq(port)]
                     with m.If(row.program_type != SCHED_CLS):  # of a tc program's packet it is XDP's
                         m.d.sync += row.queue.eq(0)
@@ -176,12 +185,12 @@ class ServiceUnit(Component):
                     ]
                     m.next = "BUFFER"
                     with m.If(strange | (flags[:_FLAG_BITS] & ~BPF_F_INGRESS).any() | ~is_port):
-                        m.next = "ANSWER"
+                        answer()
                     with m.Elif(row.hops == MAX_HOPS):
                         m.d.sync += self.answer.payload.value.eq(Const(-ENETDOWN, 64))
-                        m.next = "ANSWER"
+                        answer()
                 with m.Elif(service == Service.REDIRECT_MAP):
-                    self._redirect_map(m, entry, flags, strange, row)
+                    self._redirect_map(m, entry, flags, strange, row, answer)
                 with m.Elif(asks):
                     m.d.comb += self.received.start.eq(1)
                     m.next = "METADATA"
@@ -211,7 +220,7 @@ class ServiceUnit(Component):
                     m.d.sync += [source.eq(row.data_meta + first), target.eq(at + first)]
                     m.d.sync += left.eq(Mux(is_head & number.any(), metadata, 0))
                     with m.If(~legal | odd):
-                        m.next = "ANSWER"
+                        answer()
                     with m.Elif(Mux(is_tail, at > row.data_end, shows)):
                         m.next = "CLEAR"
                     with m.Elif(is_head & metadata.any()):
@@ -240,7 +249,7 @@ class ServiceUnit(Component):
             with m.State("CLONE"):
                 m.d.comb += self.clone.valid.eq(1)
                 with m.If(self.clone.ready):
-                    m.next = "ANSWER"
+                    answer()
             with m.State("MOVE"):
                 m.d.comb += [self.local.enable.eq(left.any()), self.local.offset.eq(source)]
                 m.d.sync += arrives.eq(1)
@@ -266,20 +275,14 @@ class ServiceUnit(Component):
             with m.State("METADATA"):
                 m.d.sync += self.answer.payload.value.eq(self.received.value)
                 with m.If(self.received.done):
-                    m.next = "ANSWER"
+                    answer()
             with m.State("CHANGE"):
-                m.d.comb += [self.change.valid.eq(1), self.answer.valid.eq(self.change.ready)]
+                m.d.comb += self.change.valid.eq(1)
                 with m.If(self.change.ready):
-                    m.next = "ANSWER"
-                    with m.If(self.answer.ready):
-                        m.next = "REQUEST"
-            with m.State("ANSWER"):
-                m.d.comb += self.answer.valid.eq(1)
-                with m.If(self.answer.ready):
-                    m.next = "REQUEST"
+                    answer()
         return m
 
-    def _redirect_map(self, m: Module, entry, flags, strange, row) -> None:
+    def _redirect_map(self, m: Module, entry, flags, strange, row, answer) -> None:
         """What __bpf_xdp_redirect_map does once it has the entry: an unknown flag answers XDP_ABORTED and changes
         nothing (and so does BROADCAST: a packet of this NIC leaves once); an empty entry answers the action in the
         flags and forgets the target. EXCLUDE_INGRESS is a DEVMAP's, and means nothing without BROADCAST."""
@@ -290,7 +293,7 @@ class ServiceUnit(Component):
         where = entry[REDIRECT_SHIFT:]
         with m.If(strange | unknown.any()):
             m.d.sync += self.answer.payload.value.eq(XdpAction.XDP_ABORTED)
-            m.next = "ANSWER"
+            answer()
         with m.Else():
             m.d.sync += [
                 self.answer.payload.value.eq(Mux(taken, XdpAction.XDP_REDIRECT, flags & REDIRECT_ACTION)),

@@ -217,6 +217,7 @@ class TransmitHarness(Elaboratable):
             Assert(Value.cast(port.payload) == out.r_data),
             Assert(~active | (tag.egress == 1 << egress)),
             Assert(room + out.level + sum(under_way) == BEATS),
+            Assert(opened.signal(f"has_room{egress}") == room.any()),
         ]
 
     def _same(self, tag, departure) -> Value:
@@ -245,7 +246,7 @@ PROOFS = [
         "the egress's FIFO, whatever waits; its buffer is given back with its last word, once",
         harness=TransmitHarness,
         mutations=(
-            Mutation("hdl/packets/transmit.py", "granted.any() & ~state.tag.ahead)", "granted.any())"),
+            Mutation("hdl/packets/transmit.py", "granted.any() & ~state.tag.ahead", "granted.any()"),
             Mutation("hdl/packets/transmit.py", "(tag.lane + lane < WORD_BYTES)", "(tag.lane + lane <= WORD_BYTES)"),
             Mutation("hdl/packets/transmit.py", "(state.beats == 0) & ~state.tag.ahead", "(state.beats == 0)"),
             Mutation("hdl/packets/transmit.py", "state.word.eq(state.word + 1)", "state.word.eq(state.word | 1)"),
