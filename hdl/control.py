@@ -78,9 +78,11 @@ class Control(Component):
         m.d.comb += counters.address.eq(bank.address[2:])
         bank.build()
 
-        writing, asked, timer = Signal(), Signal(), Signal(range(READ_CLOCKS + 1))
+        writing, timer = Signal(), Signal(range(READ_CLOCKS + 1))
         allowed = Mux(writing, bank.writable & strobes.all(), bank.readable)
         response = Mux(allowed, _OKAY, _SLVERR)
+        with m.If(self.map.request.ready):
+            m.d.sync += self.map.request.valid.eq(0)
         with m.FSM():
             with m.State("IDLE"):
                 m.d.sync += timer.eq(0)
@@ -105,6 +107,7 @@ class Control(Component):
                 with m.If(snapshot):
                     m.next = "SNAPSHOT"
                 with m.If(map_written):
+                    m.d.sync += self.map.request.valid.eq(1)
                     m.next = "MAP"
                 with m.If(commanded):
                     m.next = "COMMAND"
@@ -112,6 +115,7 @@ class Control(Component):
                 m.d.sync += timer.eq(timer + 1)
                 m.d.comb += bank.read.eq(allowed & (timer == 0))
                 with m.If(map_was_read):
+                    m.d.sync += self.map.request.valid.eq(1)
                     m.next = "MAP"
                 with m.Elif(timer == READ_CLOCKS):
                     m.next = "VALUE"
@@ -124,8 +128,6 @@ class Control(Component):
                 with m.If(counters.taken):
                     m.next = "WRITTEN"
             with m.State("MAP"):
-                m.d.comb += self.map.request.valid.eq(~asked)
-                m.d.sync += asked.eq((asked | self.map.request.ready) & ~map_answered)
                 with m.If(map_answered):
                     m.next = "VALUE"
                     with m.If(writing):

@@ -39,9 +39,9 @@ _MOVED = addresses.METADATA_ALIGN  # bytes of metadata, at a time
 
 
 class ServiceUnit(Component):
-    """One request at a time; 3 clocks from a request to its answer, 4 where the row changes, 1 or 2 for each word to be
-    cleared, and 5 for each 4 bytes of metadata that move or 8 bytes that are cloned. The next request is taken while an
-    answer waits.
+    """One request at a time; 3 clocks from a request to its answer, 4 where the row changes, 5 for an adjustment, 1 or
+    2 for each word to be cleared, and 5 for each 4 bytes of metadata that move or 8 bytes that are cloned. The next
+    request is taken while an answer waits.
 
     Members
     -------
@@ -88,6 +88,7 @@ class ServiceUnit(Component):
         moved = Signal(signed(34))  # where data_meta or data_end shall be
         metadata = Signal(8)  # bytes of it
         least, most = Signal(Offset(config)), Signal(Offset(config))  # where `moved` may be
+        legal, odd = Signal(), Signal()  # it is there; of a size that metadata can't have
         start, last = Signal(Offset(config)), Signal(Offset(config))  # bytes to clear, the last one included
         source, target = Signal(range(config.buffer_bytes)), Signal(range(config.buffer_bytes))
         left, word, arrives = Signal(Offset(config)), Signal(64), Signal(3)  # bytes to move; `word` is on its way
@@ -97,6 +98,7 @@ class ServiceUnit(Component):
             service == each for each in (Service.ADJUST_HEAD, Service.ADJUST_TAIL, Service.ADJUST_META)
         )
         upward = ~number[-1]
+        at = moved[: len(row.data)].as_unsigned()
         port, is_port = Signal(range(config.interfaces)), Signal()  # the one with ifindex `number`
         m.d.comb += [
             self.thread.thread.eq(thread),
@@ -195,36 +197,40 @@ class ServiceUnit(Component):
                     m.d.comb += self.received.start.eq(1)
                     m.next = "METADATA"
                 with m.Else():
-                    at = moved[: len(row.data)].as_unsigned()
-                    inside = ~moved[len(row.data) :].any()
-                    legal = inside & (at >= least) & (at <= most)
                     remains = (row.data - at)[: len(row.data)]
                     uneven = remains[: exact_log2(addresses.METADATA_ALIGN)].any()
-                    odd = is_meta & (uneven | (remains > addresses.METADATA_BYTES))
-                    shows = at < row.lowest
+                    inside = ~moved[len(row.data) :].any()
                     m.d.sync += [
-                        self.answer.payload.value.eq(Mux(~legal, Const(-EINVAL, 64), Mux(odd, Const(-EACCES, 64), 0))),
-                        start.eq(Mux(is_tail, row.data_end, at)),
-                        last.eq(Mux(is_tail, at, row.lowest) - 1),
+                        legal.eq(inside & (at >= least) & (at <= most)),
+                        odd.eq(is_meta & (uneven | (remains > addresses.METADATA_BYTES))),
                     ]
-                    with m.If(is_tail):
-                        m.d.sync += row.data_end.eq(at)
-                    with m.Else():
-                        m.d.sync += row.data_meta.eq(at)
-                        with m.If(is_head):
-                            m.d.sync += row.data.eq(at + metadata)
-                        with m.If(shows):
-                            m.d.sync += row.lowest.eq(at)
-                    # Metadata moves with the head: upward, its last bytes go first.
-                    first = Mux(upward, metadata - _MOVED, 0)[: len(metadata)]
-                    m.d.sync += [source.eq(row.data_meta + first), target.eq(at + first)]
-                    m.d.sync += left.eq(Mux(is_head & number.any(), metadata, 0))
-                    with m.If(~legal | odd):
-                        answer()
-                    with m.Elif(Mux(is_tail, at > row.data_end, shows)):
-                        m.next = "CLEAR"
-                    with m.Elif(is_head & metadata.any()):
-                        m.next = "MOVE"
+                    m.next = "ADJUST"
+            with m.State("ADJUST"):
+                m.next = "CHANGE"
+                shows = at < row.lowest
+                m.d.sync += [
+                    self.answer.payload.value.eq(Mux(~legal, Const(-EINVAL, 64), Mux(odd, Const(-EACCES, 64), 0))),
+                    start.eq(Mux(is_tail, row.data_end, at)),
+                    last.eq(Mux(is_tail, at, row.lowest) - 1),
+                ]
+                with m.If(is_tail):
+                    m.d.sync += row.data_end.eq(at)
+                with m.Else():
+                    m.d.sync += row.data_meta.eq(at)
+                    with m.If(is_head):
+                        m.d.sync += row.data.eq(at + metadata)
+                    with m.If(shows):
+                        m.d.sync += row.lowest.eq(at)
+                # Metadata moves with the head: upward, its last bytes go first.
+                first = Mux(upward, metadata - _MOVED, 0)[: len(metadata)]
+                m.d.sync += [source.eq(row.data_meta + first), target.eq(at + first)]
+                m.d.sync += left.eq(Mux(is_head & number.any(), metadata, 0))
+                with m.If(~legal | odd):
+                    answer()
+                with m.Elif(Mux(is_tail, at > row.data_end, shows)):
+                    m.next = "CLEAR"
+                with m.Elif(is_head & metadata.any()):
+                    m.next = "MOVE"
             with m.State("CLEAR"):
                 is_last = start[3:] == last[3:]
                 m.d.comb += [

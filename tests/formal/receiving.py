@@ -287,8 +287,9 @@ PROOFS = [
     Proof(
         name="collect",
         of=(_COLLECT,),
-        says="packets of an ingress leave in the order of their numbers, each once, when it is done and within one clock more "
-        "than there are ingresses; into the queue of its egress if that has room, or its buffer is given back",
+        says="packets of an ingress leave in the order of their numbers, each once, when it is done and within one "
+        "clock more than there are ingresses; into the queue of its egress if that has room, or its buffer is given "
+        "back",
         harness=CollectHarness,
         mutations=(
             Mutation(_COLLECT, "present.eq(newest != oldest)", "present.eq(1)"),
