@@ -1,11 +1,13 @@
 """Who goes first: a round robin."""
 
-from amaranth import Module, Signal
+from amaranth import Cat, Module, Signal
 from amaranth.lib.wiring import Component, In, Out
 
 
 class RoundRobin(Component):
     """Grants one of `count` requests in the same clock; the one after the last granted comes first.
+
+    Of each two a bit says which comes first, so that a grant is found in few levels of logic.
 
     Members: requests (a bit each), grant (one bit of them, or 0). What is granted counts as taken.
     """
@@ -16,18 +18,13 @@ class RoundRobin(Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        if self.count == 1:
-            m.d.comb += self.grant.eq(self.requests)
-            return m
-        last = Signal(range(self.count))
-        with m.Switch(last):
-            for previous in range(self.count):
-                with m.Case(previous):
-                    for i in reversed(range(1, self.count + 1)):  # later assignments win: the next one comes first
-                        candidate = (previous + i) % self.count
-                        with m.If(self.requests[candidate]):
-                            m.d.comb += self.grant.eq(1 << candidate)
-        for i in range(self.count):
-            with m.If(self.grant[i]):
-                m.d.sync += last.eq(i)
+        ahead: list[list] = [[] for _ in range(self.count)]  # of each, the requests that come before it
+        for low in range(self.count):
+            for high in range(low + 1, self.count):
+                low_first = Signal(name=f"first_{low}_{high}", init=low != 0)  # at first, number 0 is the last
+                with m.If(self.grant.any()):
+                    m.d.sync += low_first.eq(~self.grant[low:high].any())
+                ahead[high].append(self.requests[low] & low_first)
+                ahead[low].append(self.requests[high] & ~low_first)
+        m.d.comb += self.grant.eq(Cat(self.requests[i] & ~Cat(ahead[i]).any() for i in range(self.count)))
         return m

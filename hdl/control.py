@@ -59,8 +59,9 @@ class Control(Component):
         self._describe(bank)
         self._clock_and_random(m, bank)
         self._programs(m, bank)
-        map_written, map_was_read, offset, takes = self._maps(m, bank, map_read, astray)
-        commanded = self._keyed(m, bank, astray, offset)
+        map_answered = Signal()
+        map_written, map_was_read, offset, takes = self._maps(m, bank, map_read, map_answered, astray)
+        commanded, answered = self._keyed(m, bank, astray, offset)
         self._interfaces(m, bank)
         snapshot = bank.command("SNAPSHOT")
         (control,) = bank.stored("CONTROL", CONTROL_ENABLE | CONTROL_FLOWS_APART)
@@ -80,6 +81,8 @@ class Control(Component):
         writing, timer = Signal(), Signal(range(READ_CLOCKS + 1))
         allowed = Mux(writing, bank.writable & strobes.all(), bank.readable)
         response = Mux(allowed, _OKAY, _SLVERR)
+        with m.If(self.map.request.ready):
+            m.d.sync += self.map.request.valid.eq(0)
         with m.FSM():
             with m.State("IDLE"):
                 m.d.sync += timer.eq(0)
@@ -104,6 +107,7 @@ class Control(Component):
                 with m.If(snapshot):
                     m.next = "SNAPSHOT"
                 with m.If(map_written):
+                    m.d.sync += self.map.request.valid.eq(1)
                     m.next = "MAP"
                 with m.If(commanded):
                     m.next = "COMMAND"
@@ -111,6 +115,7 @@ class Control(Component):
                 m.d.sync += timer.eq(timer + 1)
                 m.d.comb += bank.read.eq(allowed & (timer == 0))
                 with m.If(map_was_read):
+                    m.d.sync += self.map.request.valid.eq(1)
                     m.next = "MAP"
                 with m.Elif(timer == READ_CLOCKS):
                     m.next = "VALUE"
@@ -123,19 +128,13 @@ class Control(Component):
                 with m.If(counters.taken):
                     m.next = "WRITTEN"
             with m.State("MAP"):
-                m.d.comb += self.map.request.valid.eq(1)
-                with m.If(self.map.request.ready):
-                    m.next = "ANSWER"
-            with m.State("ANSWER"):
-                m.d.comb += self.map.answer.ready.eq(1)
-                m.d.sync += map_read.eq(self.map.answer.payload.data)
-                with m.If(self.map.answer.valid):
+                with m.If(map_answered):
                     m.next = "VALUE"
                     with m.If(writing):
                         m.next = "WRITTEN"
             with m.State("COMMAND"):
-                m.d.comb += self.keyed.command.eq(1)
-                with m.If(self.keyed.done):
+                m.d.comb += self.keyed.command.eq(~answered)
+                with m.If(answered):
                     m.next = "WRITTEN"
             with m.State("WRITTEN"):
                 m.d.comb += self.bvalid.eq(1)
@@ -211,7 +210,7 @@ class Control(Component):
             self.program.data.eq(Cat(lower, bank.data)),
         ]
 
-    def _maps(self, m: Module, bank: RegisterBank, map_read: Signal, astray: Signal):
+    def _maps(self, m: Module, bank: RegisterBank, map_read: Signal, answered: Signal, astray: Signal):
         """Returns the strobes of a write and a read of MAP_DATA that go to map memory, MAP_ADDRESS, and whether what is
         read becomes 1 (MAP_WIDTH)."""
         config = self.config
@@ -221,7 +220,11 @@ class Control(Component):
         (written,), (was_read,) = bank.live("MAP_DATA", [Mux(astray, 0, map_read)])
         size = Signal(3)
         m.d.comb += size.eq(Mux(width[1], 4, Mux(width[0], 2, 1)))
-        with m.If(self.map.answer.valid & self.map.answer.ready):
+        m.d.comb += self.map.answer.ready.eq(1)
+        m.d.sync += answered.eq(self.map.answer.valid)
+        with m.If(self.map.answer.valid):
+            m.d.sync += map_read.eq(self.map.answer.payload.data)
+        with m.If(answered):
             m.d.sync += offset.eq((offset + size) & config.map_bytes - 1)
         m.d.comb += [
             self.map.request.payload.address.eq(Cat(offset[:2] & ~(size - 1)[:2], offset[2:])),
@@ -245,8 +248,8 @@ class Control(Component):
         ]
         return written & ~astray, was_read & ~astray, offset, width[2]
 
-    def _keyed(self, m: Module, bank: RegisterBank, astray: Signal, offset: Signal) -> Value:
-        """Returns the strobe of a write to MAP_COMMAND that is to be done."""
+    def _keyed(self, m: Module, bank: RegisterBank, astray: Signal, offset: Signal) -> tuple[Value, Value]:
+        """Returns the strobe of a write to MAP_COMMAND that is to be done, and whether the engine's answer is here."""
         keyed = self.keyed
         key = Signal(32, reset_less=True)
         written, was_read = bank.live("MAP_KEY", [key] * BY_NAME["MAP_KEY"].count)
@@ -264,13 +267,17 @@ class Control(Component):
         ]
         with m.If(Cat(was_read).any()):
             m.d.sync += key.eq(keyed.key)
-        with m.If(keyed.done):
-            m.d.sync += [status.eq(keyed.status), done.eq(done + (keyed.status == 0))]
-            with m.If(keyed.status.any()):
+        # The engine's answer comes late in its clock.
+        answered, found = Signal(), Signal(reset_less=True)
+        failed, value = Signal.like(keyed.status, reset_less=True), Signal.like(keyed.value, reset_less=True)
+        m.d.sync += [answered.eq(keyed.done), found.eq(keyed.found), failed.eq(keyed.status), value.eq(keyed.value)]
+        with m.If(answered):
+            m.d.sync += [status.eq(failed), done.eq(done + (failed == 0))]
+            with m.If(failed.any()):
                 m.d.sync += astray.eq(1)
-            with m.Elif(keyed.found):
-                m.d.sync += [offset.eq(keyed.value), astray.eq(0)]
-        return bank.command("MAP_COMMAND") & (status == 0)
+            with m.Elif(found):
+                m.d.sync += [offset.eq(value), astray.eq(0)]
+        return bank.command("MAP_COMMAND") & (status == 0), answered
 
     def _interfaces(self, m: Module, bank: RegisterBank) -> None:
         count = self.config.interfaces

@@ -24,6 +24,8 @@ _WORDS = 256  # of the register map from RECEIVED on; the RAM has them twice: li
 _BEAT_BYTES = 8
 _FRAME_BITS = 16  # of a frame's length
 
+_GROUP = 8  # counters, a power of two
+
 _SUM, _LEVEL, _CARRY = range(3)  # what a counter shows: see _sources
 
 READ_CLOCKS = 4
@@ -55,18 +57,18 @@ class Counters(Component):
             }
         )
 
-    def _sources(self) -> dict[str, dict[int, tuple[int, Value | None, Value | None]]]:
+    def _sources(self, status, causes, retired) -> dict[str, dict[int, tuple[int, Value | None, Value | None]]]:
         """For each register of COUNTERS, by index: the sum of a value over the clocks in which another isn't 0;
         a level; or the carries of the counter before it."""
 
         def each(kind: int, value, when=lambda one: None) -> dict:
-            return {i: (kind, value(one), when(one)) for i, one in enumerate(self.status)}
+            return {i: (kind, value(one), when(one)) for i, one in enumerate(status)}
 
         sources = {
             event.name: each(_SUM, lambda one, event=event: one.events[event], lambda one: one.events)
             for event in IngressEvent
         }
-        causes = [cause.value for cause in Cause if cause is not Cause.NONE]
+        numbers = [cause.value for cause in Cause if cause is not Cause.NONE]
         return sources | {
             "RECEIVED_BYTES": each(
                 _SUM, lambda one: one.received_bytes, lambda one: one.events[IngressEvent.RECEIVED]
@@ -75,14 +77,19 @@ class Counters(Component):
             "SENT": each(_SUM, lambda one: one.sent, lambda one: one.sent),
             "SENT_BYTES": each(_SUM, lambda one: one.sent_bytes, lambda one: one.sent),
             "EGRESS_DROPPED": each(_SUM, lambda one: one.egress_dropped, lambda one: one.egress_dropped),
-            "CAUSES": {i: (_SUM, self.causes[i], self.causes) for i in causes},
+            "CAUSES": {i: (_SUM, causes[i], causes) for i in numbers},
             "CLOCKS": {0: (_SUM, Const(1), Const(1)), 1: (_CARRY, None, None)},
-            "RETIRED": {0: (_SUM, sum(self.retired), self.retired), 1: (_CARRY, None, None)},
+            "RETIRED": {0: (_SUM, sum(retired), retired), 1: (_CARRY, None, None)},
         }
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        sources = self._sources()
+        # All events count a clock later, so that they still balance.
+        status = [Signal(each.shape(), name=f"status{i}") for i, each in enumerate(self.status)]
+        causes, retired = Signal.like(self.causes), Signal.like(self.retired)
+        m.d.sync += [later.eq(each) for later, each in zip(status, self.status, strict=True)]
+        m.d.sync += [causes.eq(self.causes), retired.eq(self.retired)]
+        sources = self._sources(status, causes, retired)
         if set(sources) != {register.name for register in COUNTERS}:
             names = {register.name for register in COUNTERS} ^ set(sources)
             raise BpfnicError(f"counters that only one of the register map and the hardware has: {sorted(names)}")
@@ -124,6 +131,10 @@ class Counters(Component):
         widest = max(len(value) for value in aside)
         step = data.StructLayout({"place": 8, "mask": widest, "copied": 1, "ends": 1, "fresh": 1, "carry": 1})
         reading, adding, writing = (Signal(step, name=name) for name in ("reading", "adding", "writing"))
+        # What it was set aside, in two clocks: one of each group, and then of which group.
+        groups = [aside[i : i + _GROUP] for i in range(0, len(aside), _GROUP)]
+        of_groups = [Signal(max(map(len, each)), name=f"group{i}", reset_less=True) for i, each in enumerate(groups)]
+        m.d.sync += [one.eq(Array(each)[number % _GROUP]) for one, each in zip(of_groups, groups, strict=True)]
         small = Signal(widest, reset_less=True)
         m.d.comb += [
             reading.place.eq(place),
@@ -134,7 +145,7 @@ class Counters(Component):
             reading.carry.eq(Array(Const(kind == _CARRY) for _, _, kind, *_ in entries)[number]),
         ]
         with m.If(second):
-            m.d.sync += [small.eq(Array(aside)[number]), adding.eq(reading), writing.eq(adding)]
+            m.d.sync += [small.eq(Array(of_groups)[number // _GROUP]), adding.eq(reading), writing.eq(adding)]
 
         m.submodules.ram = ram = self.ram
         m.d.comb += ram.read.address.eq(Mux(second, Cat(self.address, Const(1)), place))

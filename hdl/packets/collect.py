@@ -2,10 +2,11 @@
 
 Each ingress has a table of the places of its packets by sequence number, with room for every buffer of the NIC; each
 core has its outcomes by buffer, and a bit for those that are done. One ingress is looked at in each clock, in turn, and
-its oldest packet leaves two clocks after that at the earliest: so the same ingress is never looked at too early.
+its oldest packet leaves two clocks later, if it does. There are three ingresses at least (a port, the host, clones): so
+the same one is never looked at too early.
 """
 
-from amaranth import Module, Mux, Signal
+from amaranth import Module, Mux, Signal, Value
 from amaranth.lib import memory
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2
@@ -63,8 +64,8 @@ class Collect(Component):
         # First clock: the place of one ingress's oldest packet.
         look = Signal(range(config.ingresses))
         m.d.sync += look.eq(Mux(look == config.ingresses - 1, 0, look + 1))
-        present, ingress, place = Signal(), Signal.like(look), Signal(Place(config))
-        m.d.sync += ingress.eq(look)
+        present, looked, found = Signal(), Signal.like(look), Signal(Place(config))
+        m.d.sync += looked.eq(look)
         index_bits = ceil_log2(config.cores * config.packet_buffers)
         for number, (arrival, newest, oldest) in enumerate(
             zip(self.arrival, self.next_sequence, self.oldest_sequence, strict=True)
@@ -80,18 +81,22 @@ class Collect(Component):
                 read.addr.eq(oldest[:index_bits]),
             ]
             with m.If(look == number):
-                m.d.sync += [place.eq(read.data), present.eq(newest != oldest)]
+                m.d.sync += [found.eq(read.data), present.eq(newest != oldest)]
 
-        # Second clock: is it done, and may it leave?
-        done, outcome, leaves = Signal(), Signal(Outcome(config)), Signal()
+        # Second clock: is it done, and what became of it?
+        ingress, place, leaves = Signal.like(look), Signal(Place(config)), Signal()
+        done, outcome, to_egress = Signal(), Signal(Outcome(config)), Signal(config.interfaces)
+        m.d.sync += [ingress.eq(looked), place.eq(found)]
         for core in range(config.cores):
-            self._outcomes(m, core, place, leaves, done, outcome)
-        to_egress = Signal(config.interfaces)
-        with m.If((outcome.kind != Kind.DROPPED) & (outcome.kind != Kind.ABORTED)):
-            m.d.comb += to_egress.bit_select(outcome.egress, 1).eq(1)
+            flag, what = self._outcomes(m, core, found, leaves, place)
+            with m.If(found.core == core):
+                sent = (what.kind != Kind.DROPPED) & (what.kind != Kind.ABORTED)
+                m.d.sync += [done.eq(present & flag), outcome.eq(what), to_egress.eq(Mux(sent, 1 << what.egress, 0))]
+
+        # Third clock: may it leave?
         fits = (to_egress & self.room).any()
         m.d.comb += [
-            leaves.eq(present & done & (~to_egress.any() | fits | ~(to_egress & self.waits).any())),
+            leaves.eq(done & (~to_egress.any() | fits | ~(to_egress & self.waits).any())),
             self.push.eq(Mux(leaves, to_egress & self.room, 0)),
             self.egress_dropped.eq(Mux(leaves, to_egress & ~self.room, 0)),
             self.departure.place.eq(place),
@@ -122,8 +127,9 @@ class Collect(Component):
         ]
         return m
 
-    def _outcomes(self, m: Module, core: int, place, leaves, done, outcome) -> None:
-        """The packets of one core that are done."""
+    def _outcomes(self, m: Module, core: int, found, leaves, place) -> tuple[Value, Value]:
+        """The packets of one core that are done: whether the one that was `found` is, and its outcome. The one at
+        `place` no longer is when it `leaves`."""
         config = self.config
         m.submodules[f"outcomes{core}"] = outcomes = memory.Memory(
             shape=Outcome(config), depth=config.packet_buffers, init=[]
@@ -134,11 +140,10 @@ class Collect(Component):
             write.en.eq(self.done_valid[core]),
             write.addr.eq(self.done[core].buffer),
             write.data.eq(self.done[core].outcome),
-            read.addr.eq(place.buffer),
+            read.addr.eq(found.buffer),
         ]
-        with m.If(place.core == core):
-            m.d.comb += [done.eq(flags.bit_select(place.buffer, 1)), outcome.eq(read.data)]
-            with m.If(leaves):
-                m.d.sync += flags.bit_select(place.buffer, 1).eq(0)
+        with m.If(leaves & (place.core == core)):
+            m.d.sync += flags.bit_select(place.buffer, 1).eq(0)
         with m.If(self.done_valid[core]):
             m.d.sync += flags.bit_select(self.done[core].buffer, 1).eq(1)
+        return flags.bit_select(found.buffer, 1), read.data

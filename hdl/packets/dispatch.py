@@ -2,12 +2,14 @@
 Complete. A packet goes by a port's hooks xdp, tcx/ingress and socket, or tcx/egress where it leaves; Complete sends it
 on.
 
-A frame waits in one queue with the others of its core. Where packets of a flow are to be kept `apart`, the queue's head
-waits further, until it is the oldest of its ingress that waits anywhere, no thread of any core runs a packet of its
-flow, and it is this core's `turn` (so that no two cores begin one flow in the same clock).
+A frame waits in one queue with the others of its core. On its way to the register that is the queue's head, its first
+program is looked up. Where packets of a flow are to be kept `apart`, the head waits further, until it is the oldest of
+its ingress that waits anywhere, no thread of any core runs a packet of its flow, and it was this core's `turn` in the
+clock before (so that no two cores begin one flow in the same clock). All this is looked at in the clock of the turn, in
+which others may begin too.
 
-The entry of a program is latched here, long after the frame got its number: a program may be replaced once every packet
-has left whose number was given before its entry was moved.
+The entry of a program is latched here, after the frame got its number: a program may be replaced once every packet has
+left whose number was given before its entry was moved.
 """
 
 from amaranth import Cat, Module, Mux, Signal
@@ -31,8 +33,18 @@ def Again(config: NicConfig) -> data.StructLayout:
     )
 
 
+def Head(config: NicConfig) -> data.StructLayout:
+    """The queue's head, and which program is the first on its way: none, unless `entry` is valid. device: the interface
+    at whose `hook` it stands."""
+    return data.StructLayout(
+        {"frame": Frame(config), "entry": Entry(config), "hook": Hook, "device": range(config.interfaces)}
+    )
+
+
 class Dispatch(Component):
-    """Members
+    """A frame may go on 2 clocks after it came, and the next one a clock later.
+
+    Members
     -------
     frame_valid, frame : from Receive; there is a place for every buffer.
     control : of each interface.
@@ -40,10 +52,11 @@ class Dispatch(Component):
     launch : the thread's row.
     resume : a thread goes on, and is started as soon as may be; it has its row.
     freed : a thread has finished.
-    apart, turn : packets of one flow never run at the same time; it is this core's turn to go on.
-    due : of each ingress, the frame that leaves the queues next. left, left_ingress : the head leaves this queue.
+    apart, turn : packets of one flow never run at the same time; this core may go on in the next clock.
+    due : of each ingress, the frame that leaves the queues next; `passes`: in this clock. left, left_ingress : the head
+    leaves this queue.
     flow : of the queue's head; `running` : of each thread. asked, held : the heads' flows of all cores, and whether a
-    thread here runs each. conflict : a thread of any core runs the head's flow.
+    thread here runs each, or begins to. conflict : a thread of any core does so with the head's flow.
     direct : a frame that no program runs on.
     trace : in the clock of the transfer of `start`.
     """
@@ -62,6 +75,7 @@ class Dispatch(Component):
                 "apart": In(1),
                 "turn": In(1),
                 "due": In(Order(config)).array(config.ingresses),
+                "passes": In(config.ingresses),
                 "left": Out(1),
                 "left_ingress": Out(range(config.ingresses)),
                 "flow": Out(FLOW_BITS),
@@ -78,36 +92,46 @@ class Dispatch(Component):
         m = Module()
         config = self.config
         m.submodules.queue = queue = SyncFIFO(width=Frame(config).size, depth=config.packet_buffers)
-        head = Frame(config)(queue.r_data)
+        frame = Frame(config)(queue.r_data)
         m.d.comb += [queue.w_en.eq(self.frame_valid), queue.w_data.eq(self.frame)]
 
         # The first program on its way.
-        oldest = Signal()
-        with m.Switch(head.ingress):
-            for number, due in enumerate(self.due):
-                with m.Case(number):
-                    m.d.comb += oldest.eq(head.order == due)
         names = "xdp", "ingress", "egress", "socket"
         xdp, ingress, egress, socket = (Signal(Entry(config), name=name) for name in names)
-        with m.Switch(head.device):
+        with m.Switch(frame.device):
             for number, control in enumerate(self.control):
                 with m.Case(number):
                     m.d.comb += [xdp.eq(control.xdp), ingress.eq(control.ingress), egress.eq(control.egress)]
                     m.d.comb += socket.eq(control.socket)
-        entry, hook, device = Signal(Entry(config)), Signal(Hook), Signal.like(head.device)
-        of_host, of_clones = head.ingress == config.ports, head.ingress == config.interfaces
+        of_host, of_clones = frame.ingress == config.ports, frame.ingress == config.interfaces
+        following = Signal(Head(config))
         m.d.comb += [
-            entry.eq(Mux(ingress.valid, ingress.as_value(), socket.as_value())),
-            hook.eq(Mux(ingress.valid, Hook.TCX_INGRESS, Hook.SOCKET)),
-            device.eq(head.device),
+            following.frame.eq(frame),
+            following.entry.eq(Mux(ingress.valid, ingress.as_value(), socket.as_value())),
+            following.hook.eq(Mux(ingress.valid, Hook.TCX_INGRESS, Hook.SOCKET)),
+            following.device.eq(frame.device),
         ]
-        with m.If(head.leaving):
-            m.d.comb += [entry.eq(egress), hook.eq(Hook.TCX_EGRESS)]
+        with m.If(frame.leaving):
+            m.d.comb += [following.entry.eq(egress), following.hook.eq(Hook.TCX_EGRESS)]
         with m.If(of_host & self.control[config.ports].xdp.valid):
-            m.d.comb += [entry.eq(self.control[config.ports].xdp), hook.eq(Hook.XDP), device.eq(config.ports)]
-        with m.Elif(~head.leaving & ~of_clones & xdp.valid):
-            m.d.comb += [entry.eq(xdp), hook.eq(Hook.XDP)]
-        may_go = queue.r_rdy & (~self.apart | (self.turn & oldest & ~self.conflict))
+            m.d.comb += [following.entry.eq(self.control[config.ports].xdp), following.hook.eq(Hook.XDP)]
+            m.d.comb += following.device.eq(config.ports)
+        with m.Elif(~frame.leaving & ~of_clones & xdp.valid):
+            m.d.comb += [following.entry.eq(xdp), following.hook.eq(Hook.XDP)]
+        queue_head, there, goes = Signal(Head(config)), Signal(), Signal()
+        m.d.comb += queue.r_en.eq(~there | goes)
+        with m.If(queue.r_en):
+            m.d.sync += [there.eq(queue.r_rdy), queue_head.eq(following)]
+
+        head, entry, hook, device = queue_head.frame, queue_head.entry, queue_head.hook, queue_head.device
+        oldest, alone = Signal(), Signal()
+        with m.Switch(head.ingress):
+            for number, due in enumerate(self.due):
+                behind = (due + 1)[: len(due)]
+                with m.Case(number):
+                    m.d.comb += oldest.eq(Mux(self.passes[number], head.order == behind, head.order == due))
+        m.d.sync += alone.eq(self.turn & oldest & ~self.conflict & ~queue.r_en)
+        may_go = there & (~self.apart | alone)
 
         free = Signal(config.threads, init=-1)
         lowest, thread = Signal(config.threads), Signal(range(config.threads))
@@ -185,16 +209,17 @@ class Dispatch(Component):
             self.held.eq(
                 Cat(
                     Cat(~free[number] & (flow == asked) for number, flow in enumerate(flows)).any()
+                    | (launches & (head.flow == asked))
                     for asked in self.asked
                 )
             ),
-            self.left.eq(queue.r_en),
+            self.left.eq(goes),
             self.left_ingress.eq(head.ingress),
         ]
 
         # Or past the core.
         outcome = self.direct.payload.outcome
-        sent = Mux(of_host, Kind.TRANSMITTED, Kind.REDIRECTED)
+        sent = Mux(head.ingress == config.ports, Kind.TRANSMITTED, Kind.REDIRECTED)
         m.d.comb += [
             self.direct.valid.eq(may_go & ~entry.valid),
             self.direct.payload.buffer.eq(head.buffer),
@@ -203,6 +228,6 @@ class Dispatch(Component):
             outcome.iif.eq(head.iif),
             outcome.data.eq(head.data),
             outcome.length.eq(head.data_end - head.data),
-            queue.r_en.eq(launches | (self.direct.valid & self.direct.ready)),
+            goes.eq(launches | (self.direct.valid & self.direct.ready)),
         ]
         return m

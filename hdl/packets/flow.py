@@ -29,7 +29,7 @@ class _Protocol(Enum, shape=2):
 
 _ETHERTYPES = {0x0800: _Protocol.IPV4, 0x86DD: _Protocol.IPV6, 0x8100: _Protocol.TAGGED, 0x88A8: _Protocol.TAGGED}
 _ADDRESSES = {_Protocol.IPV4: range(26, 34), _Protocol.IPV6: range(22, 54)}  # their bytes in an untagged frame
-_LAST_BEAT = (max(_ADDRESSES[_Protocol.IPV6]) + _MOST_TAGS * _TAG_BYTES) // 8
+_LAST_BEAT = (max(_ADDRESSES[_Protocol.IPV6]) + _TAG_BYTES) // 8
 
 
 class Flow(Component):
@@ -47,24 +47,29 @@ class Flow(Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        beat = Signal(range(_LAST_BEAT + 2))  # it stops behind the addresses
-        protocol, tags = Signal(_Protocol), Signal(range(_MOST_TAGS + 1))
+        # It stops behind the addresses, and counts two tags, which fill a beat, as no beat. once: behind one tag.
+        beat, once = Signal(range(_LAST_BEAT + 2)), Signal()
+        protocol = Signal(_Protocol)
 
         # The EtherType lies in beat 1, or behind one or two tags, both in beat 2. No address lies in its beat.
-        next_protocol, next_tags = Signal(_Protocol), Signal(range(_MOST_TAGS + 1))
-        untagged, once, twice = (self._protocol(m, _ETHERTYPE + tags * _TAG_BYTES) for tags in range(_MOST_TAGS + 1))
-        m.d.comb += [next_protocol.eq(protocol), next_tags.eq(tags)]
+        next_protocol, next_once, skips = Signal(_Protocol), Signal(), Signal()
+        behind = [self._protocol(m, _ETHERTYPE + tags * _TAG_BYTES) for tags in range(_MOST_TAGS + 1)]
+        m.d.comb += [next_protocol.eq(protocol), next_once.eq(once)]
         with m.If(beat == 1):
-            m.d.comb += [next_protocol.eq(untagged), next_tags.eq(0)]
+            m.d.comb += [next_protocol.eq(behind[0]), next_once.eq(0)]
         with m.Elif((beat == 2) & (protocol == _Protocol.TAGGED)):
-            with m.If(once == _Protocol.TAGGED):
-                m.d.comb += [next_protocol.eq(twice), next_tags.eq(2)]
+            with m.If(behind[1] == _Protocol.TAGGED):
+                m.d.comb += skips.eq(1)
+                with m.If(behind[2] != _Protocol.TAGGED):
+                    m.d.comb += next_protocol.eq(behind[2])
+                with m.Else():
+                    m.d.comb += next_protocol.eq(_Protocol.OTHER)
             with m.Else():
-                m.d.comb += [next_protocol.eq(once), next_tags.eq(1)]
+                m.d.comb += [next_protocol.eq(behind[1]), next_once.eq(1)]
 
         chosen, held, gathered, sum_now = Signal(8), Signal(8), Signal(FLOW_BITS), Signal(FLOW_BITS)
-        with m.Switch(Cat(protocol, tags, beat)):
-            for case, lanes in _cases(len(tags)):
+        with m.Switch(Cat(protocol, once, beat)):
+            for case, lanes in _cases():
                 with m.Case(case):
                     m.d.comb += chosen.eq(lanes)
         m.d.comb += held.eq(chosen & self.keep)
@@ -72,8 +77,8 @@ class Flow(Component):
         m.d.comb += sum_now.eq(reduce(xor, (word.word_select(lane, 8) for lane in range(8)), gathered))
 
         with m.If(self.taken):
-            m.d.sync += [protocol.eq(next_protocol), tags.eq(next_tags), gathered.eq(sum_now)]
-            with m.If(beat <= _LAST_BEAT):
+            m.d.sync += [protocol.eq(next_protocol), once.eq(next_once), gathered.eq(sum_now)]
+            with m.If((beat <= _LAST_BEAT) & ~skips):
                 m.d.sync += beat.eq(beat + 1)
             with m.If(self.last):
                 m.d.sync += [beat.eq(0), gathered.eq(0), protocol.eq(_Protocol.OTHER), self.flow.eq(sum_now)]
@@ -90,11 +95,11 @@ class Flow(Component):
         return found
 
 
-def _cases(tag_bits: int):
-    """Cat(protocol, tags, beat) -> the lanes that hold addresses."""
+def _cases():
+    """Cat(protocol, once, beat) -> the lanes that hold addresses."""
     for protocol, addresses in _ADDRESSES.items():
-        for tags in range(_MOST_TAGS + 1):
+        for once in range(2):
             for beat in range(_LAST_BEAT + 1):
-                lanes = sum(1 << lane for lane in range(8) if 8 * beat + lane - _TAG_BYTES * tags in addresses)
+                lanes = sum(1 << lane for lane in range(8) if 8 * beat + lane - _TAG_BYTES * once in addresses)
                 if lanes:
-                    yield beat << tag_bits + 2 | tags << 2 | protocol.value, lanes
+                    yield beat << 3 | once << 2 | protocol.value, lanes

@@ -127,7 +127,12 @@ class ReceiveMetadata(Component):
     def _keep(self, m: Module, position: Signal) -> tuple[Value, Value]:
         """What was kept of the frame in question: the word behind the one that `position` lies in, and Came; 2 clocks
         later."""
-        depth, target, write = self.config.packet_buffers, self.config.target, self.write
+        depth, target = self.config.packet_buffers, self.config.target
+        # Who writes is known late in its clock.
+        beat, count, time = Signal(), Signal.like(self.bytes), Signal.like(self.time)
+        write = self.write.signature.create()
+        m.d.sync += [beat.eq(self.beat), count.eq(self.bytes), time.eq(self.time)]
+        m.d.sync += [getattr(write, name).eq(getattr(self.write, name)) for name in ("buffer", "word", "data")]
         m.submodules.headers = headers = SimpleRam(width=64, depth=depth * _KEPT_WORDS, target=target)
         m.submodules.came = came = SimpleRam(width=Came.size, depth=depth, target=target)
         in_kept = exact_log2(_KEPT_WORDS)
@@ -135,12 +140,12 @@ class ReceiveMetadata(Component):
         keeps = above == FIRST_WORD // _KEPT_WORDS
         row = Signal(Came)
         m.d.comb += [
-            row.time.eq(self.time),
-            row.bytes.eq(Mux(keeps, Cat(self.bytes[:3], number + self.bytes[3]), metadata.KEPT_BYTES)),
-            headers.write.enable.eq(self.beat & keeps),
+            row.time.eq(time),
+            row.bytes.eq(Mux(keeps, Cat(count[:3], number + count[3]), metadata.KEPT_BYTES)),
+            headers.write.enable.eq(beat & keeps),
             headers.write.address.eq(Cat(number, write.buffer)),
             headers.write.data.eq(write.data),
-            came.write.enable.eq(self.beat),
+            came.write.enable.eq(beat),
             came.write.address.eq(write.buffer),
             came.write.data.eq(row),
             headers.read.address.eq(Cat((position[3:] + 1)[:in_kept], self.question.buffer)),
@@ -165,40 +170,37 @@ class ReceiveMetadata(Component):
         addresses_end = (of_4 & (number == _ADDRESSES_4[-1])) | (of_6 & (number == _ADDRESSES_6[-1]))
         ports_end = of_ports & (number == _LAST["ports"])
         last_of_4 = Cat(Const(3, 2), (words - 1)[:4])
-        onward = Signal(_Part)
-        m.d.comb += onward.eq(part)
+        ends, onward = Signal(), Signal(_Part)
+        m.d.comb += onward.eq(_Part.END)
         with m.Switch(part):
             with m.Case(_Part.MACS):
-                with m.If(number == _LAST["macs"]):
-                    m.d.comb += onward.eq(_Part.ETHERTYPE)
+                m.d.comb += [ends.eq(number == _LAST["macs"]), onward.eq(_Part.ETHERTYPE)]
             with m.Case(_Part.ETHERTYPE):
-                with m.If(number == _LAST["two"]):
-                    m.d.comb += onward.eq(_Part.END)
-                    with m.Switch(two):
-                        with m.Case(*metadata.TPIDS):
-                            m.d.comb += onward.eq(_Part.TAG)
-                        with m.Case(0x0800):
-                            m.d.comb += onward.eq(_Part.IPV4)
-                        with m.Case(0x86DD):
-                            m.d.comb += onward.eq(_Part.IPV6)
+                m.d.comb += ends.eq(number == _LAST["two"])
+                with m.Switch(two):
+                    with m.Case(*metadata.TPIDS):
+                        m.d.comb += onward.eq(_Part.TAG)
+                    with m.Case(0x0800):
+                        m.d.comb += onward.eq(_Part.IPV4)
+                    with m.Case(0x86DD):
+                        m.d.comb += onward.eq(_Part.IPV6)
             with m.Case(_Part.TAG):
-                with m.If(number == _LAST["two"]):
-                    m.d.comb += onward.eq(_Part.ETHERTYPE)
+                m.d.comb += [ends.eq(number == _LAST["two"]), onward.eq(_Part.ETHERTYPE)]
             with m.Case(_Part.IPV4):
                 with m.If(number == 0):
-                    with m.If(byte[:4] < 5):  # no header is as short
-                        m.d.comb += onward.eq(_Part.END)
-                with m.Elif(number == last_of_4):
+                    m.d.comb += ends.eq(byte[:4] < 5)  # no header is as short
+                with m.Else():
+                    m.d.comb += ends.eq(number == last_of_4)
                     m.d.comb += onward.eq(Mux(l4.any() & ~fragment, _Part.PORTS, _Part.END))
             with m.Case(_Part.IPV6):
-                with m.If(number == _LAST["ipv6"]):
-                    m.d.comb += onward.eq(Mux(l4.any(), _Part.PORTS, _Part.END))
+                m.d.comb += [ends.eq(number == _LAST["ipv6"]), onward.eq(Mux(l4.any(), _Part.PORTS, _Part.END))]
             with m.Case(_Part.PORTS):
-                with m.If(number == _LAST["ports"]):
-                    m.d.comb += onward.eq(_Part.END)
+                m.d.comb += ends.eq(number == _LAST["ports"])
 
         with m.If(there):
-            m.d.sync += [part.eq(onward), previous.eq(byte), number.eq(Mux(onward == part, number + 1, 0))]
+            m.d.sync += [previous.eq(byte), number.eq(Mux(ends, 0, number + 1))]
+            with m.If(ends):
+                m.d.sync += part.eq(onward)
             with m.If((part == _Part.ETHERTYPE) & ~tagged):
                 m.d.sync += service.eq(two == metadata.TPIDS[1])
             with m.If((part == _Part.TAG) & (number == _LAST["two"]) & ~tagged):

@@ -25,7 +25,7 @@ from bpfnic.spec.registers import CHAIN_WORDS
 class PacketPath(Component):
     """Receive, buffers, windows, Dispatch, Service, Complete, Collect, Transmit. Members: PacketPathPorts.
 
-    Where nothing waits, Start is 3 clocks after a frame's last beat, and the first beat out 9 to 12 after Finish.
+    Where nothing waits, Start is 4 clocks after a frame's last beat, and the first beat out 11 to 15 after Finish.
     """
 
     def __init__(self, config: NicConfig):
@@ -91,6 +91,7 @@ class PacketPath(Component):
         for number, order in enumerate(due):
             leaving = [dispatch.left & (dispatch.left_ingress == number) for dispatch in dispatchers]
             m.d.sync += order.eq(order + sum(leaving))
+            m.d.comb += [dispatch.passes[number].eq(Cat(leaving).any()) for dispatch in dispatchers]
         for core, dispatch in enumerate(dispatchers):
             m.d.comb += [
                 dispatch.apart.eq(apart),
@@ -143,13 +144,13 @@ class PacketPath(Component):
             ]
         m.d.comb += [
             buffers.phase.eq(phase),
-            receive.spare_ready[core].eq(pool.ready & pool.more),
+            receive.spare_ready[core].eq(pool.ready & pool.more & ~service.take),
             receive.spare[core].eq(pool.spare),
             receive.empty[core].eq(~pool.more),
             service.spare_ready.eq(pool.ready),
             service.spare.eq(pool.spare),
             service.empty.eq(pool.empty),
-            service.free.eq(~receive.take[core]),
+            service.free.eq(phase),
             pool.take.eq(receive.take[core] | service.take),
         ]
         connect(m, service.clone, clones.clone[core])
@@ -207,7 +208,7 @@ class PacketPath(Component):
             m.d.comb += [getattr(windows.local, name).eq(getattr(service.local, name)) for name in names]
         connect(m, windows.pair, buffers.pair)
         resume = complete.resume
-        m.d.comb += [
+        m.d.sync += [  # a clock later is soon enough: Start is as late
             windows.launch.enable.eq(dispatch.launch.valid | resume.valid),
             windows.launch.thread.eq(Mux(resume.valid, resume.thread, dispatch.launch.thread)),
             windows.keeps.eq(resume.valid & resume.keeps),

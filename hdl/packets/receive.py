@@ -77,7 +77,9 @@ class Receive(Component):
     enable : low: no frame begins.
     waits : of each interface: its frames wait for a buffer.
     phase : see PacketBuffers.
-    spare_ready, spare, empty, take, give : to each core's Pool; `give` is a refused frame's buffer.
+    spare_ready : of each core's Pool, in clocks with `phase` = 1: in the next one `spare` is there.
+    spare, empty, take, give : to each core's Pool; take only in clocks with `phase` = 0; `give` is a refused frame's
+        buffer.
     write : to each core's PacketBuffers. beat, beat_bytes : it is a beat of a frame, with so many bytes.
     zero : the service unit's requests, of each core.
     frame_valid, frame : an accepted frame goes to its core's dispatcher.
@@ -122,15 +124,18 @@ class Receive(Component):
             m.d.comb += cores.requests.eq(self.spare_ready)
         with m.If(cores.grant.any()):
             m.d.sync += turn.eq(cores.grant)
+        # A frame's first word is even. So it is known a clock before whether a frame may begin, and with which core.
+        opens = Signal(config.cores)  # one-hot, or 0
+        m.d.sync += opens.eq(Mux(self.phase & self.enable, turn & self.spare_ready, 0))
 
         for number, state in enumerate(ingresses):
             self._follow(m, number, state)
         for core in range(config.cores):
-            self._fill(m, core, turn[core], ingresses)
+            self._fill(m, core, opens[core], ingresses)
             self._hand_over(m, core, ingresses)
         return m
 
-    def _fill(self, m: Module, core: int, turn, ingresses: list[_Ingress]) -> None:
+    def _fill(self, m: Module, core: int, opens, ingresses: list[_Ingress]) -> None:
         """One core's buffers: who writes in this clock."""
         config, write, zero = self.config, self.write[core], self.zero[core]
         m.submodules[f"turns{core}"] = turns = RoundRobin(config.interfaces + 1)
@@ -140,8 +145,8 @@ class Receive(Component):
         with m.If(turns.grant[-1]):
             m.d.comb += write.mask.eq(zero.mask)
         for number, (state, port) in enumerate(zip(ingresses, self.ingress, strict=True)):
-            begins = self.enable & ~state.refusing & turn & self.spare_ready[core]
-            asks = port.valid & (state.word[0] == self.phase) & Mux(state.filling, state.core[core], begins)
+            goes_on = state.core[core] & (state.word[0] == self.phase)
+            asks = port.valid & Mux(state.filling, goes_on, opens & ~state.refusing)
             m.d.comb += [turns.requests[number].eq(asks), state.granted[core].eq(turns.grant[number])]
             with m.If(turns.grant[number]):
                 m.d.comb += [

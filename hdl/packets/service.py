@@ -34,12 +34,14 @@ _ASKED = {
     Service.RX_HASH: Asked.RX_HASH,
     Service.RX_VLAN_TAG: Asked.RX_VLAN_TAG,
 }
+_FLAG_BITS = (BPF_F_INGRESS | REDIRECT_ACTION | RedirectFlag.EXCLUDE_INGRESS).bit_length()  # that some call knows
 _MOVED = addresses.METADATA_ALIGN  # bytes of metadata, at a time
 
 
 class ServiceUnit(Component):
-    """One request at a time; 3 clocks from a request to its answer, 1 or 2 for each word to be cleared, and 5 for each
-    4 bytes of metadata that move or 8 bytes that are cloned.
+    """One request at a time; 3 clocks from a request to its answer, 4 where the row changes, 5 for an adjustment, 1 or
+    2 for each word to be cleared, and 5 for each 4 bytes of metadata that move or 8 bytes that are cloned. The next
+    request is taken while an answer waits.
 
     Members
     -------
@@ -49,7 +51,8 @@ class ServiceUnit(Component):
     zero : to the core's packet buffers.
     local : to the core's windows, in a clock in which it `waits` for nobody.
     received : what the packet was as it came in.
-    spare_ready, spare, empty, take : to the core's Pool. `free` : Receive takes no buffer in this clock.
+    spare_ready, spare, empty, take : to the core's Pool. `free` : Receive takes no buffer in this clock; every second
+        one is such.
     clone : what a call of bpf_clone_redirect came to.
     """
 
@@ -80,10 +83,12 @@ class ServiceUnit(Component):
         config = self.config
         thread, service = Signal(range(config.threads)), Signal(Service)
         number, entry, flags = Signal(32), Signal(32), Signal(64)  # ifindex or delta
+        strange = Signal()  # a flag that no call knows
         row = Signal(Thread(config))
         moved = Signal(signed(34))  # where data_meta or data_end shall be
         metadata = Signal(8)  # bytes of it
         least, most = Signal(Offset(config)), Signal(Offset(config))  # where `moved` may be
+        legal, odd = Signal(), Signal()  # it is there; of a size that metadata can't have
         start, last = Signal(Offset(config)), Signal(Offset(config))  # bytes to clear, the last one included
         source, target = Signal(range(config.buffer_bytes)), Signal(range(config.buffer_bytes))
         left, word, arrives = Signal(Offset(config)), Signal(64), Signal(3)  # bytes to move; `word` is on its way
@@ -93,15 +98,12 @@ class ServiceUnit(Component):
             service == each for each in (Service.ADJUST_HEAD, Service.ADJUST_TAIL, Service.ADJUST_META)
         )
         upward = ~number[-1]
+        at = moved[: len(row.data)].as_unsigned()
         port, is_port = Signal(range(config.interfaces)), Signal()  # the one with ifindex `number`
-        for each, ifindex in enumerate(self.ifindex):
-            with m.If((number == ifindex) & number.any()):
-                m.d.comb += [is_port.eq(1), port.eq(each)]
         m.d.comb += [
             self.thread.thread.eq(thread),
             self.change.thread.eq(thread),
             self.change.row.eq(row),
-            self.answer.payload.thread.eq(thread),
             self.local.region.eq(Region.PACKET),
             self.local.buffer.eq(row.buffer),
             self.local.size.eq(Mux(copying, exact_log2(WORD_BYTES), exact_log2(_MOVED))),
@@ -115,6 +117,12 @@ class ServiceUnit(Component):
                 with m.Case(each):
                     m.d.comb += self.received.asked.eq(asked)
 
+        def answer() -> None:
+            m.d.sync += [self.answer.valid.eq(1), self.answer.payload.thread.eq(thread)]
+            m.next = "REQUEST"
+
+        with m.If(self.answer.ready):
+            m.d.sync += self.answer.valid.eq(0)
         with m.FSM():
             with m.State("REQUEST"):
                 asked = self.request.payload
@@ -134,6 +142,7 @@ class ServiceUnit(Component):
                 here = self.thread.row
                 m.d.sync += [
                     row.eq(here),
+                    strange.eq(flags[_FLAG_BITS:].any()),
                     moved.eq(Mux(is_tail, here.data_end, here.data_meta) + number.as_signed()),
                     metadata.eq(here.data - here.data_meta),
                     least.eq(Mux(is_tail, here.data + addresses.ETH_HLEN, addresses.FRAME_HEADER)),
@@ -141,15 +150,20 @@ class ServiceUnit(Component):
                                 Mux(is_head, here.data_end - addresses.ETH_HLEN - (here.data - here.data_meta),
                                     here.data))),
                 ]  # fmt: skip
-                m.next = "DECIDE"
+                m.d.sync += is_port.eq(0)
+                for each, ifindex in enumerate(self.ifindex):
+                    with m.If((number == ifindex) & number.any()):
+                        m.d.sync += [is_port.eq(1), port.eq(each)]
+                with m.If(~self.answer.valid):
+                    m.next = "DECIDE"
             with m.State("DECIDE"):
                 m.next = "CHANGE"
                 with m.If(service == Service.REDIRECT):
                     m.d.sync += self.answer.payload.value.eq(XdpAction.XDP_REDIRECT)
-                    known = Mux(row.program_type == SCHED_CLS, Const(BPF_F_INGRESS, 64), 0)
-                    with m.If((flags & ~known).any()):
+                    known = Mux(row.program_type == SCHED_CLS, Const(BPF_F_INGRESS, _FLAG_BITS), 0)
+                    with m.If(strange | (flags[:_FLAG_BITS] & ~known).any()):
                         m.d.sync += self.answer.payload.value.eq(XdpAction.XDP_ABORTED)
-                        m.next = "ANSWER"
+                        answer()
                     m.d.sync += [row.redirected.eq(is_port), row.target.eq(port)]
                     with m.If(row.program_type != SCHED_CLS):  # of a tc program's packet it is XDP's
                         m.d.sync += row.queue.eq(0)
@@ -172,47 +186,51 @@ class ServiceUnit(Component):
                         left.eq((behind - behind[:3]) - (row.data - first)),
                     ]
                     m.next = "BUFFER"
-                    with m.If((flags & ~Const(BPF_F_INGRESS, 64)).any() | ~is_port):
-                        m.next = "ANSWER"
+                    with m.If(strange | (flags[:_FLAG_BITS] & ~BPF_F_INGRESS).any() | ~is_port):
+                        answer()
                     with m.Elif(row.hops == MAX_HOPS):
                         m.d.sync += self.answer.payload.value.eq(Const(-ENETDOWN, 64))
-                        m.next = "ANSWER"
+                        answer()
                 with m.Elif(service == Service.REDIRECT_MAP):
-                    self._redirect_map(m, entry, flags, row)
+                    self._redirect_map(m, entry, flags, strange, row, answer)
                 with m.Elif(asks):
                     m.d.comb += self.received.start.eq(1)
                     m.next = "METADATA"
                 with m.Else():
-                    at = moved[: len(row.data)].as_unsigned()
-                    inside = ~moved[len(row.data) :].any()
-                    legal = inside & (at >= least) & (at <= most)
                     remains = (row.data - at)[: len(row.data)]
                     uneven = remains[: exact_log2(addresses.METADATA_ALIGN)].any()
-                    odd = is_meta & (uneven | (remains > addresses.METADATA_BYTES))
-                    shows = at < row.lowest
+                    inside = ~moved[len(row.data) :].any()
                     m.d.sync += [
-                        self.answer.payload.value.eq(Mux(~legal, Const(-EINVAL, 64), Mux(odd, Const(-EACCES, 64), 0))),
-                        start.eq(Mux(is_tail, row.data_end, at)),
-                        last.eq(Mux(is_tail, at, row.lowest) - 1),
+                        legal.eq(inside & (at >= least) & (at <= most)),
+                        odd.eq(is_meta & (uneven | (remains > addresses.METADATA_BYTES))),
                     ]
-                    with m.If(is_tail):
-                        m.d.sync += row.data_end.eq(at)
-                    with m.Else():
-                        m.d.sync += row.data_meta.eq(at)
-                        with m.If(is_head):
-                            m.d.sync += row.data.eq(at + metadata)
-                        with m.If(shows):
-                            m.d.sync += row.lowest.eq(at)
-                    # Metadata moves with the head: upward, its last bytes go first.
-                    first = Mux(upward, metadata - _MOVED, 0)[: len(metadata)]
-                    m.d.sync += [source.eq(row.data_meta + first), target.eq(at + first)]
-                    m.d.sync += left.eq(Mux(is_head & number.any(), metadata, 0))
-                    with m.If(~legal | odd):
-                        m.next = "ANSWER"
-                    with m.Elif(Mux(is_tail, at > row.data_end, shows)):
-                        m.next = "CLEAR"
-                    with m.Elif(is_head & metadata.any()):
-                        m.next = "MOVE"
+                    m.next = "ADJUST"
+            with m.State("ADJUST"):
+                m.next = "CHANGE"
+                shows = at < row.lowest
+                m.d.sync += [
+                    self.answer.payload.value.eq(Mux(~legal, Const(-EINVAL, 64), Mux(odd, Const(-EACCES, 64), 0))),
+                    start.eq(Mux(is_tail, row.data_end, at)),
+                    last.eq(Mux(is_tail, at, row.lowest) - 1),
+                ]
+                with m.If(is_tail):
+                    m.d.sync += row.data_end.eq(at)
+                with m.Else():
+                    m.d.sync += row.data_meta.eq(at)
+                    with m.If(is_head):
+                        m.d.sync += row.data.eq(at + metadata)
+                    with m.If(shows):
+                        m.d.sync += row.lowest.eq(at)
+                # Metadata moves with the head: upward, its last bytes go first.
+                first = Mux(upward, metadata - _MOVED, 0)[: len(metadata)]
+                m.d.sync += [source.eq(row.data_meta + first), target.eq(at + first)]
+                m.d.sync += left.eq(Mux(is_head & number.any(), metadata, 0))
+                with m.If(~legal | odd):
+                    answer()
+                with m.Elif(Mux(is_tail, at > row.data_end, shows)):
+                    m.next = "CLEAR"
+                with m.Elif(is_head & metadata.any()):
+                    m.next = "MOVE"
             with m.State("CLEAR"):
                 is_last = start[3:] == last[3:]
                 m.d.comb += [
@@ -237,7 +255,7 @@ class ServiceUnit(Component):
             with m.State("CLONE"):
                 m.d.comb += self.clone.valid.eq(1)
                 with m.If(self.clone.ready):
-                    m.next = "ANSWER"
+                    answer()
             with m.State("MOVE"):
                 m.d.comb += [self.local.enable.eq(left.any()), self.local.offset.eq(source)]
                 m.d.sync += arrives.eq(1)
@@ -263,31 +281,25 @@ class ServiceUnit(Component):
             with m.State("METADATA"):
                 m.d.sync += self.answer.payload.value.eq(self.received.value)
                 with m.If(self.received.done):
-                    m.next = "ANSWER"
+                    answer()
             with m.State("CHANGE"):
-                m.d.comb += [self.change.valid.eq(1), self.answer.valid.eq(self.change.ready)]
+                m.d.comb += self.change.valid.eq(1)
                 with m.If(self.change.ready):
-                    m.next = "ANSWER"
-                    with m.If(self.answer.ready):
-                        m.next = "REQUEST"
-            with m.State("ANSWER"):
-                m.d.comb += self.answer.valid.eq(1)
-                with m.If(self.answer.ready):
-                    m.next = "REQUEST"
+                    answer()
         return m
 
-    def _redirect_map(self, m: Module, entry, flags, row) -> None:
+    def _redirect_map(self, m: Module, entry, flags, strange, row, answer) -> None:
         """What __bpf_xdp_redirect_map does once it has the entry: an unknown flag answers XDP_ABORTED and changes
         nothing (and so does BROADCAST: a packet of this NIC leaves once); an empty entry answers the action in the
         flags and forgets the target. EXCLUDE_INGRESS is a DEVMAP's, and means nothing without BROADCAST."""
         taken, to_queue = (entry & REDIRECT_TAKEN).any(), (entry & REDIRECT_QUEUE).any()
-        of_ports, of_queues = (Const(known, len(flags)) for known in
+        of_ports, of_queues = (Const(known, _FLAG_BITS) for known in
                                (REDIRECT_ACTION | RedirectFlag.EXCLUDE_INGRESS, REDIRECT_ACTION))  # fmt: skip
-        unknown = flags & ~Mux(to_queue, of_queues, of_ports)
+        unknown = flags[:_FLAG_BITS] & ~Mux(to_queue, of_queues, of_ports)
         where = entry[REDIRECT_SHIFT:]
-        with m.If(unknown.any()):
+        with m.If(strange | unknown.any()):
             m.d.sync += self.answer.payload.value.eq(XdpAction.XDP_ABORTED)
-            m.next = "ANSWER"
+            answer()
         with m.Else():
             m.d.sync += [
                 self.answer.payload.value.eq(Mux(taken, XdpAction.XDP_REDIRECT, flags & REDIRECT_ACTION)),

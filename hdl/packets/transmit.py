@@ -53,6 +53,7 @@ class _Egress:
         self.last = named(1, "last")
         self.granted = named(config.cores, "granted")
         self.room = named(range(BEATS + 1), "room", init=BEATS)
+        self.has_room = named(1, "has_room", init=1)
 
 
 class Transmit(Component):
@@ -134,7 +135,7 @@ class Transmit(Component):
         m.submodules[f"turns{core}"] = turns = RoundRobin(config.interfaces)
         tag = Signal(Tag(config), name=f"tag_of_core{core}")
         for number, state in enumerate(egresses):
-            asks = state.active & (state.core == core) & (state.word[0] != self.phase) & state.room.any()
+            asks = state.active & (state.core == core) & (state.word[0] != self.phase) & state.has_room
             m.d.comb += [turns.requests[number].eq(asks), state.granted[core].eq(turns.grant[number])]
             with m.If(turns.grant[number]):
                 m.d.comb += [
@@ -188,9 +189,13 @@ class Transmit(Component):
             beats.r_en.eq(egress.ready),
         ]
 
-        # A read takes a place for its beat, which is free again when the beat has left.
-        leaves = egress.valid & egress.ready
-        m.d.sync += state.room.eq(state.room + leaves - (state.granted.any() & ~state.tag.ahead))
+        # A read takes a place for its beat, which is free again when the beat has left. Whether one is left is known
+        # before the grant, which comes late in its clock, for either case.
+        leaves, takes = egress.valid & egress.ready, state.granted.any() & ~state.tag.ahead
+        m.d.sync += [
+            state.room.eq(state.room + leaves - takes),
+            state.has_room.eq(leaves | Mux(takes, state.room != 1, state.room.any())),
+        ]
 
         whole = Signal(13, name=f"whole{number}")  # beats of this frame that have left
         bytes_now = count_run(egress.payload.keep)

@@ -29,7 +29,7 @@ class PoolHarness(Elaboratable):
         taken, held = pool.take & (pool.spare == mine), pool.ready & (pool.spare == mine)
         gives = Cat(give.enable & (give.buffer == mine) for give in pool.give)
         m.d.sync += used.eq((used | taken) & ~gives.any())
-        listed = opened.signal("free").bit_select(mine, 1)
+        listed, back = (opened.signal(name).bit_select(mine, 1) for name in ("free", "came"))
         waited = later(m, ~pool.ready & ~pool.empty)
         m.d.comb += [
             Assume(~pool.take | pool.ready),
@@ -37,8 +37,9 @@ class PoolHarness(Elaboratable):
             Assume(~(gives & (gives - 1)).any()),
             Assert(~(taken & used)),
             Assert(~waited | pool.ready),
-            Assert(~pool.empty | used),
-            Assert(used + listed + held == 1),  # so it is never lost
+            Assert(pool.more == opened.signal("free").any()),
+            Assert(~pool.empty | used | back),
+            Assert(used + listed + held + back == 1),  # so it is never lost
         ]
         return m
 
@@ -216,6 +217,7 @@ class TransmitHarness(Elaboratable):
             Assert(Value.cast(port.payload) == out.r_data),
             Assert(~active | (tag.egress == 1 << egress)),
             Assert(room + out.level + sum(under_way) == BEATS),
+            Assert(opened.signal(f"has_room{egress}") == room.any()),
         ]
 
     def _same(self, tag, departure) -> Value:
@@ -244,7 +246,7 @@ PROOFS = [
         "the egress's FIFO, whatever waits; its buffer is given back with its last word, once",
         harness=TransmitHarness,
         mutations=(
-            Mutation("hdl/packets/transmit.py", "granted.any() & ~state.tag.ahead)", "granted.any())"),
+            Mutation("hdl/packets/transmit.py", "granted.any() & ~state.tag.ahead", "granted.any()"),
             Mutation("hdl/packets/transmit.py", "(tag.lane + lane < WORD_BYTES)", "(tag.lane + lane <= WORD_BYTES)"),
             Mutation("hdl/packets/transmit.py", "(state.beats == 0) & ~state.tag.ahead", "(state.beats == 0)"),
             Mutation("hdl/packets/transmit.py", "state.word.eq(state.word + 1)", "state.word.eq(state.word | 1)"),
@@ -259,8 +261,10 @@ PROOFS = [
         harness=PoolHarness,
         mutations=(
             Mutation("hdl/packets/pool.py", "~self.ready | self.take", "self.ready | self.take"),
-            Mutation("hdl/packets/pool.py", "& ~Mux(refill, lowest, 0)) | given", "& ~Mux(refill, lowest, 0))"),
+            Mutation("hdl/packets/pool.py", "& ~Mux(refill, lowest, 0)) | came", "& ~Mux(refill, lowest, 0))"),
+            Mutation("hdl/packets/pool.py", "free.any()) | came.any()", "free.any())"),
         ),
         clocks=4,
+        reach=2 * CONFIG.packet_buffers,
     ),
 ]

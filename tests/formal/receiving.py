@@ -31,15 +31,15 @@ class ReceiveHarness(Elaboratable):
         # A write is a beat or zeroes. Each buffer that is taken is the spare one.
         for core, (write, zero) in enumerate(zip(receive.write, receive.zero, strict=True)):
             granted = [opened.signal(f"granted{ingress}")[core] for ingress in range(CONFIG.interfaces)]
-            cleared = zero.valid & zero.ready
+            cleared, spare_ready = zero.valid & zero.ready, later(m, receive.spare_ready[core] & phase)
             same = (write.buffer == zero.buffer) & (write.word == zero.word) & (write.mask == zero.mask)
             m.d.comb += [
-                Assume(~(receive.spare_ready[core] & receive.empty[core])),
+                Assume(~(spare_ready & receive.empty[core])),
                 Assert(sum(granted, cleared) <= 1),
                 Assert(~cleared | (same & ~write.data.any())),
                 Assert(~write.mask.any() | Cat(granted).any() | cleared),
                 Assert(~write.mask.any() | (write.word[0] == phase)),
-                Assert(~receive.take[core] | receive.spare_ready[core]),
+                Assert(~receive.take[core] | (spare_ready & ~phase)),
             ]
             ends = Cat(
                 arrival.ended & arrival.buffered & (arrival.place.core == core) for arrival in receive.arrival
@@ -74,6 +74,7 @@ class ReceiveHarness(Elaboratable):
         # Where it lies, and each beat with it
         now = View(Place(CONFIG), Signal(Place(CONFIG).size, name=f"now{of}"))
         m.d.comb += now.eq(place)
+        enabled = later(m, receive.enable)
         word = Signal(COUNT_BITS, name=f"frame_word{of}")
         m.d.comb += word.eq(FIRST_WORD + beats)
         for core in range(CONFIG.cores):
@@ -81,7 +82,7 @@ class ReceiveHarness(Elaboratable):
             with m.If(granted[core]):
                 with m.If(~begun):
                     m.d.comb += [now.core.eq(core), now.buffer.eq(receive.spare[core])]
-                    m.d.comb += Assert(receive.take[core] & receive.enable)
+                    m.d.comb += Assert(receive.take[core] & enabled)
                 with m.Else():
                     m.d.comb += Assert(~receive.take[core])
                 fits = word < buffer_words(CONFIG)
@@ -202,7 +203,7 @@ class CollectHarness(Elaboratable):
                     in_flight.eq(ahead < flying),
                     Assert(~in_flight | ((read.data == mine) == it)),
                 ]
-            looked = later(m, (opened.signal("look") == ingress) & (newest != oldest))
+            looked = later(m, (opened.signal("look") == ingress) & (newest != oldest), 2)
             look = memory.read_port(domain="comb")
             m.d.comb += [
                 look.addr.eq(oldest[: len(look.addr)]),
@@ -261,7 +262,7 @@ class CollectHarness(Elaboratable):
         may = used & done & (number == oldest) & (~sent | room | ~waits)
         since = Signal(range(8))
         m.d.sync += since.eq(Mux(may & ~leaves, since + 1, 0))
-        m.d.comb += Assert(since <= CONFIG.ingresses)
+        m.d.comb += Assert(since <= CONFIG.ingresses + 1)
         return m
 
 
@@ -278,7 +279,7 @@ PROOFS = [
         mutations=(
             Mutation(_RECEIVE, "end < addresses.HEADROOM + addresses", "end <= addresses.HEADROOM + addresses"),
             Mutation(_RECEIVE, "state.buffer, self.spare[core])", "self.spare[core], self.spare[core])"),
-            Mutation(_RECEIVE, "(state.word[0] == self.phase) & Mux", "(state.word[1] == self.phase) & Mux"),
+            Mutation(_RECEIVE, "(state.word[0] == self.phase)", "(state.word[1] == self.phase)"),
             Mutation(_RECEIVE, "arrival.ended & arrival.accepted):", "arrival.ended):"),
         ),
         clocks=6,
@@ -286,8 +287,9 @@ PROOFS = [
     Proof(
         name="collect",
         of=(_COLLECT,),
-        says="packets of an ingress leave in the order of their numbers, each once, when it is done and within so many "
-        "clocks as there are ingresses; into the queue of its egress if that has room, or its buffer is given back",
+        says="packets of an ingress leave in the order of their numbers, each once, when it is done and within one "
+        "clock more than there are ingresses; into the queue of its egress if that has room, or its buffer is given "
+        "back",
         harness=CollectHarness,
         mutations=(
             Mutation(_COLLECT, "present.eq(newest != oldest)", "present.eq(1)"),
