@@ -197,8 +197,8 @@ def KeyWord(config: NicConfig) -> data.StructLayout:
 
 
 def KeyReadPort(config: NicConfig) -> Signature:
-    """Serial unit -> front: word `number` of the key in `slot`. `request` waits for `grant` (same clock); `word` is
-    there 2 clocks after it (a block RAM's latency)."""
+    """Serial unit -> front: word `number` of the key in `slot`. `request` waits for `grant` (same clock; it may be high
+    without a request); `word` is there 2 clocks after it (a block RAM's latency)."""
     return Signature(
         {
             "request": Out(1),
@@ -210,14 +210,15 @@ def KeyReadPort(config: NicConfig) -> Signature:
     )
 
 
-FIND_CLOCKS = 4
-"""Clocks from a key's last word to the first in which it may be searched for: its hash is known."""
+FIND_CLOCKS = 2
+"""Clocks from a key's last word to the first in which it may be searched for: its hash is known when it is needed."""
 
 
 def Find(config: NicConfig) -> data.StructLayout:
-    """Serial unit -> finder: where is the key in `slot`? Its last word was taken FIND_CLOCKS clocks ago or earlier. For
-    an LPM_TRIE `length` is the length of the key's prefix: of a stored key the bits behind it don't count."""
-    return data.StructLayout({"slot": range(key_slots(config)), "length": 9})
+    """Serial unit -> finder, taken at once: where is the key in `slot`? Its last word was taken FIND_CLOCKS clocks ago
+    or earlier. For an LPM_TRIE `length` is the length of the key's prefix: of a stored key the bits behind it don't
+    count."""
+    return data.StructLayout({"valid": 1, "slot": range(key_slots(config)), "length": 9})
 
 
 def Found(config: NicConfig) -> data.StructLayout:
@@ -239,13 +240,15 @@ def Found(config: NicConfig) -> data.StructLayout:
 
 
 def SearchPort(config: NicConfig) -> Signature:
-    """Serial unit -> front and finder. While the unit asks, `descriptor` stays as it is. hold: no program's look-up
+    """Serial unit -> front and finder. SCRATCH_KEYS finds are under way at most, and while there are any,
+    `descriptor` stays as it is. makes: `key` may be valid in this clock. hold: no program's look-up
     begins; idle: and none is under way (it holds from the clock in which it is high until `hold` goes down)."""
     return Signature(
         {
+            "makes": Out(1),
             "key": Out(stream.Signature(KeyWord(config))),
             "read": Out(KeyReadPort(config)),
-            "find": Out(stream.Signature(Find(config))),
+            "find": Out(Find(config)),
             "found": In(Found(config)),
             "descriptor": Out(MapDescriptor(config)),
             "hold": Out(1),
@@ -278,6 +281,26 @@ def TablePort(config: NicConfig) -> Signature:
             "data": Out(64),
             "grant": In(1),
             "word": In(64),
+        }
+    )
+
+
+def TurnPort(config: NicConfig) -> Signature:
+    """A unit of the map engine -> its turn on a TablePort. `request` waits for `grant` (same clock; it may be high
+    without a request), which takes the access. Accesses of all units are made in the order in which they were taken.
+    came: `word` is what the unit's next read said, 4 clocks after its grant or later; coming: it comes in 2 clocks.
+    pending: an access that was taken is still to be made."""
+    return Signature(
+        {
+            "request": Out(1),
+            "address": Out(range(config.map_bytes // 8)),
+            "write": Out(2),
+            "data": Out(64),
+            "grant": In(1),
+            "coming": In(1),
+            "came": In(1),
+            "word": In(64),
+            "pending": In(1),
         }
     )
 

@@ -7,9 +7,8 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.core.queue import Queue
 from bpfnic.hdl.interfaces import SharedTrace
-from bpfnic.hdl.mapinterfaces import LOCK, MapCall, MapDescriptor, MapHostPort, SearchPort, TablePort
+from bpfnic.hdl.mapinterfaces import LOCK, MapCall, MapDescriptor, MapHostPort, SearchPort, TurnPort
 from bpfnic.hdl.maps.rings import Rings, RingsPorts
-from bpfnic.hdl.maps.sharing import share
 from bpfnic.hdl.maps.table import TableOperation, TableUnit
 from bpfnic.spec import tables
 from bpfnic.spec.maps import EVENTS, QUEUES, Errno
@@ -74,8 +73,8 @@ class Calls(Component):
     found, value, status : see TableUnit. cursor : a WALK's; of other calls 0. of_ring : a ring's
         call: then trap, and ring_value as in EngineAnswer.
     word_write, word_cpu, word, write, ended, ended_thread, frames, emit_trace : see Rings.
-    host, search, table : MapHostPort, SearchPort and TablePort of hdl/mapinterfaces.py. shared_trace : the call that is
-        decided in this clock.
+    host, search, tables : MapHostPort, SearchPort and TurnPorts of hdl/mapinterfaces.py: of the table unit, the ring
+        unit and the emitter. shared_trace : the call that is decided in this clock.
     """
 
     def __init__(self, config: NicConfig):
@@ -108,7 +107,7 @@ class Calls(Component):
                 "ring_value": Out(64),
                 "host": In(MapHostPort(config)),
                 "search": Out(SearchPort(config)),
-                "table": Out(TablePort(config)),
+                "tables": Out(TurnPort(config)).array(3 if EVENTS & config.map_types else 1),
                 "shared_trace": Out(SharedTrace(config)),
             }
         )
@@ -126,32 +125,16 @@ class Calls(Component):
         call, of_host = Signal(WaitingCall(config), reset_less=True), Signal(reset_less=True)
         descriptor = Signal(MapDescriptor(config), reset_less=True)
         walks, makes_way = Signal(), Signal()  # the host's walk is to be resumed, behind a call of a program
-        asked, operation = Signal(TableOperation), Signal(TableOperation)
-        known, queue = Signal(), Signal()
+        asked = Signal(TableOperation, reset_less=True)  # whatever the map is
+        known = Signal()  # there is such a command
+        operation, queue = Signal(TableOperation), Signal()
         m.d.comb += [
             queue.eq(Cat(descriptor.type == each for each in sorted(QUEUES & config.map_types)).any()),
             operation.eq(asked),
-            known.eq(1),
         ]
-        with m.If(of_host):
-            with m.Switch(host.operation):
-                for number, each in _OF_COMMAND.items():
-                    with m.Case(number):
-                        m.d.comb += asked.eq(each)
-                with m.Default():
-                    m.d.comb += known.eq(0)
-            with m.If(queue & Cat(asked == TableOperation[name] for name in ("DELETE", "FIRST", "NEXT")).any()):
-                m.d.comb += known.eq(0)
-        with m.Else():
-            with m.Switch(call.call):
-                for kind, each in _OF_CALL.items():
-                    with m.Case(kind):
-                        m.d.comb += asked.eq(each)
         for keyed, keyless in _OF_QUEUES.items():
             with m.If(queue & (asked == keyed)):
                 m.d.comb += operation.eq(keyless)
-        with m.If(of_host & walks):
-            m.d.comb += operation.eq(TableOperation.RESUME)
         m.d.comb += [
             waiting.push.eq(self.push),
             waiting.entry.eq(self.pushed),
@@ -190,9 +173,12 @@ class Calls(Component):
         ]
 
         # Rings have a unit of their own.
+        connect(m, unit.table, flipped(self.tables[0]))
         ring_call, ring_type, ring_start, ring_done = Signal(), Signal(), Signal(), Signal()
         if EVENTS & config.map_types:
-            rings = self._add_rings(m, unit, call, descriptor)
+            rings = self._add_rings(m, call, descriptor)
+            connect(m, rings.table, flipped(self.tables[1]))
+            connect(m, rings.emitter_table, flipped(self.tables[2]))
             m.d.comb += [
                 ring_call.eq(Cat(call.call == each for each in _OF_RINGS).any()),
                 ring_type.eq(Cat(descriptor.type == each for each in sorted(EVENTS)).any()),
@@ -200,18 +186,31 @@ class Calls(Component):
                 ring_done.eq(rings.done & self.of_ring),
                 rings.taken.eq(self.answered),
             ]
-        else:
-            connect(m, unit.table, flipped(self.table))
 
         served = Cat(descriptor.type == each for each in sorted(tables.TYPES & config.map_types)).any()
-        none = ~(known & (host.index < config.maps) & served & Array(self.present)[call.index])
+        described = Signal()  # there is such a map
+        m.d.sync += described.eq((host.index < config.maps) & Array(self.present)[call.index])
+        keyed = Cat(asked == TableOperation[name] for name in ("DELETE", "FIRST", "NEXT")).any()
+        none = ~(known & described & served) | (queue & keyed)
         started = Signal()
         with m.FSM():
             with m.State("IDLE"):  # the host first, for it has a command at a time, and few; but its walks make way
                 of_host_next = host.command & ~(makes_way & waiting.pop.valid)
                 m.d.sync += [of_host.eq(of_host_next), call.eq(waiting.pop.payload)]
+                with m.Switch(waiting.pop.payload.call):
+                    for kind, each in _OF_CALL.items():
+                        with m.Case(kind):
+                            m.d.sync += asked.eq(each)
                 with m.If(of_host_next):
-                    m.d.sync += call.index.eq(host.index)
+                    m.d.sync += [call.index.eq(host.index), known.eq(1)]
+                    with m.Switch(host.operation):
+                        for number, each in _OF_COMMAND.items():
+                            with m.Case(number):
+                                m.d.sync += asked.eq(each)
+                        with m.Default():
+                            m.d.sync += known.eq(0)
+                    with m.If(walks):
+                        m.d.sync += asked.eq(TableOperation.RESUME)
                 m.d.comb += waiting.pop.ready.eq(~of_host_next)
                 with m.If(host.command | waiting.pop.valid):
                     m.d.comb += self.looks.eq(1)
@@ -235,8 +234,10 @@ class Calls(Component):
                 with m.Else():
                     m.d.comb += unit.start.eq(~of_host | ~none)
                 with m.If(of_host & none):
-                    m.d.comb += [host.done.eq(1), host.found.eq(0), host.status.eq(Errno.EINVAL)]
-                    m.next = "IDLE"
+                    m.next = "REFUSE"
+            with m.State("REFUSE"):
+                m.d.comb += [host.done.eq(1), host.found.eq(0), host.status.eq(Errno.EINVAL)]
+                m.next = "IDLE"
             with m.State("BUSY"):
                 m.d.comb += host.done.eq(unit.done & of_host & ~unit.again)
                 with m.If(ring_done & self.answered):
@@ -247,8 +248,8 @@ class Calls(Component):
                     m.next = "IDLE"
         return m
 
-    def _add_rings(self, m: Module, unit: TableUnit, call, descriptor) -> Rings:
-        """Their calls, what they tell, and their way to map memory, behind the table's."""
+    def _add_rings(self, m: Module, call, descriptor) -> Rings:
+        """Their calls, and what they tell."""
         m.submodules.rings = rings = Rings(self.config)
         for name in _RING_PORTS:
             outer, inner = getattr(self, name), getattr(rings, name)
@@ -274,6 +275,4 @@ class Calls(Component):
                 self.inserts.eq(1),
                 self.size.eq(rings.size),
             ]
-
-        share(m, self.table, unit.table, rings.table)
         return rings

@@ -5,18 +5,18 @@ from collections.abc import Iterable
 from amaranth import Array, Cat, Const, Module, Mux, Shape, Signal, Value
 from amaranth.lib import data, memory
 from amaranth.lib.wiring import Component, connect, flipped
-from amaranth.utils import ceil_log2, exact_log2
+from amaranth.utils import bits_for, ceil_log2, exact_log2
 
 from bpfnic.hdl.arbiter import RoundRobin
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.core.queue import Queue
 from bpfnic.hdl.interfaces import MapEnginePorts
 from bpfnic.hdl.lanes import spread
-from bpfnic.hdl.mapinterfaces import EngineWord, KeyWord, MapCall, MapDescriptor
+from bpfnic.hdl.mapinterfaces import EngineAnswer, EngineWord, KeyWord, MapCall, MapDescriptor
 from bpfnic.hdl.maps.array import ArrayUnit, UnitResult
 from bpfnic.hdl.maps.calls import Calls
 from bpfnic.hdl.maps.finder import Finder, Result
-from bpfnic.hdl.maps.sharing import share
+from bpfnic.hdl.maps.sharing import Turns
 from bpfnic.hdl.memory import SimpleRam
 from bpfnic.spec.addresses import HANDLE_KEY_BIT, MAP_HANDLES, MAP_VALUES, MAX_KEY_BYTES
 from bpfnic.spec.maps import EVENTS, LRU, OF_MAPS, QUEUES, REDIRECT_MAPS, MapType, UpdateFlag
@@ -58,7 +58,7 @@ _BY_UNIT = {
 
 
 class MapEngine(Component):
-    """A word each clock, from the cores in turn. The answer to a call on an array is there 4 clocks after its last
+    """A word each clock, from the cores in turn. The answer to a call on an array is there 5 clocks after its last
     word, to a look-up as the Finder says; other calls wait for each other (Calls).
 
     Members: interfaces.MapEnginePorts. A thread has one call under way at most, so that no queue here is ever full. A
@@ -79,7 +79,8 @@ class MapEngine(Component):
             {
                 "core": core_bits,
                 "handle": 1,  # it has the form of one
-                "key_end": ceil_log2(MAX_KEY_BYTES),  # bytes of its keys, less one
+                "key_bytes": bits_for(MAX_KEY_BYTES),  # of its keys
+                "keep": 8,  # the bytes of the word that are of a key
                 "index": range(config.maps),
                 "word": EngineWord(config),
             }
@@ -93,18 +94,25 @@ class MapEngine(Component):
         index_bits = exact_log2(config.maps)
         for i, port in enumerate(self.port):
             m.d.comb += [
-                arbiter.requests[i].eq(port.word.valid & ~looked & ~search.key.valid),
+                arbiter.requests[i].eq(port.word.valid & ~looked & ~search.makes),
                 port.word.ready.eq(arbiter.grant[i]),
             ]
-            with m.If(arbiter.grant[i]):
-                m.d.comb += [word.eq(port.word.payload), chosen.core.eq(i)]
+            if i == 0:  # what nobody chose is not looked at
+                m.d.comb += word.eq(port.word.payload)
+            else:
+                with m.If(arbiter.grant[i]):
+                    m.d.comb += [word.eq(port.word.payload), chosen.core.eq(i)]
         handle = word.handle
+        key_end = handle[HANDLE_KEY_BIT:][: ceil_log2(MAX_KEY_BYTES)]
+        whole = word.number != key_end[3:]
+        walks = word.call == MapCall.WALK  # its word waits where a key does
         of_map = (config.maps - 1 << 4) | (MAX_KEY_BYTES - 1 << HANDLE_KEY_BIT)
         m.d.comb += [
             chosen.word.eq(word),
             chosen.index.eq(handle[4 : 4 + index_bits]),
             chosen.handle.eq(handle & ~of_map == MAP_HANDLES),
-            chosen.key_end.eq(handle[HANDLE_KEY_BIT:]),
+            chosen.key_bytes.eq(key_end + 1),
+            chosen.keep.eq(Cat(whole | walks | (byte <= key_end[:3]) for byte in range(8))),
             search.key.ready.eq(1),
         ]
         width = Shape.cast(MapDescriptor(config)).width
@@ -125,18 +133,15 @@ class MapEngine(Component):
         m.d.sync += [arrived.eq(arbiter.grant.any()), first.eq(chosen), made_up.eq(search.key.valid)]
         m.d.sync += key.eq(search.key.payload)
         sent, cpu = first.word.data, Cat(first.word.thread, first.core)
-        whole = first.word.number != first.key_end[3:]
-        keep = spread(m, Cat(whole | (byte <= first.key_end[:3]) for byte in range(8)))
         has_key = Value.cast(first.word.call).matches(
-            MapCall.LOOKUP, MapCall.UPDATE, MapCall.DELETE, MapCall.REDIRECT
+            MapCall.LOOKUP, MapCall.UPDATE, MapCall.DELETE, MapCall.REDIRECT, MapCall.WALK
         )  # an INSERT comes back to the key of its UPDATE
-        walks = first.word.call == MapCall.WALK  # its word waits where a key does
         m.submodules.finder = finder = Finder(config)
         m.d.comb += [
-            finder.key_valid.eq(made_up | (arrived & ~first.word.flags & (has_key | walks))),
+            finder.key_valid.eq(made_up | (arrived & ~first.word.flags & has_key)),
             finder.key.slot.eq(cpu),
             finder.key.number.eq(first.word.number),
-            finder.key.data.eq(sent & (keep | walks.replicate(64))),
+            finder.key.data.eq(sent & spread(m, first.keep)),
         ]
         with m.If(made_up):
             m.d.comb += finder.key.eq(key)
@@ -152,20 +157,22 @@ class MapEngine(Component):
         ]
 
         # Known: the call's map. Who serves it?
-        called, last = Signal(), Signal(stage, reset_less=True)
+        called, last, described = Signal(), Signal(stage, reset_less=True), Signal(reset_less=True)
         its_flags, illegal = Signal(3, reset_less=True), Signal(reset_less=True)
-        m.d.sync += [called.eq(arrived & first.word.last), last.eq(first)]
+        m.d.sync += [called.eq(arrived & first.word.last), last.eq(first), described.eq(Array(present)[first.index])]
         m.d.sync += Cat(its_flags, illegal).eq(Mux(first.word.flags, sent_flags, flags_read.data))
         descriptor, call = Signal(MapDescriptor(config)), last.word.call
         m.d.comb += descriptor.eq(descriptors.read.data)
-        right_size = (descriptor.key_size == last.key_end + 1) | (descriptor.key_size == 0)
+        right_size = (descriptor.key_size == last.key_bytes) | (descriptor.key_size == 0)
         is_map, by_array, by_finder, by_unit = Signal(), Signal(), Signal(), Signal()
-        m.d.comb += is_map.eq(last.handle & Array(present)[last.index] & right_size)
-        with m.Switch(call):
-            for each in MapCall:
-                with m.Case(each):
-                    for serves, table in ((by_array, _BY_ARRAY), (by_finder, _BY_FINDER), (by_unit, _BY_UNIT)):
-                        m.d.comb += serves.eq(is_map & self._is(descriptor, table.get(each, ())))
+        m.d.comb += is_map.eq(last.handle & described & right_size)
+        for serves, table in ((by_array, _BY_ARRAY), (by_finder, _BY_FINDER), (by_unit, _BY_UNIT)):
+            types = Signal(max(MapType) + 1, reset_less=True)  # that it serves the call on: a bit of each
+            with m.Switch(first.word.call):
+                for each in MapCall:
+                    with m.Case(each):
+                        m.d.sync += types.eq(sum(1 << kind for kind in config.map_types & table.get(each, frozenset())))
+            m.d.comb += serves.eq(is_map & types.bit_select(descriptor.type, 1))
         if EVENTS & config.map_types:
             with m.If(Value.cast(call).matches(MapCall.SUBMIT, MapCall.DISCARD)):  # of a record, which has no handle
                 m.d.comb += by_unit.eq(1)
@@ -228,12 +235,12 @@ class MapEngine(Component):
         m.d.comb += [
             finder.look_up_valid.eq(found_by),
             search.found.eq(finder.found),
+            finder.find.eq(search.find),
             finder.descriptor.eq(search.descriptor),
             finder.hold.eq(search.hold),
             search.idle.eq(finder.idle),
         ]
         connect(m, search.read, finder.read)
-        connect(m, search.find, finder.find)
         connect(m, finder.rows, flipped(self.rows))
         of_finder = [Queue(Result(config), config.threads, through=True) for _ in self.port]
         for i, queue in enumerate(of_finder):
@@ -244,7 +251,10 @@ class MapEngine(Component):
             ]
 
         # Way B: the serial unit's, or the finder's while that has no use for it.
-        share(m, self.table, calls.table, finder.table, second_writes=False)
+        m.submodules.turns = turns = Turns(config, users=len(calls.tables) + 1)
+        for user, unit_table in zip(turns.users, (*calls.tables, finder.table), strict=True):
+            connect(m, unit_table, user)
+        connect(m, turns.table, flipped(self.table))
 
         # Other calls, one after the other.
         connect(m, flipped(self.host), calls.host)
@@ -259,6 +269,12 @@ class MapEngine(Component):
             self.emit_trace.eq(calls.emit_trace),
             calls.descriptor.eq(descriptor),
             calls.present.eq(present),
+            self.shared_trace[0].eq(calls.shared_trace),
+            self.shared_trace[1].valid.eq(finder.decides),
+            self.shared_trace[1].requester.eq(finder.decided[thread_bits:]),
+            self.shared_trace[1].tag.eq(finder.decided[:thread_bits]),
+        ]
+        m.d.sync += [
             calls.push.eq(called & by_unit),
             calls.pushed.core.eq(last.core),
             calls.pushed.thread.eq(last.word.thread),
@@ -267,25 +283,24 @@ class MapEngine(Component):
             calls.pushed.flags.eq(its_flags),
             calls.pushed.illegal.eq(illegal | (its_flags[2] & ~descriptor.lock.any())),
             calls.pushed.locked.eq(its_flags[2]),
-            self.shared_trace[0].eq(calls.shared_trace),
-            self.shared_trace[1].valid.eq(finder.decides),
-            self.shared_trace[1].requester.eq(finder.decided[thread_bits:]),
-            self.shared_trace[1].tag.eq(finder.decided[:thread_bits]),
         ]
 
-        # Answers: arrays first, then the finder.
+        # Answers: arrays first, then the finder. A register has the next one, for the core goes on by it in its clock.
         answered = []
         for i, (port, arrays, searches) in enumerate(zip(self.port, of_arrays, of_finder, strict=True)):
-            answer = port.answer.payload
+            answer, takes = Signal(EngineAnswer(config), name=f"answer{i}"), Signal(name=f"takes_answer{i}")
             from_array, from_finder = arrays.pop.payload, searches.pop.payload
             found = from_array.result
             unit_here = calls.done & (calls.core == i)
             m.d.comb += [
-                port.answer.valid.eq(arrays.pop.valid | searches.pop.valid | unit_here),
-                arrays.pop.ready.eq(port.answer.ready),
-                searches.pop.ready.eq(port.answer.ready & ~arrays.pop.valid),
+                takes.eq(~port.answer.valid | port.answer.ready),
+                arrays.pop.ready.eq(takes),
+                searches.pop.ready.eq(takes & ~arrays.pop.valid),
             ]
-            answered.append(unit_here & port.answer.ready & ~arrays.pop.valid & ~searches.pop.valid)
+            with m.If(takes):
+                m.d.sync += port.answer.valid.eq(arrays.pop.valid | searches.pop.valid | unit_here)
+                m.d.sync += port.answer.payload.eq(answer)
+            answered.append(unit_here & takes & ~arrays.pop.valid & ~searches.pop.valid)
             with m.If(arrays.pop.valid):
                 m.d.comb += [
                     answer.thread.eq(from_array.thread),

@@ -8,8 +8,8 @@ from amaranth.utils import exact_log2
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import EGRESS_USER, Beat, EmitTrace
-from bpfnic.hdl.mapinterfaces import DescriptorWrite, TablePort
-from bpfnic.hdl.maps.ring import RUN_BITS, WAY_LATENCY, Header
+from bpfnic.hdl.mapinterfaces import DescriptorWrite, TurnPort
+from bpfnic.hdl.maps.ring import RUN_BITS, Header
 from bpfnic.spec.maps import EVENTS
 from bpfnic.spec.rings import EVENT_USER_BIT, HEADER_BYTES, STATE_BYTES, RingState
 
@@ -29,7 +29,7 @@ class Emitter(Component):
     ended : a program has ended on some CPU.
     run_cpu, run : the number of that CPU's run, in the same clock.
     blocked : a ring's state may not be written.
-    table : mapinterfaces.TablePort.
+    table : mapinterfaces.TurnPort.
     frames : the stream of records, a frame each.
     emit_trace : interfaces.EmitTrace.
     """
@@ -45,7 +45,7 @@ class Emitter(Component):
                 "run_cpu": Out(range(config.cores * config.threads)),
                 "run": In(RUN_BITS),
                 "blocked": In(1),
-                "table": Out(TablePort(config)),
+                "table": Out(TurnPort(config)),
                 "frames": Out(stream.Signature(Beat(EGRESS_USER))),
                 "emit_trace": Out(EmitTrace(config)),
             }
@@ -75,13 +75,8 @@ class Emitter(Component):
         ]
 
         base, issued, got = Signal(words), Signal(range(config.map_bytes // 8)), Signal(range(config.map_bytes // 8))
-        coming = Signal(WAY_LATENCY)
-        came, word = coming[-1], table.word
-        m.d.sync += coming.eq(Cat(table.grant & (table.write == 0), coming))
-        with m.If(table.grant):
-            m.d.sync += issued.eq(issued + 1)
-        with m.If(came):
-            m.d.sync += got.eq(got + 1)
+        taken, came, word = table.request & table.grant, table.came, table.word
+        m.d.sync += [issued.eq(issued + taken), got.eq(got + came)]
         m.d.comb += table.address.eq(base + issued)
 
         def seek(address, state: str) -> None:
@@ -106,13 +101,15 @@ class Emitter(Component):
         consumer, producer, onward = (Signal(64, name=n, reset_less=True) for n in ("consumer", "producer", "onward"))
         header = Signal(Header(config), reset_less=True)
         used = Signal(offset_bits, reset_less=True)
-        record, last_word = Signal(31, reset_less=True), Signal(words, reset_less=True)
+        record, far = Signal(offset_bits + 1, reset_less=True), Signal(reset_less=True)  # far: it is longer than any
+        last_word = Signal(words, reset_less=True)
         left_behind, stirred, gone = Signal(), Signal(), Signal()
-        at = Signal(words)
+        empty = Signal(reset_less=True)  # the record has no bytes
+        start, at = Signal(words), Signal(words)  # of records, and of the oldest one
+        m.d.sync += [start.eq(ring.base + STATE_BYTES // 8), at.eq(start + (consumer[3:offset_bits] & ring.mask))]
         m.d.comb += [
             self.run_cpu.eq(header.cpu),
             left_behind.eq((self.run != header.run) | (header.cpu >= config.cores * config.threads)),
-            at.eq(ring.base + STATE_BYTES // 8 + (consumer[3:offset_bits] & ring.mask)),
             self.emit_trace.index.eq(index),
         ]
         with m.If(self.ended):
@@ -146,14 +143,15 @@ class Emitter(Component):
                     m.next = "TURN"
             with m.State("HEADER"):
                 m.d.comb += table.request.eq(issued < 1)
-                with m.If(table.grant):
+                with m.If(taken):
                     m.d.sync += stirred.eq(0)
                 with m.If(came):
                     m.d.sync += header.eq(word)
                     m.next = "JUDGE"
             with m.State("JUDGE"):
-                taken = (header.length + (HEADER_BYTES + 7)) & ~7
-                m.d.sync += [record.eq(taken), last_word.eq(((header.length + 7) >> 3) - 1)]
+                m.d.sync += record.eq((header.length[:offset_bits] + (HEADER_BYTES + 7)) & ~7)
+                m.d.sync += [far.eq(header.length[offset_bits:].any()), empty.eq(header.length == 0)]
+                m.d.sync += [last_word.eq(((header.length + 7) >> 3) - 1)]
                 unsure = stirred | self.ended  # a program has ended since, perhaps its own
                 with m.If(header.busy & (unsure | ~left_behind)):
                     m.d.comb += [again.eq(Mux(unsure, mine, 0)), waits.eq(Mux(unsure, 0, mine))]
@@ -164,38 +162,39 @@ class Emitter(Component):
             with m.State("MEASURE"):
                 m.d.sync += onward.eq(consumer + record)
                 m.next = "OPEN"
-                with m.If(record > used):
+                beyond = far | (record > used)
+                with m.If(beyond):
                     m.d.sync += onward.eq(producer)
-                with m.If((record > used) | header.discarded):
+                with m.If(beyond | header.discarded):
                     seek(ring.base + RingState.CONSUMER // 8, "PASS")
                 with m.Elif(header.busy):
                     seek(at, "LEFT")
             with m.State("LEFT"):  # whose it was stands nowhere any more
                 m.d.comb += [table.request.eq(~gone), table.write.eq(0b11), table.data.eq(header)]
                 m.d.comb += table.data[-RUN_BITS:].eq(0)
-                with m.If(table.grant | gone):
+                with m.If(taken | gone):
                     seek(ring.base + RingState.CONSUMER // 8, "PASS")
             with m.State("OPEN"):
                 m.d.comb += [
                     beat.data.eq(Cat(header.length, 0, 0, index)),
                     beat.data[40:48].eq(header.cpu),
                     beat.keep.eq(0xFF),
-                    beat.last.eq(header.length == 0),
+                    beat.last.eq(empty),
                     beats.w_en.eq(room != 0),
                     asks.eq(room != 0),
                 ]
                 with m.If(room != 0):
                     seek(at + HEADER_BYTES // 8, "SEND")
-                    with m.If(header.length == 0):
+                    with m.If(empty):
                         seek(ring.base + RingState.CONSUMER // 8, "PASS")
             with m.State("SEND"):
                 behind, rests = Signal(), Signal()  # behind: all words have been asked for
-                with m.If(table.grant & (issued == last_word)):
+                with m.If(taken & (issued == last_word)):
                     m.d.sync += behind.eq(1)
-                m.d.sync += rests.eq(table.grant)  # half of the time is others'
+                m.d.sync += rests.eq(taken)  # half of the time is others'
                 m.d.comb += [
                     table.request.eq((room != 0) & ~behind & ~rests),
-                    asks.eq(table.grant),
+                    asks.eq(taken),
                     beat.last.eq(got == last_word),
                     beat.keep.eq(Mux(beat.last & header.length[:3].any(), (1 << header.length[:3]) - 1, 0xFF)),
                     beats.w_en.eq(came),
@@ -210,9 +209,9 @@ class Emitter(Component):
                     table.request.eq(~self.blocked & ~gone),
                     table.write.eq(0b11),
                     table.data.eq(onward),
-                    self.emit_trace.valid.eq(table.grant),
+                    self.emit_trace.valid.eq(taken),
                 ]
-                with m.If(table.grant | gone):
+                with m.If(taken | gone):
                     m.d.comb += again.eq(mine)
                     m.d.sync += index.eq(index + 1)
                     m.next = "TURN"

@@ -2,22 +2,23 @@
 
     words of keys ─▶ key memory, KeyHash (by key slot: each CPU's, the host's, those that the serial unit makes up)
 
-    asked ─┐                 ┌────────────────── again (the next word of the bucket, or of its chain) ◀────────┐
-    find  ─┴▶ choose ─▶ row ─┴▶ 3 clocks ─▶ candidate ─▶ compare ─▶ head ─▶ words of its key ─▶ 3 clocks ─▶ equal?
-                       (way A)                           (queue)                (way B)                        └▶ result
+    asked  ─┐                          ┌────── again (the next word of the bucket, or of its chain) ◀─────────┐
+    sought ─┴▶ chosen ─▶ row ─▶ 3 clocks ─▶ candidate ─▶ compare ─▶ head ─▶ words of its key ─▶ 4 clocks ─▶ equal?
+                        (way A)                         (queue)                (way B)                       └▶ result
 
 Both ways are asked from registers (row, head), and what they grant goes no further within a clock than into this unit's
-own registers: a search of the serial unit that isn't chosen at once waits in one.
+own registers.
 """
 
-from amaranth import Cat, Const, Module, Mux, Signal
-from amaranth.lib import data, memory, stream
+from amaranth import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data, memory
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import bits_for, exact_log2
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.core.queue import Queue
 from bpfnic.hdl.mapinterfaces import (
+    SCRATCH_KEYS,
     Find,
     Found,
     HashSecret,
@@ -25,21 +26,25 @@ from bpfnic.hdl.mapinterfaces import (
     KeyWord,
     MapDescriptor,
     RowPort,
-    TablePort,
+    TurnPort,
     key_slots,
 )
 from bpfnic.hdl.maps.keyhash import KeyHash
 from bpfnic.hdl.maps.lpm import prefix_mask
+from bpfnic.hdl.maps.sharing import WAY_LATENCY
 from bpfnic.hdl.memory import READ_LATENCY, SimpleRam
 from bpfnic.spec import tables
 from bpfnic.spec.addresses import MAX_KEY_BYTES, ROW_BYTES
 from bpfnic.spec.maps import MapType
 
-WAY_LATENCY = READ_LATENCY + 1
-"""Clocks from a grant of map memory to what was read."""
-
 UNDER_WAY = 16
 """Searches that have left their queues and have no result, at most: the size of those between stages."""
+
+COMPARE_CLOCKS = READ_LATENCY + 1
+"""Clocks from when a word is coming to whether it is the key's."""
+
+WORDS_UNDER_WAY = 4
+"""Words that may be asked for and not coming yet: two wait for map memory, which has granted one."""
 
 _WORDS = MAX_KEY_BYTES // 8
 _AGE_CLOCKS = 20
@@ -51,7 +56,7 @@ def place_bits(config: NicConfig) -> int:
 
 
 def LookUp(config: NicConfig) -> data.StructLayout:
-    """Front -> finder: a program's look-up, at the earliest HASH_LATENCY - 1 clocks after its key's last word."""
+    """Front -> finder: a program's look-up, at the earliest HASH_LATENCY - 2 clocks after its key's last word."""
     return data.StructLayout({"slot": range(config.cores * config.threads), "descriptor": MapDescriptor(config)})
 
 
@@ -70,10 +75,11 @@ def Result(config: NicConfig) -> data.StructLayout:
 
 def Search(config: NicConfig) -> data.StructLayout:
     """Where a search stands. It reads a bucket, whose words below `word` are done with; or in the `chain` the link of
-    `place`. age: when it began."""
+    `place`. of_unit: it is the serial unit's. age: when it began."""
     return data.StructLayout(
         {
             "slot": range(key_slots(config)),
+            "of_unit": 1,
             "chain": 1,
             "place": place_bits(config),
             "word": 2,
@@ -97,7 +103,7 @@ def Comparison(config: NicConfig) -> data.StructLayout:
 
 class Finder(Component):
     """A search of a key of up to 8 bytes each clock, of up to 16 every 2 clocks, and so on. Unhindered, and where the
-    first tag that fits is the key's, a look-up has its result 12 clocks later, and one more for each further 8 bytes.
+    first tag that fits is the key's, a look-up has its result 15 clocks later, and one more for each further 8 bytes.
 
     A program can write anything into tables. A search that takes longer than 2**20 clocks, which none does in a table
     whose keys nobody chose for that, finds nothing.
@@ -109,7 +115,7 @@ class Finder(Component):
     look_up_valid, look_up : LookUp, taken at once; a CPU has one under way at most. result : its Result, in the
         one clock in which `result_valid` is high; `decides`, for CPU `decided`, in the clock in which it was known.
     read, find, found, descriptor, hold, idle : mapinterfaces.SearchPort.
-    rows : RowPort. table : TablePort, reads only, granted when the serial unit has no use for it.
+    rows : RowPort. table : TurnPort, reads only.
     """
 
     def __init__(self, config: NicConfig):
@@ -126,13 +132,13 @@ class Finder(Component):
                 "decides": Out(1),
                 "decided": Out(range(config.cores * config.threads)),
                 "read": In(KeyReadPort(config)),
-                "find": In(stream.Signature(Find(config))),
+                "find": In(Find(config)),
                 "found": Out(Found(config)),
                 "descriptor": In(MapDescriptor(config)),
                 "hold": In(1),
                 "idle": Out(1),
                 "rows": Out(RowPort(config)),
-                "table": Out(TablePort(config)),
+                "table": Out(TurnPort(config)),
             }
         )
 
@@ -166,7 +172,7 @@ class Finder(Component):
 
         # What a look-up's descriptor says, by CPU: where the row is, where the key is, what the value is.
         of_row = {"first": described.table[4:] + header, "buckets": described.buckets}
-        of_key = {"links": described.links[4:], "keys": described.keys[4:], "key_size": described.key_size}
+        of_key = {"keys": described.keys[4:], "form": self._key_form(m, described.key_size)}
         entries = (MapType.HASH_OF_MAPS, MapType.DEVMAP_HASH)
         of_value = {
             "base": described.base,
@@ -175,18 +181,35 @@ class Finder(Component):
             "entry": Cat(described.type == each for each in entries).any(),
         }
         bucket_of = self._kept(m, "bucket_of", of_row)
-        link_of = self._kept(m, "link_of", {"links": of_key["links"]})
-        key_of = self._kept(m, "key_of", {"keys": of_key["keys"], "key_size": of_key["key_size"]})
+        link_of = self._kept(m, "link_of", {"links": described.links[4:]})
+        key_of = self._kept(m, "key_of", of_key)
         value_of = self._kept(m, "value_of", of_value)
 
-        # Choose: a search that goes on, the serial unit's, a program's.
+        # And that of the serial unit, which stands still while it asks.
+        unit_first, unit_keys = (Signal.like(self.rows.row, name=name, reset_less=True) for name in ("first", "keys"))
+        unit_form = Signal.like(of_key["form"], reset_less=True)
+        m.d.sync += [
+            unit_first.eq(unit.table[4:] + header),
+            unit_keys.eq(unit.keys[4:]),
+            unit_form.eq(self._key_form(m, unit.key_size)),
+        ]
+
+        # Chosen: a search that goes on, the serial unit's, a program's.
         m.submodules.asked = asked = Queue(range(cpus), cpus)
+        m.submodules.sought = sought = Queue(range(key_slots(config)), SCRATCH_KEYS)
         m.submodules.again = again = Queue(Search(config), UNDER_WAY)
-        m.d.comb += [asked.push.eq(self.look_up_valid), asked.entry.eq(look_up.slot)]
+        m.d.comb += [
+            asked.push.eq(self.look_up_valid),
+            asked.entry.eq(look_up.slot),
+            sought.push.eq(self.find.valid),
+            sought.entry.eq(self.find.slot),
+        ]
         ages = Signal(_AGE_CLOCKS + 2)
         m.d.sync += ages.eq(ages + 1)
         age = ages[_AGE_CLOCKS:]
-        chosen, choice = Signal(Search(config)), Signal()
+        choice, chooses = Signal(Search(config)), Signal()
+        chosen = Signal(Search(config), reset_less=True)
+        chosen_valid = Signal()
         under_way = Signal(range(UNDER_WAY + 1))
         look_ups = Signal(range(UNDER_WAY + 1))  # of them, programs'
         begins, begins_look_up, ends, ends_look_up = Signal(), Signal(), Signal(), Signal()
@@ -197,62 +220,48 @@ class Finder(Component):
         room = under_way != UNDER_WAY
         waiting = Signal()
         moves = Signal()
-        holds = Signal()
-        held = Signal(range(key_slots(config)), reset_less=True)  # the serial unit's, that waits
-        finds, to_find = self.find.valid | holds, Mux(holds, held, self.find.payload.slot)
-        takes = Signal()
-        m.d.comb += self.find.ready.eq(~holds)
-        m.d.sync += [holds.eq(finds & ~takes), held.eq(to_find)]
-        m.d.comb += [chosen.eq(again.pop.payload), choice.eq(again.pop.valid)]
+        m.d.comb += [choice.eq(again.pop.payload), chooses.eq(again.pop.valid)]
         with m.If(~again.pop.valid):
-            m.d.comb += [chosen.eq(0), chosen.age.eq(age)]
-            with m.If(finds):
+            m.d.comb += [choice.eq(0), choice.age.eq(age)]
+            with m.If(sought.pop.valid):
                 m.d.comb += [
-                    chosen.slot.eq(to_find),
-                    choice.eq(room),
-                    takes.eq(choice & moves),
-                    begins.eq(takes),
+                    choice.slot.eq(sought.pop.payload),
+                    choice.of_unit.eq(1),
+                    chooses.eq(room),
+                    sought.pop.ready.eq(chooses & moves),
+                    begins.eq(chooses & moves),
                 ]
             with m.Else():
                 m.d.comb += [
-                    chosen.slot.eq(asked.pop.payload),
-                    choice.eq(asked.pop.valid & room & ~self.hold),
-                    asked.pop.ready.eq(choice & moves),
-                    begins.eq(choice & moves),
+                    choice.slot.eq(asked.pop.payload),
+                    chooses.eq(asked.pop.valid & room & ~self.hold),
+                    asked.pop.ready.eq(chooses & moves),
+                    begins.eq(chooses & moves),
                     begins_look_up.eq(begins),
                 ]
-        m.d.comb += again.pop.ready.eq(moves)
-        of_unit = Signal(key_slots(config))  # whose search by this slot it is
-        with m.If(begins):
-            m.d.sync += of_unit.bit_select(chosen.slot, 1).eq(~begins_look_up)
-        m.d.comb += self.idle.eq(self.hold & ~look_ups.any())
+        m.d.comb += [again.pop.ready.eq(moves), self.idle.eq(self.hold & ~look_ups.any())]
+        with m.If(moves):
+            m.d.sync += [chosen.eq(choice), chosen_valid.eq(chooses)]
 
         # Row: of the bucket, or that of a link.
-        unit_chosen = Mux(again.pop.valid, of_unit.bit_select(chosen.slot, 1), finds)
         m.d.comb += [hasher.reader[0].eq(chosen.slot), bucket_of.slot.eq(chosen.slot), link_of.slot.eq(chosen.slot)]
-        unit_first = Signal.like(self.rows.row, reset_less=True)  # it stands still while the unit asks
-        m.d.sync += unit_first.eq(unit.table[4:] + header)
-        first = Mux(unit_chosen, unit_first, bucket_of.first)
-        mask = Mux(unit_chosen, unit.buckets, bucket_of.buckets)
-        links = Mux(unit_chosen, unit.links[4:], link_of.links)
+        first = Mux(chosen.of_unit, unit_first, bucket_of.first)
+        mask = Mux(chosen.of_unit, unit.buckets, bucket_of.buckets)
+        links = Mux(chosen.of_unit, unit.links[4:], link_of.links)
         chosen_row = Mux(chosen.chain, links + chosen.place[2:], first + (hasher.hash[0] & mask))
         search = Signal(Search(config), reset_less=True)
         row = Signal.like(self.rows.row, reset_less=True)
         spares = Signal()
         spare = Signal(Search(config), reset_less=True)  # the next one, chosen before it was known that `row` stays
         spare_row = Signal.like(row, reset_less=True)
-        m.d.comb += [
-            moves.eq(~spares),
-            self.rows.request.eq(waiting),
-            self.rows.row.eq(row),
-        ]
+        m.d.comb += [moves.eq(~spares), self.rows.request.eq(waiting), self.rows.row.eq(row)]
         with m.If(moves):
             m.d.sync += [spare.eq(chosen), spare_row.eq(chosen_row)]
         with m.If(~waiting | self.rows.grant):
-            m.d.sync += [waiting.eq(spares | choice), spares.eq(0)]
+            m.d.sync += [waiting.eq(spares | chosen_valid), spares.eq(0)]
             m.d.sync += [search.eq(Mux(spares, spare, chosen)), row.eq(Mux(spares, spare_row, chosen_row))]
         with m.Elif(moves):
-            m.d.sync += spares.eq(choice)
+            m.d.sync += spares.eq(chosen_valid)
 
         # The row is on its way.
         came = Signal(WAY_LATENCY)
@@ -263,8 +272,9 @@ class Finder(Component):
 
         # Candidate: the first of its words that has the tag.
         found_row, of_search = self.rows.data, flights[-1].search
-        m.d.comb += hasher.reader[1].eq(of_search.slot)
-        tag = hasher.hash[1][-tables.TAG_BITS :]
+        tag = Signal(tables.TAG_BITS, reset_less=True)
+        m.d.comb += hasher.reader[1].eq(flights[-2].search.slot)
+        m.d.sync += tag.eq(hasher.hash[1][-tables.TAG_BITS :])
         words = [found_row.word_select(i, 32) for i in range(tables.BUCKET_WORDS)]
         here = [
             (word[tables.PLACE_BITS :] == tag)
@@ -294,14 +304,10 @@ class Finder(Component):
 
         # Head: the oldest comparison, and where its candidate's key is.
         oldest, number = comparisons.pop.payload, Signal(range(_WORDS))
-        unit_compares = of_unit.bit_select(oldest.search.slot, 1)
         m.d.comb += key_of.slot.eq(oldest.search.slot)
-        keys = Mux(unit_compares, unit.keys[4:], key_of.keys)
-        end = (Mux(unit_compares, unit.key_size, key_of.key_size) - 1)[: exact_log2(MAX_KEY_BYTES)]
-        stride_bits = Signal(3)  # logarithm, above 2
-        for bits in range(2, exact_log2(MAX_KEY_BYTES)):
-            with m.If(end[bits:].any()):
-                m.d.comb += stride_bits.eq(bits - 1)
+        keys = Mux(oldest.search.of_unit, unit_keys, key_of.keys)
+        form = Mux(oldest.search.of_unit, unit_form, key_of.form)
+        end, stride_bits = form[: exact_log2(MAX_KEY_BYTES)], form[exact_log2(MAX_KEY_BYTES) :]
         offset = Signal(range(config.map_bytes))
         m.d.comb += offset.eq((oldest.search.place << 2) << stride_bits)
         head = Signal(Comparison(config), reset_less=True)
@@ -319,57 +325,74 @@ class Finder(Component):
                 upper.eq(offset[2]),
             ]
 
-        # Compare: the candidate's key, 8 bytes a clock.
-        compares = head_valid & ~self.read.request  # the key memory is the serial unit's in the next clock
-        m.d.comb += [
-            self.table.request.eq(compares & head.candidate),
-            self.table.address.eq(at),
-            step.eq(Mux(head.candidate, self.table.grant, compares)),
-            final.eq(~head.candidate | (number == key_end[3:])),
-        ]
-        with m.If(step):
-            m.d.sync += number.eq(Mux(final, 0, number + 1))
-            with m.If(~final):
-                m.d.sync += at.eq(at + 1)
-
-        # The word is on its way, and so is the one that it is compared with.
-        words_come = Signal(WAY_LATENCY)
-        m.d.sync += words_come.eq(Cat(step, words_come))
+        # Words of the candidate's key are asked for, 8 bytes a clock.
+        yields = Signal()  # the key memory is the serial unit's next
+        m.d.sync += yields.eq(self.read.request & ~self.read.grant)
+        goes = head_valid & ~yields
         comparing = data.StructLayout(
             {"head": Comparison(config), "final": 1, "number": range(_WORDS), "upper": 1, "short": 1}
         )
-        comparings = [Signal(comparing, name=f"comparing{i}", reset_less=True) for i in range(WAY_LATENCY)]
-        now = Signal(comparing)
+        now, takes = Signal(comparing), Signal()
+        skips = Signal()  # what is no candidate has no key, and goes on between words
         m.d.comb += [
+            self.table.request.eq(goes & head.candidate),
+            self.table.address.eq(at),
+            skips.eq(goes & ~head.candidate & ~self.table.coming),
+            takes.eq(self.table.request & self.table.grant),
+            step.eq(takes | skips),
+            final.eq(~head.candidate | (number == key_end[3:])),
             now.head.eq(head),
             now.final.eq(final),
             now.number.eq(number),
             now.short.eq(~key_end[2:].any()),
             now.upper.eq(upper),
-            key_memory.read.address.eq(Cat(comparings[0].number, comparings[0].head.search.slot)),
-            self.read.grant.eq(self.read.request & ~words_come[0]),
+        ]
+        with m.If(step):
+            m.d.sync += number.eq(Mux(final, 0, number + 1))
+            with m.If(~final):
+                m.d.sync += at.eq(at + 1)
+        m.submodules.reading = reading = Queue(comparing, WORDS_UNDER_WAY)
+        m.d.comb += [
+            reading.push.eq(takes),
+            reading.entry.eq(now),
+            reading.pop.ready.eq(self.table.coming),
+        ]
+
+        # A word comes, and the one that it is compared with.
+        coming, comes = Signal(comparing), Signal()
+        came_words = Signal(COMPARE_CLOCKS)
+        comparings = [Signal(comparing, name=f"comparing{i}", reset_less=True) for i in range(COMPARE_CLOCKS)]
+        m.d.comb += [
+            comes.eq(self.table.coming | skips),
+            coming.eq(Mux(self.table.coming, reading.pop.payload, now)),
+            key_memory.read.address.eq(Cat(coming.number, coming.head.search.slot)),
+            self.read.grant.eq(~comes),
             self.read.word.eq(key_memory.read.data),
         ]
-        with m.If(~words_come[0]):
+        with m.If(~comes):
             m.d.comb += key_memory.read.address.eq(Cat(self.read.number, self.read.slot))
-        m.d.sync += [after.eq(before) for after, before in zip(comparings, [now, *comparings], strict=False)]
+        m.d.sync += came_words.eq(Cat(comes, came_words))
+        m.d.sync += [after.eq(before) for after, before in zip(comparings, [coming, *comparings], strict=False)]
 
         # Equal?
-        done, equal, differs = comparings[-1], Signal(), Signal()
-        stored = Signal(64)
-        with m.If(done.short):
-            m.d.comb += stored.eq(self.table.word.word_select(done.upper, 32))
+        arrived, stored = comparings[-2], Signal(64)
+        with m.If(arrived.short):
+            m.d.comb += stored.eq(self.table.word.word_select(arrived.upper, 32))
         with m.Else():
             m.d.comb += stored.eq(self.table.word)
-        counts = self._counting(m, comparings[-2])
-        arrives = words_come[-1]
-        m.d.comb += equal.eq(~differs & ~((stored ^ key_memory.read.data) & counts).any())
-        with m.If(arrives):
+        counts = self._counting(m, coming, comparings[0])
+        word_differs = Signal(reset_less=True)
+        differs = Signal()  # a word before of this key
+        equal = Signal()
+        m.d.sync += word_differs.eq(((stored ^ key_memory.read.data) & counts).any())
+        done, compared_word = comparings[-1], came_words[-1]
+        m.d.comb += equal.eq(~differs & ~word_differs)
+        with m.If(compared_word & done.head.candidate):
             m.d.sync += differs.eq(~done.final & ~equal)
 
         result = done.head
         matches = Signal()
-        goes_on = arrives & done.final & ~matches & result.more
+        goes_on = compared_word & done.final & ~matches & result.more
         of_bucket = ~result.search.chain & result.candidate & (result.search.word != tables.BUCKET_WORDS - 1)
         m.d.comb += [
             matches.eq(result.candidate & equal),
@@ -378,8 +401,8 @@ class Finder(Component):
             again.entry.chain.eq(~of_bucket),
             again.entry.word.eq(result.search.word + 1),
         ]
-        known = arrives & done.final & ~goes_on
-        ours = of_unit.bit_select(result.search.slot, 1)
+        known = compared_word & done.final & ~goes_on
+        ours = result.search.of_unit
         m.d.comb += [
             ends.eq(known),
             ends_look_up.eq(known & ~ours),
@@ -423,6 +446,15 @@ class Finder(Component):
         ]
         return m
 
+    def _key_form(self, m: Module, key_size) -> Value:
+        """The place of a key's last byte, and the logarithm of the bytes from one key to the next, above 2."""
+        end, stride_bits = Signal(exact_log2(MAX_KEY_BYTES)), Signal(3)
+        m.d.comb += end.eq(key_size - 1)
+        for bits in range(2, exact_log2(MAX_KEY_BYTES)):
+            with m.If(end[bits:].any()):
+                m.d.comb += stride_bits.eq(bits - 1)
+        return Cat(end, stride_bits)
+
     def _kept(self, m: Module, name: str, fields: dict):
         """A memory that keeps some of a look-up's descriptor by CPU: the view of what it has for `slot`."""
         layout = data.StructLayout({field: len(value) for field, value in fields.items()})
@@ -434,22 +466,24 @@ class Finder(Component):
         m.d.comb += read.addr.eq(slot)
         return _Kept(slot, read.data)
 
-    def _counting(self, m: Module, comparing) -> Signal:
-        """Which bits of a stored key's word count: of an LPM_TRIE's those of the prefix. A clock after `comparing`."""
+    def _counting(self, m: Module, before, comparing) -> Signal:
+        """Which bits of a stored key's word count: of an LPM_TRIE's those of the prefix. A clock after `comparing`,
+        which was `before` a clock earlier."""
         counts = Signal(64, reset_less=True)
         m.submodules.lengths = lengths = memory.Memory(shape=9, depth=key_slots(self.config), init=[])
         write, read = lengths.write_port(), lengths.read_port(domain="comb")
         m.d.comb += [
-            write.en.eq(self.find.valid & self.find.ready),
-            write.addr.eq(self.find.payload.slot),
-            write.data.eq(self.find.payload.length),
-            read.addr.eq(comparing.head.search.slot),
+            write.en.eq(self.find.valid),
+            write.addr.eq(self.find.slot),
+            write.data.eq(self.find.length),
+            read.addr.eq(before.head.search.slot),
         ]
-        lpm = self.descriptor.type == MapType.LPM_TRIE
-        ours = Signal()
-        m.d.comb += ours.eq(lpm & (comparing.head.search.slot >= self.config.cores * self.config.threads))
-        with m.If(ours):
-            m.d.sync += counts.eq(prefix_mask(m, comparing.number, read.data))
+        length = Signal(9, reset_less=True)
+        m.d.sync += length.eq(read.data)
+        lpm = Signal(reset_less=True)
+        m.d.sync += lpm.eq(self.descriptor.type == MapType.LPM_TRIE)
+        with m.If(lpm & comparing.head.search.of_unit):
+            m.d.sync += counts.eq(prefix_mask(m, comparing.number, length))
         with m.Else():
             m.d.sync += counts.eq(2**64 - 1)
         return counts

@@ -37,7 +37,8 @@ class LongestPrefix(Component):
         the key; otherwise for just this one. They stay until `done`, which is high for a clock.
     takes : what `found` says in this clock is the best that has been found.
     busy : from start to done. length, invalid : of the key's prefix; it is longer than an address. They stay.
-    read, key, find, found : of mapinterfaces.SearchPort. request, address, grant, word : of mapinterfaces.TablePort.
+    read, key, find, found : of mapinterfaces.SearchPort. request, address, grant, came, word : of
+        mapinterfaces.TurnPort.
     """
 
     def __init__(self, config: NicConfig):
@@ -55,11 +56,12 @@ class LongestPrefix(Component):
                 "invalid": Out(1),
                 "read": Out(KeyReadPort(config)),
                 "key": Out(stream.Signature(KeyWord(config))),
-                "find": Out(stream.Signature(Find(config))),
+                "find": Out(Find(config)),
                 "found": In(Found(config)),
                 "request": Out(1),
                 "address": Out(range(config.map_bytes // 8)),
                 "grant": In(1),
+                "came": In(1),
                 "word": In(64),
             }
         )
@@ -68,8 +70,9 @@ class LongestPrefix(Component):
         m = Module()
         descriptor, busy = self.descriptor, self.busy
         first_slot = self.config.cores * self.config.threads + 1
-        key_end = (descriptor.key_size - 1)[: exact_log2(MAX_KEY_BYTES)]
+        key_end = Signal(exact_log2(MAX_KEY_BYTES), reset_less=True)  # the descriptor was there a clock ago
         limit = Signal(_LENGTH_BITS)
+        m.d.sync += key_end.eq(descriptor.key_size - 1)
         m.d.comb += limit.eq((descriptor.key_size - LPM_LENGTH_BYTES) << 3)
 
         # The key's words come.
@@ -95,37 +98,36 @@ class LongestPrefix(Component):
                     self.invalid.eq(self.read.word[: 8 * LPM_LENGTH_BYTES] > limit),
                 ]
 
-        # The lengths that there are, from the longest on: `bits` of half `half` of the bitmap, behind them `ahead`.
+        # The lengths that there are, from the longest on, whose bit is the lowest of `bits`: of half `half` of the
+        # bitmap, behind them those of `ahead`.
         bits, ahead = Signal(_HALF), Signal(_HALF, reset_less=True)
         half = Signal(_LENGTH_BITS - exact_log2(_HALF))
-        bitmap_coming, unread = Signal(READ_LATENCY + 1), Signal()
-        m.d.comb += [
-            self.request.eq(unread & busy),
-            self.address.eq(descriptor.order[3:] + half[1:]),
-        ]
-        m.d.sync += bitmap_coming.eq(Cat(self.request & self.grant, bitmap_coming))
-        highest = Signal(range(_HALF))
-        for bit in range(_HALF):
-            with m.If(bits[bit]):
-                m.d.comb += highest.eq(bit)
-        candidate, next_length, there = Signal(_LENGTH_BITS), Signal(_LENGTH_BITS, reset_less=True), Signal()
+        bitmap_coming, unread = Signal(), Signal()
+        m.d.comb += [self.request.eq(unread & busy), self.address.eq(descriptor.order[3:] + half[1:])]
+        others, lowest = Signal(_HALF), Signal(_HALF)
+        m.d.comb += [others.eq(bits & (bits - 1)), lowest.eq(bits & ~others)]
+        places = range(exact_log2(_HALF))
+        length = Cat(Cat(lowest[i] for i in range(_HALF) if not i >> place & 1).any() for place in places)
+        candidate, next_length = (Signal(_LENGTH_BITS, name=n, reset_less=True) for n in ("candidate", "next_length"))
+        some, fits, there = Signal(), Signal(), Signal()  # there is a candidate, it fits, there is a next length
         sent, exhausted, found = Signal(), Signal(), Signal()
-        m.d.comb += candidate.eq(Cat(highest, half))
+        m.d.comb += fits.eq((candidate <= self.length) & ~self.invalid)
         with m.If(self.request & self.grant):
-            m.d.sync += unread.eq(0)
-        with m.If(bitmap_coming[-1]):
-            m.d.sync += [bits.eq(self.word[_HALF:]), ahead.eq(self.word)]
-        with m.If(sent):
-            m.d.sync += there.eq(0)
-        looks_on = ~there | sent
+            m.d.sync += [unread.eq(0), bitmap_coming.eq(1)]
+        with m.If(self.came):
+            m.d.sync += [bits.eq(self.word[_HALF:][::-1]), ahead.eq(self.word[:_HALF][::-1]), bitmap_coming.eq(0)]
+        with m.If(~there | sent):
+            m.d.sync += [next_length.eq(candidate), there.eq(some & fits)]
+        looks_on = ~some | ~fits | ~there | sent
+        with m.If(looks_on):
+            m.d.sync += some.eq(0)
         with m.If(~self.longest):
             with m.If((came != 0) & ~exhausted & busy):
-                m.d.sync += [next_length.eq(self.length), there.eq(~self.invalid), exhausted.eq(1)]
+                m.d.sync += [candidate.eq(self.length), some.eq(1), exhausted.eq(1)]
         with m.Elif(bits.any()):
             with m.If((came != 0) & looks_on):
-                m.d.sync += [next_length.eq(candidate), there.eq((candidate <= self.length) & ~self.invalid)]
-                m.d.sync += bits.eq(bits & ~(1 << highest))
-        with m.Elif(busy & ~unread & ~bitmap_coming.any() & ~exhausted & ~found):
+                m.d.sync += [candidate.eq(Cat(length, half)), some.eq(1), bits.eq(others)]
+        with m.Elif(busy & ~unread & ~bitmap_coming & ~exhausted & ~found):
             with m.If(half[0]):
                 m.d.sync += bits.eq(ahead)
             with m.Elif(half.any()):
@@ -135,19 +137,19 @@ class LongestPrefix(Component):
             m.d.sync += half.eq(half - half.any())
 
         # The key, cut to the next length.
-        begun, ripe, searched, answered = (
-            Signal(range(2 * SCRATCH_KEYS), name=name) for name in ("begun", "ripe", "searched", "answered")
-        )
+        begun, ripe, searched = (Signal(range(2 * SCRATCH_KEYS), name=name) for name in ("begun", "ripe", "searched"))
+        open_ = Signal(range(SCRATCH_KEYS + 1), name="open")  # begun and not answered
+        m.d.sync += open_.eq(open_ + sent - (busy & self.found.valid))
         number, best = Signal(range(_WORDS)), Signal(_LENGTH_BITS, reset_less=True)
         m.submodules.lengths = lengths = memory.Memory(shape=_LENGTH_BITS, depth=SCRATCH_KEYS, init=[])
         write_length = lengths.write_port()
         of_search, of_answer = (lengths.read_port(domain="comb") for _ in range(2))
-        room = (begun - answered)[: len(begun)] != SCRATCH_KEYS
-        whole = Signal(64)
+        all_came, whole = Signal(), Signal(64)
+        m.d.sync += all_came.eq(came > key_end[3:])
         m.d.comb += [
             read.addr.eq(number),
             whole.eq(read.data),
-            self.key.valid.eq(there & room & ~found & (came > key_end[3:])),
+            self.key.valid.eq(there & (open_ != SCRATCH_KEYS) & ~found & all_came),
             self.key.payload.slot.eq(first_slot + begun[: exact_log2(SCRATCH_KEYS)]),
             self.key.payload.number.eq(number),
             self.key.payload.data.eq(whole & prefix_mask(m, number, next_length)),
@@ -169,25 +171,22 @@ class LongestPrefix(Component):
         m.d.comb += [
             self.find.valid.eq(searched != ripe),
             of_search.addr.eq(searched),
-            self.find.payload.slot.eq(first_slot + searched[: exact_log2(SCRATCH_KEYS)]),
-            self.find.payload.length.eq(of_search.data),
+            self.find.slot.eq(first_slot + searched[: exact_log2(SCRATCH_KEYS)]),
+            self.find.length.eq(of_search.data),
         ]
-        with m.If(self.find.valid & self.find.ready):
-            m.d.sync += searched.eq(searched + 1)
+        m.d.sync += searched.eq(searched + self.find.valid)
         hit = self.found.found & (~found | (of_answer.data > best))
         m.d.comb += of_answer.addr.eq(self.found.slot - first_slot)
         with m.If(busy & self.found.valid):
             m.d.comb += self.takes.eq(hit | ~self.longest)
-            m.d.sync += answered.eq(answered + 1)
             with m.If(self.found.found):
                 m.d.sync += found.eq(1)
             with m.If(hit):
                 m.d.sync += best.eq(of_answer.data)
 
         m.d.comb += self.done.eq(
-            busy & (came > key_end[3:]) & (found | (exhausted & ~there)) & (begun == answered)
-            & ~unread & ~bitmap_coming.any()
-        )  # fmt: skip
+            busy & all_came & (found | (exhausted & ~some & ~there)) & (open_ == 0) & ~unread & ~bitmap_coming
+        )
         with m.If(self.start):
             m.d.sync += [
                 busy.eq(1),
@@ -196,7 +195,7 @@ class LongestPrefix(Component):
             ]
         with m.If(self.done):
             m.d.sync += [
-                Cat(busy, asked, came, bits, there, exhausted, found, number).eq(0),
+                Cat(busy, asked, came, all_came, bits, some, there, exhausted, found, number).eq(0),
             ]
         return m
 

@@ -117,14 +117,18 @@ class Requester(Component):
         ones = Signal(LANES)
         m.d.comb += ones.eq((1 << request.bytes) - 1)
         bank_bits = exact_log2(config.map_banks)
-        arrived, granted = Signal(), Signal()
-        m.d.comb += self.request.ready.eq(~r_valid | granted)
+        depth = config.threads
+        places = Signal(range(depth + 1), init=depth)  # in the queue for answers, that no request has
+        arrived, answered, granted = Signal(), Signal(), Signal()
+        with m.If(arrived & ~answered):
+            m.d.sync += places.eq(places - 1)
+        with m.Elif(~arrived & answered):
+            m.d.sync += places.eq(places + 1)
+        m.d.comb += self.request.ready.eq((~r_valid | granted) & (places != 0))
         m.d.comb += arrived.eq(self.request.valid & self.request.ready)
-        with m.If(granted):
-            m.d.sync += r_valid.eq(0)
-        with m.If(arrived):
+        with m.If(~r_valid | granted):
             m.d.sync += [
-                r_valid.eq(1),
+                r_valid.eq(arrived),
                 r.tag.eq(Cat(request.tag, self.request.payload.host)),
                 r.operation.eq(operation),
                 r.access.bank.eq(request.address[4 : 4 + bank_bits]),
@@ -139,15 +143,11 @@ class Requester(Component):
                 r.compare.eq(Cat(low, Mux(request.bytes[3], request.compare[32:], low))),
             ]
 
-        # Grant: an atomic's write-back has the way for itself; a request needs a place in the queue for its answer.
-        depth = config.threads
-        places = Signal(range(depth + 1), init=depth)
-        answered = Signal()
-        m.d.sync += places.eq(places - granted + answered)
+        # Grant: an atomic's write-back has the way for itself.
         w, w_valid = Signal(Access(config), reset_less=True), Signal()
         atomic = (r.operation != MapOperation.LOAD) & (r.operation != MapOperation.STORE)
         m.d.comb += [
-            self.access.request.eq(r_valid & ~w_valid & (places != 0)),
+            self.access.request.eq(r_valid & ~w_valid),
             self.access.atomic.eq(atomic),
             self.access.write_back.eq(w_valid),
             self.access.tag.eq(r.tag),

@@ -1,14 +1,13 @@
 """RINGBUF and PERF_EVENT_ARRAY: places for records, and which are whole (kernel/bpf/ringbuf.c, bpf_xdp_event_output in
 net/core/filter.c). Rings lie in map memory as spec/rings.py says; hdl/maps/events.py sends records to the host."""
 
-from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, memory
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import bits_for, exact_log2
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.mapinterfaces import EngineWord, MapCall, MapDescriptor, TablePort
-from bpfnic.hdl.memory import READ_LATENCY
+from bpfnic.hdl.mapinterfaces import EngineWord, MapCall, MapDescriptor, TurnPort
 from bpfnic.spec.addresses import MAP_VALUES
 from bpfnic.spec.maps import Errno
 from bpfnic.spec.rings import (
@@ -24,9 +23,6 @@ from bpfnic.spec.rings import (
     RingQuery,
     RingState,
 )
-
-WAY_LATENCY = READ_LATENCY + 1
-"""Clocks from a grant of map memory to what was read."""
 
 RESERVING = (MapCall.RESERVE, MapCall.OUTPUT, MapCall.EVENT)
 COMMITTING = (MapCall.SUBMIT, MapCall.DISCARD, MapCall.INSERT)
@@ -69,7 +65,7 @@ def RingUnitPorts(config: NicConfig) -> dict:
         "value": Out(64),
         "news": Out(1),
         "news_index": Out(range(config.maps)),
-        "table": Out(TablePort(config)),
+        "table": Out(TurnPort(config)),
     }
 
 
@@ -89,7 +85,7 @@ class RingUnit(Component):
     decides : the call takes effect: of all before it sees everything, and of those after it nothing.
     done : up to the clock in which it is `taken`. trap, copy, size, value: as in EngineAnswer; with `copy` goes INSERT.
     news, news_index : a record of that map is reserved, is whole, or isn't wanted.
-    table : mapinterfaces.TablePort.
+    table : mapinterfaces.TurnPort.
     """
 
     def __init__(self, config: NicConfig):
@@ -146,13 +142,7 @@ class RingUnit(Component):
 
         # Words of map memory: `issued` requests have been granted, `got` have been answered.
         base, issued, got = Signal(table.address.shape()), Signal(2), Signal(2)
-        coming = Signal(WAY_LATENCY)
-        came = coming[-1]
-        m.d.sync += coming.eq(Cat(table.grant & (table.write == 0), coming))
-        with m.If(table.grant):
-            m.d.sync += issued.eq(issued + 1)
-        with m.If(came):
-            m.d.sync += got.eq(got + 1)
+        m.d.sync += [issued.eq(issued + (table.request & table.grant)), got.eq(got + table.came)]
         m.d.comb += table.address.eq(base + issued)
 
         # What is known of the ring, and of the record.
@@ -164,14 +154,18 @@ class RingUnit(Component):
         record, used = Signal(room_bits, reset_less=True), Signal(offset_bits, reset_less=True)
         short, longest = Signal(reset_less=True), Signal(reset_less=True)
         error = Signal(range(max(Errno) + 1), reset_less=True)
+        room = Signal(signed(offset_bits + 1), reset_less=True)  # less than none where a program wrote to the ring
         fits = Signal(reset_less=True)
         ours, empty = Signal(), Signal()
+        run = Signal(RUN_BITS, reset_less=True)  # it stays while its program waits for this call
+        m.d.sync += [run.eq(self.run), used.eq(producer - consumer)]  # the third word comes behind both
         m.d.comb += [
             self.run_cpu.eq(call.cpu),
-            ours.eq(last.record & header.busy & (header.cpu == call.cpu) & (header.run == self.run)),
+            ours.eq(last.record & header.busy & (header.cpu == call.cpu) & (header.run == run)),
             empty.eq((call.call != MapCall.RESERVE) & (length == 0)),
         ]
-        index = Mux(flags.index == CURRENT_CPU, call.cpu, flags.index)
+        index = Signal(32, reset_less=True)  # a clock after the flags
+        m.d.sync += index.eq(Mux(flags.index == CURRENT_CPU, call.cpu, flags.index))
 
         def write(value) -> None:
             m.d.comb += [table.request.eq(1), table.write.eq(0b11), table.data.eq(value)]
@@ -205,7 +199,7 @@ class RingUnit(Component):
                 seek(Mux(commits, at, descriptor.base[3:]), "READ")
             with m.State("READ"):
                 m.d.comb += table.request.eq(issued < Mux(commits, 1, 3))
-                with m.If(came):
+                with m.If(table.came):
                     with m.If(commits):
                         m.d.sync += header.eq(table.word)
                         m.next = "DECIDE"
@@ -218,13 +212,13 @@ class RingUnit(Component):
                             m.next = "SUM"
             with m.State("SUM"):
                 m.d.sync += [
-                    used.eq(producer - consumer),
+                    room.eq(descriptor.table - used),
                     record.eq((length + (HEADER_BYTES + 7)) & ~7),
                     at.eq((descriptor.base + STATE_BYTES + (producer & descriptor.table))[3:offset_bits]),
                 ]
                 m.next = "ROOM"
             with m.State("ROOM"):
-                m.d.sync += fits.eq((used + record <= descriptor.table) & ~longest)
+                m.d.sync += fits.eq((record <= room) & ~longest)
                 m.next = "JUDGE"
             with m.State("JUDGE"):
                 m.d.sync += error.eq(0)
@@ -270,7 +264,7 @@ class RingUnit(Component):
                         header.discarded.eq(0),
                         header.map.eq(call.index),
                         header.cpu.eq(call.cpu),
-                        header.run.eq(Mux(empty, 0, self.run)),
+                        header.run.eq(Mux(empty, 0, run)),
                         producer.eq(producer + record),
                     ]
                     seek(at, "HEADER")

@@ -7,10 +7,9 @@ from amaranth.utils import exact_log2
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import EGRESS_USER, Beat, EmitTrace
-from bpfnic.hdl.mapinterfaces import DescriptorWrite
+from bpfnic.hdl.mapinterfaces import DescriptorWrite, TurnPort
 from bpfnic.hdl.maps.events import Emitter
 from bpfnic.hdl.maps.ring import RUN_BITS, RingUnit, RingUnitPorts
-from bpfnic.hdl.maps.sharing import share
 
 
 def RingsPorts(config: NicConfig) -> dict:
@@ -22,6 +21,7 @@ def RingsPorts(config: NicConfig) -> dict:
         "write": In(DescriptorWrite(config)),
         "ended": In(config.cores),
         "ended_thread": In(range(config.threads)).array(config.cores),
+        "emitter_table": Out(TurnPort(config)),
         "frames": Out(stream.Signature(Beat(EGRESS_USER))),
         "emit_trace": Out(EmitTrace(config)),
     }
@@ -33,7 +33,7 @@ class Rings(Component):
     word_write, word_cpu, word, start, call, descriptor, decides, done, taken, trap, copy, size, value : see RingUnit.
     write : the engine's DescriptorWrite, as it happens.
     ended, ended_thread : of each core: in this clock a thread's program has ended (its Finish is taken).
-    table : mapinterfaces.TablePort. The unit's accesses come before the emitter's.
+    table, emitter_table : TurnPort of mapinterfaces.py, of the unit and of the emitter.
     frames, emit_trace : see Emitter.
     """
 
@@ -84,6 +84,6 @@ class Rings(Component):
                     with m.Case(core):
                         m.d.comb += user.run.eq(both[number])
 
-        # Two on one way to map memory: each hears of its own accesses.
-        share(m, self.table, unit.table, emitter.table)
+        connect(m, unit.table, flipped(self.table))
+        connect(m, emitter.table, flipped(self.emitter_table))
         return m

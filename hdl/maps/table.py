@@ -10,7 +10,7 @@ from amaranth.utils import bits_for, exact_log2
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.lanes import spread
-from bpfnic.hdl.mapinterfaces import SearchPort, TablePort
+from bpfnic.hdl.mapinterfaces import SearchPort, TurnPort
 from bpfnic.hdl.maps.lpm import LongestPrefix
 from bpfnic.hdl.maps.microcode import (
     AGAIN,
@@ -32,9 +32,6 @@ from bpfnic.hdl.memory import READ_LATENCY
 from bpfnic.spec import tables
 from bpfnic.spec.addresses import MAX_KEY_BYTES
 from bpfnic.spec.maps import LRU, PER_CPU, MapType, UpdateFlag
-
-WAY_LATENCY = READ_LATENCY + 1
-"""Clocks from a grant of map memory to what was read."""
 
 _WORDS = MAX_KEY_BYTES // 8
 _WIDTH = 32  # of registers
@@ -68,13 +65,14 @@ class TableUnit(Component):
     -------
     host_word, host_write, host_data, host_key : the host's key, 4 bytes at a time, read in the same clock, while no
         operation of the host is under way.
-    start : begins `call`, of the next clock on, with `descriptor`, of 4 clocks later on, until it is `done` and
+    start : begins `call`, of the next clock on, with `descriptor`, of 3 clocks later on, until it is `done` and
         `taken`.
     waiting : other calls wait: a walk says `again` then, now and then, to be resumed.
     decides : the operation takes effect: of all before it sees everything, and of those after it nothing.
-    done : up to the clock in which it is `taken`; `status`, an error number or 0; if `found` then `value` is the byte
-        offset of a value in map memory; in_place: of one that an UPDATE writes where it is. cursor: a WALK's.
-    search : mapinterfaces.SearchPort. table : mapinterfaces.TablePort.
+    done : up to the clock in which it is `taken`; what it has written is in map memory; `status`, an error number or 0;
+        if `found` then `value` is the byte offset of a value in map memory; in_place: of one that an UPDATE writes
+        where it is. cursor: a WALK's.
+    search : mapinterfaces.SearchPort. table : mapinterfaces.TurnPort.
     """
 
     def __init__(self, config: NicConfig):
@@ -100,7 +98,7 @@ class TableUnit(Component):
                 "cursor": Out(_WIDTH),
                 "in_place": Out(1),
                 "search": Out(search),
-                "table": Out(TablePort(config)),
+                "table": Out(TurnPort(config)),
             }
         )
 
@@ -112,13 +110,31 @@ class TableUnit(Component):
         cpus = config.cores * config.threads
         m.d.comb += search.descriptor.eq(descriptor)
 
+        def type_in(types: frozenset[MapType]) -> Signal:
+            """A register: the descriptor was there a clock ago."""
+            known = Signal(reset_less=True)
+            m.d.sync += known.eq(Cat(descriptor.type == each for each in sorted(types & config.map_types)).any())
+            return known
+
         # The next instruction is read while one is executed; a jump costs a clock.
         words = program(config)
         m.submodules.program = store = memory.Memory(
             shape=Instruction.size, depth=1 << bits_for(len(words) - 1), init=words
         )
         fetch = store.read_port()
+        length, invalid = Signal(9), Signal()
+        smalls = Array(
+            {
+                Small.CPU: call.cpu,
+                Small.LENGTH: length,
+                Small.LENGTH_BIT: length[:5],
+                Small.LENGTH_WORD: Cat(Const(0, 2), length[5:]),
+            }[each]
+            for each in Small
+        )
         step, valid, runs = Signal(Instruction, reset_less=True), Signal(), Signal()
+        of_register = Signal(reset_less=True)  # the second operand is a register's
+        small = Signal(9, reset_less=True)  # or one of few bits
         behind = Signal(TARGET_BITS)  # where the instruction behind `step` is
         jumps, target, ends = Signal(), Signal(TARGET_BITS), Signal()  # in this clock; the instruction is done with
         m.d.comb += [
@@ -131,6 +147,8 @@ class TableUnit(Component):
             m.d.comb += fetch.addr.eq(target)
         with m.If(fetch.en):
             m.d.sync += [behind.eq(fetch.addr), step.eq(fetch.data), valid.eq(runs & ~jumps)]
+            fetched = Instruction(fetch.data)
+            m.d.sync += [of_register.eq(fetched.source == Source.REGISTER), small.eq(smalls[fetched.bits])]
         with m.If(self.start):
             m.d.sync += runs.eq(1)
         code = step.code
@@ -146,11 +164,9 @@ class TableUnit(Component):
             Signal(search.found[name].shape(), name=name, reset_less=True) for name in ("place", "link", "bucket")
         )
         tag, found = Signal(tables.TAG_BITS, reset_less=True), Signal(reset_less=True)
-        length, invalid = Signal(9), Signal()
         first, second, total = Signal(_WIDTH), Signal(_WIDTH), Signal(_WIDTH)
         sources = {
             Source.NUMBER: step.number,
-            Source.REGISTER: right.data,
             Source.TABLE: descriptor.table,
             Source.LINKS: descriptor.links,
             Source.KEYS: descriptor.keys,
@@ -164,26 +180,21 @@ class TableUnit(Component):
             Source.OTHER: word[32:],
             Source.AT: address,
             Source.WORD: Cat(Const(0, 3), number),
-            Source.SMALL: Array(
-                {
-                    Small.CPU: call.cpu,
-                    Small.LENGTH: length,
-                    Small.LENGTH_BIT: length[:5],
-                    Small.LENGTH_WORD: Cat(Const(0, 2), length[5:]),
-                }[small]
-                for small in Small
-            )[step.bits],
+            Source.SMALL: small,
         }
         m.d.comb += [
             left.addr.eq(Mux(stores, step.register, step.left)),
             right.addr.eq(step.number[: len(right.addr)]),
             first.eq(left.data << step.shift),
-            total.eq(first + (second ^ step.minus.replicate(_WIDTH)) + step.minus),
+            # A difference with its carry below, so that it is one sum.
+            total.eq((Cat(step.minus, first) + Cat(step.minus, second ^ step.minus.replicate(_WIDTH)))[1:]),
         ]
         with m.Switch(step.source):
             for source, value in sources.items():
                 with m.Case(source):
                     m.d.comb += second.eq(value)
+        with m.If(of_register):  # it is there latest
+            m.d.comb += second.eq(right.data)
 
         # A result goes into a register.
         result, writes = Signal(_WIDTH), Signal()
@@ -195,8 +206,8 @@ class TableUnit(Component):
         # Products.
         factor = Signal(range(config.map_bytes), reset_less=True)
         product = Signal(range(config.map_bytes), reset_less=True)
-        key_end = Signal(exact_log2(MAX_KEY_BYTES))
-        m.d.comb += key_end.eq(descriptor.key_size - 1)
+        key_end = Signal(exact_log2(MAX_KEY_BYTES), reset_less=True)
+        m.d.sync += key_end.eq(descriptor.key_size - 1)
         short, key_stride = ~key_end[2:].any(), Signal(7)
         m.d.comb += key_stride.eq(tables.LINK_BYTES)
         for bits in range(2, exact_log2(MAX_KEY_BYTES)):
@@ -216,9 +227,10 @@ class TableUnit(Component):
 
         # The key at hand, zeros behind its end; the host's.
         whole = number != key_end[3:]
-        keep = [(whole & (number < key_end[3:])) | ~whole & (byte <= key_end[:3]) for byte in range(8)]
+        keep = Signal(8, reset_less=True)  # a word comes later than its number
+        m.d.sync += keep.eq(Cat((whole & (number < key_end[3:])) | ~whole & (byte <= key_end[:3]) for byte in range(8)))
         kept = Signal(64)
-        m.d.comb += kept.eq(word & spread(m, Cat(keep)))
+        m.d.comb += kept.eq(word & spread(m, keep))
         m.submodules.host_keys = host_keys = memory.Memory(shape=32, depth=2 * _WORDS, init=[])
         host_write, host_read = host_keys.write_port(), host_keys.read_port(domain="comb")
         upper = Signal()  # the second half of a word that moves to or from the host's key
@@ -237,12 +249,13 @@ class TableUnit(Component):
         has_lpm = MapType.LPM_TRIE in config.map_types
         lpm, latches, over = Signal(), Signal(), Signal()
         m.d.comb += [
+            search.makes.eq(valid & (code == Code.KEY_TO_SLOT)),
             search.key.payload.slot.eq(slot),
             search.key.payload.number.eq(number),
             search.key.payload.data.eq(kept),
             search.read.slot.eq(own_slot),
             search.read.number.eq(number),
-            search.find.payload.slot.eq(slot),
+            search.find.slot.eq(slot),
             latches.eq(search.found.valid),
             over.eq(search.found.valid),
             table.address.eq(address[3:]),
@@ -251,7 +264,7 @@ class TableUnit(Component):
         if has_lpm:
             m.submodules.prefixes = prefixes = LongestPrefix(config)
             m.d.comb += [
-                lpm.eq(descriptor.type == MapType.LPM_TRIE),
+                lpm.eq(type_in(frozenset({MapType.LPM_TRIE}))),
                 prefixes.start.eq(finds & lpm),
                 prefixes.slot.eq(own_slot),
                 prefixes.longest.eq(call.operation.matches(TableOperation.LOOKUP.value, TableOperation.READ.value)),
@@ -259,9 +272,9 @@ class TableUnit(Component):
                 prefixes.read.grant.eq(search.read.grant),
                 prefixes.read.word.eq(search.read.word),
                 prefixes.key.ready.eq(search.key.ready),
-                prefixes.find.ready.eq(search.find.ready),
                 prefixes.found.eq(search.found),
                 prefixes.grant.eq(table.grant & prefixes.busy),
+                prefixes.came.eq(table.came & prefixes.busy),
                 prefixes.word.eq(table.word),
                 length.eq(prefixes.length),
                 invalid.eq(prefixes.invalid & lpm),
@@ -272,10 +285,10 @@ class TableUnit(Component):
                 m.d.comb += [
                     search.read.request.eq(prefixes.read.request),
                     search.read.number.eq(prefixes.read.number),
+                    search.makes.eq(prefixes.key.valid),
                     search.key.valid.eq(prefixes.key.valid),
                     search.key.payload.eq(prefixes.key.payload),
-                    search.find.valid.eq(prefixes.find.valid),
-                    search.find.payload.eq(prefixes.find.payload),
+                    search.find.eq(prefixes.find),
                     table.request.eq(prefixes.request),
                     table.address.eq(prefixes.address),
                 ]
@@ -293,9 +306,6 @@ class TableUnit(Component):
             m.d.sync += searching.eq(0)
 
         # Conditions.
-        def type_in(types) -> Value:
-            return Cat(descriptor.type == each for each in sorted(types & config.map_types)).any()
-
         mine = type_in(PER_CPU - {MapType.PERCPU_ARRAY}) & ~call.host
         # An update of what only this CPU sees, or under the value's lock.
         m.d.comb += self.in_place.eq((call.operation == TableOperation.UPDATE.value) & (mine | (call.locked & found)))
@@ -310,7 +320,7 @@ class TableUnit(Component):
             Condition.INVALID: invalid,
             Condition.LRU: type_in(LRU),
             Condition.LPM: lpm,
-            Condition.STACK: descriptor.type == MapType.STACK,
+            Condition.STACK: type_in(frozenset({MapType.STACK})),
             Condition.POPS: call.operation == TableOperation.POP.value,
             Condition.ILLEGAL: call.illegal | (call.flags > UpdateFlag.EXIST),
             Condition.NOEXIST: call.flags == UpdateFlag.NOEXIST,
@@ -322,14 +332,18 @@ class TableUnit(Component):
         last_word = Mux(step.register[2], number == _WORDS - 1, number == key_end[3:])
 
         # Map memory.
-        granted, coming = Signal(), Signal(WAY_LATENCY)
+        key_granted, key_coming = Signal(), Signal(READ_LATENCY)
         left_words = Signal(range(4096 // 8 + 1), reset_less=True)  # to clear
         onward = Signal.like(address)
         m.d.comb += onward.eq(address + 8)
-        m.d.sync += coming.eq(Cat(granted, coming))
+        m.d.sync += key_coming.eq(Cat(key_granted, key_coming))
         here = table.word.word_select(address[2], 32)
         other = table.word.word_select(~address[2], 32)
-        scanned = table.word.any() | (onward[3 : exact_log2(_SCAN_BYTES)] == 0) | (onward[3:] == descriptor.links[3:])
+        last_scanned = Signal(reset_less=True)  # it comes some clocks behind its address
+        m.d.sync += last_scanned.eq(
+            (onward[3 : exact_log2(_SCAN_BYTES)] == 0) | (onward[3:] == descriptor.links[3:])
+        )
+        scanned = table.word.any() | last_scanned
 
         hold = Signal()
         m.d.comb += search.hold.eq(hold)
@@ -351,11 +365,12 @@ class TableUnit(Component):
                             m.d.sync += factor.eq(total)
                             m.next = "MULTIPLY"
                         with m.Case(Code.FIND):
-                            m.d.comb += [search.find.valid.eq(~lpm), finds.eq(lpm | search.find.ready), ends.eq(finds)]
+                            m.d.comb += [finds.eq(~table.pending), ends.eq(finds)]  # rows are as it has written them
+                            m.d.comb += search.find.valid.eq(finds & ~lpm)
                         with m.Case(Code.AWAIT):
                             m.d.comb += ends.eq(~searching)
                         with m.Case(Code.KEY_FROM_SLOT):
-                            m.d.comb += [search.read.request.eq(1), granted.eq(search.read.grant), ends.eq(0)]
+                            m.d.comb += [search.read.request.eq(1), key_granted.eq(search.read.grant), ends.eq(0)]
                             with m.If(search.read.grant):
                                 m.next = "COMES"
                         with m.Case(Code.KEY_FROM_HOST):
@@ -385,7 +400,6 @@ class TableUnit(Component):
                                 self.again.eq(step.register[exact_log2(AGAIN)]),
                                 self.status.eq(step.number[:6]),
                                 self.value.eq(total),
-                                hold.eq(0),
                                 Cat(valid, runs).eq(0),
                             ]
                             m.next = "DONE"
@@ -418,23 +432,22 @@ class TableUnit(Component):
                         with m.If(table.grant):
                             m.d.sync += [address.eq(onward), left_words.eq(left_words - 1)]
                     with m.Default():
-                        m.d.comb += granted.eq(table.grant)
                         with m.If(table.grant):
                             m.next = "COMES"
                 with m.If(ends):
                     m.next = "STEP"
             with m.State("COMES"):
                 with m.If(code == Code.KEY_FROM_SLOT):
-                    m.d.comb += ends.eq(coming[READ_LATENCY - 1])
+                    m.d.comb += ends.eq(key_coming[-1])
                     m.d.comb += [writes.eq(ends & step.register.any()), result.eq(search.read.word)]
                     m.d.sync += word.eq(search.read.word)
                 with m.Else():
-                    m.d.comb += ends.eq(coming[-1] & ((code != Code.SCAN) | scanned))
+                    m.d.comb += ends.eq(table.came & ((code != Code.SCAN) | scanned))
                     m.d.comb += [writes.eq(ends), result.eq(here)]
                     with m.If(code == Code.LOAD_PLACE):
                         m.d.comb += result.eq(here[: tables.PLACE_BITS])
                     m.d.sync += word.eq(Cat(here, other))
-                    with m.If(coming[-1] & ~ends):
+                    with m.If(table.came & ~ends):
                         m.d.sync += address.eq(onward)
                         m.next = "ACCESS"
                 with m.If(ends):
@@ -445,7 +458,9 @@ class TableUnit(Component):
                 m.d.comb += [result.eq(product), writes.eq(1), ends.eq(1)]
                 m.next = "STEP"
             with m.State("DONE"):
-                m.d.comb += self.done.eq(1)
-                with m.If(self.taken):
+                m.d.comb += self.done.eq(~table.pending)
+                with m.If(self.done):
+                    m.d.sync += hold.eq(0)
+                with m.If(self.done & self.taken):
                     m.next = "STEP"
         return m

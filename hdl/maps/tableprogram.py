@@ -255,8 +255,6 @@ make_room:  s = [TABLE | 12]
 victim:     _ = [v + WORD]
             key to scratch
             repeat victim
-            s = zero                        # FIND_CLOCKS go by
-            s = zero
             find scratch
             await
             if not found return
@@ -359,8 +357,6 @@ WALK:       call setup
 recall:     _ = [t + WORD]
             key to slot
             repeat recall
-            s = zero                        # FIND_CLOCKS go by
-            s = zero
             find
             await
             s = walk - BUCKET

@@ -5,8 +5,9 @@ from amaranth.hdl import Assert, Assume, Elaboratable
 from amaranth.lib.data import View
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.mapinterfaces import key_slots
-from bpfnic.hdl.maps.finder import UNDER_WAY, WAY_LATENCY, Comparison, Finder, Search
+from bpfnic.hdl.mapinterfaces import SCRATCH_KEYS, key_slots
+from bpfnic.hdl.maps.finder import COMPARE_CLOCKS, UNDER_WAY, WORDS_UNDER_WAY, Comparison, Finder, Search
+from bpfnic.hdl.maps.sharing import WAY_LATENCY
 from tests.formal.opened import Opened, constant
 from tests.formal.proof import Mutation, Proof
 
@@ -15,21 +16,29 @@ CPUS = CONFIG.cores * CONFIG.threads
 
 
 class _Queue:
-    """What is known of a queue that is left out: how many entries it has, and whether the watched search is one. The
-    solver chooses what comes out, but nothing that has not gone in (tests/formal/streams.py proves queues)."""
+    """What is known of a queue that is left out: how many entries it has, how many of them are searches (words of a
+    key before its last one are none), and whether the watched search is one. The solver chooses what comes out, but
+    nothing that has not gone in (tests/formal/streams.py proves queues)."""
 
-    def __init__(self, m: Module, name: str, queue, slot_in, slot_out, watched: Signal):
-        self.level = Signal(range(64), name=f"{name}_level")
+    def __init__(self, m: Module, name: str, queue, slot_in, slot_out, watched: Signal, counts_in=1, counts_out=1):
+        self.level, self.searches = Signal(range(64), name=f"{name}_level"), Signal(range(64), name=f"{name}_searches")
         self.has = Signal(name=f"{name}_has")
-        pops = queue.pop.valid & queue.pop.ready
-        goes_in, comes_out = queue.push & (slot_in == watched), pops & (slot_out == watched)
-        m.d.sync += [self.level.eq(self.level + queue.push - pops), self.has.eq((self.has | goes_in) & ~comes_out)]
+        valid = queue.pop.valid
+        pops = valid & queue.pop.ready
+        goes_in, comes_out = queue.push & counts_in & (slot_in == watched), pops & counts_out & (slot_out == watched)
+        m.d.sync += [
+            self.level.eq(self.level + queue.push - pops),
+            self.searches.eq(self.searches + (queue.push & counts_in) - (pops & counts_out)),
+            self.has.eq((self.has | goes_in) & ~comes_out),
+        ]
         m.d.comb += [
-            Assume(queue.pop.valid == (self.level != 0)),
-            Assume(~queue.pop.valid | (slot_out != watched) | self.has),
-            Assume(~(queue.pop.valid & self.has & (self.level == 1)) | (slot_out == watched)),
+            Assume(valid == (self.level != 0)),
+            Assume(~(valid & counts_out) | (self.searches != 0)),
+            Assume(~valid | counts_out | (self.searches != self.level)),
+            Assume(~(valid & counts_out) | (slot_out != watched) | self.has),
+            Assume(~(valid & counts_out & self.has & (self.searches == 1)) | (slot_out == watched)),
             Assert(~(goes_in & self.has)),
-            Assert(self.level >= self.has),
+            Assert((self.level >= self.searches) & (self.searches >= self.has)),
         ]
 
 
@@ -40,48 +49,57 @@ class FinderHarness(Elaboratable):
     def elaborate(self, platform) -> Module:
         m = Module()
         finder = Finder(CONFIG)
-        queues = ("asked", "again", "comparisons")
+        queues = ("asked", "sought", "again", "comparisons", "reading")
         kept = ("bucket_of", "link_of", "key_of", "value_of", "lengths")
         m.submodules.finder = opened = Opened(finder, inputs=True, without=(*queues, *kept, "hash", "key_memory"))
         watched = constant(m, range(key_slots(CONFIG)), "watched")
         m.d.comb += Assume(watched < key_slots(CONFIG))
-        asked, again, comparisons = (opened.part(name) for name in queues)
+        asked, sought, again, comparisons, reading = (opened.part(name) for name in queues)
+        in_sought = _Queue(m, "sought", sought, sought.entry, sought.pop.payload, watched)
         in_asked = _Queue(m, "asked", asked, asked.entry, asked.pop.payload, watched)
         in_again = _Queue(m, "again", again, again.entry.slot, again.pop.payload.slot, watched)
         in_comparisons = _Queue(
             m, "comparisons", comparisons, comparisons.entry.search.slot, comparisons.pop.payload.search.slot, watched
         )
 
+        read, reads = reading.pop.payload, reading.entry
+        in_reading = _Queue(
+            m, "reading", reading, reads.head.search.slot, read.head.search.slot, watched, reads.final, read.final
+        )
+
         # Where a search can be.
         def stage(name: str, layout) -> View:
             return View(layout, opened.signal(name)[: layout.size])
 
-        waiting, came, words = (opened.signal(name) for name in ("waiting", "came", "words_come"))
-        holds, held, spares, head_valid = (opened.signal(name) for name in ("holds", "held", "spares", "head_valid"))
-        finals = Cat(opened.signal(f"comparing{i}")[Comparison(CONFIG).size] for i in range(WAY_LATENCY))
-        rows = [stage(f"flight{i}", Search(CONFIG)) for i in range(WAY_LATENCY)]
-        keys = [stage(f"comparing{i}", Comparison(CONFIG)).search for i in range(WAY_LATENCY)]
+        waiting, came, words = (opened.signal(name) for name in ("waiting", "came", "came_words"))
+        chosen_valid, spares, head_valid = (opened.signal(name) for name in ("chosen_valid", "spares", "head_valid"))
+        finals = Cat(opened.signal(f"comparing{i}")[Comparison(CONFIG).size] for i in range(COMPARE_CLOCKS))
+        keys = [stage(f"comparing{i}", Comparison(CONFIG)).search for i in range(COMPARE_CLOCKS)]
+        stages = [
+            (chosen_valid, stage("chosen", Search(CONFIG))),
+            (waiting, stage("search", Search(CONFIG))),
+            (spares, stage("spare", Search(CONFIG))),
+            *((came[i], stage(f"flight{i}", Search(CONFIG))) for i in range(WAY_LATENCY)),
+            (head_valid, stage("head", Comparison(CONFIG)).search),
+            *((words[i] & finals[i], keys[i]) for i in range(COMPARE_CLOCKS)),
+        ]
         mine = [
-            holds & (held == watched),
-            waiting & (stage("search", Search(CONFIG)).slot == watched),
-            spares & (stage("spare", Search(CONFIG)).slot == watched),
-            *(came[i] & (rows[i].slot == watched) for i in range(WAY_LATENCY)),
-            *(words[i] & finals[i] & (keys[i].slot == watched) for i in range(WAY_LATENCY)),
+            in_sought.has,
             in_again.has,
             in_comparisons.has,
-            head_valid & (stage("head", Comparison(CONFIG)).search.slot == watched),
+            in_reading.has,
+            *(there & (search.slot == watched) for there, search in stages),
         ]
         under_way = Signal(range(64))
         m.d.comb += under_way.eq(
-            waiting + spares + head_valid + sum(came[i] + (words[i] & finals[i]) for i in range(WAY_LATENCY))
-            + in_again.level + in_comparisons.level
-        )  # fmt: skip
+            sum(there for there, _ in stages) + in_again.level + in_comparisons.level + in_reading.searches
+        )
 
         # Its life: asked for, begun, known.
         known = words[-1] & finals[-1] & ~again.push & (keys[-1].slot == watched)
         asks = finder.look_up_valid & (finder.look_up.slot == watched)
         takes = asked.pop.valid & asked.pop.ready & (asked.pop.payload == watched)
-        finds = finder.find.valid & finder.find.ready & (finder.find.payload.slot == watched)
+        finds = finder.find.valid & (finder.find.slot == watched)
         alive, of_unit, others = Signal(), Signal(), Signal(range(64))
         begins, ends = asked.pop.valid & asked.pop.ready, finder.decides
         m.d.sync += alive.eq((alive | takes | finds) & ~known)
@@ -94,10 +112,14 @@ class FinderHarness(Elaboratable):
             Assume(finder.look_up.slot < CPUS),
             Assume(~asked.pop.valid | (asked.pop.payload < CPUS)),
             Assume(~asks | ~(alive | in_asked.has)),
-            Assume(~(finder.find.valid & (finder.find.payload.slot == watched)) | ~(alive | in_asked.has | asks)),
+            Assume(~finder.find.valid | (in_sought.level < SCRATCH_KEYS)),
+            Assume(~finds | ~(alive | in_asked.has | asks)),
             # Each way grants what asks; and what is proved here of this slot's look-ups holds for all.
             Assume(~finder.rows.grant | finder.rows.request),
             Assume(~finder.table.grant | finder.table.request),
+            # Of words that were asked for two wait, and one has been granted, which is coming now.
+            Assume(~finder.table.coming | (in_reading.level != 0)),
+            Assume(~finder.table.grant | (in_reading.level < WORDS_UNDER_WAY)),
             Assume(~(ends & ~known) | (others != 0)),
             Assume(~(begins & ~takes) | (others < UNDER_WAY)),
             # It is in one place from its beginning to its result, of which there is one.
@@ -111,14 +133,25 @@ class FinderHarness(Elaboratable):
             Assert(under_way == opened.signal("under_way")),
             Assert(under_way <= UNDER_WAY),
             Assert((in_again.level <= UNDER_WAY) & (in_comparisons.level <= UNDER_WAY)),
+            Assert((in_sought.level <= SCRATCH_KEYS) & (in_reading.level <= WORDS_UNDER_WAY)),
             # None of a program's is under way when the serial unit may write.
             Assert(opened.signal("look_ups") == (others + (alive & ~of_unit))[:5]),
             Assert(others <= UNDER_WAY),
             Assert(~finder.idle | ~alive | of_unit),
             Assert(~finder.idle | ~takes),
-            Assert(~mine[0] | of_unit),  # waits to begin
-            Assert(~alive | mine[0] | (opened.signal("of_unit").bit_select(watched, 1) == of_unit)),
+            Assert(~in_sought.has | of_unit),
+            # Everywhere it is known whose it is.
+            *(Assert(~there | (search.slot != watched) | (search.of_unit == of_unit)) for there, search in stages),
         ]
+        for queue, goes_in, comes_out in (
+            (again, again.entry, again.pop.payload),
+            (comparisons, comparisons.entry.search, comparisons.pop.payload.search),
+            (reading, reads.head.search, read.head.search),
+        ):
+            m.d.comb += [
+                Assert(~queue.push | (goes_in.slot != watched) | (goes_in.of_unit == of_unit)),
+                Assume(~queue.pop.valid | (comes_out.slot != watched) | (comes_out.of_unit == of_unit)),
+            ]
         return m
 
 

@@ -1,6 +1,6 @@
 """Queues: whatever goes in comes out, once, in its order."""
 
-from amaranth import Module, Mux, Signal, Value, unsigned
+from amaranth import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.hdl import Assert, Assume, Elaboratable
 from amaranth.lib.fifo import SyncFIFO
 
@@ -8,6 +8,7 @@ from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.core.queue import Queue
 from bpfnic.hdl.maps.events import Emitter, Merge
 from bpfnic.hdl.maps.requester import Requester
+from bpfnic.hdl.maps.sharing import Turns
 from bpfnic.hdl.packets.dispatch import Dispatch
 from bpfnic.hdl.packets.transmit import Transmit
 from tests.formal.opened import Opened, constant, free, later
@@ -145,6 +146,55 @@ class MergeHarness(Elaboratable):
         return ~(before & waited) | (source.valid & (payload == later(m, payload)))
 
 
+class TurnsHarness(Elaboratable):
+    """Way B of three users. One access is watched that the solver picks when it is taken."""
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        turns = Turns(NicConfig(map_bytes=4096), users=3)
+        m.submodules.turns = opened = Opened(turns, inputs=True)
+        table, users = turns.table, turns.users
+        *others, last = users
+        takes = Cat(user.request & user.grant for user in users)
+        refused = later(m, Cat(user.request & ~user.grant for user in others).any())
+        asks = Cat(user.request for user in others)
+        first_asks = (asks & -asks)[: len(others)]
+        first, second = opened.signal("first"), opened.signal("second")
+        offered = Signal.like(first, name="offered")
+        for number, user in enumerate(users):
+            with m.If(takes[number]):
+                m.d.comb += offered.eq(Cat(user.address, user.write, user.data, Const(1 << number, len(users))))
+        makes, inside = table.request & table.grant, Signal(range(4))
+        watched, access, before = Signal(), Signal.like(offered), Signal(range(2))
+        m.d.sync += inside.eq(inside + takes.any() - makes)
+        with m.If(watched & makes):
+            m.d.sync += [before.eq(before - 1), watched.eq(before != 0)]
+        with m.If(~watched & takes.any() & free(m, 1, "pick")):
+            m.d.sync += [watched.eq(1), access.eq(offered), before.eq((inside - makes)[:1])]
+        what, whose = access[: -len(users)], access[-len(users) :]
+        reads = makes & ~table.write.any()
+        came = later(m, watched & ~before & reads)
+        comes = Cat(user.coming for user in users)
+        m.d.comb += [
+            # While there is room, the last one, but where another one was refused; else the first of those that ask.
+            Assert(inside <= 2),
+            Assert(takes == Mux(inside == 2, 0, Mux(last.request & ~refused, 1 << len(others), first_asks))),
+            # What was taken is made once, in its order, and what it reads comes to whom it belongs.
+            Assert(table.request == (inside != 0)),
+            Assert(~watched | (inside > before)),
+            Assert(~(watched & ~before) | (Cat(table.address, table.write, table.data) == what)),
+            Assert(~came | (comes == later(m, whose))),
+            Assert(comes.any() == later(m, reads)),
+            Assert(Cat(user.came for user in users) == later(m, comes, 2)),
+            Assert(~watched | ((Cat(user.pending for user in users) & whose) == whose)),
+            # How the registers come to that.
+            Assert(first[-len(users) :].any() == (inside != 0)),
+            Assert(second[-len(users) :].any() == (inside == 2)),
+            Assert(~watched | (access == Mux(before, second, first))),
+        ]
+        return m
+
+
 PROOFS = [
     Proof(
         name="queue",
@@ -178,6 +228,19 @@ PROOFS = [
             Mutation("hdl/maps/events.py", "chosen.eq(Mux(held, before,", "chosen.eq(Mux(0, before,"),
         ),
         clocks=3,
+    ),
+    Proof(
+        name="turns",
+        of=("hdl/maps/sharing.py",),
+        says="way B: while there is room the last unit is heard, but in a clock after another was refused; then the "
+        "first of the others. Each access is made once, unchanged, in their order; what it reads comes to its unit",
+        harness=TurnsHarness,
+        mutations=(
+            Mutation("hdl/maps/sharing.py", "first.eq(Mux(waits, second, asked))", "first.eq(Mux(waits, second, 0))"),
+            Mutation("hdl/maps/sharing.py", "last.request & ~yields", "last.request"),
+            Mutation("hdl/maps/sharing.py", "~first.write.any(), first.user, 0)", "1, first.user, 0)"),
+        ),
+        clocks=4,
     ),
     Proof(
         name="fifos",

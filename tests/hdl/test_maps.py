@@ -333,7 +333,7 @@ def test_map_engine_takes_a_word_a_clock(cores):
             if ctx.get(port.answer.valid):
                 answers.append((clock, ctx.get(port.answer.payload)["value"]))
             await ctx.tick()
-        assert answers == [(clock + 4, MAP_VALUES + 0x40 + 24 * (clock % 10)) for clock in range(36)]
+        assert answers == [(clock + 5, MAP_VALUES + 0x40 + 24 * (clock % 10)) for clock in range(35)]
         assert all(ctx.get(other.answer.valid) for other in others)
 
     simulate(dut, bench)

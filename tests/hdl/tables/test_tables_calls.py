@@ -7,12 +7,12 @@ import random
 from amaranth.sim import Simulator
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.mapinterfaces import MapCall, MapOperation
+from bpfnic.hdl.mapinterfaces import MapCall, MapOperation, MapRequest
 from bpfnic.hdl.maps.calls import Calls
 from bpfnic.spec.maps import QUEUES, MapType
 from bpfnic.spec.registers import MapCommand
-from tests.hdl.simulated import Library
-from tests.hdl.tables.bench import ARRAY, CPUS, Bench, EngineAndMemory
+from tests.hdl.simulated import Library, packed
+from tests.hdl.tables.bench import ARRAY, CONFIG, CPUS, WALKED_KEYS, Bench, EngineAndMemory
 from tests.hdl.tables.callers import Caller, Host, host_does, run
 
 _UPDATED = {(MapCall.UPDATE, -errno.EINVAL), (MapCall.UPDATE, -errno.EEXIST), (MapCall.UPDATE, -errno.ENOENT),
@@ -102,6 +102,32 @@ def test_calls_of_all_threads_and_the_host(library):
                 break
         assert decided > 200 * number
     assert not missing
+
+
+class Reader(Caller):
+    """A program that looks up."""
+
+    def begin(self) -> None:
+        self.call, self.index, self.key, self.flags = MapCall.LOOKUP, 0, self.key_of(0), 0
+        self.start(traps=False)
+
+
+def test_look_ups_and_changes_while_atomics_hold_banks(library):
+    """What the serial unit has written may still wait for a bank when it goes on, and rows of others can be read."""
+    chance = random.Random(7)
+    bench = Bench(library, chance)
+    bench.make(0, MapType.HASH, 4, 8, 8)
+    keys = [key.to_bytes(4, "little") for key in range(8)]
+    callers = [
+        (Reader if cpu % 4 else Caller)(bench, cpu, chance, lambda index: chance.choice(keys)) for cpu in range(CPUS)
+    ]
+    for core in range(CONFIG.cores):  # each holds a bank, mostly
+        bench.dut[f"memory__{core}__request__payload"] = packed(
+            MapRequest(CONFIG), operation=MapOperation.ADD, address=WALKED_KEYS - 64 + 16 * core, bytes=8, data=0
+        )
+        bench.dut[f"memory__{core}__request__valid"] = bench.dut[f"memory__{core}__answer__ready"] = 1
+    assert run(bench, callers, None, 20000) > 1000
+    bench.compare_tables()
 
 
 QUEUES_ALONE = NicConfig(cores=2, threads=8, map_bytes=65536, maps=16, map_types=QUEUES | {MapType.ARRAY})

@@ -42,7 +42,7 @@ def test_clocks_of_a_longest_prefix(bench):
         put(bench, 0, length.to_bytes(4, "little") + bytes([10, 20, 30, 40]))
     for address in (bytes([10, 20, 30, 40]), bytes([0, 255, 255, 255])):
         alone, _ = measured(bench, 0, (32).to_bytes(4, "little") + address, 1)
-        assert max(alone) <= 55
+        assert max(alone) <= 58
         _, each = measured(bench, 0, (32).to_bytes(4, "little") + address, CPUS)
         assert each <= 45
 
@@ -53,7 +53,7 @@ def test_clocks_of_a_map_that_evicts(bench):
     for key in range(4):
         put(bench, 0, bytes([key]) * 16)
     first, *later = measured(bench, 0, bytes([1]) * 16, 1)[0]
-    assert first <= 72 and max(later) <= 44
+    assert first <= 82 and max(later) <= 52
 
 
 class Once(Caller):
@@ -82,10 +82,10 @@ class Once(Caller):
 
 
 @pytest.mark.parametrize("kind, update, insert, delete", [
-    (MapType.HASH, 82, 115, 80),
-    (MapType.LRU_HASH, 82, 222, 92),  # of which most for the key that goes
-    (MapType.LPM_TRIE, 92, 132, 98),
-    (MapType.PERCPU_HASH, 292, None, 80),  # zeros for 16 CPUs
+    (MapType.HASH, 90, 124, 82),
+    (MapType.LRU_HASH, 82, 234, 101),  # of which most for the key that goes
+    (MapType.LPM_TRIE, 98, 142, 112),
+    (MapType.PERCPU_HASH, 302, None, 82),  # zeros for 16 CPUs
 ], ids=lambda value: getattr(value, "name", None))  # fmt: skip
 def test_clocks_of_changes(bench, kind, update, insert, delete):
     """A new key, where a map that evicts is full; and its deletion. Keys of 16 bytes, of IPv4 addresses 8."""
