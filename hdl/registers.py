@@ -9,8 +9,6 @@ from amaranth import Cat, Module, Signal, Value
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.registers import ADDRESS_BITS, BY_NAME, REGISTERS, Access, Register
 
-_LOW_BITS = 6  # of an address: most arrays of registers begin at a multiple of 16 words
-
 
 class RegisterBank:
     """Collects behaviours; `build` makes the decoder.
@@ -115,17 +113,4 @@ class RegisterBank:
         self._sync(self.show, self.value.eq(reduce(or_, selected)))
         for signal, kinds in ((self.readable, tuple(Access)), (self.writable, (Access.RW, Access.WO))):
             places = [r.address(i) for r in REGISTERS if r.access in kinds for i in range(r.count)]
-            self._sync(self.decode, signal.eq(_among(self.address, places)))
-
-
-def _among(address: Value, places: Iterable[int]) -> Value:
-    """Whether it is one of many places: a comparison of the high bits for all places that have the same low bits, which
-    takes fewer levels of logic than one with each place."""
-    lows: dict[int, set[int]] = {}
-    for place in places:
-        lows.setdefault(place >> _LOW_BITS, set()).add(place % (1 << _LOW_BITS))
-    highs: dict[frozenset[int], list[int]] = {}
-    for high, low in lows.items():
-        highs.setdefault(frozenset(low), []).append(high)
-    low_bits, high_bits = address[:_LOW_BITS], address[_LOW_BITS:]
-    return Cat(high_bits.matches(*high) & low_bits.matches(*low) for low, high in highs.items()).any()
+            self._sync(self.decode, signal.eq(self.address.matches(*places)))
