@@ -25,7 +25,7 @@ from bpfnic.host.device import (
 )
 from bpfnic.host.eventmaps import check as check_event_map
 from bpfnic.host.eventmaps import ring_bytes, sized
-from bpfnic.host.image import at_slot, device_image
+from bpfnic.host.image import Layout, at_slot, device_image, lay_out
 from bpfnic.host.keyedmaps import KeyedMap, RegisterHash, RegisterHashOfMaps, RegisterQueue, RegisterRedirectHash
 from bpfnic.host.lockstep import Follower, Observe
 from bpfnic.host.mapsofmaps import check_inner, refuse_if_inner
@@ -50,7 +50,9 @@ from bpfnic.host.registermaps import (
     stride,
 )
 from bpfnic.host.structure import Limits
+from bpfnic.host.taildepth import Demand, TailCalls
 from bpfnic.host.verifier import gate
+from bpfnic.host.verifier.verdict import StackUse
 from bpfnic.spec import registers, rings, tables
 from bpfnic.spec.addresses import INDEX_BYTES, MAP_VALUES, MAX_KEY_BYTES
 from bpfnic.spec.errors import BpfnicError
@@ -107,6 +109,7 @@ class RegisterDevice(Device):
         self._descriptors = Regions(self.capabilities.maps)
         self._grace = Grace()
         self._programs: list[RegisterProgram] = []
+        self._tail_calls = TailCalls(self._free_later, self._reclaim)
         self._chain = Regions(registers.CHAIN_WORDS)
         self._chain.allocate(1, 1)  # word 0 stands for none
         self._attached: dict[tuple[int, Hook], list[RegisterProgram]] = {}
@@ -198,6 +201,8 @@ class RegisterDevice(Device):
         device_map = kind(definition, self._transport, index, base, self.capabilities.cpus)
         if isinstance(device_map, RedirectMap):
             device_map.ifindexes = self._ifindexes
+        if isinstance(device_map, RegisterProgramArray):
+            device_map.tail_calls = self._tail_calls
         if isinstance(device_map, RegisterEventMap):
             device_map.ring = ring_bytes(definition, self.capabilities.map_bytes)
         device_map.clear()
@@ -314,6 +319,9 @@ class RegisterDevice(Device):
     # -- programs -----------------------------------------------------------------------------------------------
 
     def admit(self, program: "Program", maps: Mapping[str, "MapDefinition"], *, unsafe: bool = False) -> None:
+        self._admit(program, maps, unsafe)
+
+    def _admit(self, program: "Program", maps: Mapping[str, "MapDefinition"], unsafe: bool) -> StackUse | None:
         runs = self.capabilities.program_types
         if program.type not in runs:
             kind = program.type.name if program.type else sections.of_type(program.section)
@@ -321,8 +329,9 @@ class RegisterDevice(Device):
             raise BpfnicError(f"program {program.name} is {kind}; {self.name} runs {names}")
         if unsafe and self._transport.wired:
             raise BpfnicError(f"program {program.name}: {self.name} takes no unverified program; simulated NICs do")
-        gate.admit(program, maps, self.capabilities, unsafe=unsafe)
+        stack_use = gate.admit(program, maps, self.capabilities, unsafe=unsafe)
         refuse_broadcast(program)
+        return stack_use
 
     def load(
         self, program: "Program", maps: Mapping[str, DeviceMap], *, unsafe: bool = False
@@ -335,9 +344,13 @@ class RegisterDevice(Device):
             assert isinstance(device_map, RegisterMap) and device_map in self._maps
             used[name] = device_map
         programarray.admit(program, used.values())
-        self.admit(program, {name: device_map.defined() for name, device_map in used.items()}, unsafe=unsafe)
+        use = self._admit(program, {name: device_map.defined() for name, device_map in used.items()}, unsafe)
         whole = program.with_firmware(runtime.linked(program.type, self.capabilities.helpers))
-        linked = self._link(program, whole, used)
+        layout = lay_out(whole.resolved(self.capabilities.helpers), program.name, whole.own, use and use.depths)
+        demand = use and Demand.of(whole, layout, use, used)
+        if demand and (why := self._tail_calls.refusal(demand)):
+            raise BpfnicError(f"program {program.name}: {why}")
+        linked = self._link(program, whole, used, layout)
         slots = len(linked)
         entry = self._allocate(self._slots, slots, 1, f"program {program.name} takes {slots} slots of {self.name}")
         image = at_slot(linked, entry)
@@ -345,17 +358,19 @@ class RegisterDevice(Device):
         self._write("PROGRAM_ADDRESS", entry * 2)
         for i in range(0, len(code), 4):
             self._write("PROGRAM_DATA", int.from_bytes(code[i : i + 4], "little"))
-        loaded = RegisterProgram(program, entry, image, frozenset(used.values()), whole, not unsafe)
+        loaded = RegisterProgram(program, entry, image, frozenset(used.values()), whole, demand)
         for device_map in used.values():
             if device_map.definition.constants is not None:
                 with suppress(PermissionError):  # it is frozen
                     device_map.freeze()
         self._programs.append(loaded)
+        if demand:
+            self._tail_calls.add(demand)
         programarray.admitted(program, used.values())
         return loaded
 
     def _link(
-        self, program: "Program", whole: "Program", maps: Mapping[str, RegisterMap]
+        self, program: "Program", whole: "Program", maps: Mapping[str, RegisterMap], layout: Layout
     ) -> list[Instruction | None]:
         """The program, with its routines, as this device executes it. Raises BpfnicError for what the device can't do.
         """
@@ -366,7 +381,7 @@ class RegisterDevice(Device):
         values = {name: MAP_VALUES + used.base for name, used in placed.items()}
         has = self.capabilities
         limits = Limits(has.program_slots, lambda row: row.group in has.groups, has.helpers)
-        return device_image(whole, DeviceAddresses(handles, values), limits)
+        return device_image(whole, DeviceAddresses(handles, values), limits, layout)
 
     def unload(self, loaded: LoadedProgram) -> None:
         assert isinstance(loaded, RegisterProgram) and loaded in self._programs
@@ -376,7 +391,13 @@ class RegisterDevice(Device):
                 raise BpfnicError(f"program {loaded.program.name} is attached to {where}")
         programarray.refuse_if_held(loaded, self._maps)
         self._programs.remove(loaded)
-        self._free_later(lambda: self._slots.free(loaded.entry))
+
+        def release() -> None:
+            self._slots.free(loaded.entry)
+            if loaded.demand:
+                self._tail_calls.remove(loaded.demand)
+
+        self._free_later(release)
 
     def attach_at(self, interface: int, hook: Hook, programs: Sequence[LoadedProgram]) -> None:
         check_programs(interface, self.capabilities.ports, hook, programs)

@@ -30,7 +30,7 @@ class ProgramArray(DeviceMap):
 
     @abstractmethod
     def _write(self, index: int, loaded: LoadedProgram | None) -> None:
-        """Put a program, or none, at an index within the map, in one step. Raises OSError."""
+        """Put a program, or none, at an index within the map, in one step. Raises OSError; then it is as it was."""
 
     def refusal(self, program: "Program") -> str:
         """Why a program may neither use the map nor be in it, "" if it may."""
@@ -52,7 +52,8 @@ class ProgramArray(DeviceMap):
 
     def set_program(self, key: bytes, loaded: LoadedProgram) -> None:
         """Put a loaded program of the same device at `key`, from the next tail call on. Raises OSError E2BIG; EINVAL
-        for a program that `refusal` says something of."""
+        for a program that `refusal` says something of, or that the device has no stack or frames for
+        (taildepth.py)."""
         index = self._index(key)
         if index >= self.definition.max_entries:
             raise error(E2BIG)
@@ -93,6 +94,10 @@ class ProgramArray(DeviceMap):
     def key_of(self, loaded: LoadedProgram) -> bytes | None:
         """A key at which a program is, None if it is at none."""
         return next((key for key, held in self._programs.items() if held is loaded), None)
+
+    def entry_name(self, index: int) -> str:
+        """An entry, for people."""
+        return f"{self.definition.name}[{index}]"
 
     def _index(self, key: bytes) -> int:
         size = self.definition.key_size
