@@ -343,7 +343,7 @@ class RegisterDevice(Device):
             device_map = maps[name]
             assert isinstance(device_map, RegisterMap) and device_map in self._maps
             used[name] = device_map
-        programarray.admit(program, used.values())
+        programarray.admit(program, not unsafe, used.values())
         use = self._admit(program, {name: device_map.defined() for name, device_map in used.items()}, unsafe)
         whole = program.with_firmware(runtime.linked(program.type, self.capabilities.helpers))
         layout = lay_out(whole.resolved(self.capabilities.helpers), program.name, whole.own, use and use.depths)
@@ -366,7 +366,7 @@ class RegisterDevice(Device):
         self._programs.append(loaded)
         if demand:
             self._tail_calls.add(demand)
-        programarray.admitted(program, used.values())
+        programarray.admitted(program, not unsafe, used.values())
         return loaded
 
     def _link(

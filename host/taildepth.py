@@ -147,7 +147,8 @@ def _told(begin: Demand, chain: list[tuple[Demand, _Link]], part: int) -> str:
 
 class TailCalls:
     """Those that the verified programs on a device may make. What is unloaded, replaced or deleted counts until the
-    packets in flight have left, which may still run it; what nobody verified counts for nothing.
+    packets in flight have left, which may still run it. Of programs that nobody verified nothing is asked: no tail call
+    of a verified one leads to them (programarray.py).
 
     `free_later(action)`: do it when all packets that are under way have left; `reclaim()`: do what is due of it."""
 

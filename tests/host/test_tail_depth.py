@@ -6,54 +6,12 @@ import errno
 import pytest
 
 import bpfnic
+from bpfnic.host.device import Arrival
 from bpfnic.spec.addresses import FRAMES, STACK_BYTES
+from tests.host.deepprograms import LEAST, MISSED, array, caller, chain, nested, returned
 
 FRAME = bytes(64)
-LEAST = 16  # bytes of a function that calls another
 pytestmark = pytest.mark.timeout(900)  # the first one compiles the NIC
-
-MAP = """
-struct { __uint(type, BPF_MAP_TYPE_PROG_ARRAY); __uint(max_entries, 8); __type(key, __u32);
-         __array(values, int(struct xdp_md *)); } NAME SEC(".maps")"""
-JUMP = "bpf_tail_call(ctx, &jumps, {});"
-MISSED = 77
-
-
-def array(name="jumps", **programs):
-    """A PROG_ARRAY, with programs by "at" and their index."""
-    values = ", ".join(f"[{place.removeprefix('at')}] = (void *)&{held}" for place, held in programs.items())
-    declared = "".join(f"int {held}(struct xdp_md *ctx);\n" for held in programs.values())
-    return declared + MAP.replace("NAME", name) + (f" = {{ .values = {{ {values} }} }}" if values else "") + ";\n"
-
-
-def nested(name, frames, stack, body="", result=2, last=LEAST):
-    """A program of so many functions, one below the other, that together use so many bytes of stack, the last one
-    `last` of them where there are several, and it does `body`. What they return is the last one's, with a digit of each
-    behind it."""
-    below = [LEAST] * (frames - 2) + [last] if frames > 1 else []
-    sizes = [stack - sum(below), *below]
-    functions = []
-    for level in reversed(range(frames)):
-        head = f'SEC("xdp") int {name}(' if level == 0 else f"static __attribute__((noinline)) int {name}_{level}("
-        size = sizes[level] if level in (0, frames - 1) else 0  # others take their least, whatever they use
-        use = f'asm volatile("*(u64 *)(r10 - {size}) = r1" ::: "memory");' if size else ""
-        last = f'{body} int left = {result}; asm volatile("" : "+r"(left)); return left;'
-        inner = last if level == frames - 1 else f"return 10 * {name}_{level + 1}(ctx) + {frames - level};"
-        functions.append(f"{head}struct xdp_md *ctx) {{ {use} {inner} }}\n")
-    return "".join(functions)
-
-
-def returned(frames, result):
-    """What `nested` returns where the last function returns `result`."""
-    for level in range(2, frames + 1):
-        result = 10 * result + level
-    return result
-
-
-def caller(name, above, stack, index=0, jumps="jumps"):
-    """A program whose last function, `above` others with `stack` bytes over it, makes a tail call."""
-    jump = JUMP.format(index).replace("jumps", jumps)
-    return nested(name, above + 1, stack, jump, MISSED, last=0)
 
 
 @pytest.fixture(params=["golden", "rtl"])
@@ -130,12 +88,6 @@ def test_sixteen_bytes_more_are_refused_and_would_trap(nic, source, above, frame
 
 
 # Chains
-
-def chain(*aboves, last):
-    """Programs p0, p1, …, each of which tail-calls the next with so many frames over it; the last needs `last`."""
-    programs = {f"at{number + 1}": f"p{number + 1}" for number in range(len(aboves))}
-    parts = [caller(f"p{number}", above, LEAST * above, number + 1) for number, above in enumerate(aboves)]
-    return array(**programs), *parts, nested(f"p{len(aboves)}", last, LEAST * last)
 
 
 @pytest.mark.parametrize("aboves", [(1, 1), (3, 0, 2), (0, 4, 0, 1)])
@@ -267,3 +219,192 @@ def test_a_link_further_on_is_refused(golden, source):
     with pytest.raises(OSError, match=rf"528 bytes of stack, .*: {first}more\[5\] \(wide\) .*, 32 bytes deep; wide"):
         golden.maps["more"][5] = wide
     assert list(golden.maps["more"]) == []
+
+
+# What a function takes
+
+BELOW = """
+static __attribute__((noinline)) int below(__u64 *p)
+{
+    volatile __u64 own = 1;
+
+    *(volatile __u64 *)(p - AT) = 5;
+    return own;
+}
+SEC("xdp") int target(struct xdp_md *ctx)
+{
+    __u64 kept;
+
+    asm volatile("" : "=r"(kept));
+    return below(&kept);
+}
+"""
+
+
+def test_a_frame_holds_what_others_use_of_it(card, source):
+    """Below the pointer that they got, which the code of the function alone doesn't tell."""
+    assert card.load(opened(source, BELOW.replace("AT", "2"))).test_run(FRAME).retval == 1
+
+
+@pytest.mark.parametrize("above", [32, 48])
+def test_and_tail_calls_count_it(nic, source, above):
+    """`target` has 464 bytes, of which it uses 8 itself; `below` has 16 behind them."""
+    obj = opened(source, array(at0="target"), caller("enter", 1, above), BELOW.replace("AT", "57"))
+    if above + 480 <= STACK_BYTES:
+        assert nic.load(obj, "enter").test_run(FRAME).retval == returned(2, 1)
+    else:
+        with pytest.raises(bpfnic.BpfnicError, match="528 bytes of stack, .*, 48 bytes deep; target needs 480"):
+            nic.load(obj, "enter")
+
+
+INDEXED = """
+SEC("xdp") int target(struct xdp_md *ctx)
+{
+    __u32 at = ctx->rx_queue_index & 7;
+
+    asm volatile("r1 = r10\\nr2 = %0\\nr2 <<= 3\\nr1 += r2\\n*(u64 *)(r1 - 320) = r2" ::"r"(at) : "r1", "r2", "memory");
+    return 2;
+}
+"""
+
+
+def test_a_stack_that_is_indexed_takes_what_the_verifier_saw(card, source):
+    obj = opened(source, array(at0="target"), caller("enter", 1, 192), INDEXED)
+    assert card.load(obj, "enter").test_run(FRAME).retval == returned(2, 2)
+
+
+HELPED = """
+static __attribute__((noinline)) int helped(struct xdp_md *ctx)
+{
+    long found = 0;
+
+    bpf_strtol("12", 2, 0, &found);
+    return found;
+}
+SEC("xdp") int target(struct xdp_md *ctx) { return helped(ctx) - 10; }
+"""
+
+
+@pytest.mark.parametrize("above", [5, 6])
+def test_a_helper_that_is_firmware_takes_a_frame(nic, source, above):
+    """Three of the target: its own function, the one that calls the helper, and the helper."""
+    obj = opened(source, array(at0="target"), caller("enter", above, LEAST * above), HELPED)
+    if above + 3 <= FRAMES:
+        assert nic.load(obj, "enter").test_run(FRAME).retval == returned(above + 1, 2)
+    else:
+        with pytest.raises(bpfnic.BpfnicError, match="9 frames, of the 8 that there are: .*; target needs 3"):
+            nic.load(obj, "enter")
+
+
+CALLED_BACK = """
+static __attribute__((noinline)) int hop(struct xdp_md *ctx)
+{
+    int left = 0;
+
+    asm volatile("" : "+r"(left));
+    bpf_tail_call(ctx, &jumps, 0);
+    return left;
+}
+static long step(__u32 turn, struct xdp_md **ctx) { return hop(*ctx) & 1; }
+SEC("xdp") int enter(struct xdp_md *ctx)
+{
+    struct xdp_md *held = ctx;
+
+    return bpf_loop(4, step, &held, 0);
+}
+"""
+
+
+@pytest.mark.parametrize("frames", [5, 6])
+def test_what_calls_back_counts_with_its_callback(card, source, frames):
+    """Above the tail call are the callback, the helper, which is firmware, and the program's own function."""
+    obj = opened(source, array(at0="target"), CALLED_BACK, nested("target", frames, LEAST * frames, result=11))
+    if frames + 3 <= FRAMES or card.device.name == "linux":
+        assert card.load(obj, "enter").test_run(FRAME).retval == (1 if returned(frames, 11) & 1 else 4)
+    else:
+        with pytest.raises(bpfnic.BpfnicError, match=r"9 frames, .* from hop\(\), 3 frames deep; target needs 6"):
+            card.load(obj, "enter")
+
+
+# Packets in flight
+
+SLOW = 'for (int i = 0; i < 200; i++) asm volatile("" ::: "memory");'
+
+
+def test_a_packet_in_flight_may_be_in_what_was_there(source):
+    """Either of two links of a chain fits, both don't. The host takes one away and puts in the other, again and again,
+    while packets are on their way from the first to the second."""
+    slow = caller("middle", 2, 32, jumps="more").replace("bpf_tail_call", SLOW + " bpf_tail_call")
+    obj = opened(source, array(), array("more"), caller("enter", 2, 32), slow, nested("last", 5, 80))
+    with bpfnic.Nic("rtl") as nic:
+        nic.load(obj, "enter").attach()
+        places = {"jumps": nic.load(obj, "middle"), "more": nic.load(obj, "last")}
+        turns, waits, there = 0, 0, "more"
+
+        def change(progress):
+            nonlocal turns, waits, there
+            other = "more" if there == "jumps" else "jumps"
+            if nic.maps[there]:
+                del nic.maps[there][0]
+            try:
+                nic.maps[other][0] = places[other]
+            except OSError as error:
+                assert "as it was for packets in flight" in error.strerror
+                waits += 1
+            else:
+                turns, there = turns + 1, other
+
+        traffic = nic.run([Arrival(number % 2, FRAME) for number in range(20_000)], on_step=change)
+    causes = {packet.cause.name for packet in traffic.packets}
+    assert "CALL_DEPTH" not in causes and "MEMORY_ACCESS" not in causes
+    assert turns > 5 and waits > 5
+
+
+# What nobody verified, and what the commands say
+
+ABOVE = (caller("enter", 2, 32), nested("large", 7, 112))
+TOLD = ("tail calls would take 9 frames, of the 8 that there are: enter tail-calls jumps[0] (large) from enter_2(), "
+        "2 frames deep; large needs 7")  # fmt: skip
+
+
+def test_what_nobody_verified_stays_apart(golden, source):
+    """A verified program's tail calls lead to no other: its results would be somebody else's."""
+    obj = opened(source, array(), *ABOVE)
+    enter, large = golden.load(obj, "enter"), golden.load(obj, "large", unsafe=True)
+    apart = "program large, which nobody verified, and program enter, which is verified, can't share map jumps"
+    with pytest.raises(OSError, match=apart) as caught:
+        golden.maps["jumps"][0] = large
+    assert caught.value.errno == errno.EINVAL
+    large.unload()
+    with pytest.raises(OSError, match="9 frames"):
+        golden.maps["jumps"][0] = golden.load(obj, "large")
+    assert enter.test_run(FRAME).retval == returned(3, MISSED)
+
+
+def test_what_is_verified_stays_apart(golden, source):
+    obj = opened(source, array(), *ABOVE)
+    golden.load(obj, "enter", unsafe=True)
+    apart = "program large, which is verified, and program enter, which nobody verified, can't share map jumps"
+    with pytest.raises(OSError, match=apart):
+        golden.maps["jumps"][0] = golden.load(obj, "large")
+
+
+def test_run_refuses_it(refused, source):
+    assert refused(source("".join((array(at0="large"), *ABOVE))), "--program", "enter").endswith(TOLD)
+    rules = source('{"jumps": {"0": "large"}}', "rules.json")
+    path = source("".join((array(), *ABOVE)))
+    assert refused(path, "--program", "enter", "--map", rules).endswith(TOLD)
+
+
+def test_unsafe_runs_it(run, source):
+    status, out, err = run(source("".join((array(at0="large"), *ABOVE))), "--program", "enter", "--unsafe")
+    assert status == 0 and "CALL_DEPTH" in out and "unverified" in out
+
+
+def test_a_tc_program(nic, source):
+    """What runs around it takes none of the frames."""
+    parts = array(at0="fits", at1="large"), caller("enter", 2, 32), nested("fits", 6, 480), nested("large", 7, 112)
+    obj = opened(source, "".join(parts).replace("xdp_md", "__sk_buff").replace('SEC("xdp")', 'SEC("tc")'))
+    assert nic.load(obj, "enter").test_run(FRAME).retval == returned(3, returned(6, 2))
+    with pytest.raises(OSError, match="9 frames"):
+        nic.maps["jumps"][0] = nic.programs["large"]
