@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from bpfnic.host import capabilities, maplayout, programarray, runtime, sections, trace, valuetypes
+from bpfnic.host import capabilities, mapcheck, maplayout, programarray, runtime, sections, trace, valuetypes
 from bpfnic.host.device import (
     Arrival,
     Device,
@@ -23,21 +23,18 @@ from bpfnic.host.device import (
     Transport,
     check_programs,
 )
-from bpfnic.host.eventmaps import check as check_event_map
 from bpfnic.host.eventmaps import ring_bytes, sized
 from bpfnic.host.image import Layout, at_slot, device_image, lay_out
 from bpfnic.host.keyedmaps import KeyedMap, RegisterHash, RegisterHashOfMaps, RegisterQueue, RegisterRedirectHash
 from bpfnic.host.lockstep import Follower, Observe
-from bpfnic.host.mapsofmaps import check_inner, refuse_if_inner
+from bpfnic.host.mapsofmaps import refuse_if_inner
 from bpfnic.host.network import Network, unconnected
 from bpfnic.host.networktables import NetworkTables
 from bpfnic.host.object import DeviceAddresses
 from bpfnic.host.redirectmap import RedirectMap, refuse_broadcast
-from bpfnic.host.redirectmap import check as check_redirect_map
 from bpfnic.host.regions import Grace, Regions
 from bpfnic.host.registermaps import (
     ALIGN,
-    ARRAYS,
     RegisterArray,
     RegisterArrayOfMaps,
     RegisterEventMap,
@@ -54,21 +51,16 @@ from bpfnic.host.taildepth import Demand, TailCalls
 from bpfnic.host.verifier import gate
 from bpfnic.host.verifier.verdict import StackUse
 from bpfnic.spec import registers, rings, tables
-from bpfnic.spec.addresses import INDEX_BYTES, MAP_VALUES, MAX_KEY_BYTES
+from bpfnic.spec.addresses import INDEX_BYTES, MAP_VALUES
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import Instruction, encode
 from bpfnic.spec.maps import (
     EVENTS,
     KEYED,
-    LPM_LENGTH_BYTES,
-    MAP_BYTES,
-    OF_MAPS,
     PER_CPU,
-    PROGRAM_BYTES,
     QUEUES,
     REDIRECT_MAPS,
     MapType,
-    flags_refused,
 )
 from bpfnic.spec.metadata import RSS_KEY, RSS_KEY_BYTES, Metadata
 from bpfnic.spec.programs import Hook
@@ -77,7 +69,6 @@ if TYPE_CHECKING:
     from bpfnic.host.object import MapDefinition, Program
 
 _WIDE = ("CLOCKS", "RETIRED")  # counters of 64 bits, low word first
-VALUE_BYTES = 4096  # longest value that a descriptor holds
 _KINDS: dict[MapType, type[RegisterMap]] = {
     MapType.PROG_ARRAY: RegisterProgramArray,
     **dict.fromkeys(KEYED, RegisterHash),
@@ -170,7 +161,7 @@ class RegisterDevice(Device):
 
     def create_map(self, definition: "MapDefinition") -> RegisterMap:
         definition = sized(definition, self.capabilities.cpus)
-        self._check_map(definition)
+        mapcheck.check(definition, self.capabilities.map_types, self.name)
         size = self.map_bytes(definition)
         name = f"map {definition.name} ({definition.type.name})"
         takes = f"{name}: max_entries {definition.max_entries} takes {size} bytes of map memory"
@@ -232,36 +223,6 @@ class RegisterDevice(Device):
         self._fill[name] = fill
         if device_map := self._hidden.get(f"runtime:{name}"):
             fill(device_map)
-
-    def _check_map(self, definition: "MapDefinition") -> None:
-        name = f"map {definition.name} ({definition.type.name})"
-        if definition.type not in self.capabilities.map_types & (ARRAYS | KEYED | QUEUES | EVENTS):
-            has = ", ".join(sorted(kind.name for kind in self.capabilities.map_types))
-            raise BpfnicError(f"{name}: {self.name} does not have this map type; it has {has}")
-        if why := flags_refused(definition.type, definition.flags):
-            raise BpfnicError(f"{name}: {why}")
-        valuetypes.check(definition)
-        if definition.type in EVENTS:
-            check_event_map(definition)
-            return
-        if definition.type in ARRAYS and definition.key_size != INDEX_BYTES:
-            raise BpfnicError(f"{name}: an array's key has {INDEX_BYTES} bytes, not {definition.key_size}")
-        if definition.type in OF_MAPS and definition.value_size != MAP_BYTES:
-            raise BpfnicError(f"{name}: a map takes {MAP_BYTES} bytes, not {definition.value_size}")
-        check_inner(definition)
-        if definition.type is MapType.PROG_ARRAY and definition.value_size != PROGRAM_BYTES:
-            raise BpfnicError(f"{name}: a program takes {PROGRAM_BYTES} bytes, not {definition.value_size}")
-        if definition.type in REDIRECT_MAPS:
-            check_redirect_map(definition)
-        shortest = LPM_LENGTH_BYTES + 1 if definition.type is MapType.LPM_TRIE else 1
-        if definition.type in QUEUES and definition.key_size:
-            raise BpfnicError(f"{name}: such a map has no keys, not one of {definition.key_size} bytes")
-        if definition.type not in QUEUES and not shortest <= definition.key_size <= MAX_KEY_BYTES:
-            raise BpfnicError(f"{name}: a key has {shortest} to {MAX_KEY_BYTES} bytes, not {definition.key_size}")
-        if not definition.max_entries:
-            raise BpfnicError(f"{name}: max_entries is 0")
-        if not 1 <= definition.value_size <= VALUE_BYTES and definition.variables is None:
-            raise BpfnicError(f"{name}: a value has 1 to {VALUE_BYTES} bytes, not {definition.value_size}")
 
     def _describe(self, index: int, device_map: RegisterMap) -> None:
         definition = device_map.definition
