@@ -6,6 +6,7 @@ A chain of tail calls takes what the callers of each function on it take, and at
 has 33 links at most, as many as a packet may make tail calls; one that leads back to where it began fits if no function
 on it has callers."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from errno import EINVAL
@@ -44,10 +45,12 @@ class Demand:
     @staticmethod
     def of(whole: "Program", layout: Layout, use: "StackUse", maps: Mapping[str, Hashable]) -> "Demand":
         """Of a program with its routines, as it is laid out. `maps`: by the names that the verifier knows."""
+        starts = sorted(whole.functions)
         sites = (
-            Site(whole.functions[call.function], call.above, frozenset((maps[name], index) for name, index in given))
+            Site(whole.functions[starts[bisect_right(starts, call.function) - 1]], call.above,
+                 frozenset((maps[name], index) for name, index in given))
             for call, given in zip(layout.tail_calls, use.tail_calls, strict=True)
-        )
+        )  # fmt: skip
         return Demand(whole.name, layout.takes, tuple(site for site in sites if site.given))
 
     @property
@@ -89,7 +92,7 @@ def excess(programs: Iterable[Demand], entries: Entries) -> str:
             most.append(longer)
             if over := next((each for each in begins if longer[each][0] > limit), None):
                 chain, end = _chain(over, most)
-                told = _told(over, chain, part)
+                told = _told(chain, part)
                 return (f"tail calls would take {longer[over][0]} {what}, of the {limit} that there are: {told}; "
                         f"{end.name} needs {end.takes[part]}")  # fmt: skip
     return ""
@@ -131,7 +134,7 @@ def _chain(
 _SHOWN = 4
 
 
-def _told(begin: Demand, chain: list[tuple[Demand, _Link]], part: int) -> str:
+def _told(chain: list[tuple[Demand, _Link]], part: int) -> str:
     parts = []
     for (caller, link), again in groupby(chain):
         times = len(list(again))

@@ -408,3 +408,26 @@ def test_a_tc_program(nic, source):
     assert nic.load(obj, "enter").test_run(FRAME).retval == returned(3, returned(6, 2))
     with pytest.raises(OSError, match="9 frames"):
         nic.maps["jumps"][0] = nic.programs["large"]
+
+
+UNNAMED = """
+SEC("xdp") __attribute__((naked)) int enter(struct xdp_md *ctx)
+{
+    asm volatile("call hop\\nr0 = 2\\nexit\\nhop:\\nr2 = jumps ll\\nr3 = 0\\ncall 12\\nr0 = 1\\nexit");
+}
+"""
+
+
+def test_a_function_without_a_name(golden, source):
+    """It is told by the one that it stands in."""
+    with pytest.raises(bpfnic.BpfnicError) as caught:
+        golden.load(opened(source, array(at0="large"), UNNAMED, nested("large", 8, 128)), "enter")
+    assert "enter tail-calls jumps[0] (large) from enter(), 1 frame deep" in str(caught.value)
+
+
+@pytest.mark.linux
+def test_the_kernel_decides_for_itself(source):
+    obj = opened(source, array(at0="large"), caller("enter", 7, 112), nested("large", 8, 512))
+    with bpfnic.Nic("linux") as linux:
+        result = linux.load(obj, "enter").test_run(FRAME)
+    assert result.retval == returned(8, returned(8, 2)) % (1 << 32)
