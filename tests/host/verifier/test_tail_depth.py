@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from bpfnic.host.verifier.verdict import verify as judged
 from tests.host.deepprograms import array, caller, nested
+from tests.host.verifier.subjects import subject
 
 DEEP = array(at0="large", at1="fits"), caller("enter", 2, 32), nested("large", 7, 112), nested("fits", 6, 96)
 TOLD = ("tail calls would take 9 frames, of the 8 that there are: enter tail-calls jumps[0] (large) from enter_2(), "
@@ -64,3 +66,34 @@ def test_routines_of_the_runtime_count(verify):
     status, found = verify(nested("program", 8, 128, helped))
     assert status == 1
     assert found == {"program": (True, ["program 'program': a call chain of more than 8 functions"])}
+
+
+CALL = "r2 = map_by_fd(2) ll\ncall 12\nr0 = 2\nexit"
+JOINED = ("r0 = *(u32 *)(r1 + 16)\n" + "r4 = 0\n" * 8 + "if r0 == 5 goto +1\nr4 = 1\n"
+          "r3 = {}\nif r0 == 0 goto on\nr3 = {}\non:\n" + CALL)  # fmt: skip
+"""Long enough for a state to be kept where the paths join."""
+
+
+@pytest.mark.parametrize(
+    ("text", "given"),
+    [
+        ("r3 = 1\n" + CALL, {("programs", 1)}),
+        ("r3 = 4\n" + CALL, {("programs", None)}),  # no entry, which Linux doesn't remember either
+        ("r3 = *(u32 *)(r1 + 16)\n" + CALL, {("programs", None)}),
+        (JOINED.format(1, 2), {("programs", 1), ("programs", 2)}),
+        (JOINED.format(4, 2), {("programs", None), ("programs", 2)}),
+        (JOINED.format(2, 4), {("programs", None)}),
+        ("r0 = 0\nr3 = 1\nif r0 == 0 goto +4\n" + CALL, set()),
+    ],
+)
+def test_where_a_tail_call_leads(text, given):
+    """On paths that join at the call, too: one of them isn't taken for the other."""
+    verdict = judged(subject(text))
+    assert verdict.stack_use.tail_calls == [given]
+
+
+def test_what_functions_use():
+    verdict = judged(subject("*(u64 *)(r10 - 24) = 0\nr1 = r10\nr1 += -8\ncall f\nr0 = 2\nexit\n"
+                             "f:\n*(u64 *)(r1 - 64) = 0\n*(u8 *)(r10 - 5) = 0\nr0 = 0\nexit"))  # fmt: skip
+    assert verdict.stack_use.depths == [72, 5]
+    assert judged(subject("r0 = *(u64 *)(r0 + 0)\nexit")).stack_use is None
