@@ -307,7 +307,7 @@ class RegisterDevice(Device):
         programarray.admit(program, not unsafe, used.values())
         use = self._admit(program, {name: device_map.defined() for name, device_map in used.items()}, unsafe)
         whole = program.with_firmware(runtime.linked(program.type, self.capabilities.helpers))
-        layout = lay_out(whole.resolved(self.capabilities.helpers), program.name, whole.own, use and use.depths)
+        layout = lay_out(whole.resolved(self.capabilities.helpers), program.name, whole.own, use)
         demand = use and Demand.of(whole, layout, use, used)
         if demand and (why := self._tail_calls.refusal(demand)):
             raise BpfnicError(f"program {program.name}: {why}")

@@ -17,6 +17,7 @@ from bpfnic.spec.isa import Class, Legal, Operation, Row
 
 if TYPE_CHECKING:
     from bpfnic.host.object import Addresses, Program
+    from bpfnic.host.verifier.verdict import StackUse
 
 _CALLS = (Operation.CALL_LOCAL, Operation.CALLX)
 _CODE = isa.BY_NAME["lddw_code"]
@@ -108,19 +109,20 @@ def place_frames(code: Code, name: str, own: int | None = None) -> list[Instruct
     return lay_out(code, name, own).placed(code)
 
 
-def lay_out(code: Code, name: str, own: int | None = None, depths: Sequence[int] | None = None) -> Layout:
-    """The caller's frame size of each local call and each callx, which may call every function whose address is taken.
+def lay_out(code: Code, name: str, own: int | None = None, use: "StackUse | None" = None) -> Layout:
+    """The caller's frame size of each local call and each callx.
 
-    A frame holds what the verifier saw the function use: `depths`, bytes below r10 of each of the program's own
-    functions, in order of code. Where they are None, and of routines, it reaches down to the lowest address that the
-    function forms from r10 and constants; a pointer that is passed, stored or indexed is taken to be used at and above
-    where it points. Either is rounded up to 16, and at least 16 where the function calls.
+    A frame holds what the verifier saw the program's own function `use`, and a routine calls back what it saw it get.
+    Where nobody verified it (None), and of routines, a frame reaches down to the lowest address that the function forms
+    from r10 and constants; a pointer that is passed, stored or indexed is taken to be used at and above where it
+    points; and a callx may call every function whose address is taken.
+    Frames are rounded up to 16, and have at least 16 where the function calls.
     Where a function does something else with r10, its frame is what the other functions of its chains leave of
     the 512 bytes.
     Behind the first `own` slots (None: all) are routines of the runtime. Raises BpfnicError for recursion, for more
     than 8 frames and for chains of more than 512 bytes, as Linux does."""
     own = len(code) if own is None else own
-    functions = _functions(code, name, own, depths)
+    functions = _functions(code, name, own, use)
     _check_chains(functions, name)
     callees = {node: function.calls for node, function in functions.items()}
     callers = {node: {caller for caller in functions if node in callees[caller]} for node in functions}
@@ -159,14 +161,19 @@ def _by_call(functions: Mapping[_Node, _Function], sizes: Mapping[_Node, int]) -
     return {slot: sizes[node] for node, function in functions.items() for slot in function.sites}
 
 
-def _functions(code: Code, name: str, own: int, depths: Sequence[int] | None) -> dict[_Node, _Function]:
-    """The functions, with `depths` as of `lay_out`."""
+def _functions(code: Code, name: str, own: int, use: "StackUse | None") -> dict[_Node, _Function]:
+    """The functions, with `use` as of `lay_out`."""
     rows = [None if instruction is None else isa.find(instruction) for instruction in code]
     if not any(row and row.operation in _CALLS for row in rows):
-        return {_MAIN: _Function(depths[0] if depths else None, [], set(), False)}
+        return {_MAIN: _Function(use.depths[0] if use else None, [], set(), False)}
     starts = function_starts(code, rows, name)
     bounds = dict(zip(starts, [*starts[1:], len(code)], strict=True))
-    known = dict(zip((first for first in starts if first < own), depths, strict=True)) if depths else {}
+    depths: dict[int, int] = {}
+    callbacks: dict[int, set[int]] = {}
+    if use:
+        seen = [first for first in starts if first < own]
+        depths = dict(zip(seen, use.depths, strict=True))
+        callbacks = {first: {seen[each] for each in given} for first, given in zip(seen, use.callbacks, strict=True)}
     sites: dict[int, list[int]] = {}
     called: dict[int, set[int]] = {}
     addressed: dict[int, set[int]] = {}  # whose address each function takes
@@ -186,11 +193,11 @@ def _functions(code: Code, name: str, own: int, depths: Sequence[int] | None) ->
     everywhere = set().union(*addressed.values())
     functions = {}
     for first, end in bounds.items():
-        depth = known[first] if first in known else _depth(code, rows, first, end)
+        depth = depths[first] if first in depths else _depth(code, rows, first, end)
         function = _Function(depth, sites[first], set(), first >= own)
         callers = [caller for caller in bounds if first in called[caller]] if first >= own else []
         for caller in callers if first in calls_back and callers else [first]:
-            passed = (addressed[caller] if caller != first else set()) or everywhere
+            passed = callbacks.get(caller, (addressed[caller] if caller != first else set()) or everywhere)
             targets = called[first] | (passed if first in calls_back else set())
             calls = {(to, first if to >= own and to in calls_back else to) for to in targets}
             functions[first, caller] = replace(function, calls=calls)

@@ -114,7 +114,7 @@ def depth_lacking(
         if found is None:
             return None
         whole = object.programs[name].with_firmware(runtime.linked(object.programs[name].type, device.helpers))
-        layout = lay_out(whole.resolved(device.helpers), name, whole.own, found.depths)
+        layout = lay_out(whole.resolved(device.helpers), name, whole.own, found)
         return Demand.of(whole, layout, found, {each: each for each in object.maps})
 
     @functools.cache

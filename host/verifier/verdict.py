@@ -30,11 +30,13 @@ class Step:
 
 
 class StackUse(NamedTuple):
-    """What frames and tail calls depend on, of an accepted program. `depths`: bytes of stack that each function uses,
-    in order of code. `tail_calls`: what each may be given, in order of code: maps by name, with the index or None where
-    that isn't known; nothing of one that no path leads to."""
+    """What frames and tail calls depend on, of an accepted program. In order of code, of each function: `depths`, bytes
+    of stack that it uses; `callbacks`, the positions of the functions that helpers call which it calls. And of each
+    tail call: `tail_calls`, what it may be given, maps by name, with the index or None where that isn't known; nothing
+    where no path leads to it."""
 
     depths: Sequence[int]
+    callbacks: Sequence[frozenset[int]]
     tail_calls: Sequence[frozenset[tuple[str, int | None]]]
 
 
@@ -89,8 +91,12 @@ def verify(subject: Subject, level: int = 0, *, limit: int = LIMIT,
 
 
 def _stack_use(walk: Walk) -> StackUse:
-    return StackUse([walk.depths.get(entry, 0) for entry in walk.graph.entries],
-                    [frozenset(walk.tail_calls.get(slot, ())) for slot in tail_calls(walk.code)])  # fmt: skip
+    entries = walk.graph.entries
+    return StackUse(
+        [walk.depths.get(entry, 0) for entry in entries],
+        [frozenset(map(entries.index, walk.callbacks.get(entry, ()))) for entry in entries],
+        [frozenset(walk.tail_calls.get(slot, ())) for slot in tail_calls(walk.code)],
+    )
 
 
 def _check_structure(subject: Subject) -> None:

@@ -326,6 +326,30 @@ def test_what_calls_back_counts_with_its_callback(card, source, frames):
             card.load(obj, "enter")
 
 
+PASSED_ON = """
+static long step(__u32 turn, void *context) { return NAME_1(0) & 1; }
+static long once(__u32 turn, void *context) { return 1; }
+static __attribute__((noinline)) int loop(void *callback)
+{
+    return bpf_loop(2, once, 0, 0) + bpf_loop(2, callback, 0, 0);
+}
+SEC("xdp") int enter(struct xdp_md *ctx) { return loop(step) + loop(once); }
+"""
+
+
+@pytest.mark.parametrize("frames", [4, 5])
+def test_a_callback_that_was_passed_on(card, source, frames):
+    """It stands below the helper that calls it, whichever function took its address: behind the program's own function,
+    another one, the helper, which is firmware, and itself there is room for four more."""
+    below = nested("NAME", frames + 1, 0, result=2).partition('SEC("xdp")')[0]
+    obj = opened(source, below, PASSED_ON)
+    if frames <= 4 or card.device.name == "linux":
+        assert card.load(obj).test_run(FRAME).retval == 3 + (returned(frames, 2) & 1 or 2)
+    else:
+        with pytest.raises(bpfnic.BpfnicError, match="a call chain of more than 8 functions"):
+            card.load(obj)
+
+
 # Packets in flight
 
 SLOW = 'for (int i = 0; i < 200; i++) asm volatile("" ::: "memory");'
