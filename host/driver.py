@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from bpfnic.host import capabilities, maplayout, programarray, runtime, sections, trace, valuetypes
+from bpfnic.host import capabilities, mapcheck, maplayout, programarray, runtime, sections, trace, valuetypes
 from bpfnic.host.device import (
     Arrival,
     Device,
@@ -23,21 +23,18 @@ from bpfnic.host.device import (
     Transport,
     check_programs,
 )
-from bpfnic.host.eventmaps import check as check_event_map
 from bpfnic.host.eventmaps import ring_bytes, sized
-from bpfnic.host.image import at_slot, device_image
+from bpfnic.host.image import Layout, at_slot, device_image, lay_out
 from bpfnic.host.keyedmaps import KeyedMap, RegisterHash, RegisterHashOfMaps, RegisterQueue, RegisterRedirectHash
 from bpfnic.host.lockstep import Follower, Observe
-from bpfnic.host.mapsofmaps import check_inner, refuse_if_inner
+from bpfnic.host.mapsofmaps import refuse_if_inner
 from bpfnic.host.network import Network, unconnected
 from bpfnic.host.networktables import NetworkTables
 from bpfnic.host.object import DeviceAddresses
 from bpfnic.host.redirectmap import RedirectMap, refuse_broadcast
-from bpfnic.host.redirectmap import check as check_redirect_map
 from bpfnic.host.regions import Grace, Regions
 from bpfnic.host.registermaps import (
     ALIGN,
-    ARRAYS,
     RegisterArray,
     RegisterArrayOfMaps,
     RegisterEventMap,
@@ -50,23 +47,20 @@ from bpfnic.host.registermaps import (
     stride,
 )
 from bpfnic.host.structure import Limits
+from bpfnic.host.taildepth import Demand, TailCalls
 from bpfnic.host.verifier import gate
+from bpfnic.host.verifier.verdict import StackUse
 from bpfnic.spec import registers, rings, tables
-from bpfnic.spec.addresses import INDEX_BYTES, MAP_VALUES, MAX_KEY_BYTES
+from bpfnic.spec.addresses import INDEX_BYTES, MAP_VALUES
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import Instruction, encode
 from bpfnic.spec.maps import (
     EVENTS,
     KEYED,
-    LPM_LENGTH_BYTES,
-    MAP_BYTES,
-    OF_MAPS,
     PER_CPU,
-    PROGRAM_BYTES,
     QUEUES,
     REDIRECT_MAPS,
     MapType,
-    flags_refused,
 )
 from bpfnic.spec.metadata import RSS_KEY, RSS_KEY_BYTES, Metadata
 from bpfnic.spec.programs import Hook
@@ -75,7 +69,6 @@ if TYPE_CHECKING:
     from bpfnic.host.object import MapDefinition, Program
 
 _WIDE = ("CLOCKS", "RETIRED")  # counters of 64 bits, low word first
-VALUE_BYTES = 4096  # longest value that a descriptor holds
 _KINDS: dict[MapType, type[RegisterMap]] = {
     MapType.PROG_ARRAY: RegisterProgramArray,
     **dict.fromkeys(KEYED, RegisterHash),
@@ -107,6 +100,7 @@ class RegisterDevice(Device):
         self._descriptors = Regions(self.capabilities.maps)
         self._grace = Grace()
         self._programs: list[RegisterProgram] = []
+        self._tail_calls = TailCalls(self._free_later, self._reclaim)
         self._chain = Regions(registers.CHAIN_WORDS)
         self._chain.allocate(1, 1)  # word 0 stands for none
         self._attached: dict[tuple[int, Hook], list[RegisterProgram]] = {}
@@ -167,7 +161,7 @@ class RegisterDevice(Device):
 
     def create_map(self, definition: "MapDefinition") -> RegisterMap:
         definition = sized(definition, self.capabilities.cpus)
-        self._check_map(definition)
+        mapcheck.check(definition, self.capabilities.map_types, self.name)
         size = self.map_bytes(definition)
         name = f"map {definition.name} ({definition.type.name})"
         takes = f"{name}: max_entries {definition.max_entries} takes {size} bytes of map memory"
@@ -198,6 +192,8 @@ class RegisterDevice(Device):
         device_map = kind(definition, self._transport, index, base, self.capabilities.cpus)
         if isinstance(device_map, RedirectMap):
             device_map.ifindexes = self._ifindexes
+        if isinstance(device_map, RegisterProgramArray):
+            device_map.tail_calls = self._tail_calls
         if isinstance(device_map, RegisterEventMap):
             device_map.ring = ring_bytes(definition, self.capabilities.map_bytes)
         device_map.clear()
@@ -227,36 +223,6 @@ class RegisterDevice(Device):
         self._fill[name] = fill
         if device_map := self._hidden.get(f"runtime:{name}"):
             fill(device_map)
-
-    def _check_map(self, definition: "MapDefinition") -> None:
-        name = f"map {definition.name} ({definition.type.name})"
-        if definition.type not in self.capabilities.map_types & (ARRAYS | KEYED | QUEUES | EVENTS):
-            has = ", ".join(sorted(kind.name for kind in self.capabilities.map_types))
-            raise BpfnicError(f"{name}: {self.name} does not have this map type; it has {has}")
-        if why := flags_refused(definition.type, definition.flags):
-            raise BpfnicError(f"{name}: {why}")
-        valuetypes.check(definition)
-        if definition.type in EVENTS:
-            check_event_map(definition)
-            return
-        if definition.type in ARRAYS and definition.key_size != INDEX_BYTES:
-            raise BpfnicError(f"{name}: an array's key has {INDEX_BYTES} bytes, not {definition.key_size}")
-        if definition.type in OF_MAPS and definition.value_size != MAP_BYTES:
-            raise BpfnicError(f"{name}: a map takes {MAP_BYTES} bytes, not {definition.value_size}")
-        check_inner(definition)
-        if definition.type is MapType.PROG_ARRAY and definition.value_size != PROGRAM_BYTES:
-            raise BpfnicError(f"{name}: a program takes {PROGRAM_BYTES} bytes, not {definition.value_size}")
-        if definition.type in REDIRECT_MAPS:
-            check_redirect_map(definition)
-        shortest = LPM_LENGTH_BYTES + 1 if definition.type is MapType.LPM_TRIE else 1
-        if definition.type in QUEUES and definition.key_size:
-            raise BpfnicError(f"{name}: such a map has no keys, not one of {definition.key_size} bytes")
-        if definition.type not in QUEUES and not shortest <= definition.key_size <= MAX_KEY_BYTES:
-            raise BpfnicError(f"{name}: a key has {shortest} to {MAX_KEY_BYTES} bytes, not {definition.key_size}")
-        if not definition.max_entries:
-            raise BpfnicError(f"{name}: max_entries is 0")
-        if not 1 <= definition.value_size <= VALUE_BYTES and definition.variables is None:
-            raise BpfnicError(f"{name}: a value has 1 to {VALUE_BYTES} bytes, not {definition.value_size}")
 
     def _describe(self, index: int, device_map: RegisterMap) -> None:
         definition = device_map.definition
@@ -314,6 +280,9 @@ class RegisterDevice(Device):
     # -- programs -----------------------------------------------------------------------------------------------
 
     def admit(self, program: "Program", maps: Mapping[str, "MapDefinition"], *, unsafe: bool = False) -> None:
+        self._admit(program, maps, unsafe)
+
+    def _admit(self, program: "Program", maps: Mapping[str, "MapDefinition"], unsafe: bool) -> StackUse | None:
         runs = self.capabilities.program_types
         if program.type not in runs:
             kind = program.type.name if program.type else sections.of_type(program.section)
@@ -321,8 +290,9 @@ class RegisterDevice(Device):
             raise BpfnicError(f"program {program.name} is {kind}; {self.name} runs {names}")
         if unsafe and self._transport.wired:
             raise BpfnicError(f"program {program.name}: {self.name} takes no unverified program; simulated NICs do")
-        gate.admit(program, maps, self.capabilities, unsafe=unsafe)
+        stack_use = gate.admit(program, maps, self.capabilities, unsafe=unsafe)
         refuse_broadcast(program)
+        return stack_use
 
     def load(
         self, program: "Program", maps: Mapping[str, DeviceMap], *, unsafe: bool = False
@@ -334,10 +304,14 @@ class RegisterDevice(Device):
             device_map = maps[name]
             assert isinstance(device_map, RegisterMap) and device_map in self._maps
             used[name] = device_map
-        programarray.admit(program, used.values())
-        self.admit(program, {name: device_map.defined() for name, device_map in used.items()}, unsafe=unsafe)
+        programarray.admit(program, not unsafe, used.values())
+        use = self._admit(program, {name: device_map.defined() for name, device_map in used.items()}, unsafe)
         whole = program.with_firmware(runtime.linked(program.type, self.capabilities.helpers))
-        linked = self._link(program, whole, used)
+        layout = lay_out(whole.resolved(self.capabilities.helpers), program.name, whole.own, use)
+        demand = use and Demand.of(whole, layout, use, used)
+        if demand and (why := self._tail_calls.refusal(demand)):
+            raise BpfnicError(f"program {program.name}: {why}")
+        linked = self._link(program, whole, used, layout)
         slots = len(linked)
         entry = self._allocate(self._slots, slots, 1, f"program {program.name} takes {slots} slots of {self.name}")
         image = at_slot(linked, entry)
@@ -345,17 +319,19 @@ class RegisterDevice(Device):
         self._write("PROGRAM_ADDRESS", entry * 2)
         for i in range(0, len(code), 4):
             self._write("PROGRAM_DATA", int.from_bytes(code[i : i + 4], "little"))
-        loaded = RegisterProgram(program, entry, image, frozenset(used.values()), whole, not unsafe)
+        loaded = RegisterProgram(program, entry, image, frozenset(used.values()), whole, demand)
         for device_map in used.values():
             if device_map.definition.constants is not None:
                 with suppress(PermissionError):  # it is frozen
                     device_map.freeze()
         self._programs.append(loaded)
-        programarray.admitted(program, used.values())
+        if demand:
+            self._tail_calls.add(demand)
+        programarray.admitted(program, not unsafe, used.values())
         return loaded
 
     def _link(
-        self, program: "Program", whole: "Program", maps: Mapping[str, RegisterMap]
+        self, program: "Program", whole: "Program", maps: Mapping[str, RegisterMap], layout: Layout
     ) -> list[Instruction | None]:
         """The program, with its routines, as this device executes it. Raises BpfnicError for what the device can't do.
         """
@@ -366,7 +342,7 @@ class RegisterDevice(Device):
         values = {name: MAP_VALUES + used.base for name, used in placed.items()}
         has = self.capabilities
         limits = Limits(has.program_slots, lambda row: row.group in has.groups, has.helpers)
-        return device_image(whole, DeviceAddresses(handles, values), limits)
+        return device_image(whole, DeviceAddresses(handles, values), limits, layout)
 
     def unload(self, loaded: LoadedProgram) -> None:
         assert isinstance(loaded, RegisterProgram) and loaded in self._programs
@@ -376,7 +352,13 @@ class RegisterDevice(Device):
                 raise BpfnicError(f"program {loaded.program.name} is attached to {where}")
         programarray.refuse_if_held(loaded, self._maps)
         self._programs.remove(loaded)
-        self._free_later(lambda: self._slots.free(loaded.entry))
+
+        def release() -> None:
+            self._slots.free(loaded.entry)
+            if loaded.demand:
+                self._tail_calls.remove(loaded.demand)
+
+        self._free_later(release)
 
     def attach_at(self, interface: int, hook: Hook, programs: Sequence[LoadedProgram]) -> None:
         check_programs(interface, self.capabilities.ports, hook, programs)

@@ -3,11 +3,12 @@
 Hardware gives a call chain one stack of 512 bytes and takes the caller's frame size from the call instruction's
 offset. Linux wants 0 there and finds the sizes itself, so frames are placed in device images alone."""
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from bpfnic.host.structure import Code, Limits, check, function_starts, jump_target
+from bpfnic.host.structure import Code, Limits, check, function_starts, jump_target, tail_calls
 from bpfnic.spec import isa
 from bpfnic.spec.addresses import FRAME_ALIGN, FRAMES, STACK_BYTES, code_address
 from bpfnic.spec.errors import BpfnicError
@@ -16,18 +17,54 @@ from bpfnic.spec.isa import Class, Legal, Operation, Row
 
 if TYPE_CHECKING:
     from bpfnic.host.object import Addresses, Program
+    from bpfnic.host.verifier.verdict import StackUse
 
 _CALLS = (Operation.CALL_LOCAL, Operation.CALLX)
 _CODE = isa.BY_NAME["lddw_code"]
 
 
-def device_image(program: "Program", addresses: "Addresses", limits: Limits) -> list[Instruction | None]:
-    """The program for a device with these addresses and limits. Raises BpfnicError as structure.check and
-    `place_frames` do."""
+class Room(NamedTuple):
+    """Frames, and bytes of stack in multiples of 16."""
+
+    frames: int
+    stack: int
+
+
+class TailCall(NamedTuple):
+    """A tail call: `function`, the first slot of the one around it, and what that one's callers take at most."""
+
+    function: int
+    above: Room
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where frames lie. `sizes`: what a local call or callx at a slot says that its function's frame takes. `takes`:
+    what the deepest chains of calls take of both. `tail_calls`: the program's own, in order of code."""
+
+    sizes: Mapping[int, int]
+    takes: Room
+    tail_calls: Sequence[TailCall]
+
+    def placed(self, code: Code) -> list[Instruction | None]:
+        """The code that was laid out, with the size in the offset of each call."""
+        image = list(code)
+        for slot, size in self.sizes.items():
+            instruction = image[slot]
+            assert instruction
+            image[slot] = replace(instruction, offset=size)
+        return image
+
+
+def device_image(
+    program: "Program", addresses: "Addresses", limits: Limits, layout: Layout | None = None
+) -> list[Instruction | None]:
+    """The program for a device with these addresses and limits; `layout` as `lay_out` made it, None: by what is seen of
+    the code. Raises BpfnicError as structure.check and `lay_out` do."""
     image = program.link(addresses, limits.helpers)
     check(image, program.name, program_type=program.type, limits=limits, line=program.line, own=program.own,
           privileged=program.privileged)
-    return place_frames(image, program.name, program.own)
+    return (layout or lay_out(image, program.name, program.own)).placed(image)
 
 
 def at_slot(image: Code, entry: int) -> list[Instruction | None]:
@@ -45,6 +82,8 @@ def at_slot(image: Code, entry: int) -> list[Instruction | None]:
 _Node = tuple[int, int]
 """A function's first slot, twice; or of a routine that calls its caller back first its own and then the caller's, so
 that a callback may call such a routine with another callback."""
+
+_MAIN: _Node = (0, 0)
 
 
 @dataclass
@@ -66,16 +105,24 @@ class _Function:
 
 
 def place_frames(code: Code, name: str, own: int | None = None) -> list[Instruction | None]:
-    """The code with the caller's frame size in the offset of each local call and each callx, which may call every
-    function whose address is taken.
+    """The code as `lay_out` has it placed."""
+    return lay_out(code, name, own).placed(code)
 
-    A frame reaches down to the lowest address that the function forms from r10 and constants, rounded up to 16, at
-    least 16 where it calls; a pointer that is passed, stored or indexed is taken to be used at and above where it
-    points. Where a function does something else with r10, its frame is what the other functions of its chains leave of
+
+def lay_out(code: Code, name: str, own: int | None = None, use: "StackUse | None" = None) -> Layout:
+    """The caller's frame size of each local call and each callx.
+
+    A frame holds what the verifier saw the program's own function `use`, and a routine calls back what it saw it get.
+    Where nobody verified it (None), and of routines, a frame reaches down to the lowest address that the function forms
+    from r10 and constants; a pointer that is passed, stored or indexed is taken to be used at and above where it
+    points; and a callx may call every function whose address is taken.
+    Frames are rounded up to 16, and have at least 16 where the function calls.
+    Where a function does something else with r10, its frame is what the other functions of its chains leave of
     the 512 bytes.
     Behind the first `own` slots (None: all) are routines of the runtime. Raises BpfnicError for recursion, for more
     than 8 frames and for chains of more than 512 bytes, as Linux does."""
-    functions = _functions(code, name, len(code) if own is None else own)
+    own = len(code) if own is None else own
+    functions = _functions(code, name, own, use)
     _check_chains(functions, name)
     callees = {node: function.calls for node, function in functions.items()}
     callers = {node: {caller for caller in functions if node in callees[caller]} for node in functions}
@@ -85,40 +132,48 @@ def place_frames(code: Code, name: str, own: int | None = None) -> list[Instruct
             sizes[node] = 0
             others = _longest(node, callers, sizes) + _longest(node, callees, sizes)
             sizes[node] = max(STACK_BYTES - others, FRAME_ALIGN)
-    if functions and (total := _longest((0, 0), callees, sizes)) > STACK_BYTES:
-        raise BpfnicError(f"program {name!r}: a call chain needs {total} bytes of stack, of {STACK_BYTES}")
-    return _sized(code, functions, sizes)
+    ones = dict.fromkeys(functions, 1)
+    takes = Room(_longest(_MAIN, callees, ones), _longest(_MAIN, callees, sizes))
+    if takes.stack > STACK_BYTES:
+        raise BpfnicError(f"program {name!r}: a call chain needs {takes.stack} bytes of stack, of {STACK_BYTES}")
+    above = {
+        node: Room(_longest(node, callers, ones) - 1, _longest(node, callers, sizes) - sizes[node])
+        for node in functions if node[0] == node[1]
+    }  # fmt: skip
+    starts = sorted(first for first, _ in above)
+    around = [starts[bisect_right(starts, slot) - 1] for slot in tail_calls(code[:own])]
+    return Layout(_by_call(functions, sizes), takes, [TailCall(first, above[first, first]) for first in around])
 
 
 def place_frames_alone(code: Code, name: str) -> list[Instruction | None]:
     """The same for code whose chains nobody has judged, and which may call itself: each function's frame is what it is
     seen to use by itself, and of the default size where that can't be seen. What gets too deep traps on the device."""
-    functions = _functions(code, name, len(code))
+    functions = _functions(code, name, len(code), None)
     sizes = {
         node: isa.DEFAULT_FRAME_BYTES if function.depth is None else min(function.frame_bytes, STACK_BYTES)
         for node, function in functions.items()
     }
-    return _sized(code, functions, sizes)
+    return Layout(_by_call(functions, sizes), Room(0, 0), ()).placed(code)
 
 
-def _sized(code: Code, functions: dict[_Node, _Function], sizes: dict[_Node, int]) -> list[Instruction | None]:
-    """The code with the frame size of the function around it in each call."""
-    image = list(code)
-    for node, function in functions.items():
-        for slot in function.sites:
-            instruction = image[slot]
-            assert instruction
-            image[slot] = replace(instruction, offset=sizes[node])
-    return image
+def _by_call(functions: Mapping[_Node, _Function], sizes: Mapping[_Node, int]) -> dict[int, int]:
+    """The frame size of the function around each call."""
+    return {slot: sizes[node] for node, function in functions.items() for slot in function.sites}
 
 
-def _functions(code: Code, name: str, own: int) -> dict[_Node, _Function]:
-    """The functions; none where nothing is called."""
+def _functions(code: Code, name: str, own: int, use: "StackUse | None") -> dict[_Node, _Function]:
+    """The functions, with `use` as of `lay_out`."""
     rows = [None if instruction is None else isa.find(instruction) for instruction in code]
     if not any(row and row.operation in _CALLS for row in rows):
-        return {}
+        return {_MAIN: _Function(use.depths[0] if use else None, [], set(), False)}
     starts = function_starts(code, rows, name)
     bounds = dict(zip(starts, [*starts[1:], len(code)], strict=True))
+    depths: dict[int, int] = {}
+    callbacks: dict[int, set[int]] = {}
+    if use:
+        seen = [first for first in starts if first < own]
+        depths = dict(zip(seen, use.depths, strict=True))
+        callbacks = {first: {seen[each] for each in given} for first, given in zip(seen, use.callbacks, strict=True)}
     sites: dict[int, list[int]] = {}
     called: dict[int, set[int]] = {}
     addressed: dict[int, set[int]] = {}  # whose address each function takes
@@ -138,10 +193,11 @@ def _functions(code: Code, name: str, own: int) -> dict[_Node, _Function]:
     everywhere = set().union(*addressed.values())
     functions = {}
     for first, end in bounds.items():
-        function = _Function(_depth(code, rows, first, end), sites[first], set(), first >= own)
+        depth = depths[first] if first in depths else _depth(code, rows, first, end)
+        function = _Function(depth, sites[first], set(), first >= own)
         callers = [caller for caller in bounds if first in called[caller]] if first >= own else []
         for caller in callers if first in calls_back and callers else [first]:
-            passed = (addressed[caller] if caller != first else set()) or everywhere
+            passed = callbacks.get(caller, (addressed[caller] if caller != first else set()) or everywhere)
             targets = called[first] | (passed if first in calls_back else set())
             calls = {(to, first if to >= own and to in calls_back else to) for to in targets}
             functions[first, caller] = replace(function, calls=calls)
@@ -166,7 +222,7 @@ def _check_chains(functions: dict[_Node, _Function], name: str) -> None:
 
 
 def _longest(node: _Node, edges: dict[_Node, set[_Node]], sizes: dict[_Node, int]) -> int:
-    """Bytes of the deepest chain along `edges`, the function itself included."""
+    """What the deepest chain along `edges` takes, the function itself included, where each takes what `sizes` says."""
     totals: dict[_Node, int] = {}
 
     def total(at: _Node) -> int:

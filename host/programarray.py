@@ -21,27 +21,33 @@ class ProgramArray(DeviceMap):
     """Programs by index. As bytes a value is the name of its program, and keys are those that have one.
 
     Errors are those of the kernel's fd_array_map_* functions. All programs that use the map or are in it must be alike,
-    as bpf_prog_map_compatible asks: `refusal` says how one isn't, `used_by` notes the first."""
+    as bpf_prog_map_compatible asks, and verified or not: `refusal` says how one isn't, `used_by` notes the first."""
 
     def __init__(self, *arguments: Any):
         super().__init__(*arguments)
         self._programs: dict[bytes, LoadedProgram] = {}
-        self._first: Program | None = None
+        self._first: tuple[Program, bool] | None = None
 
     @abstractmethod
     def _write(self, index: int, loaded: LoadedProgram | None) -> None:
-        """Put a program, or none, at an index within the map, in one step. Raises OSError."""
+        """Put a program, or none, at an index within the map, in one step. Raises OSError; then it is as it was."""
 
-    def refusal(self, program: "Program") -> str:
+    def refusal(self, program: "Program", verified: bool) -> str:
         """Why a program may neither use the map nor be in it, "" if it may."""
-        if self._first is None or _kind(self._first) == _kind(program):
+        if self._first is None:
             return ""
-        both = " and ".join(f"program {each.name} ({each.section!r})" for each in (program, self._first))
-        return f"{both} can't share map {self.definition.name}: tail calls stay within one type of programs"
+        first, first_verified = self._first
+        if _kind(first) != _kind(program):
+            both = " and ".join(f"program {each.name} ({each.section!r})" for each in (program, first))
+            return f"{both} can't share map {self.definition.name}: tail calls stay within one type of programs"
+        if first_verified != verified:
+            both = f"program {program.name}, {_vouched(verified)}, and program {first.name}, {_vouched(first_verified)}"
+            return f"{both}, can't share map {self.definition.name}"
+        return ""
 
-    def used_by(self, program: "Program") -> None:
+    def used_by(self, program: "Program", verified: bool) -> None:
         """A program that uses the map, or is in it now."""
-        self._first = self._first or program
+        self._first = self._first or (program, verified)
 
     def program(self, key: bytes) -> LoadedProgram:
         """The program at `key`. Raises OSError ENOENT."""
@@ -52,15 +58,16 @@ class ProgramArray(DeviceMap):
 
     def set_program(self, key: bytes, loaded: LoadedProgram) -> None:
         """Put a loaded program of the same device at `key`, from the next tail call on. Raises OSError E2BIG; EINVAL
-        for a program that `refusal` says something of."""
+        for a program that `refusal` says something of, or that the device has no stack or frames for
+        (taildepth.py)."""
         index = self._index(key)
         if index >= self.definition.max_entries:
             raise error(E2BIG)
-        if why := self.refusal(loaded.program):
+        if why := self.refusal(loaded.program, loaded.verified):
             raise OSError(EINVAL, why)
         self._write(index, loaded)
         self._programs[key] = loaded
-        self.used_by(loaded.program)
+        self.used_by(loaded.program, loaded.verified)
 
     def clear_programs(self) -> None:
         """Take every program out."""
@@ -94,6 +101,10 @@ class ProgramArray(DeviceMap):
         """A key at which a program is, None if it is at none."""
         return next((key for key, held in self._programs.items() if held is loaded), None)
 
+    def entry_name(self, index: int) -> str:
+        """An entry, for people."""
+        return f"{self.definition.name}[{index}]"
+
     def _index(self, key: bytes) -> int:
         size = self.definition.key_size
         if len(key) != size:
@@ -109,24 +120,28 @@ def refuse_if_held(loaded: LoadedProgram, maps: "Iterable[DeviceMap]") -> None:
             raise BpfnicError(f"program {loaded.program.name} is in {where}")
 
 
-def admit(program: "Program", maps: "Iterable[DeviceMap]") -> None:
+def admit(program: "Program", verified: bool, maps: "Iterable[DeviceMap]") -> None:
     """Raises BpfnicError where a program may not use one of its maps."""
     for used in maps:
-        if isinstance(used, ProgramArray) and (why := used.refusal(program)):
+        if isinstance(used, ProgramArray) and (why := used.refusal(program, verified)):
             raise BpfnicError(why)
 
 
-def admitted(program: "Program", maps: "Iterable[DeviceMap]") -> None:
+def admitted(program: "Program", verified: bool, maps: "Iterable[DeviceMap]") -> None:
     """The program is loaded, with these maps."""
     for used in maps:
         if isinstance(used, ProgramArray):
-            used.used_by(program)
+            used.used_by(program, verified)
 
 
 def _kind(program: "Program") -> tuple[Any, ...]:
     """What programs that call each other must have in common: type, fragments, and where an XDP program is attached
     besides an interface."""
     return program.type, program.frags, per_entry(program)
+
+
+def _vouched(verified: bool) -> str:
+    return "which is verified" if verified else "which nobody verified"
 
 
 def per_entry(program: "Program") -> str:

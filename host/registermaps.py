@@ -6,7 +6,7 @@ two CPUs. The host writes exactly the bytes of a value, so what programs store b
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from errno import E2BIG, EBUSY, EEXIST, EINVAL, ENOENT, EOPNOTSUPP, EPERM
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,7 @@ from bpfnic.spec.rings import RingState
 
 if TYPE_CHECKING:
     from bpfnic.host.object import Program
+    from bpfnic.host.taildepth import Demand, TailCalls
 
 ALIGN = 16
 ARRAYS = REDIRECT_MAPS - KEYED | {MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.PROG_ARRAY, MapType.ARRAY_OF_MAPS}
@@ -55,13 +56,14 @@ _TRIES = 10_000  # to get a lock
 
 class RegisterProgram(LoadedProgram):
     """A program in the slot store: `image` from slot `entry` on. `whole`: the program with the runtime's routines
-    behind it, as it lies there."""
+    behind it, as it lies there. `demand`: what it takes, None where nobody verified it."""
 
     def __init__(
         self, program: "Program", entry: int, image: Code, maps: "frozenset[RegisterMap]", whole: "Program",
-        verified: bool
+        demand: "Demand | None"
     ):  # fmt: skip
-        self.program, self.whole, self.verified = program, whole, verified
+        self.program, self.whole, self.demand = program, whole, demand
+        self.verified = demand is not None
         self.entry = entry
         self.image = image
         self.maps = maps
@@ -299,11 +301,22 @@ class RegisterArray(RegisterMap):
 
 
 class RegisterProgramArray(ProgramArray, RegisterMap):
-    """A PROG_ARRAY: at each index a word as in the register ENTRY, which the host writes in one access."""
+    """A PROG_ARRAY: at each index a word as in the register ENTRY, which the host writes in one access. `tail_calls`:
+    the device's, to be set before a program is put in."""
+
+    tail_calls: "TailCalls"
+
+    def demands(self) -> "Iterator[tuple[int, Demand]]":
+        """What the programs take that somebody verified, with their indexes."""
+        for key, loaded in self._programs.items():
+            assert isinstance(loaded, RegisterProgram)
+            if loaded.demand:
+                yield self._index(key), loaded.demand
 
     def _write(self, index: int, loaded: LoadedProgram | None) -> None:
         self._permit(writes=True)
         assert loaded is None or isinstance(loaded, RegisterProgram)
+        self.tail_calls.change(self, index, loaded.demand if loaded else None)
         entry = 0 if loaded is None else loaded.tail_called
         self._memory.write(self.base + index * self._stride, entry.to_bytes(PROGRAM_BYTES, "little"))
 

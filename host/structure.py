@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     LineOf = Callable[[int], SourceLine | None]
 
 _CALLS = (Operation.CALL_LOCAL, Operation.CALL_FIRMWARE)
+_TAIL_CALL = helpers.BY_NAME["tail_call"].number
 
 Code = Sequence[Instruction | None]
 """One entry a slot, as spec.instruction.decode gives them."""
@@ -174,3 +175,9 @@ def _function_around(starts: Sequence[int], slot: int, length: int) -> tuple[int
     """First slot of the function that `slot` is in, and the slot behind its last."""
     behind = bisect_right(starts, slot)
     return starts[behind - 1], starts[behind] if behind < len(starts) else length
+
+
+def tail_calls(code: Code) -> list[int]:
+    """Slots of the tail calls, in order."""
+    return [slot for slot, one in enumerate(code)
+            if one and one.imm == _TAIL_CALL and isa.find(one).operation is Operation.CALL_HELPER]  # fmt: skip

@@ -218,7 +218,7 @@ class LinuxDevice(Device):
             if device_map.definition.constants is not None and not device_map.frozen:
                 device_map.freeze()  # unless another program brought it
         descriptors = FileDescriptors({device_map.definition.name: device_map.fd for device_map in used})
-        admit(program, used)
+        admit(program, True, used)
         code = encode(program.link(descriptors, self.capabilities.helpers))
         redirects = [(used_map.definition.type, used_map.fd) for used_map in used if isinstance(used_map, RedirectMap)]
         code = self._record.instrument(code, redirects, program.type)
@@ -234,7 +234,7 @@ class LinuxDevice(Device):
         except bpf.Refused as refused:
             raise BpfnicError(_refusal(program, refused, before)) from refused
         self._programs.append(LinuxProgram(program, fd, used))
-        admitted(program, used)
+        admitted(program, True, used)
         return self._programs[-1]
 
     def _function_types(self) -> int:

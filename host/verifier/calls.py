@@ -101,8 +101,11 @@ def call(walk: "Walk", number: int) -> None:
         arguments.check(index + 1, kind)
     if arguments.map:
         walk.map_calls.setdefault((number, arguments.map.type), state.slot)
-    if number == TAIL_CALL and state.refs:
-        raise unreleased(walk, "tail_call would lead to reference leak")
+    if number == TAIL_CALL:
+        if state.refs:
+            raise unreleased(walk, "tail_call would lead to reference leak")
+        assert arguments.map
+        walk.tail_calls.setdefault(state.slot, set()).add((arguments.map.name, _index(walk, arguments.map)))
     if number in _WRITES and arguments.map and arguments.map.flags & MapFlag.RDONLY_PROG:
         raise memory.forbidden(arguments.map, 1, write=True)
     for pointer, size in arguments.written:
@@ -127,6 +130,15 @@ def call(walk: "Walk", number: int) -> None:
     walk.go(state.slot + 1)
     if number == TAIL_CALL:
         subprograms.may_return(walk, UNKNOWN_NUMBER, changes_packet=True)
+
+
+def _index(walk: "Walk", programs: "MapDefinition") -> int | None:
+    """Which of its programs a tail call names, None where that isn't known (kernel: record_func_key)."""
+    given = walk.state.frame.regs[3]
+    if not given.constant or given.number.value >= programs.max_entries:
+        return None
+    walk.need_exact(3)
+    return given.number.value
 
 
 class Arguments:

@@ -1,5 +1,6 @@
 """The job `bpfnic verify`: the programs of an object, verified one by one."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,9 +8,10 @@ from typing import Any
 
 from bpfnic.host import nic
 from bpfnic.host.device import Capabilities, DeviceOptions
+from bpfnic.host.object import Program
 from bpfnic.host.source import Source
 from bpfnic.host.verifier import explain, limits, page
-from bpfnic.host.verifier.verdict import Subject, Verdict, verify
+from bpfnic.host.verifier.verdict import StackUse, Subject, Verdict, verify
 from bpfnic.spec.errors import BpfnicError
 
 
@@ -43,14 +45,26 @@ def run(job: Job) -> list[Result]:
                           f"{', '.join(object.programs)}")  # fmt: skip
     capabilities = _capabilities(job.backend) if job.backend else None
     results = []
+
+    @functools.cache
+    def judged(program: Program) -> Verdict:
+        return verify(Subject.on(program, object.maps, capabilities.helpers) if capabilities
+                      else Subject.of(object, program), job.level)  # fmt: skip
+
+    def stack_use(program: Program) -> StackUse | None:
+        try:
+            return judged(program).stack_use
+        except BpfnicError:
+            return None
+
     for program in programs:
-        subject = (Subject.on(program, object.maps, capabilities.helpers) if capabilities
-                   else Subject.of(object, program))
-        verdict = verify(subject, job.level)
+        verdict = judged(program)
         lacking = None
         if capabilities and verdict.accepted:
+            subject = verdict.subject
             lacking = [*limits.lacking(subject, capabilities), *limits.memory_lacking(subject, capabilities),
                        *limits.calls_lacking(subject, verdict.map_calls)]  # fmt: skip
+            lacking += [] if lacking else limits.depth_lacking(object, program, capabilities, stack_use)
         results.append(Result(verdict, lacking))
         if job.page:
             page.write(str(job.page), page.render(verdict, lacking))

@@ -22,36 +22,40 @@ if TYPE_CHECKING:
     from bpfnic.host.maps import MapDefinition
     from bpfnic.host.object import Program
     from bpfnic.host.verifier.refusal import Refusal
+    from bpfnic.host.verifier.verdict import StackUse
 
 _KEPT = 256
-_verdicts: "OrderedDict[bytes, tuple[Refusal | None, list[str]]]" = OrderedDict()
-"""Why a program is refused, or None, and what no device has for its calls, by `_digest`; the ones used last."""
+_verdicts: "OrderedDict[bytes, tuple[Refusal | None, StackUse | None, list[str]]]" = OrderedDict()
+"""Why a program is refused or what it uses of the stack, and what no device has for its calls, by `_digest`; the ones
+used last."""
 
 
 def admit(
     program: "Program", maps: "Mapping[str, MapDefinition]", device: "Capabilities", *, unsafe: bool = False
-) -> None:
-    """Raises BpfnicError for a program that isn't whole and legal, that the device can't run, or (but with `unsafe`)
-    that the verifier doesn't accept: one line that names object, program, instruction and line of C, says what is
-    wrong and what would help. `maps`: as they are on the device, by name."""
+) -> "StackUse | None":
+    """What the program uses of the stack, None where nobody asked the verifier. Raises BpfnicError for a program that
+    isn't whole and legal, that the device can't run, or (but with `unsafe`) that the verifier doesn't accept: one line
+    that names object, program, instruction and line of C, says what is wrong and what would help. `maps`: as they are
+    on the device, by name."""
     subject = Subject.on(program, maps, device.helpers)
     check(subject.code, program.name, program_type=program.type, line=program.line)
     if lacking := limits.lacking(subject, device):
         raise BpfnicError(f"{program.path.name}: program {program.name}: {lacking[0]}")
     if unsafe:
-        return
+        return None
     digest = _digest(subject)
     if digest not in _verdicts:
         verdict = verify(subject)
-        _verdicts[digest] = verdict.error, limits.calls_lacking(subject, verdict.map_calls)
+        _verdicts[digest] = verdict.error, verdict.stack_use, limits.calls_lacking(subject, verdict.map_calls)
     _verdicts.move_to_end(digest)
     while len(_verdicts) > _KEPT:
         _verdicts.popitem(last=False)
-    error, lacking = _verdicts[digest]
+    error, stack_use, lacking = _verdicts[digest]
     if error:
         raise BpfnicError(_sentence(program, error))
     if lacking:
         raise BpfnicError(f"{program.path.name}: program {program.name}: {lacking[0]}")
+    return stack_use
 
 
 def _digest(subject: Subject) -> bytes:

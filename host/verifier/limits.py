@@ -1,14 +1,21 @@
 """What a device lacks of what a program needs: a pass of its own, for the words that EINVAL doesn't have."""
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Hashable, Iterator, Mapping
 
 from bpfnic.host import runtime
 from bpfnic.host.device import Capabilities
 from bpfnic.host.eventmaps import sized
+from bpfnic.host.image import lay_out
 from bpfnic.host.ksyms import ABSENT
+from bpfnic.host.object import Object, Program
 from bpfnic.host.registermaps import map_bytes
+from bpfnic.host.structure import tail_calls
+from bpfnic.host.taildepth import Demand, excess
+from bpfnic.host.verifier.verdict import StackUse
 from bpfnic.host.verifier.walk import Subject
 from bpfnic.spec import helpers, isa
+from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.isa import Operation
 from bpfnic.spec.maps import MapType
 
@@ -93,6 +100,53 @@ def calls_lacking(subject: Subject, calls: Mapping[tuple[int, MapType], int]) ->
 
 
 _LOOKUP = helpers.BY_NAME["map_lookup_elem"].number
+
+
+def depth_lacking(
+    object: Object, program: Program, device: Capabilities, use: Callable[[Program], StackUse | None]
+) -> list[str]:
+    """The same of frames and stack, of an accepted program with its routines, and with what its tail calls lead to if
+    PROG_ARRAYs hold what the object puts into them. `use`: of any of its programs, None of one that isn't accepted."""
+
+    @functools.cache
+    def demand(name: str) -> Demand | None:
+        found = use(object.programs[name])
+        if found is None:
+            return None
+        whole = object.programs[name].with_firmware(runtime.linked(object.programs[name].type, device.helpers))
+        layout = lay_out(whole.resolved(device.helpers), name, whole.own, found)
+        return Demand.of(whole, layout, found, {each: each for each in object.maps})
+
+    @functools.cache
+    def entries(array: Hashable) -> list[tuple[int, str, Demand]]:
+        programs = sorted(object.maps[str(array)].programs.items())
+        found = [(index, f"{array}[{index}]", demand(name)) for index, name in programs]
+        return [(index, entry, target) for index, entry, target in found if target]
+
+    why = ""
+    try:
+        demand(program.name)  # fits alone
+        together = _reached(object, program)
+        if any(map(_calls_from_a_function, together)):
+            why = excess([each for one in together if (each := demand(one.name))], entries)
+    except BpfnicError as error:
+        why = str(error)
+    return [why] if why else []
+
+
+def _reached(object: Object, program: Program) -> list[Program]:
+    """A program and all that may run behind it, by what the object puts into the maps that they use."""
+    found = [program]
+    for each in found:
+        targets = [object.programs[name] for used in each.maps for name in object.maps[used].programs.values()]
+        found += (target for target in dict.fromkeys(targets) if target not in found)
+    return found
+
+
+def _calls_from_a_function(program: Program) -> bool:
+    """Whether there is a tail call behind the program's own function: otherwise nobody need be asked how deep it is."""
+    behind = min((start for start in program.functions if start), default=len(program.instructions))
+    return any(slot >= behind for slot in tail_calls(program.instructions))
 
 
 def _where(subject: Subject, slot: int) -> str:

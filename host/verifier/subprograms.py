@@ -119,6 +119,7 @@ def call_back(walk: "Walk", helper: Helper, definition: "MapDefinition | None") 
         if state.frame.depth >= regs[1].number.umax:
             state.frame.depth = 0
             return
+    walk.callbacks.setdefault(state.frame.entry, set()).add(target)
     inside = state.copy()
     assert inside.history
     inside.history = (*inside.history[:3], ("enters",))

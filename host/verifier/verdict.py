@@ -1,10 +1,11 @@
 """The verifier's answer: accepted or not, the log, and for people how the failing path came there."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from bpfnic.host.structure import check
+from bpfnic.host.structure import check, tail_calls
 from bpfnic.host.verifier import graph, text
 from bpfnic.host.verifier.log import Log
 from bpfnic.host.verifier.refusal import Refusal, TooComplex
@@ -15,7 +16,7 @@ from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.isa import Class, Operation
 from bpfnic.spec.maps import MapType
 
-__all__ = ["Step", "Subject", "Verdict", "verify"]
+__all__ = ["StackUse", "Step", "Subject", "Verdict", "verify"]
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,24 @@ class Step:
     shown: str
 
 
+class StackUse(NamedTuple):
+    """What frames and tail calls depend on, of an accepted program. In order of code, of each function: `depths`, bytes
+    of stack that it uses; `callbacks`, the positions of the functions that helpers call which it calls. And of each
+    tail call: `tail_calls`, what it may be given, maps by name, with the index or None where that isn't known; nothing
+    where no path leads to it."""
+
+    depths: Sequence[int]
+    callbacks: Sequence[frozenset[int]]
+    tail_calls: Sequence[frozenset[tuple[str, int | None]]]
+
+
 @dataclass
 class Verdict:
     """`error`: why not, None of an accepted program. `log`: lines in Linux's format. `path`: instructions that led to
     the error (none to a program's being too complex). `processed` instructions, `states` kept, `peak` of them at once,
     `most` at one instruction. `depth`: bytes of stack by function's first slot. `warnings`: by slot. `map_calls`:
-    helpers by number with the type of map that they are given, and the slot of the first such call."""
+    helpers by number with the type of map that they are given, and the slot of the first such call. `stack_use` of an
+    accepted program, else None."""
 
     subject: Subject
     error: Refusal | None
@@ -47,6 +60,7 @@ class Verdict:
     depth: dict[int, int] = field(default_factory=dict)
     warnings: dict[int, str] = field(default_factory=dict)
     map_calls: dict[tuple[int, MapType], int] = field(default_factory=dict)
+    stack_use: StackUse | None = None
 
     @property
     def accepted(self) -> bool:
@@ -73,7 +87,16 @@ def verify(subject: Subject, level: int = 0, *, limit: int = LIMIT,
     path = [] if error is None or error.before or isinstance(error, TooComplex) else _path(subject, walk)
     return Verdict(subject, error, log.lines, walk.processed, walk.states, walk.peak_states, walk.most_states,
                    time.perf_counter() - began, path, dict(walk.depths), dict(walk.warnings),
-                   dict(walk.map_calls))  # fmt: skip
+                   dict(walk.map_calls), None if error else _stack_use(walk))  # fmt: skip
+
+
+def _stack_use(walk: Walk) -> StackUse:
+    entries = walk.graph.entries
+    return StackUse(
+        [walk.depths.get(entry, 0) for entry in entries],
+        [frozenset(map(entries.index, walk.callbacks.get(entry, ()))) for entry in entries],
+        [frozenset(walk.tail_calls.get(slot, ())) for slot in tail_calls(walk.code)],
+    )
 
 
 def _check_structure(subject: Subject) -> None:

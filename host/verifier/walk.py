@@ -107,8 +107,10 @@ class Subject:
 
 class Walk:
     """One run of the verifier. `graph`, `context`: found once; `liveness`: of the stack, found as it goes. `state`: the
-    path under way; `ended`: that it has come to its end. Counters: `processed` instructions and `jumps` among them; of
-    checkpoints `most_states` at one instruction, `states` in all."""
+    path under way; `ended`: that it has come to its end. `tail_calls`: what the one at a slot is given, maps by name,
+    with the index where it is known; `callbacks`: what functions have helpers call, both by their first slots.
+    Counters: `processed` instructions and `jumps` among them; of checkpoints `most_states` at one instruction, `states`
+    in all."""
 
     def __init__(self, subject: Subject, log: Log, limit: int = LIMIT,
                  observe: Callable[[State], None] | None = None):  # fmt: skip
@@ -124,6 +126,8 @@ class Walk:
         self.states = self.most_states = self.kept_states = self.peak_states = self._ids = 0
         self.depths: dict[int, int] = {}
         self.map_calls: dict[tuple[int, MapType], int] = {}
+        self.callbacks: dict[int, set[int]] = {}
+        self.tail_calls: dict[int, set[tuple[str, int | None]]] = {}
         self.taken_at: dict[int, int] = {}
         self.warnings: dict[int, str] = {}
         self.ended = False

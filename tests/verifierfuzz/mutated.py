@@ -1,5 +1,5 @@
-"""Real objects with bytes changed, through the whole of `bpfnic verify` and of `nic.load`: each gets a verdict or one
-line that says what is wrong, and what is accepted doesn't trap on the golden NIC."""
+"""Objects, most of them real, with bytes changed, through the whole of `bpfnic verify` and of `nic.load`: each gets a
+verdict or one line that says what is wrong, and what is accepted doesn't trap on the golden NIC."""
 
 import random
 import time
@@ -18,7 +18,8 @@ from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
 from tests.conftest import REPOSITORY
 
-PROGRAMS = sorted((REPOSITORY / "firmware" / "programs").glob("*.bpf.c"))
+PROGRAMS = [*sorted((REPOSITORY / "firmware" / "programs").glob("*.bpf.c")),
+            Path(__file__).parent / "tailcalls.bpf.c"]  # fmt: skip
 HARMLESS = {Cause.NONE, Cause.PROGRAM, Cause.REDIRECT, Cause.VERDICT}
 """How a packet of a verified program may end: by its own word."""
 _PARTS = ("code", "code", "code", "code", ".BTF", ".BTF.ext", ".rel", "any")

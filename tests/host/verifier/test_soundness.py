@@ -2,6 +2,7 @@
 needed holds something that the verifier said it may hold, in one and the same of its states."""
 
 import random
+from collections import Counter
 
 import pytest
 
@@ -15,10 +16,12 @@ from bpfnic.sim.golden.device import GoldenTransport
 from bpfnic.sim.golden.interpreter import Code
 from bpfnic.spec import addresses, isa
 from bpfnic.spec.causes import Cause
+from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.instruction import Instruction, encode
 from bpfnic.spec.programs import ProgramType
 from tests.firmware.shipped import PROGRAMS, entries, opened, start
 from tests.host.conftest import HEADER
+from tests.host.deepprograms import tangle
 from tests.host.verifier.inside import Watch
 from tests.host.verifier.mutants import program
 from tests.host.verifier.subjects import MAPS
@@ -99,6 +102,35 @@ def test_global_functions_do_what_the_verifier_saw(tmp_path, monkeypatch):
         packets = nic.run([Arrival(0, chance.randbytes(chance.randrange(14, 60))) for _ in range(40)]).packets
     assert {packet.cause for packet in packets} <= {Cause.NONE}
     assert watch.checked > 40 * len(subject.code) // 2 and not watch.outside, watch.outside[:3]
+
+
+def causes(object, names, unsafe):
+    """How a packet ends in each of the programs, as the first to run."""
+    with Nic("golden", threads=1) as nic:
+        for name in names:
+            if name not in nic.programs:
+                nic.load(object, name, unsafe=unsafe)
+        return {Cause[nic.programs[name].test_run(bytes(64)).cause] for name in names}
+
+
+def test_what_is_refused_for_its_tail_calls_is_what_traps(tmp_path, thorough):
+    """Random programs that tail-call each other from functions: they are loaded together if and only if no packet would
+    run out of frames or stack in any of them."""
+    path, trapped = tmp_path / "program.bpf.c", Counter()
+    for number in range(1000 if thorough else 60):
+        text, names = tangle(random.Random(f"tangle/{number}"))
+        path.write_text(HEADER + text)
+        compiled = compile_object(path)
+        traps = causes(open_object(compiled), names, unsafe=True) & {Cause.CALL_DEPTH, Cause.MEMORY_ACCESS}
+        try:
+            assert causes(open_object(compiled), names, unsafe=False) <= {Cause.NONE, Cause.VERDICT}, number
+            refused = False
+        except BpfnicError as error:
+            assert "tail calls would take" in str(error)
+            refused = True
+        assert refused == bool(traps), number
+        trapped[bool(traps)] += 1
+    assert min(trapped.values()) > 15
 
 
 VALUE_BYTES, ENTRIES = 16, 4
