@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bpfnic.boards.catalogue import Part
+from bpfnic.hdl.core.rom import LOGIC
 from bpfnic.spec.errors import BpfnicError
 
 BLOCK_SHAPES = (512, 36), (1024, 18), (2048, 9)  # words and bits of a DP16KD
@@ -56,21 +57,25 @@ def series7(cells: Mapping[str, int]) -> Needs:
 
 def block_rams(rtlil: str) -> dict[str, int]:
     """Blocks of RAM of a design for an ECP5 before it is synthesized, by what has them: DP16KD that it names, and those
-    that Yosys makes of large memories (the MACs' FIFOs, the map engine's program). Yosys leaves out a block of which
-    nothing is read."""
+    that Yosys makes of large memories (the MACs' FIFOs, the map engine's program), unless those shall be logic. Yosys
+    leaves out a block of which nothing is read."""
     counts: Counter = Counter()
-    module = ""
+    module, attributes = "", {}  # those of what the next line names
     for line in rtlil.splitlines():
         words = line.split()
         match words[:2]:
             case ["module", name]:
                 module = name.lstrip("\\")
+            case ["attribute", name]:
+                attributes[name] = words[2]
+                continue
             case ["cell", "\\DP16KD"]:
                 counts[_part(module)] += 1
             case ["memory", "width"]:
                 width, size = int(words[2]), int(words[words.index("size") + 1])
-                if width * size >= INFERRED_BITS:
+                if width * size >= INFERRED_BITS and attributes.get("\\rom_style") != f'"{LOGIC}"':
                     counts[_part(module)] += min(-(-width // bits) * -(-size // depth) for depth, bits in BLOCK_SHAPES)
+        attributes = {}
     return dict(sorted(counts.items()))
 
 
