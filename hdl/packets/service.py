@@ -93,6 +93,7 @@ class ServiceUnit(Component):
         source, target = Signal(range(config.buffer_bytes)), Signal(range(config.buffer_bytes))
         left, word, arrives = Signal(Offset(config)), Signal(64), Signal(3)  # bytes to move; `word` is on its way
         copying, copy = Signal(), Signal(Clone(config))
+        reads, places = Signal(), Signal()  # what is asked of `local`: from registers, for its words have a long way
 
         is_head, is_tail, is_meta = (
             service == each for each in (Service.ADJUST_HEAD, Service.ADJUST_TAIL, Service.ADJUST_META)
@@ -104,8 +105,11 @@ class ServiceUnit(Component):
             self.thread.thread.eq(thread),
             self.change.thread.eq(thread),
             self.change.row.eq(row),
+            self.local.enable.eq(reads | places),
+            self.local.write.eq(places),
             self.local.region.eq(Region.PACKET),
-            self.local.buffer.eq(row.buffer),
+            self.local.buffer.eq(Mux(places & copying, copy.buffer, row.buffer)),
+            self.local.offset.eq(Mux(places, target, source)),
             self.local.size.eq(Mux(copying, exact_log2(WORD_BYTES), exact_log2(_MOVED))),
             self.local.write_data.eq(word),
             self.received.buffer.eq(row.buffer),
@@ -257,27 +261,32 @@ class ServiceUnit(Component):
                 with m.If(self.clone.ready):
                     answer()
             with m.State("MOVE"):
-                m.d.comb += [self.local.enable.eq(left.any()), self.local.offset.eq(source)]
-                m.d.sync += arrives.eq(1)
-                with m.If(~left.any()):
+                m.d.sync += reads.eq(left.any())
+                with m.If(left.any()):
+                    m.next = "READ"
+                with m.Else():
                     m.next = "CHANGE"
                     with m.If(copying):
                         m.next = "CLONE"
-                with m.Elif(~self.waits):
+            with m.State("READ"):
+                m.d.sync += arrives.eq(1)
+                with m.If(~self.waits):
+                    m.d.sync += reads.eq(0)
                     m.next = "ARRIVE"
             with m.State("ARRIVE"):  # 3 clocks later
                 m.d.sync += [arrives.eq(arrives << 1), word.eq(self.local.read_data)]
                 with m.If(arrives[-1]):
+                    m.d.sync += places.eq(1)
                     m.next = "PLACE"
             with m.State("PLACE"):
-                m.d.comb += [self.local.enable.eq(1), self.local.write.eq(1), self.local.offset.eq(target)]
-                with m.If(copying):
-                    m.d.comb += self.local.buffer.eq(copy.buffer)
                 with m.If(~self.waits):
                     size = Mux(copying, WORD_BYTES, _MOVED)
                     step = Mux(copying, WORD_BYTES, Mux(upward, -_MOVED, _MOVED))
                     m.d.sync += [source.eq(source + step), target.eq(target + step), left.eq(left - size)]
-                    m.next = "MOVE"
+                    m.d.sync += [places.eq(0), reads.eq(left != size)]
+                    m.next = "READ"
+                    with m.If(left == size):
+                        m.next = "MOVE"
             with m.State("METADATA"):
                 m.d.sync += self.answer.payload.value.eq(self.received.value)
                 with m.If(self.received.done):
