@@ -282,7 +282,7 @@ class MapEngine(Component):
             calls.pushed.call.eq(call),
             calls.pushed.flags.eq(its_flags),
             calls.pushed.illegal.eq(illegal | (its_flags[2] & ~descriptor.lock.any())),
-            calls.pushed.locked.eq(its_flags[2]),
+            calls.pushed.locked.eq(its_flags[2] & (call == MapCall.UPDATE)),  # an event's flags may look like it
         ]
 
         # Answers: arrays first, then the finder. A register has the next one, for the core goes on by it in its clock.

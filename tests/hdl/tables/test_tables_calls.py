@@ -7,13 +7,15 @@ import random
 from amaranth.sim import Simulator
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.mapinterfaces import MapCall, MapOperation, MapRequest
+from bpfnic.hdl.mapinterfaces import EngineAnswer, EngineWord, MapCall, MapOperation, MapRequest
 from bpfnic.hdl.maps.calls import Calls
-from bpfnic.spec.maps import QUEUES, MapType
+from bpfnic.spec.addresses import map_handle
+from bpfnic.spec.maps import QUEUES, MapType, UpdateFlag
 from bpfnic.spec.registers import MapCommand
-from tests.hdl.simulated import Library, packed
+from bpfnic.spec.rings import CURRENT_CPU
+from tests.hdl.simulated import Fields, Library, packed
 from tests.hdl.tables.bench import ARRAY, CONFIG, CPUS, WALKED_KEYS, Bench, EngineAndMemory
-from tests.hdl.tables.callers import Caller, Host, host_does, run
+from tests.hdl.tables.callers import Caller, Host, host_does, put, run
 
 _UPDATED = {(MapCall.UPDATE, -errno.EINVAL), (MapCall.UPDATE, -errno.EEXIST), (MapCall.UPDATE, -errno.ENOENT),
             (MapCall.DELETE, 0), (MapCall.DELETE, -errno.ENOENT), (MapCall.LOOKUP, 0), (MapCall.LOOKUP, 1)}  # fmt: skip
@@ -102,6 +104,36 @@ def test_calls_of_all_threads_and_the_host(library):
                 break
         assert decided > 200 * number
     assert not missing
+
+
+def ask(bench: Bench, call: MapCall, handle: int, *words: dict) -> dict:
+    """The answer to a call of CPU 0, that nobody disturbs."""
+    dut, words = bench.dut, [*words]
+    while True:
+        dut["port__0__word__valid"] = bool(words)
+        if words:
+            fields = {"flags": 0, "last": len(words) == 1, "number": 0, "thread": 0, "call": call, "handle": handle}
+            dut["port__0__word__payload"] = packed(EngineWord(CONFIG), **fields | words[0])
+        dut.settle()
+        if words and dut["port__0__word__ready"]:
+            words.pop(0)
+        answer = dut["port__0__answer__valid"] and dut["port__0__answer__payload"]
+        bench.tick()
+        if answer:
+            return Fields(EngineAnswer(CONFIG)).unpack(answer)
+
+
+def test_a_record_has_no_lock(bench):
+    """Whatever its flags are, and whatever was called before: updates, of a value that is there, under its lock."""
+    bench.make(0, MapType.HASH, 4, 8, 8)
+    bench.describe(0, **bench.maps[0] | {"lock": 1})
+    put(bench, 0, bytes(4))
+    bench.describe(1, type=MapType.PERF_EVENT_ARRAY, base=bench.end, entries=CPUS, table=1023, key_size=4)
+    for _ in range(CPUS):  # as many as may wait: nothing else is left in the queue
+        update = ask(bench, MapCall.UPDATE, map_handle(0, 4), {"flags": 1, "data": UpdateFlag.ANY}, {"data": 0})
+    assert update["copy"] and update["insert"] and not update["locked"]
+    event = ask(bench, MapCall.EVENT, map_handle(1, 4), {"flags": 1, "data": CURRENT_CPU}, {"data": 8}, {"data": 0})
+    assert event["copy"] and event["insert"] and not event["locked"]
 
 
 class Reader(Caller):
