@@ -138,8 +138,13 @@ class LongestPrefix(Component):
 
         # The key, cut to the next length.
         begun, ripe, searched = (Signal(range(2 * SCRATCH_KEYS), name=name) for name in ("begun", "ripe", "searched"))
-        open_ = Signal(range(SCRATCH_KEYS + 1), name="open")  # begun and not answered
-        m.d.sync += open_.eq(open_ + sent - (busy & self.found.valid))
+        # By slot, whether its search is begun and not answered: answers come in any order.
+        opened = Signal(SCRATCH_KEYS)
+        begun_slot, answered_slot = begun[: exact_log2(SCRATCH_KEYS)], self.found.slot - first_slot
+        with m.If(busy & self.found.valid):
+            m.d.sync += opened.bit_select(answered_slot[: len(begun_slot)], 1).eq(0)
+        with m.If(sent):
+            m.d.sync += opened.bit_select(begun_slot, 1).eq(1)
         number, best = Signal(range(_WORDS)), Signal(_LENGTH_BITS, reset_less=True)
         m.submodules.lengths = lengths = memory.Memory(shape=_LENGTH_BITS, depth=SCRATCH_KEYS, init=[])
         write_length = lengths.write_port()
@@ -149,8 +154,8 @@ class LongestPrefix(Component):
         m.d.comb += [
             read.addr.eq(number),
             whole.eq(read.data),
-            self.key.valid.eq(there & (open_ != SCRATCH_KEYS) & ~found & all_came),
-            self.key.payload.slot.eq(first_slot + begun[: exact_log2(SCRATCH_KEYS)]),
+            self.key.valid.eq(there & ~opened.bit_select(begun_slot, 1) & ~found & all_came),
+            self.key.payload.slot.eq(first_slot + begun_slot),
             self.key.payload.number.eq(number),
             self.key.payload.data.eq(whole & prefix_mask(m, number, next_length)),
             write_length.en.eq(self.key.valid),
@@ -176,7 +181,7 @@ class LongestPrefix(Component):
         ]
         m.d.sync += searched.eq(searched + self.find.valid)
         hit = self.found.found & (~found | (of_answer.data > best))
-        m.d.comb += of_answer.addr.eq(self.found.slot - first_slot)
+        m.d.comb += of_answer.addr.eq(answered_slot)
         with m.If(busy & self.found.valid):
             m.d.comb += self.takes.eq(hit | ~self.longest)
             with m.If(self.found.found):
@@ -185,7 +190,7 @@ class LongestPrefix(Component):
                 m.d.sync += best.eq(of_answer.data)
 
         m.d.comb += self.done.eq(
-            busy & all_came & (found | (exhausted & ~some & ~there)) & (open_ == 0) & ~unread & ~bitmap_coming
+            busy & all_came & (found | (exhausted & ~some & ~there)) & ~opened.any() & ~unread & ~bitmap_coming
         )
         with m.If(self.start):
             m.d.sync += [
