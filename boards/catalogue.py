@@ -56,7 +56,7 @@ class Board:
     leds: tuple[tuple[str, int, str | None], ...] = ()
     program: str = ""
     nic: Mapping[str, object] = field(default_factory=dict)
-    megahertz: float = 42  # the whole NIC routes at 43.6 on an 85F of speed grade 6; 41.67 of the PLL are 24 ns a clock
+    megahertz: float = 42  # the Colorlight routes at 53.7; 41.67 of the PLL are 24 ns a clock
 
     def open(self):
         """The platform of amaranth-boards."""
