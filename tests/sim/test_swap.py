@@ -69,6 +69,7 @@ char _license[] SEC("license") = "Dual BSD/GPL";
 """
 VERSIONS = 8
 FRAMES = 2400
+LAST = 300  # frames of a run: more than pass while a step swaps, so that no version comes when none is left to start
 
 
 class Swapper:
@@ -104,7 +105,7 @@ class Swapper:
 
     def on_step(self, progress: Progress) -> None:
         for _ in range(self.each):
-            if progress.done < progress.total and len(self.version_of) <= self.swaps:
+            if progress.done < progress.total - LAST and len(self.version_of) <= self.swaps:
                 self.swap()
         self.bench.counters()  # balance
 
@@ -166,6 +167,5 @@ def test_swaps_under_traffic(build, backend, size, swaps, each, kind) -> None:
     assert sum(counters["RECEIVED"]) == runs * FRAMES == ends["PASSED"] + ends["TRANSMITTED"] + missed
     assert ends.pop("DROPPED") == missed
     assert not any(ends[name] for name in ends if name not in ("PASSED", "TRANSMITTED"))
-    # 0.87 of them did; 0.93 before a packet's program was looked up a clock before it starts.
-    assert len(seen) > 0.8 * swaps, "most versions must have met traffic"
+    assert len(seen) > 0.9 * swaps, "most versions must have met traffic"
     assert max(swapper.entries.values()) > swaps / 10, "slots must have been used again"
