@@ -65,3 +65,34 @@ def test_a_new_value_is_zeros_for_every_cpu(bench, kind):
         at = bench.value(0, place, cpu)
         memory[at : at + 24] = bytes(24)
     assert bench.read(start, end) == memory
+
+
+class Router(Caller):
+    """A program that looks up addresses."""
+
+    def begin(self, traps: bool | None = None) -> None:
+        self.call, self.index, self.flags = MapCall.LOOKUP, 0, 0
+        self.key = (32).to_bytes(4, "little") + self.key_of(0)
+        self.start(traps=False)
+
+
+@pytest.mark.parametrize("seed", [0, 5, 6])
+def test_the_longest_of_many_prefixes(bench, seed):
+    """Of more lengths than the unit searches at once, in few buckets, half of whose keys lie in chains: one length's
+    search ends long after those begun behind it."""
+    chance = random.Random(seed)
+    bench.make(0, MapType.LPM_TRIE, 8, 64, 8)
+    bench.describe(0, **bench.maps[0] | {"buckets": 15})
+    net = chance.randbytes(4)
+
+    def near(_=None) -> bytes:
+        """An address that shares some of its first bits with the others."""
+        same = chance.randrange(33)
+        kept = int.from_bytes(net, "big") >> 32 - same << 32 - same
+        return (kept | chance.getrandbits(32 - same)).to_bytes(4, "big")
+
+    for _ in range(64):
+        put(bench, 0, chance.randrange(33).to_bytes(4, "little") + near())
+    assert len({key[0] for key in bench.models[0].written.values()}) > 16
+    callers = [Router(bench, cpu, chance, near) for cpu in range(CPUS)]
+    assert run(bench, callers, None, 60000, drain=20000) > 200
