@@ -290,19 +290,8 @@ def TurnPort(config: NicConfig) -> Signature:
     without a request), which takes the access. Accesses of all units are made in the order in which they were taken.
     came: `word` is what the unit's next read said, 4 clocks after its grant or later; coming: it comes in 2 clocks.
     pending: an access that was taken is still to be made."""
-    return Signature(
-        {
-            "request": Out(1),
-            "address": Out(range(config.map_bytes // 8)),
-            "write": Out(2),
-            "data": Out(64),
-            "grant": In(1),
-            "coming": In(1),
-            "came": In(1),
-            "word": In(64),
-            "pending": In(1),
-        }
-    )
+    members = dict(TablePort(config).members)
+    return Signature(members | {"coming": In(1), "came": In(1), "pending": In(1)})
 
 
 def MapHostPort(config: NicConfig) -> Signature:

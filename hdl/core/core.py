@@ -3,19 +3,20 @@
 from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, connect, flipped
-from amaranth.utils import bits_for, ceil_log2, exact_log2
+from amaranth.utils import ceil_log2, exact_log2
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.core.access import AccessCheck
 from bpfnic.hdl.core.alu import Alu, Multiplier, extended
 from bpfnic.hdl.core.answers import Answers, Expected
 from bpfnic.hdl.core.checksum import Checksum
-from bpfnic.hdl.core.control import Access, Addend, Flow, Immediate, Kind, Register, Step, Sum, Unit, traits
+from bpfnic.hdl.core.control import Access, Addend, Flow, Kind, Register, Step, Sum, Unit, traits
 from bpfnic.hdl.core.decode import Decoder, Instruction, illegal
 from bpfnic.hdl.core.divider import Divider
 from bpfnic.hdl.core.immediates import immediate
+from bpfnic.hdl.core.operands import Operands
 from bpfnic.hdl.core.queue import Queue
-from bpfnic.hdl.core.registers import CONTEXT_ENTRY, WORD_ENTRY, Generations, Registers, entry_of
+from bpfnic.hdl.core.registers import WORD_ENTRY, Generations, Registers, entry_of
 from bpfnic.hdl.core.requests import Requests, operation_of
 from bpfnic.hdl.core.retirement import Retirement
 from bpfnic.hdl.core.scheduler import Scheduler
@@ -28,7 +29,6 @@ from bpfnic.spec import addresses, isa
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.maps import LOCK_BYTES, MAX_TAIL_CALLS
 from bpfnic.spec.registers import ENTRY_VALID
-from bpfnic.spec.rings import PACKET_BYTES_SHIFT
 
 _DEFAULT_FRAME_UNITS = isa.DEFAULT_FRAME_BYTES // addresses.FRAME_ALIGN
 _LINK_POINTER_BIT = 20  # a link's pc lies below
@@ -59,6 +59,7 @@ class Core(Component):
         m.submodules.decoder = decoder = Decoder(config)
         m.submodules.registers = registers = Registers(config)
         m.submodules.generations = generations = Generations(config)
+        m.submodules.operands = operands = Operands(config)
         m.submodules.alu = alu = Alu()
         m.submodules.multiplier = multiplier = Multiplier()
         m.submodules.check = check = AccessCheck(config)
@@ -197,67 +198,27 @@ class Core(Component):
         last = staged(6, Mux(new_piece, rest.at(6) <= 8, progress.at(6).last), "last")
 
         # ---- 7 OPERANDS
-        left_written = registers.left_data.generation == generation.at(7)
-        right_written = registers.right_data.generation == generation.at(7)
-
-        def operand(name: str, number, is_pointer, entry, written) -> Signal:
-            word = Signal(64, name=f"{name}_word")
-            with m.If(is_pointer):
-                m.d.comb += word.eq(addresses.STACK + progress.at(7).pointer * addresses.FRAME_ALIGN)
-            with m.Elif(written):
-                m.d.comb += word.eq(entry.value)
-            with m.Elif(number == CONTEXT_ENTRY):
-                m.d.comb += word.eq(addresses.CONTEXT)
-            return word
-
-        def narrowed(word) -> Value:
-            upper = Mux(control.at(7).narrow, (control.at(7).signed & word[31]).replicate(32), word[32:])
-            return Cat(word[:32], upper)
-
-        left_7, right_7 = Signal(64), Signal(64)
-        left_word = operand("left", left_entry.at(7), left_is_pointer.at(7), registers.left_data, left_written)
-        with m.If(~control.at(7).blank):
-            reversed_word = Cat(left_word.word_select(byte, 8) for byte in reversed(range(8)))
-            m.d.comb += left_7.eq(narrowed(Mux(control.at(7).swap, reversed_word, left_word)))
-        with m.If(control.at(7).immediate == Immediate.NONE):
-            right_word = operand("right", right_entry.at(7), right_is_pointer.at(7), registers.right_data,
-                                 right_written)  # fmt: skip
-            m.d.comb += right_7.eq(narrowed(right_word))
-        with m.Else():
-            m.d.comb += right_7.eq(narrowed(constant.at(7)))
-        left, right = Staged(pipeline, 7, left_7, "left"), Staged(pipeline, 7, right_7, "right")
-        # A key's length, less one, is in its map's handle (of which the second half of a load knows nothing), the bytes
-        # of the packet's part of an event are in its flags. Whether a register was written is known late; what its word
-        # means for the bytes of this pass is computed beforehand, of what stands there and of what it else reads as.
-        packet_bits, sum_bits = len(self.bounds.bounds.data_end), bits_for(addresses.MAX_CHECKSUM_BYTES)
-        no_packet = staged(7, ~right_7[PACKET_BYTES_SHIFT:][:packet_bits].any(), "no_packet")
-        words, words_more = progress.at(7).words, words_then.at(7)
-        of_key = control.at(7).kind == Kind.KEY
-        of_sum = control.at(7).kind == Kind.SUM
-
-        def ends(word) -> Value:
-            """Whether the next 8 bytes are the last ones, and then how many they are, less one."""
-            key = word[addresses.HANDLE_KEY_BIT :][: ceil_log2(addresses.MAX_KEY_BYTES)]
-            count = Mux(of_sum, word[:sum_bits], word[PACKET_BYTES_SHIFT:][:packet_bits])
-            last = Mux(count[:3].any(), count[3:] == words, count[3:] == words_more)
-            return Mux(of_key, Cat(key[3:] == words, key[:3]), Cat(last, (count[:3] - 1)[:3]))
-
-        unwritten = Mux(control.at(7).right == Register.R1, ends(Const(addresses.CONTEXT, 64)), ends(Const(0, 64)))
-        found = Signal(4)
-        m.d.comb += found.eq(Mux(right_written, ends(registers.right_data.value), unwritten))
-        counted = (of_key | of_sum | ((control.at(7).kind == Kind.LOAD) & control.at(7).in_packet)) & ~second.at(7)
-        # A checksum's bytes are counted in 32 bits, and no memory that it may read has more than so many.
-        sum_bytes = Signal(32)
-        m.d.comb += sum_bytes.eq(right_7)
-        no_bytes = staged(7, ~sum_bytes.any(), "no_bytes")
-        too_many = staged(7, of_sum & ~second.at(7) & (sum_bytes > addresses.MAX_CHECKSUM_BYTES), "too_many")
-        in_pieces = Value.cast(control.at(7).kind).matches(Kind.KEY, Kind.LOAD, Kind.STORE, Kind.SUM)
-        bytes_found = Mux(found[0], found[1:] + 1, 8)
-        bytes_left = Mux(in_pieces, piece.at(7), 1 << control.at(7).size) - progress.at(7).skip
-        length = staged(7, Mux(counted, bytes_found, bytes_left)[:4], "length")
-        last = staged(7, Mux(counted, found[0], last.at(7)), "last_word")
-        piece = staged(7, Mux(counted, bytes_found, piece.at(7)), "piece_of_word")
-        addend = staged(7, Mux(control.at(7).addend == Addend.RIGHT, right_7, distance.at(7).as_signed()), "addend")
+        m.d.comb += [
+            operands.control.eq(control.at(7)),
+            operands.progress.eq(progress.at(7)),
+            operands.second.eq(second.at(7)),
+            operands.generation.eq(generation.at(7)),
+            operands.left_entry.eq(left_entry.at(7)),
+            operands.right_entry.eq(right_entry.at(7)),
+            operands.left_is_pointer.eq(left_is_pointer.at(7)),
+            operands.right_is_pointer.eq(right_is_pointer.at(7)),
+            operands.left_data.eq(registers.left_data),
+            operands.right_data.eq(registers.right_data),
+            operands.constant.eq(constant.at(7)),
+            operands.words_then.eq(words_then.at(7)),
+            operands.piece.eq(piece.at(7)),
+            operands.last.eq(last.at(7)),
+        ]
+        names = "left", "right", "length", "bytes", "is_last", "no_packet", "no_bytes", "too_many"
+        left, right, length, piece, last, no_packet, no_bytes, too_many = (
+            Staged(pipeline, 7, getattr(operands, name), name) for name in names
+        )
+        addend = staged(7, Mux(control.at(7).addend == Addend.RIGHT, right.at(7), distance.at(7).as_signed()), "addend")
 
         # A second half: a load passes on what the first one found (the result of other loads is 0), a store shifts down
         # what that one has stored already.
@@ -265,7 +226,7 @@ class Core(Component):
         second_store = staged(7, second.at(7) & (control.at(7).access == Access.STORE), "second_store")
         unit_7 = Mux(second_load, Unit.LOGIC, Mux(second_store.at(7), Unit.SHIFT, control.at(7).unit))
         unit = staged(7, unit_7, "unit", shape=Unit)
-        amount_7 = Cat(right_7[:5], right_7[5] & ~control.at(7).narrow)
+        amount_7 = Cat(right.at(7)[:5], right.at(7)[5] & ~control.at(7).narrow)
         amount = staged(7, Mux(second_store.at(7), progress.at(7).skip << 3, amount_7), "amount")
 
         # ---- 8 EXECUTE

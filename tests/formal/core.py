@@ -290,7 +290,7 @@ def _proof(name: str, says: str, harness, *mutations: Mutation, **more) -> Proof
 
 
 _CORE = ("hdl/core/",)
-_ALU, _DECODE = "hdl/core/alu.py", "hdl/core/decode.py"
+_ALU, _DECODE, _OPERANDS = "hdl/core/alu.py", "hdl/core/decode.py", "hdl/core/operands.py"
 PROOFS = [
     _proof(
         "sums",
@@ -305,14 +305,14 @@ PROOFS = [
         "AND, OR, XOR, MOV, MOVSX: the same",
         lambda: ArithmeticHarness(Operation.AND, Operation.OR, Operation.XOR, Operation.MOV, Operation.MOVSX),
         Mutation(_ALU, "sign.replicate(16), raw[16:32]", "sign.replicate(16), raw[0:16]"),
-        Mutation("hdl/core/core.py", "Mux(control.at(7).narrow, (control", "Mux(~control.at(7).narrow, (control"),
+        Mutation(_OPERANDS, "Mux(control.narrow, (control", "Mux(~control.narrow, (control"),
         quick=False,
     ),
     _proof(
         "shifts",
         "LSH, RSH, ARSH: the same, with any count",
         lambda: ArithmeticHarness(Operation.LSH, Operation.RSH, Operation.ARSH),
-        Mutation("hdl/core/core.py", "right_7[5] & ~control.at(7).narrow", "right_7[5]"),
+        Mutation("hdl/core/core.py", "right.at(7)[5] & ~control.at(7).narrow", "right.at(7)[5]"),
         solver="boolector",
         quick=False,
     ),
@@ -381,7 +381,7 @@ PROOFS = [
         says="JSGT, JSGE, JSLT, JSLE: the same",
         harness=lambda: JumpHarness(Operation.JSGT, Operation.JSGE, Operation.JSLT, Operation.JSLE),
         mutations=(
-            Mutation("hdl/core/core.py", "word[31]).replicate(32)", "word[30]).replicate(32)"),
+            Mutation(_OPERANDS, "word[31]).replicate(32)", "word[30]).replicate(32)"),
             Mutation(_ALU, 'later["carry"] ^ later["signs_differ"]', 'later["carry"] & later["signs_differ"]'),
         ),
         clocks=WRITE + 1,
