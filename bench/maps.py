@@ -16,7 +16,7 @@ PROGRAM = Path("bench/lookup.bpf.c")
 ENTRIES, KEYS = 1024, 8
 CORES = 4
 ROUND = CORES * THREADS  # packets that all threads have at once
-FEWER, MORE = 10 * ROUND, 20 * ROUND
+FEWER, MORE = 20 * ROUND, 60 * ROUND
 INSTRUCTION_CLOCKS = 10
 """Of any instruction that waits for nothing, of a thread alone."""
 LENGTHS = (16, 17, 18, 20, 22, 24, 28, 32)
@@ -82,10 +82,11 @@ class _Card:
             device.attach(port, loaded)
 
     def alone(self) -> int:
-        """Clocks of one packet."""
-        (packet,) = self._run(1).packets
+        """Clocks of one packet, beyond those of its instructions."""
+        traffic = self._run(1)
+        (packet,) = traffic.packets
         assert packet.started is not None and packet.finished is not None
-        return packet.finished - packet.started
+        return packet.finished - packet.started - INSTRUCTION_CLOCKS * traffic.instructions
 
     def busy(self) -> tuple[float, float]:
         """Clocks and instructions that each of many packets takes: those of MORE packets beside FEWER ones. All threads
@@ -104,12 +105,21 @@ def lookups(say: build.Say) -> list[Lookup]:
     return [_lookup(case, say) for case in CASES]
 
 
-def _lookup(case: Case, say: build.Say) -> Lookup:
-    say(f"looking up in {case.name}")
-    alone, of_core, instructions, of_all = [], [], [], []
+def adds(case: Case, say: build.Say) -> float:
+    """The clocks that a look-up adds to a thread alone."""
+    alone = []
     for calls in case.calls:
         card = _Card(case, calls, 1, say)
         alone.append(card.alone())
+        card.device.close()
+    return _each(case, alone)
+
+
+def _lookup(case: Case, say: build.Say) -> Lookup:
+    say(f"looking up in {case.name}")
+    of_core, instructions, of_all = [], [], []
+    for calls in case.calls:
+        card = _Card(case, calls, 1, say)
         clocks, count = card.busy()
         of_core.append(clocks)
         instructions.append(count)
@@ -117,6 +127,10 @@ def _lookup(case: Case, say: build.Say) -> Lookup:
         card = _Card(case, calls, CORES, say)
         of_all.append(card.busy()[0])
         card.device.close()
-    more = case.calls[1] - case.calls[0]
-    each = [(many - few) / more for few, many in (alone, of_core, instructions, of_all)]
-    return Lookup(case, each[0] - INSTRUCTION_CLOCKS * each[2], *each[1:])
+    return Lookup(case, adds(case, say), *(_each(case, found) for found in (of_core, instructions, of_all)))
+
+
+def _each(case: Case, found: list) -> float:
+    """Of one look-up, from what was found with few and with many of them."""
+    few, many = found
+    return (many - few) / (case.calls[1] - case.calls[0])

@@ -50,7 +50,7 @@ PUSHED_BEHIND = 5
 
 class Requests(Component):
     """Two queues, and a word for each thread beside them. Engine and service share a queue: neither ever waits for the
-    other, and calls are rare.
+    other, and calls are rare. A word for the engine leaves in the clock of its push, when there is none before it.
 
     Members
     -------
@@ -61,7 +61,7 @@ class Requests(Component):
     crowded : so many calls are there that who pushes one has to wait for it, for its answer or because it `holds`. So
         there is always room: each thread has one word in the queue for which it waits, at most, and those for which
         nobody waits are no more than were there or on their way when it was not crowded.
-    released, released_thread : a word that `holds` has gone; the thread may send the next one.
+    released, released_thread : a clock ago a word that `holds` has gone; the thread may send the next one.
     """
 
     def __init__(self, config: NicConfig):
@@ -89,7 +89,7 @@ class Requests(Component):
         m = Module()
         config = self.config
         m.submodules.accesses = accesses = Queue(SharedAccess(config), config.threads)
-        m.submodules.calls = calls = Queue(Call(config), 2 * config.threads)
+        m.submodules.calls = calls = Queue(Call(config), 2 * config.threads, through=True)
         m.submodules.side = side = memory.Memory(shape=64, depth=config.threads, init=[])
         write = side.write_port()
         compare, first = side.read_port(domain="comb"), side.read_port(domain="comb")
@@ -120,7 +120,8 @@ class Requests(Component):
 
         call, sent = calls.pop.payload, Signal()
         with m.If(call.serves):
-            m.d.comb += [self.service.valid.eq(calls.pop.valid), sent.eq(self.service.ready)]
+            waits = calls.level.any()
+            m.d.comb += [self.service.valid.eq(waits), sent.eq(self.service.ready & waits)]
         with m.Else():
             m.d.comb += [self.engine.valid.eq(calls.pop.valid), sent.eq(self.engine.ready)]
         m.d.comb += [
@@ -137,6 +138,8 @@ class Requests(Component):
             self.service.payload.service.eq(call.service),
             self.service.payload.a.eq(first.data),
             self.service.payload.b.eq(call.data),
+        ]
+        m.d.sync += [
             self.released.eq(calls.pop.valid & sent & call.holds),
             self.released_thread.eq(call.thread),
         ]

@@ -270,9 +270,9 @@ class MapEngine(Component):
             calls.descriptor.eq(descriptor),
             calls.present.eq(present),
             self.shared_trace[0].eq(calls.shared_trace),
-            self.shared_trace[1].valid.eq(finder.decides),
-            self.shared_trace[1].requester.eq(finder.decided[thread_bits:]),
-            self.shared_trace[1].tag.eq(finder.decided[:thread_bits]),
+            self.shared_trace[1].valid.eq(finder.result_valid),
+            self.shared_trace[1].requester.eq(finder.result.slot[thread_bits:]),
+            self.shared_trace[1].tag.eq(finder.result.slot[:thread_bits]),
         ]
         m.d.sync += [
             calls.push.eq(called & by_unit),

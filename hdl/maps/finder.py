@@ -5,6 +5,7 @@
     asked  ─┐                          ┌────── again (the next word of the bucket, or of its chain) ◀─────────┐
     sought ─┴▶ chosen ─▶ row ─▶ 3 clocks ─▶ candidate ─▶ compare ─▶ head ─▶ words of its key ─▶ 4 clocks ─▶ equal?
                         (way A)                         (queue)                (way B)                       └▶ result
+                                                                 no candidate ─▶ skipped ─▶ as a word that isn't equal
 
 Both ways are asked from registers (row, head), and what they grant goes no further within a clock than into this unit's
 own registers.
@@ -56,7 +57,7 @@ def place_bits(config: NicConfig) -> int:
 
 
 def LookUp(config: NicConfig) -> data.StructLayout:
-    """Front -> finder: a program's look-up, at the earliest HASH_LATENCY - 2 clocks after its key's last word."""
+    """Front -> finder: a program's look-up, at the earliest HASH_LATENCY - 1 clocks after its key's last word."""
     return data.StructLayout({"slot": range(config.cores * config.threads), "descriptor": MapDescriptor(config)})
 
 
@@ -103,7 +104,7 @@ def Comparison(config: NicConfig) -> data.StructLayout:
 
 class Finder(Component):
     """A search of a key of up to 8 bytes each clock, of up to 16 every 2 clocks, and so on. Unhindered, and where the
-    first tag that fits is the key's, a look-up has its result 15 clocks later, and one more for each further 8 bytes.
+    first tag that fits is the key's, a look-up has its result 12 clocks later, and one more for each further 8 bytes.
 
     A program can write anything into tables. A search that takes longer than 2**20 clocks, which none does in a table
     whose keys nobody chose for that, finds nothing.
@@ -113,7 +114,7 @@ class Finder(Component):
     key_valid, key : KeyWord, taken at once.
     secret : HashSecret.
     look_up_valid, look_up : LookUp, taken at once; a CPU has one under way at most. result : its Result, in the
-        one clock in which `result_valid` is high; `decides`, for CPU `decided`, in the clock in which it was known.
+        one clock in which `result_valid` is high, in which the look-up is decided.
     read, find, found, descriptor, hold, idle : mapinterfaces.SearchPort.
     rows : RowPort. table : TurnPort, reads only.
     """
@@ -129,8 +130,6 @@ class Finder(Component):
                 "look_up_valid": In(1),
                 "result": Out(Result(config)),
                 "result_valid": Out(1),
-                "decides": Out(1),
-                "decided": Out(range(config.cores * config.threads)),
                 "read": In(KeyReadPort(config)),
                 "find": In(Find(config)),
                 "found": Out(Found(config)),
@@ -195,7 +194,7 @@ class Finder(Component):
         ]
 
         # Chosen: a search that goes on, the serial unit's, a program's.
-        m.submodules.asked = asked = Queue(range(cpus), cpus)
+        m.submodules.asked = asked = Queue(range(cpus), cpus, through=True)
         m.submodules.sought = sought = Queue(range(key_slots(config)), SCRATCH_KEYS)
         m.submodules.again = again = Queue(Search(config), UNDER_WAY)
         m.d.comb += [
@@ -333,11 +332,17 @@ class Finder(Component):
             {"head": Comparison(config), "final": 1, "number": range(_WORDS), "upper": 1, "short": 1}
         )
         now, takes = Signal(comparing), Signal()
-        skips = Signal()  # what is no candidate has no key, and goes on between words
+        # What is no candidate has no key. It goes on in a clock in which no word comes, at once or from behind head, in
+        # the place that a word of its own would have had; where it has to wait even there, head makes room.
+        skipped = [Signal(comparing, name=f"skipped{i}", reset_less=True) for i in range(2)]
+        skipped_valid = Signal(2)
+        skips, passes, waits_for_room = Signal(), Signal(), Signal()
         m.d.comb += [
-            self.table.request.eq(goes & head.candidate),
+            passes.eq(goes & ~head.candidate & ~self.table.coming & ~skipped_valid[1]),
+            waits_for_room.eq(skipped_valid[1] & self.table.coming),
+            self.table.request.eq(goes & head.candidate & ~waits_for_room),
             self.table.address.eq(at),
-            skips.eq(goes & ~head.candidate & ~self.table.coming),
+            skips.eq(goes & ~head.candidate & ~(skipped_valid.all() & self.table.coming)),
             takes.eq(self.table.request & self.table.grant),
             step.eq(takes | skips),
             final.eq(~head.candidate | (number == key_end[3:])),
@@ -351,6 +356,10 @@ class Finder(Component):
             m.d.sync += number.eq(Mux(final, 0, number + 1))
             with m.If(~final):
                 m.d.sync += at.eq(at + 1)
+        with m.If(~waits_for_room):
+            m.d.sync += [skipped[1].eq(skipped[0]), skipped_valid[1].eq(skipped_valid[0])]
+        with m.If(~waits_for_room | ~skipped_valid[0]):
+            m.d.sync += [skipped[0].eq(now), skipped_valid[0].eq(skips & ~passes)]
         m.submodules.reading = reading = Queue(comparing, WORDS_UNDER_WAY)
         m.d.comb += [
             reading.push.eq(takes),
@@ -363,8 +372,8 @@ class Finder(Component):
         came_words = Signal(COMPARE_CLOCKS)
         comparings = [Signal(comparing, name=f"comparing{i}", reset_less=True) for i in range(COMPARE_CLOCKS)]
         m.d.comb += [
-            comes.eq(self.table.coming | skips),
-            coming.eq(Mux(self.table.coming, reading.pop.payload, now)),
+            comes.eq(self.table.coming | skipped_valid[1] | passes),
+            coming.eq(Mux(self.table.coming, reading.pop.payload, Mux(skipped_valid[1], skipped[1], now))),
             key_memory.read.address.eq(Cat(coming.number, coming.head.search.slot)),
             self.read.grant.eq(~comes),
             self.read.word.eq(key_memory.read.data),
@@ -373,6 +382,22 @@ class Finder(Component):
             m.d.comb += key_memory.read.address.eq(Cat(self.read.number, self.read.slot))
         m.d.sync += came_words.eq(Cat(comes, came_words))
         m.d.sync += [after.eq(before) for after, before in zip(comparings, [coming, *comparings], strict=False)]
+
+        # Where the candidate's value is, while it is compared.
+        compared_search = comparings[0].head.search
+        m.d.comb += value_of.slot.eq(compared_search.slot)
+        base, entry, copy = (
+            Signal.like(described.base, name=f"value_{name}", reset_less=True) for name in ("base", "place", "copy")
+        )
+        value = Signal.like(self.result.value, reset_less=True)
+        of_entries = Signal(2, reset_less=True)
+        m.d.sync += [
+            base.eq(value_of.base),
+            entry.eq(compared_search.place * value_of.stride),
+            copy.eq(compared_search.slot[: self._cpu_bits] * value_of.cpu_stride),
+            value.eq(base + entry + copy),
+            of_entries.eq(Cat(value_of.entry, of_entries)),
+        ]
 
         # Equal?
         arrived, stored = comparings[-2], Signal(64)
@@ -406,8 +431,6 @@ class Finder(Component):
         m.d.comb += [
             ends.eq(known),
             ends_look_up.eq(known & ~ours),
-            self.decides.eq(known & ~ours),
-            self.decided.eq(result.search.slot),
         ]
 
         # The serial unit's result.
@@ -425,24 +448,13 @@ class Finder(Component):
             found.tag.eq(hasher.hash[2][-tables.TAG_BITS :]),
         ]
 
-        # A program's: where the value is.
-        m.d.comb += value_of.slot.eq(result.search.slot)
-        base, entry, copy = (
-            Signal.like(described.base, name=f"value_{name}", reset_less=True) for name in ("base", "place", "copy")
-        )
-        valued = Signal(Result(config), reset_less=True)
-        known_look_up = Signal()
-        m.d.sync += [
-            known_look_up.eq(known & ~ours),
-            valued.slot.eq(result.search.slot),
-            valued.found.eq(matches),
-            valued.entry.eq(value_of.entry),
-            base.eq(value_of.base),
-            entry.eq(result.search.place * value_of.stride),
-            copy.eq(result.search.slot[: self._cpu_bits] * value_of.cpu_stride),
-            self.result_valid.eq(known_look_up),
-            self.result.eq(valued),
-            self.result.value.eq(base + entry + copy),
+        # A program's. Where the value is was worked out meanwhile.
+        m.d.comb += [
+            self.result_valid.eq(known & ~ours),
+            self.result.slot.eq(result.search.slot),
+            self.result.found.eq(matches),
+            self.result.entry.eq(of_entries[-1]),
+            self.result.value.eq(value),
         ]
         return m
 

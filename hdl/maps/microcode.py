@@ -18,8 +18,8 @@ instruction can take as its second operand, in capitals.
     repeat label         goes there for the next 8 bytes of the key, if it has any; repeat all label: of a whole slot
     hold                 goes on when no look-up of a program is under way; none begins until the call is finished
     decide               the call takes effect now
-    finish NUMBER        with an error number or 0; refuse NUMBER: takes effect, too; finish again: has to be resumed;
-    finish at a + b      with a value there
+    finish NUMBER        with an error number or 0; finish again: has to be resumed; finish at a + b: with a value there
+    answer 0, answer at a + b, refuse NUMBER    the same, and it takes effect
     cursor = a + b       what the answer to a walk says besides
     goto label, call label, return: each also behind `if CONDITION` or `if not CONDITION`
 
@@ -244,7 +244,7 @@ class Assembler:
                 return self._jump(text, target, Jump.REPEAT, ALL)
             case ["repeat", target]:
                 return self._jump(text, target, Jump.REPEAT)
-            case [("finish" | "refuse"), *_]:
+            case [("finish" | "answer" | "refuse"), *_]:
                 return self._finish(rest)
             case ["find", "scratch"]:
                 return Line(text, {"code": Code.FIND, "bits": SCRATCH})
@@ -287,12 +287,13 @@ class Assembler:
 
     def _finish(self, text: str) -> Line:
         verb, *words = text.split()
-        fields = {"code": Code.FINISH, "register": DECIDES if verb == "refuse" else 0}
+        kind = 0 if verb == "finish" else DECIDES
+        fields = {"code": Code.FINISH, "register": kind}
         match words:
             case ["again"]:
-                return Line(text, fields | {"register": AGAIN})
+                return Line(text, fields | {"register": kind | AGAIN})
             case ["at", *_]:
-                return Line(text, fields | {"register": FOUND} | self._operands(" ".join(words[1:])))
+                return Line(text, fields | {"register": kind | FOUND} | self._operands(" ".join(words[1:])))
             case ["0"]:
                 return Line(text, fields)
         return Line(text, fields | {"number": Errno[words[0]].value})

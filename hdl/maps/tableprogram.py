@@ -28,11 +28,13 @@ bring:      key from host
             repeat bring
             return
 
+# A program's look-up in an LPM_TRIE, or in a map that evicts.
 LOOKUP:     call begin
+            if lpm goto longest
             await
             decide
             if not found goto finish_nothing
-            if lru call use_found
+            call use_found
 found_at:   v = (PLACE) * STRIDE
 show_value: if mine goto show_mine
             finish at v + BASE
@@ -40,6 +42,11 @@ show_mine:  v = v + BASE
             t = CPU
             t = (t) * CPU_STRIDE
             finish at v + t
+longest:    await
+            if not found goto answer_nothing
+            v = (PLACE) * STRIDE
+            answer at v + BASE
+answer_nothing: answer 0
 READ:       call begin
             await
             if not found goto enoent

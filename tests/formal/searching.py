@@ -73,6 +73,7 @@ class FinderHarness(Elaboratable):
 
         waiting, came, words = (opened.signal(name) for name in ("waiting", "came", "came_words"))
         chosen_valid, spares, head_valid = (opened.signal(name) for name in ("chosen_valid", "spares", "head_valid"))
+        skipped = opened.signal("skipped_valid")
         finals = Cat(opened.signal(f"comparing{i}")[Comparison(CONFIG).size] for i in range(COMPARE_CLOCKS))
         keys = [stage(f"comparing{i}", Comparison(CONFIG)).search for i in range(COMPARE_CLOCKS)]
         stages = [
@@ -81,6 +82,7 @@ class FinderHarness(Elaboratable):
             (spares, stage("spare", Search(CONFIG))),
             *((came[i], stage(f"flight{i}", Search(CONFIG))) for i in range(WAY_LATENCY)),
             (head_valid, stage("head", Comparison(CONFIG)).search),
+            *((skipped[i], stage(f"skipped{i}", Comparison(CONFIG)).search) for i in range(2)),
             *((words[i] & finals[i], keys[i]) for i in range(COMPARE_CLOCKS)),
         ]
         mine = [
@@ -101,7 +103,7 @@ class FinderHarness(Elaboratable):
         takes = asked.pop.valid & asked.pop.ready & (asked.pop.payload == watched)
         finds = finder.find.valid & (finder.find.slot == watched)
         alive, of_unit, others = Signal(), Signal(), Signal(range(64))
-        begins, ends = asked.pop.valid & asked.pop.ready, finder.decides
+        begins, ends = asked.pop.valid & asked.pop.ready, finder.result_valid
         m.d.sync += alive.eq((alive | takes | finds) & ~known)
         m.d.sync += others.eq(others + (begins & ~takes) - (ends & ~known))
         with m.If(takes | finds):
@@ -125,8 +127,8 @@ class FinderHarness(Elaboratable):
             # It is in one place from its beginning to its result, of which there is one.
             Assert(sum(mine) == alive),
             Assert(~known | alive),
-            Assert(~known | (finder.decides == ~of_unit)),
-            Assert(~(finder.decides & (keys[-1].slot == watched)) | (known & (finder.decided == watched))),
+            Assert(~known | (finder.result_valid == ~of_unit)),
+            Assert(~(finder.result_valid & (keys[-1].slot == watched)) | (known & (finder.result.slot == watched))),
             Assert(~alive | of_unit | (watched < CPUS)),
             Assert(~in_asked.has | (~alive & (watched < CPUS))),
             # No queue is ever full, and nothing is under way that is not counted.
@@ -140,6 +142,8 @@ class FinderHarness(Elaboratable):
             Assert(~finder.idle | ~alive | of_unit),
             Assert(~finder.idle | ~takes),
             Assert(~in_sought.has | of_unit),
+            # What has no key comes as a whole.
+            *(Assert(~skipped[i] | opened.signal(f"skipped{i}")[Comparison(CONFIG).size]) for i in range(2)),
             # Everywhere it is known whose it is.
             *(Assert(~there | (search.slot != watched) | (search.of_unit == of_unit)) for there, search in stages),
         ]
