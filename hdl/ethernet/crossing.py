@@ -75,16 +75,26 @@ class Crossing(Component):
         ]
 
         port, domain = storage.read_port(domain=self.read_domain), m.d[self.read_domain]
+        # The memory's output is one register, and `read` another: what the reader takes in a clock decides whether the
+        # memory is read in it, but not where.
         waiting = crossed(m, "written", self.read_domain, written_code) != read_code
-        free = self.read.ready | ~self.read.valid  # the output register
-        m.d.comb += [leaves.eq(free & waiting), port.addr.eq(read + leaves)]
+        fetched, free, fetches = Signal(), Signal(), Signal()
+        m.d.comb += [
+            free.eq(self.read.ready | ~self.read.valid),
+            fetches.eq(free | ~fetched),
+            leaves.eq(fetches & waiting),
+            port.en.eq(fetches),
+            port.addr.eq(read),
+        ]
+        with m.If(fetches):
+            domain += fetched.eq(waiting)
         with m.If(free):
-            domain += [self.read.valid.eq(waiting), self.read.payload.eq(port.data)]
+            domain += [self.read.valid.eq(fetched), self.read.payload.eq(port.data)]
         # A PHY's clock may stand still, so that the writer's reset comes late. Until it is over nothing is here.
         writer_resets = Signal()
         m.submodules.writer_resets = AsyncFFSynchronizer(
             ResetSignal(self.write_domain), writer_resets, o_domain=self.read_domain
         )
         with m.If(writer_resets):
-            domain += [read.eq(0), read_code.eq(0), self.read.valid.eq(0)]
+            domain += [read.eq(0), read_code.eq(0), fetched.eq(0), self.read.valid.eq(0)]
         return m

@@ -109,7 +109,6 @@ class Emitter(Component):
         m.d.sync += [start.eq(ring.base + STATE_BYTES // 8), at.eq(start + (consumer[3:offset_bits] & ring.mask))]
         m.d.comb += [
             self.run_cpu.eq(header.cpu),
-            left_behind.eq((self.run != header.run) | (header.cpu >= config.cores * config.threads)),
             self.emit_trace.index.eq(index),
         ]
         with m.If(self.ended):
@@ -147,7 +146,11 @@ class Emitter(Component):
                     m.d.sync += stirred.eq(0)
                 with m.If(came):
                     m.d.sync += header.eq(word)
-                    m.next = "JUDGE"
+                    m.next = "WHOSE"
+            with m.State("WHOSE"):
+                others = (self.run != header.run) | (header.cpu >= config.cores * config.threads)
+                m.d.sync += left_behind.eq(others)
+                m.next = "JUDGE"
             with m.State("JUDGE"):
                 m.d.sync += record.eq((header.length[:offset_bits] + (HEADER_BYTES + 7)) & ~7)
                 m.d.sync += [far.eq(header.length[offset_bits:].any()), empty.eq(header.length == 0)]
