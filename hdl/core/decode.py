@@ -35,8 +35,6 @@ from bpfnic.spec.metadata import Metadata
 Instruction = data.StructLayout({"opcode": 8, "dst": 4, "src": 4, "offset": 16, "imm": 32})
 """A slot of the program store (RFC 9669 section 3.1)."""
 
-_CALLX = isa.BY_NAME["callx"]
-
 _SUM = {
     Operation.ADD: {},
     Operation.SUB: {"invert": 1, "carry": 1},
@@ -275,7 +273,7 @@ class Decoder(Component):
     Members
     -------
     instruction : In(Instruction)
-    again : In(1), a later pass, for which a callx is a call of helper `number`.
+    again : In(1), the later pass of a callx: a call of helper `number`.
     control : what its first pass does. `cause` is ILLEGAL_INSTRUCTION where the opcode, or the field that tells rows of
         one opcode apart, is unknown.
     rules : what `illegal` checks.
@@ -316,15 +314,14 @@ class Decoder(Component):
                                     if row.operation is Operation.CALL_HELPER:
                                         control = helper
                                     m.d.comb += [self.control.eq(control), self.rules.eq(rules)]
-        with m.If(self.again & (opcode == _CALLX.opcode)):
+        with m.If(self.again):
             m.d.comb += self.control.eq(helper)
         return m
 
     def _helper(self, m: Module) -> Value:
         """The first pass of a helper's call."""
         imm, number = self.instruction.imm, Signal(HelperNumber)
-        by_register = self.again & (self.instruction.opcode == _CALLX.opcode)
-        m.d.comb += number.eq(Mux(by_register, self.number, Cat(imm[:8], imm[8:].any())))
+        m.d.comb += number.eq(Mux(self.again, self.number, Cat(imm[:8], imm[8:].any())))
         missing = {"cause": Cause.HELPER}
         words = [Control.const(self._helpers.get(each, missing)) for each in range(256)]
         found = rom(m, "control_of_helper", words, number.low)
