@@ -20,7 +20,7 @@ from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.ethernet.interfaces import StatisticsPort
 from bpfnic.hdl.interfaces import EGRESS_USER, INGRESS_USER, Beat
 from bpfnic.hdl.nic import Nic, interface_names
-from bpfnic.hdl.wire import Endpoint, InBand, UartLink
+from bpfnic.hdl.wire import Bus, Endpoint, InBand, UartLink
 from bpfnic.hdl.wire.frames import Capture, Injector, Switch
 from bpfnic.spec.card import (
     BASE,
@@ -132,7 +132,11 @@ class Card(Component):
             _connect(m, nic, f"s_axis_{name}", switch.ingress, arriving=True)
             _connect(m, nic, f"m_axis_{name}", switch.egress, arriving=False)
 
-        bus = endpoint.bus
+        # What answers an access is found in one clock and told in the next: it has a long way.
+        bus, told = Bus.create(path=("bus",)), endpoint.bus
+        m.d.comb += [bus.valid.eq(told.valid & ~told.done), bus.write.eq(told.write)]
+        m.d.comb += [bus.address.eq(told.address), bus.data.eq(told.data)]
+        m.d.sync += [told.done.eq(bus.done), told.refused.eq(bus.refused), told.answer.eq(bus.answer)]
         own = bus.address[_NIC_ADDRESS_BITS]
         self._reach_nic(m, nic, bus, bus.valid & ~own)
         self._registers(m, bus, bus.valid & own, injector, interface, capture, switches)
