@@ -273,6 +273,16 @@ class Core(Component):
             m.d.comb += cause_8.eq(Cause.MEMORY_ACCESS)
         cause = Staged(pipeline, 8, cause_8, "cause")
 
+        control_8, kind_8 = control.at(8), Value.cast(control.at(8).kind)
+        # A word for the engine needn't leave before the thread makes the next one.
+        waits_for_word = Value.cast(control_8.then).matches(Step.ENGINE, Step.ENTRY)
+        more_words = staged(8, Mux(kind_8.matches(Kind.KEY), ~last.at(8), kind_8.matches(Kind.WORD) & ~waits_for_word),
+                            "more_words")  # fmt: skip
+        last_sum = staged(8, Mux(control_8.sum == Sum.TURN, no_bytes.at(8), (control_8.then == Step.TO)
+                                 & (control_8.sum == Sum.WORD) & last.at(8)), "last_sum")  # fmt: skip
+        asks_unit = kind_8.matches(Kind.KEY, Kind.WORD, Kind.SERVICE, Kind.DIVIDE) & ~more_words.at(8)
+        elsewhere = staged(8, asks_unit | last_sum.at(8), "elsewhere")
+
         # ---- 9 BRANCH: where the thread goes on if nothing is in the way
         control_9 = control.at(9)
         kind = Value.cast(control_9.kind)
@@ -294,7 +304,8 @@ class Core(Component):
         taken = staged(9, alu.taken, "taken")
         returns = staged(9, control_9.flow == Flow.EXIT, "returns")
         leaves = staged(9, returns.at(9) & ~progress.at(9).frame.any(), "leaves")  # the outermost function
-        onward_9 = Signal(ProgramCounter(config))
+        # Where it goes on, but for a jump, whose condition is known late.
+        onward_9, straight = Signal(ProgramCounter(config)), Signal()
         may_tail_call = (control_9.flow == Flow.TAIL) & (tail_calls.at(9) != MAX_TAIL_CALLS)
         tail_called = staged(9, may_tail_call & (alu.sum & ENTRY_VALID).any(), "tail_called")
         with m.If(returns.at(9)):
@@ -303,22 +314,13 @@ class Core(Component):
             m.d.comb += onward_9.eq(self._code(alu.sum))
         with m.Elif(tail_called.at(9)):
             m.d.comb += onward_9.slot.eq(alu.sum)
-        with m.Elif(control_9.wide | (taken.at(9) & (control_9.flow != Flow.NEXT))):
-            m.d.comb += onward_9.eq(target.at(9))
         with m.Else():
-            m.d.comb += onward_9.eq(pc_after.at(9))
+            m.d.comb += [onward_9.eq(pc_after.at(9)), straight.eq(1)]
         onward = Staged(pipeline, 9, onward_9, "onward")
+        jumps = staged(9, straight & (control_9.wide | (taken.at(9) & (control_9.flow != Flow.NEXT))), "jumps")
         # An access is checked in the next clock, but its thread is made ready in this one. If it has to wait, or
         # trapped, that is revoked.
-        # A word for the engine needn't leave before the thread makes the next one.
-        waits_for_word = Value.cast(control_9.then).matches(Step.ENGINE, Step.ENTRY)
-        more_words = staged(9, Mux(kind.matches(Kind.KEY), ~last.at(9), kind.matches(Kind.WORD) & ~waits_for_word),
-                            "more_words")  # fmt: skip
-        last_sum = staged(9, Mux(control_9.sum == Sum.TURN, no_bytes.at(9), (control_9.then == Step.TO)
-                                 & (control_9.sum == Sum.WORD) & last.at(9)), "last_sum")  # fmt: skip
-        asks_unit = kind.matches(Kind.KEY, Kind.WORD, Kind.SERVICE, Kind.DIVIDE) & ~more_words.at(9)
-        elsewhere = asks_unit | last_sum.at(9)
-        goes_on = staged(9, valid.at(9) & ~cause.at(9).any() & ~leaves.at(9) & ~elsewhere, "goes_on", reset=True)
+        goes_on = staged(9, valid.at(9) & ~cause.at(9).any() & ~leaves.at(9) & ~elsewhere.at(9), "goes_on", reset=True)
 
         traits_of_pass = Staged(pipeline, 9, traits(m, control_9), "traits")
         early = staged(9, cause.at(9).any(), "early")
@@ -363,7 +365,8 @@ class Core(Component):
         own_entry = Mux(finds, WORD_ENTRY, destination.at(10))
         entry = staged(10, Mux(ends.at(10), generation.at(10), own_entry)[: len(destination.at(10))], "entry")
 
-        next_pc = staged(10, Mux(repeats, pc.at(10), onward.at(10)), "next_pc", shape=ProgramCounter(config))
+        onward_10 = Mux(jumps.at(10), target.at(10), onward.at(10))
+        next_pc = staged(10, Mux(repeats, pc.at(10), onward_10), "next_pc", shape=ProgramCounter(config))
         after, expected = Signal.like(progress_10), Signal(Expected)
         skips_lock = this.load & lock_first.at(10)  # what is stored begins behind it
         next_10 = next_step(m, control_10, step=progress_10.step, no_key=no_key.at(10), shared=check.shared,
