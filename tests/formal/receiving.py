@@ -292,7 +292,7 @@ PROOFS = [
         "back",
         harness=CollectHarness,
         mutations=(
-            Mutation(_COLLECT, "present.eq(newest != oldest)", "present.eq(1)"),
+            Mutation(_COLLECT, "present.eq(waits)", "present.eq(1)"),
             Mutation(_COLLECT, "leaves & ~fits & (place.core == core)", "leaves & (place.core == core)"),
             Mutation(_COLLECT, "read.addr.eq(oldest[:index_bits])", "read.addr.eq(newest[:index_bits])"),
         ),
