@@ -192,7 +192,7 @@ class Receive(Component):
         m.d.sync += arrival.ended.eq(0)
         with m.If(port.valid & port.ready):
             m.d.sync += [
-                state.word.eq(Mux(beat.last, FIRST_WORD, state.word + 1)),
+                state.word.eq(Mux(beat.last, FIRST_WORD, end[3:])),  # all but the last one are whole
                 state.overrun.eq(overrun & ~beat.last),
                 state.filling.eq(~state.refusing & ~beat.last),
                 state.refusing.eq(state.refusing & ~beat.last),
