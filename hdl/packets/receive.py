@@ -186,7 +186,8 @@ class Receive(Component):
             end.eq(Cat(count[:3], state.word + count[3])),
             overrun.eq(state.overrun | (behind & beat.keep[0])),
         ]
-        error = beat.user[0] | (end < addresses.HEADROOM + addresses.ETH_HLEN)
+        short = (end[4:] == addresses.HEADROOM >> 4) & (end[:4] < addresses.ETH_HLEN)
+        error = beat.user[0] | short
         if number == config.ports:
             error |= beat.user[1:4] >= config.ports
         m.d.sync += arrival.ended.eq(0)

@@ -277,7 +277,7 @@ PROOFS = [
         "and no number is used",
         harness=ReceiveHarness,
         mutations=(
-            Mutation(_RECEIVE, "end < addresses.HEADROOM + addresses", "end <= addresses.HEADROOM + addresses"),
+            Mutation(_RECEIVE, "end[:4] < addresses", "end[:4] <= addresses"),
             Mutation(_RECEIVE, "state.buffer, self.spare[core])", "self.spare[core], self.spare[core])"),
             Mutation(_RECEIVE, "(state.word[0] == self.phase)", "(state.word[1] == self.phase)"),
             Mutation(_RECEIVE, "arrival.ended & arrival.accepted):", "arrival.ended):"),
