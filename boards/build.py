@@ -19,7 +19,7 @@ from bpfnic.spec.wire import DEFAULT_ADDRESS
 NAME = "nic"
 SEED = 1  # of placement
 SOURCES = ("bpfnic.spec", "bpfnic.hdl", "bpfnic.boards")
-ECP5_OPTIONS = {"script_after_synth": "tee -q -o stat.json stat -json"}
+ECP5_OPTIONS = {"synth_opts": "-nowidelut", "script_after_synth": "tee -q -o stat.json stat -json"}  # fewer LUTs
 VIVADO = "vivado -mode batch -source nic.tcl"
 
 Say = Callable[[str], None]
