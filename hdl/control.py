@@ -67,7 +67,7 @@ class Control(Component):
         (control,) = bank.stored("CONTROL", CONTROL_ENABLE | CONTROL_FLOWS_APART)
         (budget,) = bank.stored("BUDGET")
         m.d.comb += [
-            self.enable.eq((control & CONTROL_ENABLE).any()),
+            self.enable.eq((control & CONTROL_ENABLE).any() & counters.ready),  # outcomes come from then on
             self.apart.eq((control & CONTROL_FLOWS_APART).any()),
             self.budget.eq(budget),
         ]

@@ -3,8 +3,12 @@
 A small counter is the lowest bits of its large one, and runs ahead of it. A round visits every counter, two clocks
 each, and adds to the large one what the small one is ahead. What the small ones say is set aside in one clock, at the
 round's begin; so all counters always stand for the same clock. A snapshot is a round that writes each sum a second
-time, to where registers are read.
+time, to where registers are read. Events that exclude each other have a Tally for small counters: it counts from 0
+in each round.
 """
+
+from functools import reduce
+from operator import or_
 
 from amaranth import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
@@ -14,6 +18,7 @@ from amaranth.utils import bits_for
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import IngressEvent, InterfaceStatus
 from bpfnic.hdl.memory import SimpleRam
+from bpfnic.hdl.tally import Tally
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.registers import BY_NAME, REGISTERS
@@ -26,7 +31,8 @@ _FRAME_BITS = 16  # of a frame's length
 
 _GROUP = 8  # counters, a power of two
 
-_SUM, _LEVEL, _CARRY = range(3)  # what a counter shows: see _sources
+_SUM, _LEVEL, _CARRY, _OUTCOME, _CAUSE = range(5)  # what a counter shows: see _sources
+_TALLIES = _OUTCOME, _CAUSE
 
 READ_CLOCKS = 4
 """From an address to its data."""
@@ -39,6 +45,7 @@ class Counters(Component):
     -------
     status, causes, retired : as in interfaces.ControlPorts.
     snapshot : high until `taken` (one clock), at most two rounds (4 clocks for each counter).
+    ready : it counts, from the first round's end on. Before, no packet's outcome may come.
     address : word address from RECEIVED on; `value` follows READ_CLOCKS later, as of the last snapshot, 0 before.
     """
 
@@ -52,6 +59,7 @@ class Counters(Component):
                 "retired": In(config.cores),
                 "snapshot": In(1),
                 "taken": Out(1),
+                "ready": Out(1),
                 "address": In(range(_WORDS)),
                 "value": Out(32),
             }
@@ -59,13 +67,16 @@ class Counters(Component):
 
     def _sources(self, status, causes, retired) -> dict[str, dict[int, tuple[int, Value | None, Value | None]]]:
         """For each register of COUNTERS, by index: the sum of a value over the clocks in which another isn't 0;
-        a level; or the carries of the counter before it."""
+        a level; the carries of the counter before it; or a packet's outcome or cause, of which there is one in a clock
+        at most. The counters of one tally have consecutive numbers."""
 
         def each(kind: int, value, when=lambda one: None) -> dict:
             return {i: (kind, value(one), when(one)) for i, one in enumerate(status)}
 
         sources = {
             event.name: each(_SUM, lambda one, event=event: one.events[event], lambda one: one.events)
+            if event < IngressEvent.DROPPED
+            else each(_OUTCOME, lambda one, event=event: one.events[event])
             for event in IngressEvent
         }
         numbers = [cause.value for cause in Cause if cause is not Cause.NONE]
@@ -77,7 +88,7 @@ class Counters(Component):
             "SENT": each(_SUM, lambda one: one.sent, lambda one: one.sent),
             "SENT_BYTES": each(_SUM, lambda one: one.sent_bytes, lambda one: one.sent),
             "EGRESS_DROPPED": each(_SUM, lambda one: one.egress_dropped, lambda one: one.egress_dropped),
-            "CAUSES": {i: (_SUM, causes[i], causes) for i in numbers},
+            "CAUSES": {i: (_CAUSE, causes[i], None) for i in numbers},
             "CLOCKS": {0: (_SUM, Const(1), Const(1)), 1: (_CARRY, None, None)},
             "RETIRED": {0: (_SUM, sum(retired), retired), 1: (_CARRY, None, None)},
         }
@@ -109,6 +120,9 @@ class Counters(Component):
             if kind == _CARRY:
                 aside.append(Const(0, 0))
                 continue
+            if kind in _TALLIES:
+                aside.append(Const(0, bits_for(clocks)))
+                continue
             name = f"{register.name.lower()}{i}"
             if kind == _SUM:
                 most = clocks * (self.config.cores if register.name == "RETIRED" else 1)
@@ -129,12 +143,14 @@ class Counters(Component):
             m.d.sync += [first_round.eq(0), copying.eq(self.snapshot & ~copying)]
         place = Array(Const((register.address(i) - _FIRST) // 4, 8) for register, i, *_ in entries)[number]
         widest = max(len(value) for value in aside)
-        step = data.StructLayout({"place": 8, "mask": widest, "copied": 1, "ends": 1, "fresh": 1, "carry": 1})
+        flags = dict.fromkeys(("copied", "ends", "fresh", "carry", "anew"), 1)
+        step = data.StructLayout({"place": 8, "mask": widest} | flags)
         reading, adding, writing = (Signal(step, name=name) for name in ("reading", "adding", "writing"))
         # What it was set aside, in two clocks: one of each group, and then of which group.
         groups = [aside[i : i + _GROUP] for i in range(0, len(aside), _GROUP)]
         of_groups = [Signal(max(map(len, each)), name=f"group{i}", reset_less=True) for i, each in enumerate(groups)]
         m.d.sync += [one.eq(Array(each)[number % _GROUP]) for one, each in zip(of_groups, groups, strict=True)]
+        tallied = [self._tally(m, kind, entries, clocks, number, second, last_clock) for kind in _TALLIES]
         small = Signal(widest, reset_less=True)
         m.d.comb += [
             reading.place.eq(place),
@@ -143,9 +159,12 @@ class Counters(Component):
             reading.ends.eq(copying & last),
             reading.fresh.eq(first_round | Array(Const(kind == _LEVEL) for _, _, kind, *_ in entries)[number]),
             reading.carry.eq(Array(Const(kind == _CARRY) for _, _, kind, *_ in entries)[number]),
+            reading.anew.eq(Array(Const(kind in _TALLIES) for _, _, kind, *_ in entries)[number]),
+            self.ready.eq(~first_round),
         ]
         with m.If(second):
-            m.d.sync += [small.eq(Array(of_groups)[number // _GROUP]), adding.eq(reading), writing.eq(adding)]
+            m.d.sync += small.eq(reduce(or_, tallied, Array(of_groups)[number // _GROUP]))
+            m.d.sync += [adding.eq(reading), writing.eq(adding)]
 
         m.submodules.ram = ram = self.ram
         m.d.comb += ram.read.address.eq(Mux(second, Cat(self.address, Const(1)), place))
@@ -156,7 +175,24 @@ class Counters(Component):
             m.d.comb += [ram.write.enable.eq(1), ram.write.address.eq(adding.place)]
         with m.Else():
             old = Mux(adding.fresh, 0, ram.read.data)
-            ahead = (small - old)[:widest] & adding.mask
+            ahead = (small - Mux(adding.fresh | adding.anew, 0, ram.read.data))[:widest] & adding.mask
             m.d.sync += Cat(total, carry).eq(old + ahead + (carry & adding.carry))
             m.d.comb += [ram.write.enable.eq(writing.copied), ram.write.address.eq(Cat(writing.place, Const(1)))]
         return m
+
+    def _tally(self, m: Module, kind: int, entries: list, clocks: int, number, second, last_clock) -> Signal:
+        """What a tally says of the entry `number`, as `of_groups` is of the others; 0 of an entry that isn't its."""
+        numbers = [at for at, entry in enumerate(entries) if entry[2] == kind]
+        tally = Tally(numbers[0], len(numbers), clocks)
+        m.submodules[f"tally{kind}"] = tally
+        found = Signal.like(tally.count, name=f"tally{kind}_count", reset_less=True)
+        its = (number >= numbers[0]) & (number <= numbers[-1])
+        m.d.comb += [
+            tally.events.eq(Cat(entries[at][3] for at in numbers)),
+            tally.swap.eq(last_clock),
+            tally.number.eq(number),
+            tally.clear.eq(its & ~second),
+            tally.blank.eq(~self.ready),
+        ]
+        m.d.sync += found.eq(Mux(its, tally.count, 0))
+        return found

@@ -214,7 +214,7 @@ def InterfaceStatus(config: NicConfig) -> data.StructLayout:
             "sent": 1,
             "sent_bytes": 16,
             "egress_dropped": 1,
-            "in_flight": 16,
+            "in_flight": range(config.cores * config.packet_buffers + 1),
             "next_sequence": 32,
             "oldest_sequence": 32,
         }

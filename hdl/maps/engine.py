@@ -148,7 +148,7 @@ class MapEngine(Component):
         connect(m, flipped(self.secret), finder.secret)
         m.submodules.flags = flags = memory.Memory(shape=4, depth=1 << core_bits + thread_bits, init=[])
         flags_write, flags_read = flags.write_port(), flags.read_port(domain="comb")
-        sent_flags = Cat(sent[:3], (sent & ~UpdateFlag.LOCK) > UpdateFlag.EXIST)
+        sent_flags = Cat(sent[:3], sent[3:].any() | sent[:2].all())  # UpdateFlag, and whether it is none of these
         m.d.comb += [
             flags_write.addr.eq(cpu),
             flags_write.data.eq(sent_flags),

@@ -81,7 +81,9 @@ class Collect(Component):
                 read.addr.eq(oldest[:index_bits]),
             ]
             with m.If(look == number):
-                m.d.sync += [found.eq(read.data), present.eq(newest != oldest)]
+                # No more are in flight than there are buffers.
+                waits = newest[: index_bits + 1] != oldest[: index_bits + 1]
+                m.d.sync += [found.eq(read.data), present.eq(waits)]
 
         # Second clock: is it done, and what became of it?
         ingress, place, leaves = Signal.like(look), Signal(Place(config)), Signal()

@@ -99,7 +99,7 @@ class Complete(Component):
         m.d.sync += [
             ran.eq(self.finish.valid),
             thread.eq(finish.thread),
-            verdict.eq(Mux(finish.verdict >= _OTHER, _OTHER, finish.verdict)),
+            verdict.eq(Mux(finish.verdict[4:].any(), _OTHER, finish.verdict)),
             unspecified.eq(finish.verdict == TcAction.UNSPEC),
             cause.eq(finish.cause),
             kept.eq(Mux(finish.verdict[len(kept) :].any(), ~0, finish.verdict)),

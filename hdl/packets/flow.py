@@ -8,6 +8,7 @@ from functools import reduce
 from operator import xor
 
 from amaranth import Cat, Module, Signal
+from amaranth.lib import data, memory
 from amaranth.lib.enum import Enum
 from amaranth.lib.wiring import Component, In, Out
 
@@ -32,61 +33,79 @@ _ADDRESSES = {_Protocol.IPV4: range(26, 34), _Protocol.IPV6: range(22, 54)}  # t
 _LAST_BEAT = (max(_ADDRESSES[_Protocol.IPV6]) + _TAG_BYTES) // 8
 
 
+_State = data.StructLayout({"protocol": _Protocol, "once": 1, "beat": range(_LAST_BEAT + 2), "gathered": FLOW_BITS})
+"""Of a frame. once: behind one tag. beat: stops behind the addresses, and counts two tags, which fill a beat, as no
+beat. gathered: so far."""
+
+
 class Flow(Component):
-    """Members
+    """One for each core: frames of all ingresses, whose beats may take turns.
+
+    Members
     -------
-    data, keep : a beat. taken : it is transferred in this clock. last : it ends its frame.
-    flow : of the frame that ended in the clock before.
+    taken, ingress, data, bytes : a beat with so many bytes. first : it begins its frame.
+    flow : of the frame up to the beat of the clock before.
     """
 
-    data: In(64)
-    keep: In(8)
-    taken: In(1)
-    last: In(1)
-    flow: Out(FLOW_BITS)
+    def __init__(self, ingresses: int):
+        self.ingresses = ingresses
+        super().__init__(
+            {
+                "taken": In(1),
+                "ingress": In(range(ingresses)),
+                "data": In(64),
+                "bytes": In(range(9)),
+                "first": In(1),
+                "flow": Out(FLOW_BITS),
+            }
+        )
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        # It stops behind the addresses, and counts two tags, which fill a beat, as no beat. once: behind one tag.
-        beat, once = Signal(range(_LAST_BEAT + 2)), Signal()
-        protocol = Signal(_Protocol)
+        m.submodules.states = states = memory.Memory(shape=_State, depth=self.ingresses, init=[])
+        read, write = states.read_port(domain="comb"), states.write_port()
+        taken, first, count = Signal(), Signal(), Signal.like(self.bytes)
+        word, ingress = Signal(64), Signal.like(self.ingress)
+        m.d.sync += [taken.eq(self.taken), first.eq(self.first), count.eq(self.bytes)]
+        m.d.sync += [word.eq(self.data), ingress.eq(self.ingress)]
+        state, following = Signal(_State), Signal(_State)
+        m.d.comb += [read.addr.eq(ingress), write.addr.eq(ingress), write.en.eq(taken), write.data.eq(following)]
+        with m.If(~first):
+            m.d.comb += state.eq(read.data)
 
         # The EtherType lies in beat 1, or behind one or two tags, both in beat 2. No address lies in its beat.
-        next_protocol, next_once, skips = Signal(_Protocol), Signal(), Signal()
-        behind = [self._protocol(m, _ETHERTYPE + tags * _TAG_BYTES) for tags in range(_MOST_TAGS + 1)]
-        m.d.comb += [next_protocol.eq(protocol), next_once.eq(once)]
-        with m.If(beat == 1):
-            m.d.comb += [next_protocol.eq(behind[0]), next_once.eq(0)]
-        with m.Elif((beat == 2) & (protocol == _Protocol.TAGGED)):
+        skips = Signal()
+        behind = [self._protocol(m, word, _ETHERTYPE + tags * _TAG_BYTES) for tags in range(_MOST_TAGS + 1)]
+        m.d.comb += [following.protocol.eq(state.protocol), following.once.eq(state.once)]
+        with m.If(state.beat == 1):
+            m.d.comb += [following.protocol.eq(behind[0]), following.once.eq(0)]
+        with m.Elif((state.beat == 2) & (state.protocol == _Protocol.TAGGED)):
             with m.If(behind[1] == _Protocol.TAGGED):
                 m.d.comb += skips.eq(1)
                 with m.If(behind[2] != _Protocol.TAGGED):
-                    m.d.comb += next_protocol.eq(behind[2])
+                    m.d.comb += following.protocol.eq(behind[2])
                 with m.Else():
-                    m.d.comb += next_protocol.eq(_Protocol.OTHER)
+                    m.d.comb += following.protocol.eq(_Protocol.OTHER)
             with m.Else():
-                m.d.comb += [next_protocol.eq(behind[1]), next_once.eq(1)]
+                m.d.comb += [following.protocol.eq(behind[1]), following.once.eq(1)]
+        m.d.comb += following.beat.eq(state.beat + ((state.beat <= _LAST_BEAT) & ~skips))
 
-        chosen, held, gathered, sum_now = Signal(8), Signal(8), Signal(FLOW_BITS), Signal(FLOW_BITS)
-        with m.Switch(Cat(protocol, once, beat)):
+        chosen, held = Signal(8), Signal(8)
+        with m.Switch(Cat(state.protocol, state.once, state.beat)):
             for case, lanes in _cases():
                 with m.Case(case):
                     m.d.comb += chosen.eq(lanes)
-        m.d.comb += held.eq(chosen & self.keep)
-        word = self.data & spread(m, held)
-        m.d.comb += sum_now.eq(reduce(xor, (word.word_select(lane, 8) for lane in range(8)), gathered))
-
-        with m.If(self.taken):
-            m.d.sync += [protocol.eq(next_protocol), once.eq(next_once), gathered.eq(sum_now)]
-            with m.If((beat <= _LAST_BEAT) & ~skips):
-                m.d.sync += beat.eq(beat + 1)
-            with m.If(self.last):
-                m.d.sync += [beat.eq(0), gathered.eq(0), protocol.eq(_Protocol.OTHER), self.flow.eq(sum_now)]
+        m.d.comb += held.eq(chosen & ((1 << count) - 1))
+        found = word & spread(m, held)
+        m.d.comb += [
+            following.gathered.eq(reduce(xor, (found.word_select(lane, 8) for lane in range(8)), state.gathered)),
+            self.flow.eq(following.gathered),
+        ]
         return m
 
-    def _protocol(self, m: Module, byte: int) -> Signal:
-        """What the EtherType at `byte` of a frame says, in the clock of its beat."""
-        high, low = (self.data.word_select((byte + i) % 8, 8) for i in range(2))
+    def _protocol(self, m: Module, word: Signal, byte: int) -> Signal:
+        """What the EtherType at `byte` of a frame says, in the clock of its beat, `word`."""
+        high, low = (word.word_select((byte + i) % 8, 8) for i in range(2))
         found = Signal(_Protocol, name=f"protocol_at_{byte}")
         with m.Switch(Cat(low, high)):
             for number, protocol in _ETHERTYPES.items():

@@ -64,7 +64,6 @@ class _Ingress:
         self.overrun = named(1, "overrun")
         self.count = named(4, "count")  # bytes of its beat
         self.granted = named(config.cores, "granted")  # one-hot, or 0
-        self.flow = Flow()
         # Of the frame that ended in the clock before (as are core and buffer then, unless it had none):
         self.end_offset = named(range(config.buffer_bytes + 1), "end_offset")
         self.end_port = named(3, "end_port")
@@ -139,6 +138,13 @@ class Receive(Component):
         """One core's buffers: who writes in this clock."""
         config, write, zero = self.config, self.write[core], self.zero[core]
         m.submodules[f"turns{core}"] = turns = RoundRobin(config.interfaces + 1)
+        m.submodules[f"flow{core}"] = flow = Flow(config.interfaces)
+        m.d.comb += [
+            flow.taken.eq(self.beat[core]),
+            flow.data.eq(write.data),
+            flow.bytes.eq(self.beat_bytes[core]),
+            self.frame[core].flow.eq(flow.flow),
+        ]
         with m.If(zero.valid & (zero.word[0] == self.phase)):
             m.d.comb += [turns.requests[-1].eq(1), zero.ready.eq(turns.grant[-1])]
         m.d.comb += [write.buffer.eq(zero.buffer), write.word.eq(zero.word)]
@@ -151,6 +157,8 @@ class Receive(Component):
             with m.If(turns.grant[number]):
                 m.d.comb += [
                     self.take[core].eq(~state.filling),
+                    flow.ingress.eq(number),
+                    flow.first.eq(~state.filling),
                     write.buffer.eq(Mux(state.filling, state.buffer, self.spare[core])),
                     write.word.eq(state.word),
                     write.mask.eq((state.word < buffer_words(config)).replicate(8)),
@@ -166,14 +174,7 @@ class Receive(Component):
         """One ingress: where its frame stands, and how it ended."""
         config, port, arrival = self.config, self.ingress[number], self.arrival[number]
         beat = port.payload
-        m.submodules[f"flow{number}"] = state.flow
-        m.d.comb += [
-            port.ready.eq(state.granted.any() | state.refusing),
-            state.flow.data.eq(beat.data),
-            state.flow.keep.eq(beat.keep),
-            state.flow.taken.eq(port.valid & port.ready),
-            state.flow.last.eq(beat.last),
-        ]
+        m.d.comb += port.ready.eq(state.granted.any() | state.refusing)
         between = ~state.filling & ~state.refusing
         with m.If(port.valid & between & self.enable & self.empty.all() & ~self.waits[number]):
             m.d.sync += state.refusing.eq(1)
@@ -185,13 +186,14 @@ class Receive(Component):
             end.eq(Cat(count[:3], state.word + count[3])),
             overrun.eq(state.overrun | (behind & beat.keep[0])),
         ]
-        error = beat.user[0] | (end < addresses.HEADROOM + addresses.ETH_HLEN)
+        short = (end[4:] == addresses.HEADROOM >> 4) & (end[:4] < addresses.ETH_HLEN)
+        error = beat.user[0] | short
         if number == config.ports:
             error |= beat.user[1:4] >= config.ports
         m.d.sync += arrival.ended.eq(0)
         with m.If(port.valid & port.ready):
             m.d.sync += [
-                state.word.eq(Mux(beat.last, FIRST_WORD, state.word + 1)),
+                state.word.eq(Mux(beat.last, FIRST_WORD, end[3:])),  # all but the last one are whole
                 state.overrun.eq(overrun & ~beat.last),
                 state.filling.eq(~state.refusing & ~beat.last),
                 state.refusing.eq(state.refusing & ~beat.last),
@@ -228,7 +230,6 @@ class Receive(Component):
                     frame.leaving.eq(number == self.config.ports),
                     frame.data.eq(addresses.HEADROOM),
                     frame.data_end.eq(state.end_offset),
-                    frame.flow.eq(state.flow.flow),
                     frame.order.eq(self.next_sequence[number]),
                     frame.sequence.eq(self.next_sequence[number]),
                     give.enable.eq(~arrival.accepted),

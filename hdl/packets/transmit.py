@@ -198,8 +198,8 @@ class Transmit(Component):
         ]
 
         whole = Signal(13, name=f"whole{number}")  # beats of this frame that have left
-        bytes_now = count_run(egress.payload.keep)
-        m.d.comb += self.sent_bytes[number].eq(Cat(bytes_now[:3], whole + bytes_now[3]))
+        bytes_now, following = count_run(egress.payload.keep), Signal.like(whole, name=f"following{number}")
+        m.d.comb += [following.eq(whole + bytes_now[3]), self.sent_bytes[number].eq(Cat(bytes_now[:3], following))]
         with m.If(leaves):
             m.d.comb += self.sent[number].eq(egress.payload.last)
-            m.d.sync += whole.eq(Mux(egress.payload.last, 0, whole + 1))
+            m.d.sync += whole.eq(Mux(egress.payload.last, 0, following))  # all but the last one are 8 bytes

@@ -117,54 +117,64 @@ class Windows(Component):
         and the banks are written in the next one, before the thread's next access.
         """
         config, local = self.config, self.local
-        m.submodules.written = written = memory.Memory(shape=STACK_WORDS, depth=config.threads, init=[])
-        fresh = Signal(config.threads, init=-1)
-        fresh_skb = Signal(config.threads, init=-1)
-        look, record = written.read_port(domain="comb"), written.write_port()
-        ours = Signal(STACK_WORDS)  # the bits, without those of another packet or program
-        of_skb = sum(1 << each for each in range(STACK_WORDS // 2, STACK_WORDS // 2 + SKB_WORDS))
-        stale, stale_skb = (bits.bit_select(local.thread, 1) for bits in (fresh, fresh_skb))
-        m.d.comb += [
-            look.addr.eq(local.thread),
-            ours.eq(look.data & ~(Mux(stale, ~Const(of_skb, STACK_WORDS), 0) | Mux(stale_skb, of_skb, 0))),
-        ]
         word = local.offset[3:][: exact_log2(STACK_WORDS)]
-
-        def rows(word: Value) -> dict[str, Value]:
-            return {"even": (word[1:] + word[0])[: len(word) - 1], "odd": word[1:]}
-
-        read_rows = rows(word)
-        thread, write, word, lanes, ours, rotated = (
-            _later(m, each) for each in (local.thread, write, word, lanes, ours, rotated)
+        rotated, lanes, word_then, thread_then, write = (
+            _later(m, each) for each in (rotated, lanes, word, local.thread, write)
         )
-        m.d.comb += [
-            record.addr.eq(thread),
-            record.data.eq(ours | (1 << word)),
-            record.en.eq(write),
-        ]
-        with m.If(write):
-            m.d.sync += [bits.bit_select(thread, 1).eq(0) for bits in (fresh, fresh_skb)]
-        with m.If(self.launch.enable):
-            m.d.sync += fresh.bit_select(self.launch.thread, 1).eq(1)
-            with m.If(~self.keeps):
-                m.d.sync += fresh_skb.bit_select(self.launch.thread, 1).eq(1)
+        bits = rotated & spread(m, lanes)
+
+        def rows(word: Value) -> tuple[Value, Value]:
+            return (word[1:] + word[0])[: len(word) - 1], word[1:]
 
         words, knowns = [], []
-        bits = rotated & spread(m, lanes)
-        for odd, (name, row) in enumerate(rows(word).items()):
+        for odd, (name, row, row_then) in enumerate(zip(("even", "odd"), rows(word), rows(word_then), strict=True)):
             bank = SimpleRam(width=64, depth=config.threads * STACK_WORDS // 2, lane=8, target=config.target)
             m.submodules[f"stack_{name}"] = bank
-            known = Signal(name=f"known_{name}")
+            writes = write & (word_then[0] == odd)
+            known = self._known(m, name, row, row_then, thread_then, writes)
             m.d.comb += [
-                known.eq(ours.bit_select(Cat(Const(odd, 1), row), 1)),
-                bank.read.address.eq(Cat(read_rows[name], local.thread)),
-                bank.write.address.eq(Cat(row, thread)),
+                bank.read.address.eq(Cat(row, local.thread)),
+                bank.write.address.eq(Cat(row_then, thread_then)),
                 bank.write.data.eq(bits),
-                bank.write.enable.eq(Mux(write & (word[0] == odd), Mux(known, lanes, 0xFF), 0)),
+                bank.write.enable.eq(Mux(writes, Mux(known, lanes, 0xFF), 0)),
             ]
             words.append(bank.read.data)
             knowns.append(known)
         return words + knowns
+
+    def _known(self, m: Module, name: str, row: Value, row_then: Value, thread_then: Value, writes: Value) -> Signal:
+        """Whether this packet has written the row of a bank that a clock ago was `row`, of the thread that was
+        local.thread; in the same clock, `writes` writes it. The bits of a half of a thread's rows lie together, the
+        skb context's at the beginning of the upper one."""
+        threads, thread = self.config.threads, self.local.thread
+        skb_rows, half_rows = SKB_WORDS // 2, STACK_WORDS // 4
+        upper, upper_then = row[-1], row_then[-1]
+        half, half_then = Cat(upper, thread), Cat(upper_then, thread_then)
+        m.submodules[f"written_{name}"] = written = memory.Memory(shape=half_rows, depth=2 * threads, init=[])
+        fresh = Signal(2 * threads, init=-1, name=f"fresh_{name}")
+        fresh_skb = Signal(threads, init=-1, name=f"fresh_skb_{name}")
+        look, record = written.read_port(domain="comb"), written.write_port()
+        ours, ours_then = Signal(half_rows, name=f"ours_{name}"), Signal(half_rows, name=f"ours_then_{name}")
+        stale, stale_skb = fresh.bit_select(half, 1), fresh_skb.bit_select(thread, 1)
+        others = Cat(Mux(upper, stale_skb, stale).replicate(skb_rows), stale.replicate(half_rows - skb_rows))
+        m.d.comb += [look.addr.eq(half), ours.eq(look.data & ~others)]
+        m.d.sync += ours_then.eq(ours)
+        m.d.comb += [
+            record.addr.eq(half_then),
+            record.data.eq(ours_then | (1 << row_then[:-1])),
+            record.en.eq(writes),
+        ]
+        with m.If(writes):
+            m.d.sync += fresh.bit_select(half_then, 1).eq(0)
+            with m.If(upper_then):
+                m.d.sync += fresh_skb.bit_select(thread_then, 1).eq(0)
+        with m.If(self.launch.enable):
+            m.d.sync += fresh.word_select(self.launch.thread, 2).eq(0b11)
+            with m.If(~self.keeps):
+                m.d.sync += fresh_skb.bit_select(self.launch.thread, 1).eq(1)
+        known = Signal(name=f"known_{name}")
+        m.d.comb += known.eq(ours_then.bit_select(row_then[:-1], 1))
+        return known
 
     def _kept(self) -> Value:
         """The bytes of a word of the skb context that keep what is written: of some fields the lower half."""

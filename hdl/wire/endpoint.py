@@ -140,11 +140,14 @@ class Endpoint(Component):
             with m.State("LISTEN"):
                 m.d.comb += listening.eq(1)
                 with m.If(arrived):
-                    m.d.comb += siphash.start.eq(1)
                     m.d.sync += [*hash_from(0), checking.eq(1), tag_right.eq(1), units.eq(0)]
-                    m.next = "HASH"
+                    m.next = "START"
 
             # -- the tag of a message, and what is in its header
+            with m.State("START"):  # a message that was none may have left it busy
+                m.d.comb += siphash.start.eq(~siphash.busy)
+                with m.If(siphash.start):
+                    m.next = "HASH"
             with m.State("HASH"):
                 with m.If(there & ~siphash.busy):
                     m.d.sync += [*move(pointer + 1), half.eq(~half), low.eq(high), high.eq(word)]
@@ -171,12 +174,13 @@ class Endpoint(Component):
                 with m.If(padded):
                     m.next = "FINISH"
                 with m.Elif(pairs == units + 1):
-                    m.d.sync += [padded.eq(1), low.eq(0), high.eq(Cat(Const(0, 27), (units + 2)[:5]))]
+                    m.d.sync += padded.eq(1)
                     m.next = "PAD"
                 with m.If(checking & ~hello & ~request):
                     m.next = "LISTEN"
             with m.State("PAD"):
                 with m.If(~siphash.busy):
+                    m.d.sync += [low.eq(0), high.eq(Cat(Const(0, 27), (units + 2)[:5]))]
                     m.next = "ABSORB"
             with m.State("FINISH"):
                 with m.If(~siphash.busy):

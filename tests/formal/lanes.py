@@ -112,11 +112,14 @@ class StackHarness(Elaboratable):
             asked = later(m, (place[3] == odd) & (bank.read.address == row), 2)
             m.d.comb += Assume(~asked | (bank.read.data.word_select(lane, 8) == later(m, kept, 2)))
 
-        look = opened.part("written").read_port(domain="comb")
-        m.d.comb += look.addr.eq(mine)
-        fresh = Mux(of_skb, opened.signal("fresh_skb"), opened.signal("fresh")).bit_select(mine, 1)
-        written = ~fresh & look.data.bit_select(place[3:], 1)
-        m.d.comb += Assert(Mux(written, kept == value, value == 0))
+        upper, row_of_half = place[-1], place[4:-1]
+        for odd, name in enumerate(("even", "odd")):
+            look = opened.part(f"written_{name}").read_port(domain="comb")
+            m.d.comb += look.addr.eq(Cat(upper, mine))
+            fresh, fresh_skb = opened.signal(f"fresh_{name}"), opened.signal(f"fresh_skb_{name}")
+            stale = Mux(of_skb, fresh_skb.bit_select(mine, 1), fresh.bit_select(Cat(upper, mine), 1))
+            written = ~stale & look.data.bit_select(row_of_half, 1)
+            m.d.comb += Assert((place[3] != odd) | Mux(written, kept == value, value == 0))
 
         found = later(m, covers & ~local.write & ~in_skb, 3)  # in an skb context live fields join it
         read = local.read_data.word_select(later(m, stored, 3), 8)
@@ -229,8 +232,9 @@ PROOFS = [
         harness=StackHarness,
         mutations=(
             Mutation(_WINDOWS, "Mux(known, lanes, 0xFF)", "Mux(known, lanes, lanes)"),
-            Mutation(_WINDOWS, "Mux(stale, ~Const(of_skb, STACK_WORDS), 0)", "0"),
-            Mutation(_WINDOWS, "Mux(stale_skb, of_skb, 0)", "0"),
+            Mutation(_WINDOWS, "stale.replicate(half_rows - skb_rows)", "Const(0, half_rows - skb_rows)"),
+            Mutation(_WINDOWS, "Mux(upper, stale_skb, stale)", "Mux(upper, 0, stale)"),
+            Mutation(_WINDOWS, "Mux(upper, stale_skb, stale)", "Mux(upper, stale, stale)"),
         ),
         clocks=6,
         quick=False,

@@ -277,7 +277,7 @@ PROOFS = [
         "and no number is used",
         harness=ReceiveHarness,
         mutations=(
-            Mutation(_RECEIVE, "end < addresses.HEADROOM + addresses", "end <= addresses.HEADROOM + addresses"),
+            Mutation(_RECEIVE, "end[:4] < addresses", "end[:4] <= addresses"),
             Mutation(_RECEIVE, "state.buffer, self.spare[core])", "self.spare[core], self.spare[core])"),
             Mutation(_RECEIVE, "(state.word[0] == self.phase)", "(state.word[1] == self.phase)"),
             Mutation(_RECEIVE, "arrival.ended & arrival.accepted):", "arrival.ended):"),
@@ -292,7 +292,7 @@ PROOFS = [
         "back",
         harness=CollectHarness,
         mutations=(
-            Mutation(_COLLECT, "present.eq(newest != oldest)", "present.eq(1)"),
+            Mutation(_COLLECT, "present.eq(waits)", "present.eq(1)"),
             Mutation(_COLLECT, "leaves & ~fits & (place.core == core)", "leaves & (place.core == core)"),
             Mutation(_COLLECT, "read.addr.eq(oldest[:index_bits])", "read.addr.eq(newest[:index_bits])"),
         ),

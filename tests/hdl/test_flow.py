@@ -38,23 +38,32 @@ def frames() -> list[tuple[bytes, int]]:
 
 
 def test_flow_is_the_exclusive_or_of_the_addresses(frames: list[tuple[bytes, int]]) -> None:
-    flow, choose = Flow(), random.Random(6)
+    """Frames of all ingresses at once, whose beats take turns as they like."""
+    ingresses = 3
+    flow, choose = Flow(ingresses), random.Random(6)
+    waiting = [frames[ingress::ingresses] for ingress in range(ingresses)]
+    position = [0] * ingresses
 
     async def bench(ctx) -> None:
-        for frame, expected in frames:
-            for at in range(0, len(frame), 8):
-                while choose.random() < 0.3:  # the source is idle
-                    ctx.set(flow.taken, 0)
-                    ctx.set(flow.data, choose.getrandbits(64))
-                    await ctx.tick()
-                beat = frame[at : at + 8]
-                noise = choose.getrandbits(64) << 8 * len(beat)
-                ctx.set(flow.taken, 1)
-                ctx.set(flow.data, (int.from_bytes(beat, "little") | noise) & (1 << 64) - 1)
-                ctx.set(flow.keep, (1 << len(beat)) - 1)
-                ctx.set(flow.last, at + 8 >= len(frame))
-                await ctx.tick()
-            assert ctx.get(flow.flow) == expected, frame.hex()
+        while any(waiting):
+            ingress = choose.choice([each for each, left in enumerate(waiting) if left])
+            (frame, expected), at = waiting[ingress][0], position[ingress]
+            idle = choose.random() < 0.3
+            beat = frame[at : at + 8]
+            noise = choose.getrandbits(64) << 8 * len(beat)
+            ctx.set(flow.taken, not idle)
+            ctx.set(flow.ingress, ingress)
+            ctx.set(flow.first, at == 0)
+            ctx.set(flow.data, (int.from_bytes(beat, "little") | noise) & (1 << 64) - 1)
+            ctx.set(flow.bytes, len(beat))
+            await ctx.tick()
+            if idle:
+                continue
+            position[ingress] = at + 8
+            if position[ingress] >= len(frame):
+                assert ctx.get(flow.flow) == expected, frame.hex()
+                waiting[ingress].pop(0)
+                position[ingress] = 0
 
     simulator = Simulator(flow)
     simulator.add_clock(1e-6)

@@ -32,7 +32,7 @@ def test_siphash_is_the_references(tmp_path):
             dut[name] = value
         dut.settle()
         dut.tick()
-        for name in inputs:
+        for name in inputs.keys() - {"word"}:
             dut[name] = 0
         dut.settle()
         clocks = 0
@@ -44,11 +44,11 @@ def test_siphash_is_the_references(tmp_path):
 
     for length in (0, 8, 16, 256, 800):
         message = bytes((7 * i + length) % 256 for i in range(length))
-        tick(start=1)
+        assert tick(start=1) == 8
         for at in range(0, length, 8):
-            assert tick(absorb=1, word=int.from_bytes(message[at : at + 8], "little")) == 5
+            assert tick(absorb=1, word=int.from_bytes(message[at : at + 8], "little")) == 72
         tick(absorb=1, word=length % 256 << 56)
-        assert tick(finish=1) == 8
+        assert tick(finish=1) == 140
         assert dut["digest"] == siphash(KEY, message)
 
 
