@@ -19,16 +19,10 @@ from bpfnic.spec.wire import DEFAULT_ADDRESS
 NAME = "nic"
 SEED = 1  # of placement
 SOURCES = ("bpfnic.spec", "bpfnic.hdl", "bpfnic.boards")
-MAPPED_FOR_AREA, SYNTHESIS = "scratchpad -copy abc9.script.flow3 abc9.script", "-nowidelut"
-"""To Yosys: logic becomes LUTs of four inputs, in several rounds. Where nearly all of a part is used, wires take most
-of the time: the 5A-75B's design takes 4 % fewer LUTs so, and is faster for that."""
+MAPPED_FOR_AREA = "scratchpad -copy abc9.script.flow3 abc9.script"
+"""To Yosys: logic becomes LUTs in several rounds, each from what the others left."""
 STATISTICS = "tee -q -o stat.json stat -json"
-ECP5_OPTIONS = {
-    "script_after_read": MAPPED_FOR_AREA,
-    "synth_opts": SYNTHESIS,
-    "script_after_synth": STATISTICS,
-}
-PLACEMENT = "--placer-heap-timingweight", "30"  # three times nextpnr's own: 6 % faster
+ECP5_OPTIONS = {"script_after_read": MAPPED_FOR_AREA, "script_after_synth": STATISTICS}
 VIVADO = "vivado -mode batch -source nic.tcl"
 
 Say = Callable[[str], None]
@@ -187,8 +181,7 @@ def _ecp5(request: Request, folder: Path, say: Say) -> report.Report:
     say("placing and routing")
     tools.NEXTPNR.run(
         [device, "--package", package, "--speed", platform.speed, "--json", f"{NAME}.json", "--lpf", f"{NAME}.lpf",
-         "--textcfg", f"{NAME}.config", "--report", "report.json", "--seed", str(SEED), *PLACEMENT,
-         "--timing-allow-fail"],
+         "--textcfg", f"{NAME}.config", "--report", "report.json", "--seed", str(SEED), "--timing-allow-fail"],
         folder, phases.of_nextpnr(say),
     )  # fmt: skip
     say("packing the bitstream")

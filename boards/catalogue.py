@@ -64,12 +64,11 @@ class Board:
         return getattr(importlib.import_module(f"amaranth_boards.{module}"), name)()
 
 
-# Left out of the smallest part: maps with tables, the emitter of records, and the second port. With it the Colorlight's
-# design takes 24,188 of its 24,288 LUTs, which leaves nothing to route with.
+# Left out of the smallest part: maps with tables, and the emitter of records.
 _SMALL_MAPS = MAP_TYPES - EVENTS - tables.TYPES
 _SMALL = {
-    "ports": 1, "threads": 8, "program_slots": 2048, "map_bytes": 8 * 1024, "map_banks": 1, "maps": 16,
-    "map_types": _SMALL_MAPS, "receive_metadata": False,
+    "threads": 8, "program_slots": 2048, "map_bytes": 8 * 1024, "map_banks": 1, "maps": 16, "map_types": _SMALL_MAPS,
+    "receive_metadata": False,
 }  # fmt: skip
 _MIDDLE = {"map_bytes": 32 * 1024}
 
@@ -108,7 +107,7 @@ BOARDS = {
         ),
         Board(
             "arty-a7", "Digilent Arty A7-35T", XC7A35, ("arty_a7", "ArtyA7_35Platform"), (0,), "mii",
-            leds=tuple(("led", number, None) for number in range(4)), nic=_SMALL, megahertz=50,
+            leds=tuple(("led", number, None) for number in range(4)), nic={"ports": 1} | _SMALL, megahertz=50,
         ),
         Board(
             "genesys2", "Digilent Genesys 2", XC7K325, ("genesys2", "Genesys2Platform"), (0,),
