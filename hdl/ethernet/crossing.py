@@ -23,9 +23,15 @@ def crossed(m: Module, name: str, domain: str, code: Signal) -> Signal:
     return seen
 
 
-def decoded(code: Signal) -> Value:
-    """The number whose Gray code it is."""
-    return Cat(code[bit:].xor() for bit in range(len(code)))
+def decoded(m: Module, domain: str, code: Signal) -> Signal:
+    """The number whose Gray code it was two clocks ago. Each bit is the parity of the code from it on: first of four
+    bits, which are a LUT, and then of all the fours."""
+    fours, number = (Signal.like(code, name=name) for name in ("fours", "number"))
+    m.d[domain] += [
+        fours.eq(Cat(code[bit : bit + 4].xor() for bit in range(len(code)))),
+        number.eq(Cat(fours[bit::4].xor() for bit in range(len(code)))),
+    ]
+    return number
 
 
 class Crossing(Component):
@@ -66,10 +72,10 @@ class Crossing(Component):
         read, read_code = count(m, self.read_domain, leaves, self.depth)
 
         port, domain = storage.write_port(domain=self.write_domain), m.d[self.write_domain]
-        read_here, level = Signal.like(read), Signal.like(read)
+        level = Signal.like(read)
         m.d.comb += [port.en.eq(self.write.valid), port.addr.eq(written), port.data.eq(self.write.payload)]
+        read_here = decoded(m, self.write_domain, crossed(m, "read", self.write_domain, read_code))
         domain += [
-            read_here.eq(decoded(crossed(m, "read", self.write_domain, read_code))),
             level.eq(written - read_here),
             self.room.eq(level <= self.depth - self.spare),
         ]
