@@ -17,7 +17,8 @@ from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.wire import DEFAULT_ADDRESS
 
 NAME = "nic"
-SEED = 1  # of placement
+PLACEMENTS = 3
+"""See Request."""
 SOURCES = ("bpfnic.spec", "bpfnic.hdl", "bpfnic.boards")
 MAPPED_FOR_AREA = "scratchpad -copy abc9.script.flow3 abc9.script"
 """To Yosys: logic becomes LUTs in several rounds, each from what the others left."""
@@ -35,6 +36,7 @@ class Request:
     nic : parameters of NicConfig that differ from the board's.
     key : 16 bytes, which a driver must know.
     management, address : the port that messages come by, and the card's address there; None for the UART alone.
+    placements : while a clock is too slow, place and route from another seed, so often at most.
     """
 
     board: Board
@@ -44,6 +46,7 @@ class Request:
     megahertz: float
     management: int | None = None
     address: bytes = DEFAULT_ADDRESS
+    placements: int = PLACEMENTS
 
     @property
     def clocks(self) -> pll.Pll:
@@ -76,7 +79,7 @@ def inputs(request: Request) -> dict:
         "management": request.management,
         "address": request.address.hex(":"),
         "megahertz": request.megahertz,
-        "seed": SEED,
+        "placements": request.placements,
         "revision": revision(),
         "sources": sources(),
         "tools": {tool.name: tool.version() for tool in used}
@@ -128,7 +131,8 @@ def build(request: Request, folder: Path, say: Say, *, allow_timing_fail: bool =
         found = _series7(request, folder, say)
     products = (f"{NAME}.bit", f"{NAME}.svf", f"{NAME}.v", f"{NAME}.xdc", f"{NAME}.tcl")
     hashes = {name: _sha256(folder / name) for name in products if (folder / name).exists()}
-    _dump(folder / "manifest.json", what | {"build_id": build_id(what).hex(), "sha256": hashes})
+    made = {"build_id": build_id(what).hex(), "seed": found.seed, "sha256": hashes}
+    _dump(folder / "manifest.json", what | made)
     if found.missed and not allow_timing_fail:
         raise BpfnicError(f"timing is missed: {'; '.join(found.missed)} (--allow-timing-fail takes it even so)")
     return found
@@ -175,19 +179,39 @@ def _ecp5(request: Request, folder: Path, say: Say) -> report.Report:
     tools.YOSYS.run(["-l", f"{NAME}.rpt", f"{NAME}.ys"], folder, phases.of_yosys(say))
     cells = json.loads((folder / "stat.json").read_text())["design"]["num_cells_by_type"]
     fit.check(part, fit.ecp5(cells))
-    platform = request.board.open()
-    device = platform._nextpnr_device_options[platform.device]
-    package = platform._nextpnr_package_options[platform.package].upper()
     say("placing and routing")
-    tools.NEXTPNR.run(
-        [device, "--package", package, "--speed", platform.speed, "--json", f"{NAME}.json", "--lpf", f"{NAME}.lpf",
-         "--textcfg", f"{NAME}.config", "--report", "report.json", "--seed", str(SEED), "--timing-allow-fail"],
-        folder, phases.of_nextpnr(say),
-    )  # fmt: skip
+    found = _place(request, folder, blocks, 1, say)
+    for seed in range(2, request.placements + 1):
+        if not found.missed:
+            break
+        say(f"placing anew: {'; '.join(found.missed)}")
+        found = max(found, _place(request, folder, blocks, seed, say), key=lambda each: each.margin)
+    for seed in range(1, request.placements + 1):
+        for name, ending in (NAME, "config"), ("report", "json"):
+            if seed == found.seed:
+                (folder / f"{name}-{seed}.{ending}").replace(folder / f"{name}.{ending}")
+            else:
+                (folder / f"{name}-{seed}.{ending}").unlink(missing_ok=True)
     say("packing the bitstream")
     files = "--input", f"{NAME}.config", "--bit", f"{NAME}.bit", "--svf", f"{NAME}.svf"
     tools.ECPPACK.run(["--compress", *files], folder)
-    return report.of_nextpnr(json.loads((folder / "report.json").read_text()), blocks)
+    return found
+
+
+def _place(request: Request, folder: Path, blocks: Mapping[str, int], seed: int, say: Say) -> report.Report:
+    """Place and route, into NAME-seed.config and report-seed.json."""
+    from bpfnic.boards import phases
+
+    platform = request.board.open()
+    device = platform._nextpnr_device_options[platform.device]
+    package = platform._nextpnr_package_options[platform.package].upper()
+    tools.NEXTPNR.run(
+        [device, "--package", package, "--speed", platform.speed, "--json", f"{NAME}.json", "--lpf", f"{NAME}.lpf",
+         "--textcfg", f"{NAME}-{seed}.config", "--report", f"report-{seed}.json", "--seed", str(seed),
+         "--timing-allow-fail"],
+        folder, phases.of_nextpnr(say),
+    )  # fmt: skip
+    return report.of_nextpnr(json.loads((folder / f"report-{seed}.json").read_text()), blocks, seed)
 
 
 def _series7(request: Request, folder: Path, say: Say) -> report.Report:

@@ -60,6 +60,8 @@ def list_boards() -> None:
 @click.option("--receive-metadata/--no-receive-metadata", default=None,
               help="What programs may ask of frames as they came.")
 @click.option("--megahertz", type=float, help="Of the core's clock, or the next lower that the PLL makes.")
+@click.option("--placements", type=click.IntRange(1), default=3, show_default=True,
+              help="Place and route from other seeds while a clock is too slow: so often at most.")
 @click.option("--baud", type=int, default=1_000_000, show_default=True, help="Of the UART.")
 @click.option("--management", type=int, metavar="PORT",
               help="The port whose frames of EtherType 0x88B5 reach the card besides its UART; 0 where there is none.")
@@ -68,8 +70,8 @@ def list_boards() -> None:
               help="File with the card's key, 32 hexadecimal digits. Without one everybody knows it.")
 @click.option("--allow-timing-fail", is_flag=True, help="A bitstream even if a clock is too slow.")
 @click.option("--record", type=click.Path(path_type=Path, dir_okay=False), help="Add the measures to this file.")
-def build_board(board: str, output: Path | None, megahertz: float | None, baud: int, key: Path | None,
-                management: int | None, mac: str, allow_timing_fail: bool, record: Path | None,
+def build_board(board: str, output: Path | None, megahertz: float | None, placements: int, baud: int,
+                key: Path | None, management: int | None, mac: str, allow_timing_fail: bool, record: Path | None,
                 **nic: object) -> None:  # fmt: skip
     """Make a bitstream for BOARD with Yosys and nextpnr, or a Vivado project."""
     from bpfnic.boards import build
@@ -78,7 +80,8 @@ def build_board(board: str, output: Path | None, megahertz: float | None, baud: 
     found = find(board)
     chosen = {name: value for name, value in nic.items() if value is not None}
     request = build.Request(found, chosen, _key(key), baud, megahertz or found.megahertz,
-                            0 if management is None and not found.uart else management, parse_address(mac))  # fmt: skip
+                            0 if management is None and not found.uart else management, parse_address(mac),
+                            placements)  # fmt: skip
     folder = output or Path("build") / found.name
     with _progress() as say:
         report = build.build(request, folder, say, allow_timing_fail=allow_timing_fail)

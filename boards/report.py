@@ -26,11 +26,17 @@ class Clock:
 
 @dataclass(frozen=True)
 class Report:
-    """used: of each resource, how many of how many. blocks: of RAM, by what has them."""
+    """used: of each resource, how many of how many. blocks: of RAM, by what has them. seed: of placement."""
 
     used: Mapping[str, tuple[int, int]]
     clocks: Sequence[Clock] = ()
     blocks: Mapping[str, int] = field(default_factory=dict)
+    seed: int | None = None
+
+    @property
+    def margin(self) -> float:
+        """Of the slowest clock: what it reaches ÷ what is asked."""
+        return min(clock.achieved / clock.asked for clock in self.clocks)
 
     @property
     def missed(self) -> list[str]:
@@ -60,7 +66,7 @@ def of_counts(needs: Needs, part: Part) -> Report:
 RESOURCES = {"TRELLIS_COMB": "LUTs", "TRELLIS_FF": "flip-flops", "DP16KD": "blocks of RAM", "MULT18X18D": "multipliers"}
 
 
-def of_nextpnr(data: Mapping, blocks: Mapping[str, int]) -> Report:
+def of_nextpnr(data: Mapping, blocks: Mapping[str, int], seed: int) -> Report:
     """From its --report."""
     used = {
         name: (data["utilization"][cell]["used"], data["utilization"][cell]["available"])
@@ -74,7 +80,7 @@ def of_nextpnr(data: Mapping, blocks: Mapping[str, int]) -> Report:
         Clock(clock_name(net), each["achieved"], each["constraint"], paths.get(net, ()))
         for net, each in sorted(data["fmax"].items())
     ]
-    return Report(used, clocks, dict(blocks))
+    return Report(used, clocks, dict(blocks), seed)
 
 
 def clock_name(net: str) -> str:

@@ -97,7 +97,7 @@ NEXTPNR_REPORT = {
 
 def test_report():
     """Clocks by what they are for, a path by the signals that it goes through."""
-    found = report.of_nextpnr(NEXTPNR_REPORT, {"mac0": 4})
+    found = report.of_nextpnr(NEXTPNR_REPORT, {"mac0": 4}, 1)
     core, receive = found.clocks
     assert (core.achieved, core.asked, core.path) == (120.04, 125.0, ("card.nic.core0.stage", "card.nic.core0.sum"))
     assert receive.name == "Ethernet receive 0"
@@ -109,7 +109,7 @@ def test_report():
 def test_missed_timing_is_an_error_unless_it_is_allowed(monkeypatch, tmp_path, allowed):
     """The manifest is there either way: what was made, of what."""
     monkeypatch.setattr(build, "_write", lambda *_: None)
-    monkeypatch.setattr(build, "_ecp5", lambda *_: report.of_nextpnr(NEXTPNR_REPORT, {}))
+    monkeypatch.setattr(build, "_ecp5", lambda *_: report.of_nextpnr(NEXTPNR_REPORT, {}, 1))
     monkeypatch.setattr(tools.Tool, "version", lambda tool: "1")
     request = build.Request(find("versa-ecp5"), {}, bytes(16), 1_000_000, 125)
     (tmp_path / "nic.bit").write_bytes(b"bits")
