@@ -21,9 +21,8 @@ PLACEMENTS = 3
 """See Request."""
 SOURCES = ("bpfnic.spec", "bpfnic.hdl", "bpfnic.boards")
 MAPPED_FOR_AREA = "scratchpad -copy abc9.script.flow3 abc9.script"
-"""To Yosys: logic becomes LUTs in several rounds, each from what the others left."""
+"""To Yosys: logic becomes LUTs in several rounds, each from what the others left (Board.for_area)."""
 STATISTICS = "tee -q -o stat.json stat -json"
-ECP5_OPTIONS = {"script_after_read": MAPPED_FOR_AREA, "script_after_synth": STATISTICS}
 VIVADO = "vivado -mode batch -source nic.tcl"
 
 Say = Callable[[str], None]
@@ -151,12 +150,18 @@ def _write(request: Request, folder: Path, identity: bytes) -> None:
 
     board, clocks = request.board, request.clocks
     hertz = int(clocks.frequencies[1])
-    options = ECP5_OPTIONS if board.part.family == "ecp5" else {"add_constraints": _apart(board)}
-    platform = board.open()
-    plan = platform.prepare(Top(board, Fabric(_card(request, identity), board.kind, hertz), clocks), NAME, **options)
+    platform, top = board.open(), Top(board, Fabric(_card(request, identity), board.kind, hertz), clocks)
+    plan = platform.prepare(top, NAME, **options(board))
     for name, content in plan.files.items():
         data = content if isinstance(content, bytes) else content.encode()
         (folder / name).write_bytes(data)
+
+
+def options(board: Board) -> dict[str, str]:
+    """What a platform of amaranth-boards is told for its tools."""
+    if board.part.family != "ecp5":
+        return {"add_constraints": _apart(board)}
+    return {"script_after_read": MAPPED_FOR_AREA if board.for_area else "", "script_after_synth": STATISTICS}
 
 
 def _apart(board: Board) -> str:

@@ -39,7 +39,7 @@ def write(request, folder, identity):
     board = request.board
     ecp5 = board.part.family == "ecp5"
     top = Top(board, (Echo if ecp5 else Ports)(board), clocks_of(board, request.megahertz))
-    plan = board.open().prepare(top, build.NAME, **(build.ECP5_OPTIONS if ecp5 else {}))
+    plan = board.open().prepare(top, build.NAME, **(build.options(board) if ecp5 else {}))
     for name, text in plan.files.items():
         (folder / name).write_text(text)
 
