@@ -117,9 +117,10 @@ def adds(case: Case, say: build.Say) -> float:
 
 def _lookup(case: Case, say: build.Say) -> Lookup:
     say(f"looking up in {case.name}")
-    of_core, instructions, of_all = [], [], []
+    alone, of_core, instructions, of_all = [], [], [], []
     for calls in case.calls:
         card = _Card(case, calls, 1, say)
+        alone.append(card.alone())
         clocks, count = card.busy()
         of_core.append(clocks)
         instructions.append(count)
@@ -127,7 +128,7 @@ def _lookup(case: Case, say: build.Say) -> Lookup:
         card = _Card(case, calls, CORES, say)
         of_all.append(card.busy()[0])
         card.device.close()
-    return Lookup(case, adds(case, say), *(_each(case, found) for found in (of_core, instructions, of_all)))
+    return Lookup(case, *(_each(case, found) for found in (alone, of_core, instructions, of_all)))
 
 
 def _each(case: Case, found: list) -> float:
