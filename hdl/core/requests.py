@@ -1,6 +1,6 @@
 """What leaves the pipeline and waits for another block: accesses to map memory, words for the engine, service calls."""
 
-from amaranth import Module, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.lib import data, memory, stream
 from amaranth.lib.wiring import Component, In, Out
 
@@ -50,7 +50,7 @@ PUSHED_BEHIND = 5
 
 class Requests(Component):
     """Two queues, and a word for each thread beside them. Engine and service share a queue: neither ever waits for the
-    other, and calls are rare. A word for the engine leaves in the clock of its push, when there is none before it.
+    other, and calls are rare. A call leaves in the clock of its push, when there is none before it.
 
     Members
     -------
@@ -119,12 +119,10 @@ class Requests(Component):
         ]
 
         call, sent = calls.pop.payload, Signal()
-        with m.If(call.serves):
-            waits = calls.level.any()
-            m.d.comb += [self.service.valid.eq(waits), sent.eq(self.service.ready & waits)]
-        with m.Else():
-            m.d.comb += [self.engine.valid.eq(calls.pop.valid), sent.eq(self.engine.ready)]
         m.d.comb += [
+            self.service.valid.eq(calls.pop.valid & call.serves),
+            self.engine.valid.eq(calls.pop.valid & ~call.serves),
+            sent.eq(Mux(call.serves, self.service.ready, self.engine.ready)),
             calls.pop.ready.eq(sent),
             first.addr.eq(call.thread),
             self.engine.payload.thread.eq(call.thread),

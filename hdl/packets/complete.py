@@ -54,7 +54,7 @@ class Complete(Component):
     thread : to the thread table, 1 clock after `finish`. queue : to the queue that its program has chosen, likewise.
     direct : from Dispatch; waits for `finish`.
     control : of each interface. following, followed : a word of CHAIN, in the same clock.
-    ends : 2 clocks after `finish`. In that clock, one of:
+    ends_next, ends : 1 and 2 clocks after `finish`. In that of `ends`, one of:
     done_valid, done : a packet is done.
     resume : its thread goes on with it, for a program stands where it comes to.
     freed : its thread may start again, in the clock of `done`.
@@ -74,6 +74,7 @@ class Complete(Component):
                 "control": In(InterfaceControl(config)).array(config.interfaces),
                 "following": Out(range(CHAIN_WORDS)),
                 "followed": In(Entry(config)),
+                "ends_next": Out(1),
                 "ends": Out(1),
                 "resume": Out(Resume(config)),
                 "freed": Out(ThreadStrobe(config)),
@@ -182,6 +183,7 @@ class Complete(Component):
         # Second clock: whether a program stands there.
         resume, done, following = self.resume, self.done.outcome, Signal(Entry(self.config))
         went, where, left = Signal(Thread(self.config)), Signal(_Onward), Signal(Outcome(self.config))
+        m.d.comb += self.ends_next.eq(ran)
         m.d.sync += [
             self.ends.eq(ran),
             resume.thread.eq(thread),

@@ -166,6 +166,7 @@ class PacketPath(Component):
             m.d.comb += getattr(dispatch.resume, name).eq(getattr(complete.resume, name))
         m.d.comb += [
             threads.ends.eq(complete.ends),
+            service.taken_next.eq(~complete.ends_next),
             followed.addr.eq(complete.following),
             complete.followed.eq(followed.data),
         ]

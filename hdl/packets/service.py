@@ -39,14 +39,14 @@ _MOVED = addresses.METADATA_ALIGN  # bytes of metadata, at a time
 
 
 class ServiceUnit(Component):
-    """One request at a time; 3 clocks from a request to its answer, 4 where the row changes, 5 for an adjustment, 1 or
-    2 for each word to be cleared, and 5 for each 4 bytes of metadata that move or 8 bytes that are cloned. The next
-    request is taken while an answer waits.
+    """One request at a time; 3 clocks from a request to its answer, 1 or 2 more for each word to be cleared, and 5 for
+    each 4 bytes of metadata that move or 8 bytes that are cloned. The row is written in the clock of the answer at the
+    latest. The next request is taken while an answer waits.
 
     Members
     -------
     request, answer : the core's.
-    thread, change : to the thread table.
+    thread, change : to the thread table. taken_next : a `change` would be taken in the next clock.
     ifindex : of each port.
     zero : to the core's packet buffers.
     local : to the core's windows, in a clock in which it `waits` for nobody.
@@ -64,6 +64,7 @@ class ServiceUnit(Component):
                 "answer": Out(stream.Signature(Answer(config))),
                 "thread": Out(ThreadRead(config)),
                 "change": Out(ThreadWrite(config)),
+                "taken_next": In(1),
                 "ifindex": In(32).array(config.ports),
                 "zero": Out(ZeroPort(config)),
                 "local": Out(LocalPort(config)),
@@ -88,7 +89,8 @@ class ServiceUnit(Component):
         moved = Signal(signed(34))  # where data_meta or data_end shall be
         metadata = Signal(8)  # bytes of it
         least, most = Signal(Offset(config)), Signal(Offset(config))  # where `moved` may be
-        legal, odd = Signal(), Signal()  # it is there; of a size that metadata can't have
+        farthest = Signal(signed(len(least) + 1))  # where metadata may begin
+        answered = Signal()  # before the row is written
         start, last = Signal(Offset(config)), Signal(Offset(config))  # bytes to clear, the last one included
         source, target = Signal(range(config.buffer_bytes)), Signal(range(config.buffer_bytes))
         left, word, arrives = Signal(Offset(config)), Signal(64), Signal(3)  # bytes to move; `word` is on its way
@@ -125,6 +127,13 @@ class ServiceUnit(Component):
             m.d.sync += [self.answer.valid.eq(1), self.answer.payload.thread.eq(thread)]
             m.next = "REQUEST"
 
+        def change() -> None:
+            """The answer comes with the row's change, if that is taken then: programs may end for many clocks on end,
+            in which the thread would go on with its old row."""
+            m.d.sync += [self.answer.valid.eq(self.taken_next), self.answer.payload.thread.eq(thread)]
+            m.d.sync += answered.eq(self.taken_next)
+            m.next = "CHANGE"
+
         with m.If(self.answer.ready):
             m.d.sync += self.answer.valid.eq(0)
         with m.FSM():
@@ -153,6 +162,7 @@ class ServiceUnit(Component):
                     most.eq(Mux(is_tail, addresses.data_hard_end(config.buffer_bytes),
                                 Mux(is_head, here.data_end - addresses.ETH_HLEN - (here.data - here.data_meta),
                                     here.data))),
+                    farthest.eq(here.data - addresses.METADATA_BYTES),
                 ]  # fmt: skip
                 m.d.sync += is_port.eq(0)
                 for each, ifindex in enumerate(self.ifindex):
@@ -161,8 +171,8 @@ class ServiceUnit(Component):
                 with m.If(~self.answer.valid):
                     m.next = "DECIDE"
             with m.State("DECIDE"):
-                m.next = "CHANGE"
                 with m.If(service == Service.REDIRECT):
+                    change()
                     m.d.sync += self.answer.payload.value.eq(XdpAction.XDP_REDIRECT)
                     known = Mux(row.program_type == SCHED_CLS, Const(BPF_F_INGRESS, _FLAG_BITS), 0)
                     with m.If(strange | (flags[:_FLAG_BITS] & ~known).any()):
@@ -196,45 +206,40 @@ class ServiceUnit(Component):
                         m.d.sync += self.answer.payload.value.eq(Const(-ENETDOWN, 64))
                         answer()
                 with m.Elif(service == Service.REDIRECT_MAP):
-                    self._redirect_map(m, entry, flags, strange, row, answer)
+                    self._redirect_map(m, entry, flags, strange, row, answer, change)
                 with m.Elif(asks):
                     m.d.comb += self.received.start.eq(1)
                     m.next = "METADATA"
                 with m.Else():
-                    remains = (row.data - at)[: len(row.data)]
-                    uneven = remains[: exact_log2(addresses.METADATA_ALIGN)].any()
-                    inside = ~moved[len(row.data) :].any()
+                    uneven = at[: exact_log2(_MOVED)] != row.data[: exact_log2(_MOVED)]
+                    legal = ~moved[len(row.data) :].any() & (at >= least) & (at <= most)
+                    odd = is_meta & (uneven | (moved < farthest))
+                    shows = at < row.lowest
                     m.d.sync += [
-                        legal.eq(inside & (at >= least) & (at <= most)),
-                        odd.eq(is_meta & (uneven | (remains > addresses.METADATA_BYTES))),
+                        self.answer.payload.value.eq(Mux(~legal, Const(-EINVAL, 64), Mux(odd, Const(-EACCES, 64), 0))),
+                        start.eq(Mux(is_tail, row.data_end, at)),
+                        last.eq(Mux(is_tail, at, row.lowest) - 1),
                     ]
-                    m.next = "ADJUST"
-            with m.State("ADJUST"):
-                m.next = "CHANGE"
-                shows = at < row.lowest
-                m.d.sync += [
-                    self.answer.payload.value.eq(Mux(~legal, Const(-EINVAL, 64), Mux(odd, Const(-EACCES, 64), 0))),
-                    start.eq(Mux(is_tail, row.data_end, at)),
-                    last.eq(Mux(is_tail, at, row.lowest) - 1),
-                ]
-                with m.If(is_tail):
-                    m.d.sync += row.data_end.eq(at)
-                with m.Else():
-                    m.d.sync += row.data_meta.eq(at)
-                    with m.If(is_head):
-                        m.d.sync += row.data.eq(at + metadata)
-                    with m.If(shows):
-                        m.d.sync += row.lowest.eq(at)
-                # Metadata moves with the head: upward, its last bytes go first.
-                first = Mux(upward, metadata - _MOVED, 0)[: len(metadata)]
-                m.d.sync += [source.eq(row.data_meta + first), target.eq(at + first)]
-                m.d.sync += left.eq(Mux(is_head & number.any(), metadata, 0))
-                with m.If(~legal | odd):
-                    answer()
-                with m.Elif(Mux(is_tail, at > row.data_end, shows)):
-                    m.next = "CLEAR"
-                with m.Elif(is_head & metadata.any()):
-                    m.next = "MOVE"
+                    with m.If(is_tail):
+                        m.d.sync += row.data_end.eq(at)
+                    with m.Else():
+                        m.d.sync += row.data_meta.eq(at)
+                        with m.If(is_head):
+                            m.d.sync += row.data.eq(at + metadata)
+                        with m.If(shows):
+                            m.d.sync += row.lowest.eq(at)
+                    # Metadata moves with the head: upward, its last bytes go first.
+                    first = Mux(upward, metadata - _MOVED, 0)[: len(metadata)]
+                    m.d.sync += [source.eq(row.data_meta + first), target.eq(at + first)]
+                    m.d.sync += left.eq(Mux(is_head & number.any(), metadata, 0))
+                    with m.If(~legal | odd):
+                        answer()
+                    with m.Elif(Mux(is_tail, at > row.data_end, shows)):
+                        m.next = "CLEAR"
+                    with m.Elif(is_head & metadata.any()):
+                        m.next = "MOVE"
+                    with m.Else():
+                        change()
             with m.State("CLEAR"):
                 is_last = start[3:] == last[3:]
                 m.d.comb += [
@@ -264,10 +269,10 @@ class ServiceUnit(Component):
                 m.d.sync += reads.eq(left.any())
                 with m.If(left.any()):
                     m.next = "READ"
+                with m.Elif(copying):
+                    m.next = "CLONE"
                 with m.Else():
-                    m.next = "CHANGE"
-                    with m.If(copying):
-                        m.next = "CLONE"
+                    change()
             with m.State("READ"):
                 m.d.sync += arrives.eq(1)
                 with m.If(~self.waits):
@@ -293,11 +298,13 @@ class ServiceUnit(Component):
                     answer()
             with m.State("CHANGE"):
                 m.d.comb += self.change.valid.eq(1)
-                with m.If(self.change.ready):
+                with m.If(self.change.ready & answered):
+                    m.next = "REQUEST"
+                with m.Elif(self.change.ready):
                     answer()
         return m
 
-    def _redirect_map(self, m: Module, entry, flags, strange, row, answer) -> None:
+    def _redirect_map(self, m: Module, entry, flags, strange, row, answer, change) -> None:
         """What __bpf_xdp_redirect_map does once it has the entry: an unknown flag answers XDP_ABORTED and changes
         nothing (and so does BROADCAST: a packet of this NIC leaves once); an empty entry answers the action in the
         flags and forgets the target. EXCLUDE_INGRESS is a DEVMAP's, and means nothing without BROADCAST."""
@@ -310,6 +317,7 @@ class ServiceUnit(Component):
             m.d.sync += self.answer.payload.value.eq(XdpAction.XDP_ABORTED)
             answer()
         with m.Else():
+            change()
             m.d.sync += [
                 self.answer.payload.value.eq(Mux(taken, XdpAction.XDP_REDIRECT, flags & REDIRECT_ACTION)),
                 row.redirected.eq(taken & (to_queue | (where[:8] < self.config.ports))),
