@@ -175,7 +175,7 @@ class Counters(Component):
             m.d.comb += [ram.write.enable.eq(1), ram.write.address.eq(adding.place)]
         with m.Else():
             old = Mux(adding.fresh, 0, ram.read.data)
-            ahead = (small - Mux(adding.fresh | adding.anew, 0, ram.read.data))[:widest] & adding.mask
+            ahead = (small - Mux(adding.anew, 0, old))[:widest] & adding.mask
             m.d.sync += Cat(total, carry).eq(old + ahead + (carry & adding.carry))
             m.d.comb += [ram.write.enable.eq(writing.copied), ram.write.address.eq(Cat(writing.place, Const(1)))]
         return m
