@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from amaranth import Elaboratable
+from amaranth.build.run import BuildPlan
+
 from bpfnic.boards import fit, pll, report, tools
 from bpfnic.boards.catalogue import Board
 from bpfnic.hdl.card import BUILD_ID_BYTES, CardConfig
@@ -17,6 +20,8 @@ from bpfnic.spec.errors import BpfnicError
 from bpfnic.spec.wire import DEFAULT_ADDRESS
 
 NAME = "nic"
+CONSTRAINTS = "clocks.xdc"
+"""Vivado's, beside those that Amaranth writes."""
 PLACEMENTS = 3
 """See Request."""
 SOURCES = ("bpfnic.spec", "bpfnic.hdl", "bpfnic.boards")
@@ -128,7 +133,7 @@ def build(request: Request, folder: Path, say: Say, *, allow_timing_fail: bool =
         found = _ecp5(request, folder, say)
     else:
         found = _series7(request, folder, say)
-    products = (f"{NAME}.bit", f"{NAME}.svf", f"{NAME}.v", f"{NAME}.xdc", f"{NAME}.tcl")
+    products = (f"{NAME}.bit", f"{NAME}.svf", f"{NAME}.v", f"{NAME}.xdc", CONSTRAINTS, f"{NAME}.tcl")
     hashes = {name: _sha256(folder / name) for name in products if (folder / name).exists()}
     made = {"build_id": build_id(what).hex(), "seed": found.seed, "sha256": hashes}
     _dump(folder / "manifest.json", what | made)
@@ -150,18 +155,21 @@ def _write(request: Request, folder: Path, identity: bytes) -> None:
 
     board, clocks = request.board, request.clocks
     hertz = int(clocks.frequencies[1])
-    platform, top = board.open(), Top(board, Fabric(_card(request, identity), board.kind, hertz), clocks)
-    plan = platform.prepare(top, NAME, **options(board))
-    for name, content in plan.files.items():
+    top = Top(board, Fabric(_card(request, identity), board.kind, hertz), clocks)
+    for name, content in plan(board, top).files.items():
         data = content if isinstance(content, bytes) else content.encode()
         (folder / name).write_bytes(data)
 
 
-def options(board: Board) -> dict[str, str]:
-    """What a platform of amaranth-boards is told for its tools."""
+def plan(board: Board, top: Elaboratable) -> BuildPlan:
+    """What Amaranth writes for the board's tools."""
+    platform = board.open()
     if board.part.family != "ecp5":
-        return {"add_constraints": _apart(board)}
-    return {"script_after_read": MAPPED_FOR_AREA if board.for_area else "", "script_after_synth": STATISTICS}
+        # A file of its own: what else there is to say is taken by the boards of amaranth-boards.
+        platform.add_file(CONSTRAINTS, _apart(board))
+        return platform.prepare(top, NAME)
+    area = MAPPED_FOR_AREA if board.for_area else ""
+    return platform.prepare(top, NAME, script_after_read=area, script_after_synth=STATISTICS)
 
 
 def _apart(board: Board) -> str:
@@ -170,7 +178,7 @@ def _apart(board: Board) -> str:
     transmit = (f"[get_ports port_{port}__tx_clk__io]" for port in range(len(board.ports)) if board.kind == "mii")
     outputs = (f"[get_pins -hierarchical -filter {{NAME =~ *pll/CLKOUT{number}}}]" for number in range(2))
     groups = " ".join(f"-group [get_clocks -of_objects {source}]" for source in (*receive, *transmit, *outputs))
-    return f"set_clock_groups -asynchronous {groups}"
+    return f"set_clock_groups -asynchronous {groups}\n"
 
 
 def _ecp5(request: Request, folder: Path, say: Say) -> report.Report:

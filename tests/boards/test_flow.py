@@ -3,6 +3,7 @@ them. Needs nextpnr (the extra `boards`)."""
 
 import hashlib
 import json
+import re
 
 import pytest
 from amaranth import Module, Signal
@@ -37,10 +38,9 @@ class Echo(Ports):
 def write(request, folder, identity):
     """As build._write, with a stand-in for the NIC."""
     board = request.board
-    ecp5 = board.part.family == "ecp5"
-    top = Top(board, (Echo if ecp5 else Ports)(board), clocks_of(board, request.megahertz))
-    plan = board.open().prepare(top, build.NAME, **(build.options(board) if ecp5 else {}))
-    for name, text in plan.files.items():
+    echo = Echo if board.part.family == "ecp5" else Ports
+    top = Top(board, echo(board), clocks_of(board, request.megahertz))
+    for name, text in build.plan(board, top).files.items():
         (folder / name).write_text(text)
 
 
@@ -52,13 +52,21 @@ def board(monkeypatch):
     return find("colorlight-5a-75b")
 
 
-def test_a_vivado_project(tmp_path, monkeypatch):
-    """Verilog, constraints and a script, and what Yosys says of it."""
+@pytest.mark.parametrize("name", ["arty-a7", "genesys2"])
+def test_a_vivado_project(name, tmp_path, monkeypatch):
+    """Verilog, constraints and a script that reads them, and what Yosys says of it. Clocks of the port's receiver, and
+    on MII of its sender, are apart from the card's two."""
     monkeypatch.setattr(build, "_write", write)
-    board = find("arty-a7")
+    board = find(name)
     found = build.build(build.Request(board, {}, bytes(16), 1_000_000, 50), tmp_path, lambda _: None)
-    assert all((tmp_path / f"nic.{ending}").exists() for ending in ("v", "xdc", "tcl"))
-    assert 0 < found.used["LUTs"][0] < 200 and found.used["LUTs"][1] == 20_800
+    script, apart = ((tmp_path / name).read_text() for name in ("nic.tcl", build.CONSTRAINTS))
+    assert re.findall(r"(add_files|read_xdc) \W*([\w.]+)", script) == [
+        ("add_files", "nic.v"), ("read_xdc", "nic.xdc"), ("read_xdc", build.CONSTRAINTS),
+    ]  # fmt: skip
+    assert apart.startswith("set_clock_groups") and apart.count("-group") == (4 if board.kind == "mii" else 3)
+    ports = (tmp_path / "nic.v").read_text()
+    assert all(port in ports for port in re.findall(r"get_ports (\w+)", apart))
+    assert 0 < found.used["LUTs"][0] < 200 and found.used["LUTs"][1] == board.part.luts
     assert found.clocks == () and not found.missed
 
 
