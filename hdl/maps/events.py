@@ -220,7 +220,9 @@ class Emitter(Component):
                     m.next = "TURN"
 
         # A ring that waits for its program is looked at again when one has ended.
-        heard = Mux(self.news, 1 << self.news_index, 0)
+        news, news_index = Signal(), Signal(range(config.maps))
+        m.d.sync += [news.eq(self.news), news_index.eq(self.news_index)]
+        heard = Mux(news, 1 << news_index, 0)
         m.d.sync += [
             new.eq(new & ~looks | again | heard | Mux(self.ended, held, 0)),
             held.eq(Mux(self.ended, 0, held & ~looks) | waits),
@@ -228,7 +230,8 @@ class Emitter(Component):
         with m.If(self.write.enable):
             is_ring = Cat(written.type == each for each in sorted(EVENTS)).any()
             m.d.sync += rings.bit_select(self.write.index, 1).eq(is_ring)
-        m.d.comb += self.emit_trace.waiting.eq((new & rings).any() | ~fsm.ongoing("TURN") | beats.r_rdy | self.news)
+        heard_of = (new & rings).any() | self.news | news
+        m.d.comb += self.emit_trace.waiting.eq(heard_of | ~fsm.ongoing("TURN") | beats.r_rdy)
         return m
 
 

@@ -7,7 +7,7 @@ have more than two VLAN tags, are one flow, number 0. Flows that share their bit
 from functools import reduce
 from operator import xor
 
-from amaranth import Cat, Module, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, memory
 from amaranth.lib.enum import Enum
 from amaranth.lib.wiring import Component, In, Out
@@ -33,18 +33,19 @@ _ADDRESSES = {_Protocol.IPV4: range(26, 34), _Protocol.IPV6: range(22, 54)}  # t
 _LAST_BEAT = (max(_ADDRESSES[_Protocol.IPV6]) + _TAG_BYTES) // 8
 
 
-_State = data.StructLayout({"protocol": _Protocol, "once": 1, "beat": range(_LAST_BEAT + 2), "gathered": FLOW_BITS})
+_State = data.StructLayout({"protocol": _Protocol, "once": 1, "beat": range(_LAST_BEAT + 2)})
 """Of a frame. once: behind one tag. beat: stops behind the addresses, and counts two tags, which fill a beat, as no
-beat. gathered: so far."""
+beat."""
 
 
 class Flow(Component):
-    """One for each core: frames of all ingresses, whose beats may take turns.
+    """One for each core: frames of all ingresses, whose beats may take turns. In the clock after a beat it is known
+    which of its bytes are addresses; in the second one they are gathered.
 
     Members
     -------
     taken, ingress, data, bytes : a beat with so many bytes. first : it begins its frame.
-    flow : of the frame up to the beat of the clock before.
+    flow : of the frame up to the beat of two clocks before.
     """
 
     def __init__(self, ingresses: int):
@@ -90,16 +91,22 @@ class Flow(Component):
                 m.d.comb += [following.protocol.eq(behind[1]), following.once.eq(1)]
         m.d.comb += following.beat.eq(state.beat + ((state.beat <= _LAST_BEAT) & ~skips))
 
-        chosen, held = Signal(8), Signal(8)
+        chosen = Signal(8)
         with m.Switch(Cat(state.protocol, state.once, state.beat)):
             for case, lanes in _cases():
                 with m.Case(case):
                     m.d.comb += chosen.eq(lanes)
-        m.d.comb += held.eq(chosen & ((1 << count) - 1))
-        found = word & spread(m, held)
+
+        m.submodules.gathered = gathered = memory.Memory(shape=FLOW_BITS, depth=self.ingresses, init=[])
+        so_far, gather = gathered.read_port(domain="comb"), gathered.write_port()
+        held, begins, held_word = Signal(8), Signal(), Signal(64)
+        m.d.sync += [held.eq(chosen & ((1 << count) - 1)), begins.eq(first), held_word.eq(word)]
+        m.d.sync += [gather.addr.eq(ingress), gather.en.eq(taken)]
+        found = held_word & spread(m, held)
         m.d.comb += [
-            following.gathered.eq(reduce(xor, (found.word_select(lane, 8) for lane in range(8)), state.gathered)),
-            self.flow.eq(following.gathered),
+            so_far.addr.eq(gather.addr),
+            self.flow.eq(reduce(xor, (found.word_select(lane, 8) for lane in range(8)), Mux(begins, 0, so_far.data))),
+            gather.data.eq(self.flow),
         ]
         return m
 

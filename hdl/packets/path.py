@@ -14,7 +14,7 @@ from bpfnic.hdl.packets.dispatch import Dispatch
 from bpfnic.hdl.packets.metadata import ReceiveMetadata
 from bpfnic.hdl.packets.pool import Pool
 from bpfnic.hdl.packets.receive import Receive
-from bpfnic.hdl.packets.records import Order
+from bpfnic.hdl.packets.records import Frame, Order
 from bpfnic.hdl.packets.service import ServiceUnit
 from bpfnic.hdl.packets.threads import Threads
 from bpfnic.hdl.packets.transmit import Transmit
@@ -25,7 +25,7 @@ from bpfnic.spec.registers import CHAIN_WORDS
 class PacketPath(Component):
     """Receive, buffers, windows, Dispatch, Service, Complete, Collect, Transmit. Members: PacketPathPorts.
 
-    Where nothing waits, Start is 4 clocks after a frame's last beat, and the first beat out 11 to 15 after Finish.
+    Where nothing waits, Start is 5 clocks after a frame's last beat, and the first beat out 11 to 15 after Finish.
     """
 
     def __init__(self, config: NicConfig):
@@ -174,11 +174,18 @@ class PacketPath(Component):
         connect(m, flipped(self.finish[core]), complete.finish)
         connect(m, flipped(self.service[core]), service.request)
         connect(m, service.answer, flipped(self.answer[core]))
+        frame, came = Signal(Frame(config), name=f"frame{core}"), Signal(name=f"came{core}")
+        m.d.sync += [
+            came.eq(receive.frame_valid[core]),
+            dispatch.frame_valid.eq(receive.frame_valid[core] | clones.frame_valid[core]),
+            frame.eq(Mux(receive.frame_valid[core], receive.frame[core], clones.frame[core])),
+        ]
+        m.d.comb += dispatch.frame.eq(frame)
+        with m.If(came):
+            m.d.comb += dispatch.frame.flow.eq(receive.flow[core])
         m.d.comb += [
             clones.busy[core].eq(receive.frame_valid[core]),
             clones.flow[core].eq(Array(dispatch.running)[service.clone.payload.thread]),
-            dispatch.frame_valid.eq(receive.frame_valid[core] | clones.frame_valid[core]),
-            dispatch.frame.eq(Mux(receive.frame_valid[core], receive.frame[core], clones.frame[core])),
             self.clone_trace[core].eq(clones.trace[core]),
             collect.done_valid[core].eq(complete.done_valid),
             collect.done[core].eq(complete.done),

@@ -16,7 +16,7 @@ from bpfnic.hdl.arbiter import RoundRobin
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import INGRESS_USER, Beat
 from bpfnic.hdl.lanes import count_run
-from bpfnic.hdl.packets.flow import Flow
+from bpfnic.hdl.packets.flow import FLOW_BITS, Flow
 from bpfnic.hdl.packets.records import (
     FIRST_WORD,
     BufferStrobe,
@@ -81,7 +81,7 @@ class Receive(Component):
         buffer.
     write : to each core's PacketBuffers. beat, beat_bytes : it is a beat of a frame, with so many bytes.
     zero : the service unit's requests, of each core.
-    frame_valid, frame : an accepted frame goes to its core's dispatcher.
+    frame_valid, frame : an accepted frame goes to its core's dispatcher. flow : of that of the clock before.
     arrival : of each ingress; an accepted frame is number `next_sequence` of the same clock.
     next_sequence : of each ingress, the number of the next accepted frame.
     """
@@ -106,6 +106,7 @@ class Receive(Component):
                 "zero": In(ZeroPort(config)).array(config.cores),
                 "frame_valid": Out(config.cores),
                 "frame": Out(Frame(config)).array(config.cores),
+                "flow": Out(FLOW_BITS).array(config.cores),
                 "arrival": Out(Arrival(config)).array(config.interfaces),
                 "next_sequence": Out(32).array(config.interfaces),
             }
@@ -143,7 +144,7 @@ class Receive(Component):
             flow.taken.eq(self.beat[core]),
             flow.data.eq(write.data),
             flow.bytes.eq(self.beat_bytes[core]),
-            self.frame[core].flow.eq(flow.flow),
+            self.flow[core].eq(flow.flow),
         ]
         with m.If(zero.valid & (zero.word[0] == self.phase)):
             m.d.comb += [turns.requests[-1].eq(1), zero.ready.eq(turns.grant[-1])]
