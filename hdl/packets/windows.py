@@ -27,11 +27,13 @@ CONTEXT_WORDS = addresses.CONTEXT_BYTES // WORD_BYTES
 SKB_WORDS = addresses.SKB_CONTEXT_BYTES // WORD_BYTES
 
 
-def _later(m: Module, value: Value) -> Signal:
-    """`value`, a clock later."""
-    register = Signal(len(value))
-    m.d.sync += register.eq(value)
-    return register
+def _later(m: Module, value: Value, clocks: int = 1) -> Value:
+    """`value`, so many clocks later."""
+    for _ in range(clocks):
+        register = Signal(len(value))
+        m.d.sync += register.eq(value)
+        value = register
+    return value
 
 
 class Windows(Component):
@@ -114,12 +116,12 @@ class Windows(Component):
 
         Two banks, of even and odd words: an instruction's access is aligned and takes one of them, but what a helper's
         argument points at may lie across both. What this packet has written is looked up in the clock of the request,
-        and the banks are written in the next one, before the thread's next access.
+        and the banks are written 2 clocks later, before the thread's next access.
         """
         config, local = self.config, self.local
         word = local.offset[3:][: exact_log2(STACK_WORDS)]
         rotated, lanes, word_then, thread_then, write = (
-            _later(m, each) for each in (rotated, lanes, word, local.thread, write)
+            _later(m, each, 2) for each in (rotated, lanes, word, local.thread, write)
         )
         bits = rotated & spread(m, lanes)
 
@@ -131,21 +133,23 @@ class Windows(Component):
             bank = SimpleRam(width=64, depth=config.threads * STACK_WORDS // 2, lane=8, target=config.target)
             m.submodules[f"stack_{name}"] = bank
             writes = write & (word_then[0] == odd)
-            known = self._known(m, name, row, row_then, thread_then, writes)
+            known, known_then = self._known(m, name, row, row_then, thread_then, writes)
             m.d.comb += [
                 bank.read.address.eq(Cat(row, local.thread)),
                 bank.write.address.eq(Cat(row_then, thread_then)),
                 bank.write.data.eq(bits),
-                bank.write.enable.eq(Mux(writes, Mux(known, lanes, 0xFF), 0)),
+                bank.write.enable.eq(Mux(writes, Mux(known_then, lanes, 0xFF), 0)),
             ]
             words.append(bank.read.data)
             knowns.append(known)
         return words + knowns
 
-    def _known(self, m: Module, name: str, row: Value, row_then: Value, thread_then: Value, writes: Value) -> Signal:
+    def _known(
+        self, m: Module, name: str, row: Value, row_then: Value, thread_then: Value, writes: Value
+    ) -> tuple[Signal, Value]:
         """Whether this packet has written the row of a bank that a clock ago was `row`, of the thread that was
-        local.thread; in the same clock, `writes` writes it. The bits of a half of a thread's rows lie together, the
-        skb context's at the beginning of the upper one."""
+        local.thread; and the same a clock later, when `writes` writes it. The bits of a half of a thread's rows lie
+        together, the skb context's at the beginning of the upper one."""
         threads, thread = self.config.threads, self.local.thread
         skb_rows, half_rows = SKB_WORDS // 2, STACK_WORDS // 4
         upper, upper_then = row[-1], row_then[-1]
@@ -154,14 +158,15 @@ class Windows(Component):
         fresh = Signal(2 * threads, init=-1, name=f"fresh_{name}")
         fresh_skb = Signal(threads, init=-1, name=f"fresh_skb_{name}")
         look, record = written.read_port(domain="comb"), written.write_port()
-        ours, ours_then = Signal(half_rows, name=f"ours_{name}"), Signal(half_rows, name=f"ours_then_{name}")
+        ours = Signal(half_rows, name=f"ours_{name}")
         stale, stale_skb = fresh.bit_select(half, 1), fresh_skb.bit_select(thread, 1)
         others = Cat(Mux(upper, stale_skb, stale).replicate(skb_rows), stale.replicate(half_rows - skb_rows))
         m.d.comb += [look.addr.eq(half), ours.eq(look.data & ~others)]
-        m.d.sync += ours_then.eq(ours)
+        known, ours_soon = Signal(name=f"known_{name}"), _later(m, ours)
         m.d.comb += [
+            known.eq(ours_soon.bit_select(_later(m, row[:-1]), 1)),
             record.addr.eq(half_then),
-            record.data.eq(ours_then | (1 << row_then[:-1])),
+            record.data.eq(_later(m, ours_soon) | (1 << row_then[:-1])),
             record.en.eq(writes),
         ]
         with m.If(writes):
@@ -172,9 +177,7 @@ class Windows(Component):
             m.d.sync += fresh.word_select(self.launch.thread, 2).eq(0b11)
             with m.If(~self.keeps):
                 m.d.sync += fresh_skb.bit_select(self.launch.thread, 1).eq(1)
-        known = Signal(name=f"known_{name}")
-        m.d.comb += known.eq(ours_then.bit_select(row_then[:-1], 1))
-        return known
+        return known, _later(m, known)
 
     def _kept(self) -> Value:
         """The bytes of a word of the skb context that keep what is written: of some fields the lower half."""

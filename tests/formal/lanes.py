@@ -83,7 +83,7 @@ class StackHarness(Elaboratable):
             Assume(~(uses & in_skb) | ((local.offset >= _SKB) & (behind <= _SKB + addresses.SKB_CONTEXT_BYTES))),
             Assume(~(uses & local.write) | ~(local.offset[:3] & (size - 1)[:3]).any()),
             Assume(~(launched & touches)),  # a launch is before the thread's first access
-            Assume(~later(m, touches) | ~(launched | touches)),  # interfaces.LocalPort
+            Assume(~(later(m, touches) | later(m, touches, 2)) | ~(launched | touches)),  # interfaces.LocalPort
         ]
         covers = touches & (local.offset <= place) & (place < behind)
         stored = Signal(3)
@@ -93,9 +93,9 @@ class StackHarness(Elaboratable):
         of_skb = (place >= _SKB) & (place < _SKB + addresses.SKB_CONTEXT_BYTES)
         with m.If(launched & ~(windows.keeps & of_skb)):
             m.d.sync += value.eq(0)
-        # The banks are written a clock after the request.
-        writes = later(m, covers & local.write & ~(in_skb & (Const(_NOT_KEPT) >> place)[0]))
-        byte = later(m, local.write_data.word_select(stored, 8))
+        # The banks are written 2 clocks after the request.
+        writes = later(m, covers & local.write & ~(in_skb & (Const(_NOT_KEPT) >> place)[0]), 2)
+        byte = later(m, local.write_data.word_select(stored, 8), 2)
         with m.If(writes):
             m.d.sync += value.eq(byte)
 
@@ -231,12 +231,12 @@ PROOFS = [
         "other thread and no earlier packet shows",
         harness=StackHarness,
         mutations=(
-            Mutation(_WINDOWS, "Mux(known, lanes, 0xFF)", "Mux(known, lanes, lanes)"),
+            Mutation(_WINDOWS, "Mux(known_then, lanes, 0xFF)", "Mux(known_then, lanes, lanes)"),
             Mutation(_WINDOWS, "stale.replicate(half_rows - skb_rows)", "Const(0, half_rows - skb_rows)"),
             Mutation(_WINDOWS, "Mux(upper, stale_skb, stale)", "Mux(upper, 0, stale)"),
             Mutation(_WINDOWS, "Mux(upper, stale_skb, stale)", "Mux(upper, stale, stale)"),
         ),
-        clocks=6,
+        clocks=8,
         quick=False,
     ),
     Proof(

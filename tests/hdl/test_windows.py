@@ -1,5 +1,5 @@
-"""Stack memory against bytes in Python: random threads, offsets, sizes, new packets, an access each clock, of another
-thread each."""
+"""Stack memory against bytes in Python: random threads, offsets, sizes, new packets, an access each clock, of a thread
+that had none in the two clocks before."""
 
 import random
 
@@ -24,11 +24,12 @@ def test_stack_loads_take_any_alignment_and_start_at_zero() -> None:
     async def bench(ctx) -> None:
         local, launch = windows.local, windows.launch
         ctx.set(local.region, Region.STACK)
-        thread = 0
+        threads = [0, 1, 2]
         for clock in range(ACCESSES + LATENCY):
             if clock >= LATENCY and (value := expected[clock - LATENCY]) is not None:
                 assert ctx.get(local.read_data) == value
-            thread = (thread + choose.randrange(1, config.threads)) % config.threads
+            thread, other = choose.sample([each for each in range(config.threads) if each not in threads[1:]], 2)
+            threads = [*threads[1:], thread]
             size, write = choose.randrange(4), choose.random() < 0.4
             # A few places, so that words are met again; near the window's ends too.
             end = STACK_WINDOW_BYTES
@@ -37,7 +38,7 @@ def test_stack_loads_take_any_alignment_and_start_at_zero() -> None:
             data = choose.getrandbits(64)
             starts = choose.random() < 0.02
             ctx.set(launch.enable, starts)
-            ctx.set(launch.thread, (thread + 1) % config.threads)
+            ctx.set(launch.thread, other)
             ctx.set(local.enable, 1)
             ctx.set(local.write, write)
             ctx.set(local.thread, thread)
@@ -51,7 +52,7 @@ def test_stack_loads_take_any_alignment_and_start_at_zero() -> None:
             else:
                 expected.append(int.from_bytes(stacks[thread][place], "little"))
             if starts:
-                stacks[(thread + 1) % config.threads] = bytearray(STACK_WINDOW_BYTES)
+                stacks[other] = bytearray(STACK_WINDOW_BYTES)
             await ctx.tick()
 
     simulator = Simulator(windows)

@@ -52,7 +52,7 @@ class Core:
         self.port = cache(lambda name: name.replace("_", f"__{number}__", 1))  # asked for in every clock
         self.runs: dict[int, Run] = {}
         self.ready: list[int] = []  # threads that may issue
-        self.issued: int | None = None  # the thread that did in the last clock
+        self.issued: deque = deque([None] * 2)  # the threads that did in the last clocks
         self.loads: deque = deque([None] * 3)  # (value, what it is), in the clocks to come
         self.finish = self.request = None  # payloads on offer
         self.answers: dict[int, int] = {}
@@ -63,11 +63,12 @@ class Core:
         dut[self.port("answer_ready")] = bench.chance(0.7)
         dut[self.port("local_enable")] = 0
         self.asked = self.bounds = None
-        others = [thread for thread in self.ready if thread != self.issued]  # a thread's accesses have a clock between
-        self.issued = None
-        if others and bench.chance(bench.issue):
-            self.issued = bench.random.choice(others)
-            self._issue(self.issued)
+        others = [thread for thread in self.ready if thread not in self.issued]  # interfaces.LocalPort
+        chosen = bench.random.choice(others) if others and bench.chance(bench.issue) else None
+        self.issued.append(chosen)
+        self.issued.popleft()
+        if chosen is not None:
+            self._issue(chosen)
         dut[self.port("finish_valid")] = self.finish is not None
         dut[self.port("finish_payload")] = self.finish or 0
         dut[self.port("service_valid")] = self.request is not None
