@@ -34,7 +34,7 @@ def main() -> None:
     engine = resources.map_engine_units(ecp5, say), resources.map_types(ecp5, say)
     verdicts = verifier.apart(Path(sys.argv[1])) if sys.argv[1:] else []
     boards = json.loads(BOARDS.read_text()) if BOARDS.exists() else {}
-    on_boards = {name: speed.on_board(name, say) for name in boards}
+    on_boards = {name: speed.on_board(name, say) for name, found in boards.items() if found["clocks"]}
     text = report.results(
         runs, lookups, pairs, building, parts, units, engine, accesses.measure(), verdicts, boards, on_boards
     )
