@@ -95,6 +95,7 @@ class ServiceUnit(Component):
         source, target = Signal(range(config.buffer_bytes)), Signal(range(config.buffer_bytes))
         left, word, arrives = Signal(Offset(config)), Signal(64), Signal(3)  # bytes to move; `word` is on its way
         copying, copy = Signal(), Signal(Clone(config))
+        heard = Signal()  # what the packet was as it came in is in `word`
         reads, places = Signal(), Signal()  # what is asked of `local`: from registers, for its words have a long way
 
         is_head, is_tail, is_meta = (
@@ -293,8 +294,9 @@ class ServiceUnit(Component):
                     with m.If(left == size):
                         m.next = "MOVE"
             with m.State("METADATA"):
-                m.d.sync += self.answer.payload.value.eq(self.received.value)
-                with m.If(self.received.done):
+                m.d.sync += [heard.eq(self.received.done), word.eq(self.received.value)]
+                m.d.sync += self.answer.payload.value.eq(word)
+                with m.If(heard):
                     answer()
             with m.State("CHANGE"):
                 m.d.comb += self.change.valid.eq(1)

@@ -19,7 +19,7 @@ from bpfnic.hdl.interfaces import QUEUE_BITS, LocalPort, Region
 from bpfnic.hdl.lanes import rotate_up, spread
 from bpfnic.hdl.memory import SimpleRam
 from bpfnic.hdl.packets.buffers import PairPort
-from bpfnic.hdl.packets.records import WORD_BYTES, QueueRead, ThreadRead, ThreadStrobe
+from bpfnic.hdl.packets.records import WORD_BYTES, QueueRead, Thread, ThreadRead, ThreadStrobe
 from bpfnic.spec import addresses, programs
 
 STACK_WORDS = addresses.STACK_WINDOW_BYTES // WORD_BYTES
@@ -215,9 +215,13 @@ class Windows(Component):
 
     def _context(self, m: Module) -> Value:
         """The context's answer, 2 clocks after the request; 0 unless it is a context's. Behind it the live fields of an
-        skb context, whose other words are the stack's answer."""
-        local, row = self.local, self.thread.row
+        skb context, whose other words are the stack's answer. The thread's row is read in the first clock, what is
+        asked of it in the second one."""
+        local, row = self.local, Signal(Thread(self.config))
         m.d.comb += self.thread.thread.eq(local.thread)
+        m.d.sync += row.eq(self.thread.row)
+        of_xdp, of_skb = (_later(m, local.region == region) for region in (Region.CONTEXT, Region.SKB))
+        offset, queue = _later(m, local.offset), _later(m, self._queue(m))
         ifindex, came_in = Signal(32), Signal(32)
         for interface, found in ((row.device, ifindex), (row.iif, came_in)):
             with m.Switch(interface):
@@ -230,15 +234,15 @@ class Windows(Component):
             "data_end": row.data_end | addresses.PACKET,
             "data_meta": row.data_meta | addresses.PACKET,
             "ingress_ifindex": ifindex,
-            "rx_queue_index": self._queue(m),
+            "rx_queue_index": queue,
             "egress_ifindex": 0,
         }
         context = Signal(8 * addresses.CONTEXT_BYTES)
         for field in programs.XDP_MD:
             m.d.comb += context[8 * field.offset :][: 8 * field.size].eq(values[field.name])
         # Two words, as from the stack: lanes below the access's first one are the second word's.
-        word, first, second, below = local.offset[3:6], Signal(64), Signal(64), Signal(8)
-        with m.If(local.region == Region.CONTEXT):
+        word, first, second, below = offset[3:6], Signal(64), Signal(64), Signal(8)
+        with m.If(of_xdp):
             m.d.comb += [
                 first.eq(context.word_select(word, 64)),
                 second.eq(context.word_select((word + 1)[: len(word)], 64)),
@@ -249,10 +253,10 @@ class Windows(Component):
             if field.live:
                 word_of, at = divmod(field.offset, WORD_BYTES)
                 live.setdefault(word_of, []).append((at, values[field.name]))
-        with m.If(local.region == Region.SKB), m.Switch(local.offset[3:][: exact_log2(SKB_WORDS)]):
+        with m.If(of_skb), m.Switch(offset[3:][: exact_log2(SKB_WORDS)]):
             for word_of, fields in live.items():
                 with m.Case(word_of):
                     m.d.comb += [first[8 * at :][:32].eq(value) for at, value in fields]
-        m.d.comb += below.eq((1 << local.offset[:3]) - 1)
-        first, second, below = _later(m, first), _later(m, second), spread(m, _later(m, below))
-        return _later(m, (first & ~below) | (second & below))
+        m.d.comb += below.eq((1 << offset[:3]) - 1)
+        of_second = spread(m, below)
+        return _later(m, (first & ~of_second) | (second & of_second))
