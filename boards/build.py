@@ -9,9 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from amaranth import Elaboratable
-from amaranth.build.run import BuildPlan
-
 from bpfnic.boards import fit, pll, report, tools
 from bpfnic.boards.catalogue import Board
 from bpfnic.hdl.card import BUILD_ID_BYTES, CardConfig
@@ -156,20 +153,14 @@ def _write(request: Request, folder: Path, identity: bytes) -> None:
     board, clocks = request.board, request.clocks
     hertz = int(clocks.frequencies[1])
     top = Top(board, Fabric(_card(request, identity), board.kind, hertz), clocks)
-    for name, content in plan(board, top).files.items():
+    platform, options = board.open(), {}
+    if board.part.family == "ecp5":
+        options = {"script_after_read": MAPPED_FOR_AREA if board.for_area else "", "script_after_synth": STATISTICS}
+    else:  # in a file of its own: the boards of amaranth-boards take add_constraints for themselves
+        platform.add_file(CONSTRAINTS, _apart(board))
+    for name, content in platform.prepare(top, NAME, **options).files.items():
         data = content if isinstance(content, bytes) else content.encode()
         (folder / name).write_bytes(data)
-
-
-def plan(board: Board, top: Elaboratable) -> BuildPlan:
-    """What Amaranth writes for the board's tools."""
-    platform = board.open()
-    if board.part.family != "ecp5":
-        # A file of its own: what else there is to say is taken by the boards of amaranth-boards.
-        platform.add_file(CONSTRAINTS, _apart(board))
-        return platform.prepare(top, NAME)
-    area = MAPPED_FOR_AREA if board.for_area else ""
-    return platform.prepare(top, NAME, script_after_read=area, script_after_synth=STATISTICS)
 
 
 def _apart(board: Board) -> str:

@@ -90,7 +90,7 @@ class ServiceUnit(Component):
         metadata = Signal(8)  # bytes of it
         least, most = Signal(Offset(config)), Signal(Offset(config))  # where `moved` may be
         farthest = Signal(signed(len(least) + 1))  # where metadata may begin
-        answered = Signal()  # before the row is written
+        answered = Signal()  # the answer is there as the row is written
         start, last = Signal(Offset(config)), Signal(Offset(config))  # bytes to clear, the last one included
         source, target = Signal(range(config.buffer_bytes)), Signal(range(config.buffer_bytes))
         left, word, arrives = Signal(Offset(config)), Signal(64), Signal(3)  # bytes to move; `word` is on its way
