@@ -9,6 +9,7 @@ from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.core.registers import ENTRIES, TARGET_ENTRY
 from bpfnic.hdl.interfaces import Answer
 from bpfnic.hdl.mapinterfaces import LOCK, EngineAnswer, MapAnswer
+from bpfnic.hdl.slice import RegisterSlice
 
 Expected = data.StructLayout(
     {"write": 1, "entry": range(ENTRIES), "size": 2, "extend": 1, "zero": 1, "final": 1, "register": 4}
@@ -23,6 +24,20 @@ Copy = data.StructLayout({"size": range(4097), "lock": LOCK})
 """The rest of it."""
 
 
+def _arrived(config: NicConfig) -> data.StructLayout:
+    """An answer, whosever. from_engine: `says` and `copy` are valid. as_expected: it is cut as its thread expects."""
+    return data.StructLayout(
+        {
+            "thread": range(config.threads),
+            "value": 64,
+            "from_engine": 1,
+            "as_expected": 1,
+            "says": EngineSays,
+            "copy": Copy,
+        }
+    )
+
+
 class Answers(Component):
     """Takes one answer a clock, at most, and holds it until it is done.
 
@@ -33,8 +48,8 @@ class Answers(Component):
     free : the register file can be written in this clock. free_soon : and two clocks later.
     done : an answer was dealt with, of `thread`, and if `write` its register is written in this clock: `entry`,
         `value`, with `size` and `extend`. final, register : see Expected.
-    wakes, woken : thread `woken` may go on: an answer comes that will be done two clocks later, before its next pass
-        reads registers. wakes_late : `thread` may go on, whose answer is done and that was not woken before.
+    wakes, woken : thread `woken` may go on: its answer will be done in the next clock. wakes_late : `thread` may go on,
+        whose answer is done and that was not woken before.
     engine_done : it is an engine's answer that ends its instruction.
     asking, copying : threads; `engine_says` of the last answer to `asking`, and the `copy` of the one to `copying`, in
         the same clock.
@@ -78,39 +93,27 @@ class Answers(Component):
         m = Module()
         threads = self.config.threads
 
-        # An answer that has come. Few come from services, engine and units, and each of their threads has to issue
-        # before its next one, so that a fixed order starves nobody.
-        comes, coming_thread, coming_value = Signal(), Signal(range(threads)), Signal(64)
-        came, woken, as_expected, from_engine = (
-            Signal(name=name) for name in ("came", "came_woken", "as_expected", "from_engine")
-        )
-        thread, value = Signal(range(threads), name="came_thread"), Signal(64)
-        says, copy = Signal(EngineSays), Signal(Copy)
-        free, moves = Signal(), Signal()
+        # An answer that comes. Few come from services, engine and units, and each of their threads has to issue before
+        # its next one, so that a fixed order starves nobody.
+        m.submodules.arrived = arrived = RegisterSlice(_arrived(self.config))
+        coming, from_engine = arrived.i.payload, self.engine.payload
+        held, held_woken, woken = Signal(name="held"), Signal(name="held_woken"), Signal(name="came_woken")
         m.d.comb += [
-            moves.eq(came & free),
-            self.service.ready.eq(~came | free),
+            self.service.ready.eq(arrived.i.ready),
             self.engine.ready.eq(self.service.ready & ~self.service.valid),
             self.unit.ready.eq(self.engine.ready & ~self.engine.valid),
             self.map.ready.eq(self.unit.ready & ~self.unit.valid),
-            comes.eq(self.service.valid | self.engine.valid | self.unit.valid | self.map.valid),
+            arrived.i.valid.eq(self.service.valid | self.engine.valid | self.unit.valid | self.map.valid),
+            coming.from_engine.eq(~self.service.valid & self.engine.valid),
+            coming.as_expected.eq(~self.service.valid & ~self.engine.valid),
+            coming.says.trap.eq(from_engine.trap),
+            coming.says.copy.eq(from_engine.copy),
+            coming.says.insert.eq(from_engine.insert),
+            coming.says.empty.eq(from_engine.size == 0),
+            coming.says.locked.eq(from_engine.locked),
+            coming.copy.size.eq(from_engine.size),
+            coming.copy.lock.eq(from_engine.lock),
         ]
-        with m.If(self.service.ready):
-            m.d.sync += [
-                came.eq(comes),
-                woken.eq(self.wakes),
-                thread.eq(coming_thread),
-                value.eq(coming_value),
-                from_engine.eq(~self.service.valid & self.engine.valid),
-                as_expected.eq(~self.service.valid & ~self.engine.valid),
-                says.trap.eq(self.engine.payload.trap),
-                says.copy.eq(self.engine.payload.copy),
-                says.insert.eq(self.engine.payload.insert),
-                says.empty.eq(self.engine.payload.size == 0),
-                says.locked.eq(self.engine.payload.locked),
-                copy.size.eq(self.engine.payload.size),
-                copy.lock.eq(self.engine.payload.lock),
-            ]
         # Which one, in two bits: a multiplexer of four 64-bit words should not look at their order.
         early = self.service.valid | self.engine.valid
         with m.Switch(Cat(Mux(early, self.service.valid, self.unit.valid), early)):
@@ -123,56 +126,61 @@ class Answers(Component):
                 )
             ):
                 with m.Case(number):
-                    m.d.comb += [coming_thread.eq(answer.payload[of]), coming_value.eq(answer.payload[word])]
+                    m.d.comb += [coming.thread.eq(answer.payload[of]), coming.value.eq(answer.payload[word])]
 
+        # Nothing is in front of it: it is held two clocks later, when the register file is free.
+        m.d.sync += woken.eq(arrived.i.valid & ~arrived.o.valid & ~held & self.free_soon)
+
+        # It has come. `says` and `copy` are kept for its thread's next passes.
+        came, this = arrived.o.valid, arrived.o.payload
+        free = arrived.o.ready
         m.submodules.expectations = expectations = memory.Memory(shape=Expected, depth=threads, init=[])
         write, read = expectations.write_port(), expectations.read_port(domain="comb")
         m.d.comb += [
             write.en.eq(self.expect),
             write.addr.eq(self.expecting),
             write.data.eq(self.expected),
-            read.addr.eq(thread),
+            read.addr.eq(this.thread),
         ]
         for name, word, reader, out in (
-            ("says", says, self.asking, self.engine_says),
-            ("copy", copy, self.copying, self.copy),
+            ("says", this.says, self.asking, self.engine_says),
+            ("copy", this.copy, self.copying, self.copy),
         ):
             m.submodules[name] = array = memory.Memory(shape=word.shape(), depth=threads, init=[])
             record, look = array.write_port(), array.read_port(domain="comb")
             m.d.comb += [
-                record.en.eq(moves & from_engine),
-                record.addr.eq(thread),
+                record.en.eq(came & free & this.from_engine),
+                record.addr.eq(this.thread),
                 record.data.eq(word),
                 look.addr.eq(reader),
                 out.eq(look.data),
             ]
 
         # A clock later: what is to be done with it.
-        held, held_woken, writes, counts = (Signal(name=name) for name in ("held", "held_woken", "writes", "counts"))
         expected = read.data
-        goes_on = from_engine & (says.copy | says.trap)
+        writes, counts = Signal(), Signal()
+        goes_on = this.from_engine & (this.says.copy | this.says.trap)
         m.d.comb += free.eq(~held | self.done)
         with m.If(free):
             m.d.sync += [
                 held.eq(came),
                 held_woken.eq(woken),
-                self.thread.eq(thread),
-                writes.eq(Mux(as_expected, expected.write, ~(from_engine & says.trap))),
-                self.entry.eq(Mux(from_engine & says.copy, TARGET_ENTRY, expected.entry)),
-                self.value.eq(Mux(as_expected & expected.zero, 0, value)),
-                self.size.eq(Mux(as_expected, expected.size, 3)),
-                self.extend.eq(as_expected & expected.extend),
+                self.thread.eq(this.thread),
+                writes.eq(Mux(this.as_expected, expected.write, ~(this.from_engine & this.says.trap))),
+                self.entry.eq(Mux(this.from_engine & this.says.copy, TARGET_ENTRY, expected.entry)),
+                self.value.eq(Mux(this.as_expected & expected.zero, 0, this.value)),
+                self.size.eq(Mux(this.as_expected, expected.size, 3)),
+                self.extend.eq(this.as_expected & expected.extend),
                 self.final.eq(expected.final & ~goes_on),
                 self.register.eq(expected.register),
-                counts.eq(from_engine & expected.final & ~goes_on),
+                counts.eq(this.from_engine & expected.final & ~goes_on),
             ]
         m.d.comb += [
             self.write.eq(held & writes),
             self.done.eq(held & (self.free | ~writes)),
             self.engine_done.eq(self.done & counts),
-            # Nothing is in front of an answer that comes: it is held in two clocks, in which the register file is free.
-            self.wakes.eq(comes & ~came & ~held & self.free_soon),
-            self.woken.eq(coming_thread),
+            self.wakes.eq(woken),
+            self.woken.eq(this.thread),
             self.wakes_late.eq(self.done & ~held_woken),
         ]
         return m

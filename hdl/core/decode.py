@@ -1,6 +1,6 @@
 """From an instruction to its control word: one word a row of `isa.ROWS`, one a helper."""
 
-from amaranth import Cat, Module, Mux, Signal, Value
+from amaranth import Module, Mux, Value
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
@@ -263,6 +263,22 @@ def _rules(row: Row) -> dict:
     return {"dst": register("dst"), "src": register("src"), "offset": number("offset"), "imm": number("imm")}
 
 
+_NUMBER_BITS = HelperNumber["low"].width
+_NO_HELPER = 0
+"""Linux: BPF_FUNC_unspec."""
+
+
+def helper_call(instruction, *, again, number) -> tuple[Value, Value]:
+    """Whether a pass calls a helper, and its number, or _NO_HELPER. A clock before the rest, for speed.
+
+    again : it is the later pass of a callx, which calls `number` (HelperNumber).
+    """
+    call, imm = isa.BY_NAME["call_helper"], instruction.imm
+    helps = again | ((instruction.opcode == call.opcode) & (instruction.src == call.src))
+    low, above = Mux(again, number.low, imm[:_NUMBER_BITS]), Mux(again, number.above, imm[_NUMBER_BITS:].any())
+    return helps, Mux(above, _NO_HELPER, low)
+
+
 class Decoder(Component):
     """Combinational.
 
@@ -273,26 +289,26 @@ class Decoder(Component):
     Members
     -------
     instruction : In(Instruction)
-    again : In(1), the later pass of a callx: a call of helper `number`.
+    helps, number : of `helper_call`.
     control : what its first pass does. `cause` is ILLEGAL_INSTRUCTION where the opcode, or the field that tells rows of
         one opcode apart, is unknown.
     rules : what `illegal` checks.
     """
 
     instruction: In(Instruction)
-    again: In(1)
-    number: In(HelperNumber)
+    helps: In(1)
+    number: In(_NUMBER_BITS)
     control: Out(Control)
     rules: Out(Rules)
 
     def __init__(self, config: NicConfig):
         self._helpers = _helpers(config)
+        assert _NO_HELPER not in self._helpers
         super().__init__()
 
     def elaborate(self, platform) -> Module:
         m = Module()
         opcode = self.instruction.opcode
-        helper = self._helper(m)
         unknown = Control.const({"cause": Cause.ILLEGAL_INSTRUCTION}), Rules.const({})
         # What the opcode tells, and what another field tells beside it: both at once, for speed.
         told = {code: self._words(rows[0]) for code, rows in isa.BY_OPCODE.items() if isa.DISCRIMINATOR[code] is None}
@@ -311,21 +327,11 @@ class Decoder(Component):
                             for row in rows:
                                 with m.Case(getattr(row, field)):
                                     control, rules = self._words(row)
-                                    if row.operation is Operation.CALL_HELPER:
-                                        control = helper
                                     m.d.comb += [self.control.eq(control), self.rules.eq(rules)]
-        with m.If(self.again):
-            m.d.comb += self.control.eq(helper)
+        words = [Control.const(self._helpers.get(each, {"cause": Cause.HELPER})) for each in range(1 << _NUMBER_BITS)]
+        with m.If(self.helps):
+            m.d.comb += self.control.eq(rom(m, "control_of_helper", words, self.number))
         return m
-
-    def _helper(self, m: Module) -> Value:
-        """The first pass of a helper's call."""
-        imm, number = self.instruction.imm, Signal(HelperNumber)
-        m.d.comb += number.eq(Mux(self.again, self.number, Cat(imm[:8], imm[8:].any())))
-        missing = {"cause": Cause.HELPER}
-        words = [Control.const(self._helpers.get(each, missing)) for each in range(256)]
-        found = rom(m, "control_of_helper", words, number.low)
-        return Mux(number.above, Control.const(missing), found)
 
     def _words(self, row: Row) -> tuple:
         return Control.const(_work(row)), Rules.const(_rules(row))

@@ -99,18 +99,20 @@ class Operands(Component):
         of_packet = (control.kind == Kind.LOAD) & control.in_packet
 
         def ends(word) -> Value:
-            """Whether the next 8 bytes are the last ones, and then how many they are, less one."""
+            """Whether the next 8 bytes are the last ones, and then how many they are."""
             key = word[addresses.HANDLE_KEY_BIT :][: ceil_log2(addresses.MAX_KEY_BYTES)]
             count = Mux(of_sum, word[:sum_bits], word[PACKET_BYTES_SHIFT:][:packet_bits])
-            last = count[3:] == Mux(count[:3].any(), progress.words, self.words_then)
-            return Mux(of_key, Cat(key[3:] == progress.words, key[:3]), Cat(last, (count[:3] - 1)[:3]))
+            begun = count[:3].any()
+            last = Mux(begun, count[3:] == progress.words, count[3:] == self.words_then)
+            of_count = Cat(last, count[:3], ~begun)
+            return Mux(of_key, Cat(key[3:] == progress.words, (key[:3] + 1)[:4]), of_count)
 
         unwritten = Mux(control.right == Register.R1, ends(Const(addresses.CONTEXT, 64)), ends(Const(0, 64)))
-        found = Signal(4)
+        found = Signal(5)
         m.d.comb += found.eq(Mux(right_written, ends(self.right_data.value), unwritten))
         counted = (of_key | of_sum | of_packet) & ~self.second
         in_pieces = Value.cast(control.kind).matches(Kind.KEY, Kind.LOAD, Kind.STORE, Kind.SUM)
-        bytes_found = Mux(found[0], found[1:] + 1, 8)
+        bytes_found = Mux(found[0], found[1:], 8)
         bytes_left = Mux(in_pieces, self.piece, 1 << control.size) - progress.skip
         sum_bytes = self.right[:32]  # a checksum counts in 32 bits
         m.d.comb += [

@@ -1,6 +1,6 @@
 """SELECT: which thread's turn it is."""
 
-from amaranth import Array, Cat, Const, Module, Mux, Signal, Value
+from amaranth import Array, Cat, Module, Mux, Signal, Value
 from amaranth.lib.wiring import Component, In, Out
 
 from bpfnic.hdl.config import NicConfig
@@ -39,16 +39,11 @@ class Scheduler(Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         threads = self.config.threads
-        ready, others, above = (Signal(threads, name=name) for name in ("ready", "others", "above"))
-        selected = Signal()  # in the last clock, `thread`, which still looks ready in this one
-        thread = Signal(range(threads))
+        # above: those of the ready ones behind the last one selected. It is known with that one, for speed.
+        ready, above = Signal(threads, name="ready"), Signal(threads, name="above")
+        m.d.comb += [self.selected.eq(ready.any()), self.thread.eq(Mux(above.any(), lowest(above), lowest(ready)))]
         for number in range(threads):
-            m.d.comb += [
-                others[number].eq(ready[number] & ~(selected & (number == thread))),
-                above[number].eq(ready[number] & (number > thread)),
-            ]
-        m.d.comb += [self.selected.eq(others.any()), self.thread.eq(Mux(above.any(), lowest(above), lowest(others)))]
-        taken = Mux(selected, Const(1, threads) << thread, 0)
-        m.d.sync += [selected.eq(self.selected), thread.eq(self.thread)]
-        m.d.sync += ready.eq((ready & ~taken & ~self.revoke) | self.wake)
+            remains = ready[number] & ~self.revoke[number] & (number != self.thread)
+            is_ready = remains | self.wake[number]
+            m.d.sync += [ready[number].eq(is_ready), above[number].eq(is_ready & (number > self.thread))]
         return m

@@ -1,14 +1,15 @@
 """Map memory: banks of 16-byte rows behind a crossbar."""
 
 from amaranth import Array, Cat, Module, Mux, Signal
-from amaranth.lib.wiring import Component
+from amaranth.lib.wiring import Component, connect
 from amaranth.utils import exact_log2
 
 from bpfnic.hdl.arbiter import RoundRobin
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import MapMemoryPorts
-from bpfnic.hdl.maps.requester import Requester
+from bpfnic.hdl.maps.requester import HostRequest, Requester
 from bpfnic.hdl.memory import READ_LATENCY, SimpleRam
+from bpfnic.hdl.slice import RegisterSlice
 from bpfnic.spec.addresses import ROW_BYTES
 
 
@@ -19,7 +20,7 @@ class MapMemory(Component):
     Members: interfaces.MapMemoryPorts. Each core has a way of its own to all banks, a request a clock, and the map
     engine has two, one for 8 bytes of its tables and one that reads whole rows. The host's requests go in front of
     core 0's on that way, so it should have few (control has one under way at most) and take its answers at once.
-    Requests of one way are granted in their order. An unhindered answer comes 5 clocks after its request. A grant shows
+    Requests of one way are granted in their order. An unhindered answer comes 6 clocks after its request. A grant shows
     on shared_trace in its clock, which is also the clock of the access: what it writes, every later grant reads.
     """
 
@@ -31,29 +32,31 @@ class MapMemory(Component):
         m = Module()
         config = self.config
         ways = [Requester(config) for _ in range(config.cores)]
-        for i, way in enumerate(ways):
-            m.submodules[f"requester{i}"] = way
+        entries = [RegisterSlice(HostRequest(config)) for _ in ways]
+        for i, (way, entry) in enumerate(zip(ways, entries, strict=True)):
+            m.submodules[f"requester{i}"], m.submodules[f"entry{i}"] = way, entry
+            connect(m, entry.o, way.request)
             port = self.port[i]
             m.d.comb += [
-                way.request.valid.eq(port.request.valid),
-                way.request.payload.request.eq(port.request.payload),
-                port.request.ready.eq(way.request.ready),
+                entry.i.valid.eq(port.request.valid),
+                entry.i.payload.request.eq(port.request.payload),
+                port.request.ready.eq(entry.i.ready),
                 port.answer.valid.eq(way.answer.valid & ~way.answer.payload.host),
                 port.answer.payload.eq(way.answer.payload.answer),
                 way.answer.ready.eq(port.answer.ready),
             ]
 
-        host, way = self.port[config.cores], ways[0]
+        host, way, entry = self.port[config.cores], ways[0], entries[0]
         m.d.comb += [
-            host.request.ready.eq(way.request.ready),
+            host.request.ready.eq(entry.i.ready),
             host.answer.valid.eq(way.answer.valid & way.answer.payload.host),
             host.answer.payload.eq(way.answer.payload.answer),
         ]
         with m.If(host.request.valid):
             m.d.comb += [
-                way.request.valid.eq(1),
-                way.request.payload.request.eq(host.request.payload),
-                way.request.payload.host.eq(1),
+                entry.i.valid.eq(1),
+                entry.i.payload.request.eq(host.request.payload),
+                entry.i.payload.host.eq(1),
                 self.port[0].request.ready.eq(0),
             ]
         with m.If(way.answer.payload.host):

@@ -1,7 +1,7 @@
 """Which thread issues when: the scheduler alone, the loop that it makes with the core's pipeline, and what those wait
 for that leave the loop."""
 
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.hdl import Assert, Assume, Elaboratable
 from amaranth.utils import ceil_log2
 
@@ -14,7 +14,7 @@ from tests.formal.opened import Opened, constant, free, later
 from tests.formal.proof import Mutation, Proof
 
 THREADS = CONFIG.threads
-LOOP = 10  # a thread's next pass is in stage 0 when this one is in stage 10
+LOOP = 12  # a thread's next pass is in stage 0 when this one is in stage 12
 
 
 class TurnHarness(Elaboratable):
@@ -26,13 +26,14 @@ class TurnHarness(Elaboratable):
         scheduler = Scheduler(CONFIG)
         m.submodules.scheduler = opened = Opened(scheduler, inputs=True)
         mine = constant(m, range(THREADS), "mine")
-        ready = opened.signal("ready").bit_select(mine, 1)
-        last, turn = opened.signal("selected"), opened.signal("thread")
+        ready, turn = opened.signal("ready"), Signal(range(THREADS))
+        m.d.sync += turn.eq(scheduler.thread)
         waits, selected = Signal(), Signal()
         m.d.comb += [
-            waits.eq(ready & ~(last & (turn == mine))),
+            waits.eq(ready.bit_select(mine, 1)),
             selected.eq(scheduler.selected & (scheduler.thread == mine)),
         ]
+        taken = later(m, selected & ~scheduler.wake.bit_select(mine, 1))
         waited, distance = Signal(range(THREADS + 1)), Signal(range(THREADS + 1))
         m.d.comb += distance.eq(Mux(turn == mine, THREADS, (mine - turn)[: len(mine)]))
         m.d.sync += waited.eq(Mux(waits & ~selected, waited + 1, 0))
@@ -41,13 +42,16 @@ class TurnHarness(Elaboratable):
             Assert(~selected | waits),
             Assert(~waits | (waited + distance <= THREADS)),
             Assert(waited < THREADS),
+            Assert(~waits | ~taken),
+            # What makes it inductive
+            Assert(opened.signal("above") == (ready & Cat(number > turn for number in range(THREADS)))),
         ]
         return m
 
 
 class LoopHarness(Elaboratable):
-    """One thread, whichever: it is idle, or ready, or in one stage up to BRANCH, or it waits for an answer; one of
-    these, always. So no pass is before stage 10 while another one is there or before it."""
+    """One thread, whichever: it is idle, or ready, or in one stage up to MEMORY, or it waits for an answer; one of
+    these, always. So no pass is before stage 12 while another one is there or before it."""
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -74,8 +78,9 @@ class LoopHarness(Elaboratable):
             Assume(~starts | idle),  # the packet path's free threads
             Assume(~answered | waiting),  # nothing answers who has not asked
         ]
-        goes_on = opened.signal("goes_on_10") & ~opened.signal("stops_10")
-        ends = opened.signal("ends_10")
+        woke = later(m, opened.signal("goes_on_11"))
+        goes_on = woke & ~opened.signal("stops_12")
+        ends = opened.signal("ends_12")
         with m.If(starts):
             m.d.sync += idle.eq(0)
         with m.If(answered):
@@ -83,13 +88,12 @@ class LoopHarness(Elaboratable):
         with m.If(passes[LOOP] & ~goes_on):
             m.d.sync += [idle.eq(ends), waiting.eq(~ends)]
 
-        taken = inside.signal("selected") & (inside.signal("thread") == mine)
-        ready = inside.signal("ready").bit_select(mine, 1) & ~taken
-        leaves = passes[LOOP] & ~opened.signal("goes_on_10")
+        ready = inside.signal("ready").bit_select(mine, 1)
+        leaves = passes[LOOP] & ~woke
         places = [*passes[1:LOOP], ready, leaves, waiting, idle]
-        words_follow = ~opened.signal("ends_call_10") & ~opened.signal("holds_10")
-        asks = requests.push_shared | opened.part("divider").push | (opened.signal("asking_10") & ~words_follow)
-        asks = asks | opened.signal("summed_10")  # the checksum unit
+        words_follow = ~opened.signal("ends_call_12") & ~opened.signal("holds_12")
+        asks = requests.push_shared | opened.part("divider").push | (opened.signal("asking_12") & ~words_follow)
+        asks = asks | opened.signal("summed_12")  # the checksum unit
         m.d.comb += [
             Assert(sum(places) == 1),
             Assert(~passes[LOOP] | goes_on | ends | asks),  # nobody waits for nothing
@@ -102,7 +106,7 @@ class LoopHarness(Elaboratable):
 
 
 class CallsHarness(Elaboratable):
-    """Passes that push words for engine and service: whether there is room. A pass decides in stage 10 whether its
+    """Passes that push words for engine and service: whether there is room. A pass decides in stage 11 whether its
     thread waits for the word. The words that lie in the queue are told apart by a bit of their data: 1 where a thread
     waits for it."""
 
@@ -154,23 +158,22 @@ class AnswersHarness(Elaboratable):
         m = Module()
         answers = Answers(CONFIG)
         m.submodules.answers = opened = Opened(answers, inputs=True, without=("expectations", "says", "copy"))
-        soon, next_clock = Signal(), Signal()
-        woken = [answers.woken, later(m, answers.woken), later(m, answers.woken, 2)]
-        wakes = [answers.wakes, Signal(), Signal()]
-        m.d.sync += [next_clock.eq(answers.free_soon), soon.eq(next_clock)]
-        m.d.sync += [wakes[1].eq(wakes[0]), wakes[2].eq(wakes[1])]
-        came, came_woken, came_thread = (opened.signal(name) for name in ("came", "came_woken", "came_thread"))
+        soon, next_clock, woken, woke = Signal(), Signal(), later(m, answers.woken), Signal()
+        m.d.sync += [next_clock.eq(answers.free_soon), soon.eq(next_clock), woke.eq(answers.wakes)]
+        arrived = opened.part("arrived")
+        came, came_thread = arrived.o.valid, arrived.o.payload.thread
         held, held_woken = opened.signal("held"), opened.signal("held_woken")
         m.d.comb += [
             Assume(answers.free == soon),
-            Assert(~wakes[2] | (answers.done & (answers.thread == woken[2]))),
-            Assert(~answers.done | (wakes[2] ^ answers.wakes_late)),
+            Assert(~woke | (answers.done & (answers.thread == woken))),
+            Assert(~answers.done | (woke ^ answers.wakes_late)),
             Assert(answers.done | ~answers.wakes_late),
             # What makes it inductive
-            Assert(~wakes[1] | (came & ~held & (came_thread == woken[1]))),
-            Assert(~wakes[2] | held),
-            Assert((came & came_woken) == wakes[1]),
-            Assert((held & held_woken) == wakes[2]),
+            Assert(~answers.wakes | (came & ~held & (came_thread == answers.woken))),
+            Assert(~answers.wakes | next_clock),
+            Assert(~woke | held),
+            Assert(arrived.i.ready | came),
+            Assert((held & held_woken) == woke),
         ]
         return m
 
@@ -182,28 +185,28 @@ PROOFS = [
         says="a ready thread is selected within as many clocks as there are threads; no other thread is",
         harness=TurnHarness,
         mutations=(
-            Mutation("hdl/core/scheduler.py", "(number > thread)", "(number != thread)"),
-            Mutation("hdl/core/scheduler.py", "~(selected & (number == thread))", "~selected"),
+            Mutation("hdl/core/scheduler.py", "(number > self.thread)", "(number >= self.thread)"),
+            Mutation("hdl/core/scheduler.py", " & (number != self.thread)", ""),
         ),
         clocks=12,
     ),
     Proof(
         name="loop",
         of=("hdl/core/",),
-says="a thread is idle, ready, in one stage up to BRANCH, or waits for an answer, one of these at a time; its "
-        "next pass begins at the earliest when this one is in stage 10; it waits only if it has asked",
+        says="a thread is idle, ready, in one stage up to MEMORY, or waits for an answer, one of these at a time; its "
+        "next pass begins at the earliest when this one is in stage 12; it waits only if it has asked",
         harness=LoopHarness,
         mutations=(
             Mutation("hdl/core/core.py", "selected.at(1) & ~revoked", "selected.at(1) | revoked"),
-            Mutation("hdl/core/scheduler.py", "ready & ~taken & ~self.revoke", "ready & ~taken & self.revoke"),
+            Mutation("hdl/core/scheduler.py", "& ~self.revoke[number] &", "& self.revoke[number] &"),
         ),
-        clocks=14,
+        clocks=18,
     ),
     Proof(
         name="calls",
         of=("hdl/core/requests.py",),
         says="the queue of words for engine and service always has room, if none but who waits for its word pushes one "
-        "when it was crowded in stage 10",
+        "when it was crowded in stage 11",
         harness=CallsHarness,
         mutations=(Mutation("hdl/core/requests.py", "> config.threads - PUSHED_BEHIND", "> config.threads"),),
         clocks=4,
@@ -212,11 +215,10 @@ says="a thread is idle, ready, in one stage up to BRANCH, or waits for an answer
     Proof(
         name="answers",
         of=("hdl/core/answers.py",),
-        says="an answer wakes its thread once: when it is done, or two clocks before, so that a register is written "
-        "before it is read",
+        says="an answer wakes its thread once: when it is done, or the clock before",
         harness=AnswersHarness,
         mutations=(
-            Mutation("hdl/core/answers.py", "comes & ~came & ~held", "comes & ~came"),
+            Mutation("hdl/core/answers.py", "~arrived.o.valid & ~held &", "~arrived.o.valid &"),
             Mutation("hdl/core/answers.py", "self.done & ~held_woken", "self.done"),
         ),
         clocks=4,

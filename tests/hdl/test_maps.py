@@ -140,7 +140,7 @@ def test_map_memory_takes_a_request_a_clock():
             if ctx.get(port.answer.valid):
                 answers.append((clock, ctx.get(port.answer.payload)["data"]))
             await ctx.tick()
-        assert answers == [(clock + 5, clock) for clock in range(65)]
+        assert answers == [(clock + 6, clock) for clock in range(64)]
 
     simulate(dut, bench)
 
@@ -161,7 +161,7 @@ def test_a_bank_takes_an_atomic_every_five_clocks():
             if ctx.get(port.answer.valid):
                 answers.append((clock, ctx.get(port.answer.payload)["data"]))
             await ctx.tick()
-        assert answers == [(5 * i + 5, 3 * i) for i in range(len(answers))] and len(answers) == 11
+        assert answers == [(5 * i + 6, 3 * i) for i in range(len(answers))] and len(answers) == 11
 
     simulate(dut, bench)
 

@@ -14,7 +14,7 @@ from bpfnic.spec.helpers import BY_NAME
 from bpfnic.spec.instruction import SLOT_BYTES
 from bpfnic.spec.maps import MapType, UpdateFlag
 from tests import vectors
-from tests.hdl.core.bench import Scenario
+from tests.hdl.core.bench import LOOP, Scenario
 
 FRAME = bytes(range(64))
 ENTRY = 0
@@ -199,7 +199,7 @@ def keys_of(size: int, from_map: bool = False) -> Scenario:
 
 def test_words_of_a_key_follow_each_other(core):
     clocks = [core.check(keys_of(size)).clocks for size in (8, 9, 64)]
-    assert [after - clocks[0] for after in clocks] == [0, 10, 70]
+    assert [after - clocks[0] for after in clocks] == [0, LOOP, 7 * LOOP]
 
 
 @pytest.mark.parametrize("from_map", [False, True])
@@ -284,13 +284,13 @@ def test_atomics_in_every_window(core, base):
 
 @pytest.mark.parametrize("atomic", ATOMICS[:5])
 def test_a_local_atomic_takes_four_slots(core, atomic):
-    """Five where CMPXCHG puts r0 aside; each comes round in 10 clocks."""
+    """Five where CMPXCHG puts r0 aside; each comes round in a loop's clocks."""
     clocks = []
     for count in (10, 20):
         code = assemble(f"r6 = r10\nr6 += -8\nr0 = 0\n*(u64 *)(r10 - 8) = 0\nr2 = 3\n{(atomic + chr(10)) * count}exit")
         clocks.append(core.check(Scenario({0: code}, [(0, FRAME)], threads=1, stall=0)).clocks)
     passes = 5 if "cmpxchg" in atomic else 4
-    assert clocks[1] - clocks[0] == 10 * passes * 10
+    assert clocks[1] - clocks[0] == 10 * passes * LOOP
 
 
 LOCKED = f"""
@@ -410,7 +410,7 @@ def test_no_packet_sees_an_earlier_ones_registers(core):
     assert {run.verdict for run in result.runs[:300] + result.runs[-300:]} == {addresses.CONTEXT}
 
 
-@pytest.mark.parametrize("ready, least", [(16, 0.97), (10, 0.97), (5, 0.48)])
+@pytest.mark.parametrize("ready, least", [(16, 0.97), (LOOP, 0.97), (LOOP // 2, 0.48)])
 def test_instructions_a_clock(core, ready, least):
     """Ten ready threads keep the core full."""
     body = "".join(f"r{n % 10} += {n}\n" for n in range(100))
@@ -420,14 +420,14 @@ def test_instructions_a_clock(core, ready, least):
 
 
 def test_only_the_thread_that_divides_waits(core):
-    """Ten others keep the core full, while one divides for as long as they take."""
+    """As many others as the loop has clocks keep the core full, while one divides for as long as they take."""
     body = "".join(f"r{n % 10} += {n}\n" for n in range(9)) + "goto +0\n"  # a division's answer takes the jump's place
     plain = assemble(body * 10 + "exit")
-    divisions = 48  # about 100 clocks each: 70, and then a turn each for its answer, the move and itself
+    divisions = 40  # about 120 clocks each: 70, and then a turn each for its answer, the move and itself
     divides = assemble("r2 = -1\n" + "r2 /= r10\nr2 = -1\n" * divisions + "exit")
-    packets = [(1024, FRAME)] + [(0, FRAME)] * 50
-    result = core.check(Scenario({0: plain, 1024: divides}, packets, threads=11, stall=0, latency=(1, 1)))
-    assert divisions * 90 < result.clocks
+    packets = [(1024, FRAME)] + [(0, FRAME)] * (4 * LOOP)
+    result = core.check(Scenario({0: plain, 1024: divides}, packets, threads=LOOP + 1, stall=0, latency=(1, 1)))
+    assert divisions * 100 < result.clocks
     assert result.retired / result.clocks >= 0.97
 
 

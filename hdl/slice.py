@@ -1,0 +1,31 @@
+"""A stream through registers, both ways."""
+
+from amaranth import Module, Mux, Signal
+from amaranth.lib import stream
+from amaranth.lib.wiring import Component, In, Out
+
+
+class RegisterSlice(Component):
+    """Payloads come out a clock later, one a clock, and no signal of one side depends on the other's in the same clock:
+    what comes while nothing goes on has a second place.
+
+    Members: i, o (streams).
+    """
+
+    def __init__(self, shape):
+        self.shape = shape
+        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        second = Signal(self.shape, reset_less=True)
+        waits = Signal()  # in the second place
+        moves = ~self.o.valid | self.o.ready
+        m.d.comb += self.i.ready.eq(~waits)
+        with m.If(~waits):
+            m.d.sync += [second.eq(self.i.payload), waits.eq(self.i.valid & ~moves)]
+        with m.Elif(moves):
+            m.d.sync += waits.eq(0)
+        with m.If(moves):
+            m.d.sync += [self.o.valid.eq(self.i.valid | waits), self.o.payload.eq(Mux(waits, second, self.i.payload))]
+        return m
