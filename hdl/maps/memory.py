@@ -89,9 +89,8 @@ class MapMemory(Component):
             grants.append(arbiter.grant)
             held = Signal(name=f"held{b}")
             for i, way in enumerate(ways):
-                here, access = way.access.access.bank == b, way.access.access
-                m.d.comb += arbiter.requests[i].eq(way.access.request & here & ~held)
-                write_back = way.access.write_back & here
+                access, write_back = way.access.access, way.access.write_back[b]
+                m.d.comb += arbiter.requests[i].eq(way.access.request[b] & ~held)
                 chosen = arbiter.grant[i] | write_back
                 with m.If(chosen):
                     m.d.comb += bank.write.enable.eq(access.write)

@@ -35,14 +35,15 @@ def Access(config: NicConfig) -> data.StructLayout:
 
 
 def AccessPort(config: NicConfig) -> Signature:
-    """Requester -> crossbar. `request` waits for `grant` (same clock). `atomic`: the bank is held for its write-back,
-    which comes 4 clocks after the grant as `write_back` and is never refused. `tag` belongs to the request, the host's
+    """Requester -> crossbar. `request`, a bit for the bank that it wants, waits for `grant` (same clock). `atomic`: the
+    bank is held for its write-back, which comes 4 clocks after the grant as `write_back`, its bank's bit, and is never
+    refused. `tag` belongs to the request, the host's
     bit on top. `rows`: what each bank reads, 2 clocks after the grant."""
     return Signature(
         {
-            "request": Out(1),
+            "request": Out(config.map_banks),
             "atomic": Out(1),
-            "write_back": Out(1),
+            "write_back": Out(config.map_banks),
             "access": Out(Access(config)),
             "tag": Out(9),
             "grant": In(1),
@@ -117,6 +118,8 @@ class Requester(Component):
         ones = Signal(LANES)
         m.d.comb += ones.eq((1 << request.bytes) - 1)
         bank_bits = exact_log2(config.map_banks)
+        # The banks' bits, worked out a clock before the crossbar looks at them.
+        r_bank, w_bank = (Signal(config.map_banks, name=name, reset_less=True) for name in ("r_bank", "w_bank"))
         depth = config.threads
         places = Signal(range(depth + 1), init=depth)  # in the queue for answers, that no request has
         arrived, answered, granted = Signal(), Signal(), Signal()
@@ -131,6 +134,7 @@ class Requester(Component):
                 r_valid.eq(arrived),
                 r.tag.eq(Cat(request.tag, self.request.payload.host)),
                 r.operation.eq(operation),
+                r_bank.eq(1 << request.address[4 : 4 + bank_bits]),
                 r.access.bank.eq(request.address[4 : 4 + bank_bits]),
                 r.access.row.eq(request.address[4 + bank_bits :]),
                 r.access.write.eq(Mux(load, 0, ones << offset)),
@@ -147,9 +151,9 @@ class Requester(Component):
         w, w_valid = Signal(Access(config), reset_less=True), Signal()
         atomic = (r.operation != MapOperation.LOAD) & (r.operation != MapOperation.STORE)
         m.d.comb += [
-            self.access.request.eq(r_valid & ~w_valid),
+            self.access.request.eq(Mux(r_valid & ~w_valid, r_bank, 0)),
             self.access.atomic.eq(atomic),
-            self.access.write_back.eq(w_valid),
+            self.access.write_back.eq(Mux(w_valid, w_bank, 0)),
             self.access.tag.eq(r.tag),
             self.access.access.eq(Mux(w_valid, w, r.access)),
             granted.eq(self.access.grant),
@@ -160,21 +164,15 @@ class Requester(Component):
         # Array, output register.
         p1, p1_valid = Signal(flight, reset_less=True), Signal()
         p2, p2_valid = Signal(flight, reset_less=True), Signal()
-        m.d.sync += [p1_valid.eq(granted), p2_valid.eq(p1_valid)]
-        with m.If(granted):
-            m.d.sync += p1.eq(r)
-        with m.If(p1_valid):
-            m.d.sync += p2.eq(p1)
+        m.d.sync += [p1_valid.eq(granted), p1.eq(r), p2_valid.eq(p1_valid), p2.eq(p1)]
 
         # A: the 8 byte lanes that the access touches, of either half of the row.
         a, a_valid, old = Signal(flight, reset_less=True), Signal(), Signal(64, reset_less=True)
         row = Array(self.access.rows)[p2.access.bank] if config.map_banks > 1 else self.access.rows[0]
-        m.d.sync += a_valid.eq(p2_valid)
-        with m.If(p2_valid):
-            m.d.sync += a.eq(p2)
-            for lane in range(LANES):
-                upper = p2.offset[3] | (p2.offset[:3] > lane)
-                m.d.sync += old[8 * lane :][:8].eq(Mux(upper, row[64 + 8 * lane :][:8], row[8 * lane :][:8]))
+        m.d.sync += [a_valid.eq(p2_valid), a.eq(p2)]
+        for lane in range(LANES):
+            upper = p2.offset[3] | (p2.offset[:3] > lane)
+            m.d.sync += old[8 * lane :][:8].eq(Mux(upper, row[64 + 8 * lane :][:8], row[8 * lane :][:8]))
 
         # Answer: right-aligned, then up by `shift`; the other bytes are a load's own.
         answer = Signal(HostAnswer)
@@ -212,10 +210,13 @@ class Requester(Component):
             with m.Default():
                 m.d.comb += logic.eq(a.access.data)
         changes = (a.operation != MapOperation.LOAD) & (a.operation != MapOperation.STORE)
-        m.d.sync += w_valid.eq(a_valid & changes)
-        with m.If(a_valid):
-            total = Cat(low_sum[:32], old[32:] + a.access.data[32:] + carry)
-            m.d.sync += [w.eq(a.access), w.data.eq(Mux(a.operation == MapOperation.ADD, total, logic))]
-            with m.If((a.operation == MapOperation.CMPXCHG) & ~equal):
-                m.d.sync += w.write.eq(0)
+        total = Cat(low_sum[:32], old[32:] + a.access.data[32:] + carry)
+        m.d.sync += [
+            w_valid.eq(a_valid & changes),
+            w_bank.eq(1 << a.access.bank),
+            w.eq(a.access),
+            w.data.eq(Mux(a.operation == MapOperation.ADD, total, logic)),
+        ]
+        with m.If((a.operation == MapOperation.CMPXCHG) & ~equal):
+            m.d.sync += w.write.eq(0)
         return m

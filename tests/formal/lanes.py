@@ -136,7 +136,7 @@ class MapLanesHarness(Elaboratable):
         requester = Requester(CONFIG)
         m.submodules.requester = opened = Opened(requester, inputs=True)
         access, request = requester.access, requester.request.payload.request
-        m.d.comb += [Assume(self._legal(request)), Assume(~access.grant | access.request)]
+        m.d.comb += [Assume(self._legal(request)), Assume(~access.grant | access.request.any())]
         taken = Signal(request.shape().size)  # what waits for its grant
         with m.If(requester.request.valid & requester.request.ready):
             m.d.sync += taken.eq(request)
@@ -168,7 +168,8 @@ class MapLanesHarness(Elaboratable):
                 in_place.word_select(lane, 8).eq(granted.data.word_select(source, 8)),
             ]
         m.d.comb += [
-            Assert(~access.request | waits),
+            Assert((access.request == 0) | waits),
+            Assert(~waits | (opened.signal("r_bank") == (1 << held.access.bank))),
             Assert(~waits | self._legal(granted)),
             Assert(~waits | (Value.cast(held.operation) == Value.cast(granted.operation))),
             Assert(~waits | (held.offset == granted.address[:4])),
