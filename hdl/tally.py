@@ -1,4 +1,4 @@
-"""Counts of events that exclude each other: one adder for all of them.
+"""Counts of events that exclude each other: an adder a bank for all of them.
 
 Two banks of distributed memory. One counts; what the other one counted before can be read meanwhile, and is cleared.
 """
@@ -47,7 +47,7 @@ class Tally(Component):
         m.d.sync += [happens.eq(self.events.any()), event.eq(reduce(or_, (each[: len(event)] for each in numbers)))]
         with m.If(self.swap):
             m.d.sync += second.eq(~second)
-        more, found = Signal.like(self.count), []
+        found = []
         for number in range(2):
             m.submodules[f"bank{number}"] = bank = memory.Memory(
                 shape=bits_for(self.most), depth=1 << len(event), init=[]
@@ -57,9 +57,9 @@ class Tally(Component):
             m.d.comb += [
                 read.addr.eq(Mux(counts, event, self.number)),
                 write.addr.eq(read.addr),
-                write.data.eq(Mux(counts, more, 0)),
+                write.data.eq(Mux(counts, read.data + 1, 0)),
                 write.en.eq(Mux(counts, happens, self.clear)),
             ]
             found.append(read.data)
-        m.d.comb += [more.eq(Mux(second, *reversed(found)) + 1), self.count.eq(Mux(second, *found))]
+        m.d.comb += self.count.eq(Mux(second, *found))
         return m
