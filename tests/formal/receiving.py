@@ -256,7 +256,9 @@ class CollectHarness(Elaboratable):
         # It leaves once, as the oldest of its ingress, to where its outcome says.
         kind = Value.cast(outcome.kind)
         sent = (kind != Kind.DROPPED.value) & (kind != Kind.ABORTED.value)
-        room, waits = (each.bit_select(outcome.egress, 1) for each in (collect.room, collect.waits))
+        # What waits is known a clock before.
+        room = collect.room.bit_select(outcome.egress, 1)
+        waits = later(m, collect.waits).bit_select(outcome.egress, 1)
         given = Cat(
             give.enable & (mine.core == core) & (give.buffer == mine.buffer) for core, give in enumerate(collect.give)
         )
