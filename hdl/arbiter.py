@@ -22,7 +22,7 @@ class RoundRobin(Component):
         for low in range(self.count):
             for high in range(low + 1, self.count):
                 low_first = Signal(name=f"first_{low}_{high}", init=low != 0)  # at first, number 0 is the last
-                with m.If(self.grant.any()):
+                with m.If(self.requests.any()):  # one of them is granted
                     m.d.sync += low_first.eq(~self.grant[low:high].any())
                 ahead[high].append(self.requests[low] & low_first)
                 ahead[low].append(self.requests[high] & ~low_first)

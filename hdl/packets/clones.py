@@ -22,8 +22,10 @@ class Clones(Component):
     -------
     clone : from each core's service unit. flow : of the thread that it names.
     busy : of each core, Receive hands it a frame.
-    frame_valid, frame : to each core's dispatcher, in the clock of the transfer of `clone`.
-    arrival : in the same clock; an accepted clone is number `next_sequence`. One without a buffer is refused as `full`.
+    frame_valid, frame : to each core's dispatcher, in the clock before the transfer of `clone`: what waits for the
+        transfer doesn't wait for what Receive does in its clock.
+    arrival : in the same clock as `frame`; an accepted clone is number `next_sequence`. One without a buffer is refused
+        as `full`.
     trace : likewise.
     """
 
@@ -45,14 +47,15 @@ class Clones(Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         config, arrival = self.config, self.arrival
-        taken = Signal(config.cores)
+        taken, handed = Signal(config.cores), Signal(config.cores)  # handed: in the clock before
+        m.d.sync += handed.eq(taken)
         for core, (clone, frame, flow, trace) in enumerate(
             zip(self.clone, self.frame, self.flow, self.trace, strict=True)
         ):
             made = clone.payload
             m.d.comb += [
-                clone.ready.eq(~self.busy[core] & ~taken[:core].any()),
-                taken[core].eq(clone.valid & clone.ready),
+                clone.ready.eq(handed[core]),
+                taken[core].eq(clone.valid & ~handed[core] & ~self.busy[core] & ~taken[:core].any()),
                 self.frame_valid[core].eq(taken[core] & made.made),
                 trace.valid.eq(taken[core]),
                 trace.thread.eq(made.thread),

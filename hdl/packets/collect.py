@@ -88,19 +88,21 @@ class Collect(Component):
         # Second clock: is it done, and what became of it?
         ingress, place, leaves = Signal.like(look), Signal(Place(config)), Signal()
         done, outcome, to_egress = Signal(), Signal(Outcome(config)), Signal(config.interfaces)
+        waits = Signal()  # for room in its egress's queue, if there is none
         m.d.sync += [ingress.eq(looked), place.eq(found)]
         for core in range(config.cores):
             flag, what = self._outcomes(m, core, found, leaves, place)
             with m.If(found.core == core):
                 sent = (what.kind != Kind.DROPPED) & (what.kind != Kind.ABORTED)
                 m.d.sync += [done.eq(present & flag), outcome.eq(what), to_egress.eq(Mux(sent, 1 << what.egress, 0))]
+                m.d.sync += waits.eq(sent & self.waits.bit_select(what.egress, 1))
 
         # Third clock: may it leave?
         fits = (to_egress & self.room).any()
         m.d.comb += [
-            leaves.eq(done & (~to_egress.any() | fits | ~(to_egress & self.waits).any())),
-            self.push.eq(Mux(leaves, to_egress & self.room, 0)),
-            self.egress_dropped.eq(Mux(leaves, to_egress & ~self.room, 0)),
+            leaves.eq(done & (~waits | fits)),
+            self.push.eq(Mux(done, to_egress & self.room, 0)),
+            self.egress_dropped.eq(Mux(done & ~waits, to_egress & ~self.room, 0)),
             self.departure.place.eq(place),
             self.departure.data.eq(outcome.data),
             self.departure.length.eq(outcome.length),

@@ -6,8 +6,8 @@ program on its way, on the same thread.
      ▼                  ▼
     out           tcx/egress of that port ─▶ … ─▶ out, or REDIRECT again
 
-In two clocks: the verdict and the packet's row say where it goes; then the program that stands there, if one does, says
-whether it goes on.
+In three clocks: the packet's row is read; it and the verdict say where the packet goes; and the program that stands
+there, if one does, says whether it goes on.
 """
 
 from amaranth import Module, Mux, Signal
@@ -16,7 +16,7 @@ from amaranth.lib.enum import Enum
 from amaranth.lib.wiring import Component, In, Out
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.interfaces import Entry, Finish, FinishTrace, Hook, InterfaceControl
+from bpfnic.hdl.interfaces import QUEUE_BITS, Entry, Finish, FinishTrace, Hook, InterfaceControl
 from bpfnic.hdl.packets.records import (
     SCHED_CLS,
     SOCKET_FILTER,
@@ -42,9 +42,10 @@ class _Onward(Enum, shape=3):
 
     NOBODY = 0
     NEXT = 1  # of its hook
-    ARRIVAL = 2  # tcx/ingress, or socket where nobody stands there
-    EGRESS = 3  # tcx/egress
-    SOCKET = 4
+    ARRIVAL = 2  # of its interface: tcx/ingress, or socket where nobody stands there
+    SOCKET = 3
+    INWARD = 4  # of the interface it is redirected to: as ARRIVAL
+    EGRESS = 5  # tcx/egress
 
 
 class Complete(Component):
@@ -54,7 +55,7 @@ class Complete(Component):
     thread : to the thread table, 1 clock after `finish`. queue : to the queue that its program has chosen, likewise.
     direct : from Dispatch; waits for `finish`.
     control : of each interface. following, followed : a word of CHAIN, in the same clock.
-    ends_next, ends : 1 and 2 clocks after `finish`. In that of `ends`, one of:
+    ends_next, ends : 2 and 3 clocks after `finish`. In that of `ends`, one of:
     done_valid, done : a packet is done.
     resume : its thread goes on with it, for a program stands where it comes to.
     freed : its thread may start again, in the clock of `done`.
@@ -93,26 +94,32 @@ class Complete(Component):
             self.trace.cause.eq(finish.cause),
         ]
 
-        # First clock: where the packet goes.
+        # First clock: what is known of the packet.
+        reads, ended = Signal(), Signal(Finish(self.config))
+        m.d.sync += [reads.eq(self.finish.valid), ended.eq(finish)]
+        m.d.comb += [self.thread.thread.eq(ended.thread), self.queue.thread.eq(ended.thread)]
+
+        # Second clock: where it goes.
         ran, thread, unspecified = Signal(), Signal(range(self.config.threads)), Signal()
         verdict, cause = Signal(4), Signal(4)  # verdict: OTHER stands for everything above those with a name
         kept = Signal.like(self.done.outcome.length)  # of a socket filter: the bytes it says, or all
+        row, chosen, length = Signal(Thread(self.config)), Signal(QUEUE_BITS), Signal.like(kept)
         m.d.sync += [
-            ran.eq(self.finish.valid),
-            thread.eq(finish.thread),
-            verdict.eq(Mux(finish.verdict[4:].any(), _OTHER, finish.verdict)),
-            unspecified.eq(finish.verdict == TcAction.UNSPEC),
-            cause.eq(finish.cause),
-            kept.eq(Mux(finish.verdict[len(kept) :].any(), ~0, finish.verdict)),
+            ran.eq(reads),
+            thread.eq(ended.thread),
+            verdict.eq(Mux(ended.verdict[4:].any(), _OTHER, ended.verdict)),
+            unspecified.eq(ended.verdict == TcAction.UNSPEC),
+            cause.eq(ended.cause),
+            kept.eq(Mux(ended.verdict[len(kept) :].any(), ~0, ended.verdict)),
+            row.eq(self.thread.row),
+            chosen.eq(self.queue.queue),
+            length.eq(self.thread.row.data_end - self.thread.row.data),
         ]
-
-        row, host = self.thread.row, self.config.ports
-        length = Signal.like(kept)
-        m.d.comb += [self.thread.thread.eq(thread), self.queue.thread.eq(thread), length.eq(row.data_end - row.data)]
+        host = self.config.ports
         of_tc, queue = row.program_type == SCHED_CLS, Signal.like(row.queue)  # queue: of the host, if it goes there
         outcome, onward, to = Signal(Outcome(self.config)), Signal(Thread(self.config)), Signal(_Onward)
         m.d.comb += [
-            queue.eq(Mux(row.program_type == XDP, self.queue.queue, row.queue)),
+            queue.eq(Mux(row.program_type == XDP, chosen, row.queue)),
             self.following.eq(row.following),
             onward.eq(row),
             onward.queue.eq(queue),
@@ -177,11 +184,11 @@ class Complete(Component):
                 with m.If(of_tc):
                     m.d.comb += [onward.device.eq(row.target), onward.hops.eq(row.hops + 1), to.eq(_Onward.EGRESS)]
                     with m.If(row.inward):
-                        m.d.comb += [onward.iif.eq(row.target), onward.queue.eq(0), to.eq(_Onward.ARRIVAL)]
+                        m.d.comb += [onward.iif.eq(row.target), onward.queue.eq(0), to.eq(_Onward.INWARD)]
                         m.d.comb += [outcome.kind.eq(Kind.PASSED), outcome.egress.eq(host)]
 
-        # Second clock: whether a program stands there.
-        resume, done, following = self.resume, self.done.outcome, Signal(Entry(self.config))
+        # Third clock: whether a program stands there. What may stand there is looked up meanwhile.
+        resume, done = self.resume, self.done.outcome
         went, where, left = Signal(Thread(self.config)), Signal(_Onward), Signal(Outcome(self.config))
         m.d.comb += self.ends_next.eq(ran)
         m.d.sync += [
@@ -191,39 +198,39 @@ class Complete(Component):
             went.eq(onward),
             where.eq(to),
             left.eq(outcome),
-            following.eq(self.followed),
         ]
-        ingress, egress, socket = (Signal(Entry(self.config), name=name) for name in ("ingress", "egress", "socket"))
-        with m.Switch(went.device):
-            for number, control in enumerate(self.control):
-                with m.Case(number):
-                    m.d.comb += [ingress.eq(control.ingress), egress.eq(control.egress), socket.eq(control.socket)]
-        entry, hook = Signal(Entry(self.config)), Signal(Hook)
+        entry, hook, stands = Signal(Entry(self.config)), Signal(Hook), Signal()
+        may_stand = {
+            _Onward.NEXT: (self.followed, row.hook),
+            _Onward.ARRIVAL: self._arriving(m, row.device, "device"),
+            _Onward.SOCKET: (self._at(m, row.device, "device", "socket"), Hook.SOCKET),
+            _Onward.INWARD: self._arriving(m, row.target, "target"),
+            _Onward.EGRESS: (self._at(m, row.target, "target", "egress"), Hook.TCX_EGRESS),
+        }
+        found = {each: (Signal(Entry(self.config)), Signal(Hook)) for each in may_stand}
+        for each, (its_entry, its_hook) in may_stand.items():
+            m.d.sync += [found[each][0].eq(its_entry), found[each][1].eq(its_hook)]
+        with m.Switch(to):
+            for each, (its_entry, _) in may_stand.items():
+                with m.Case(each):
+                    m.d.comb += stands.eq(Entry(self.config)(its_entry).valid)
+        m.d.sync += resume.valid.eq(ran & stands)
         m.d.comb += hook.eq(went.hook)
         with m.Switch(where):
-            with m.Case(_Onward.NEXT):
-                m.d.comb += entry.eq(following)
-            with m.Case(_Onward.ARRIVAL):
-                m.d.comb += [
-                    entry.eq(Mux(ingress.valid, ingress.as_value(), socket.as_value())),
-                    hook.eq(Mux(ingress.valid, Hook.TCX_INGRESS, Hook.SOCKET)),
-                ]
-            with m.Case(_Onward.EGRESS):
-                m.d.comb += [entry.eq(egress), hook.eq(Hook.TCX_EGRESS)]
-            with m.Case(_Onward.SOCKET):
-                m.d.comb += [entry.eq(socket), hook.eq(Hook.SOCKET)]
+            for each, (its_entry, its_hook) in found.items():
+                with m.Case(each):
+                    m.d.comb += [entry.eq(its_entry), hook.eq(its_hook)]
         m.d.comb += [
             resume.row.eq(went),
             resume.row.hook.eq(hook),
             resume.row.program_type.eq(entry.program_type),
             resume.row.following.eq(entry.following),
             resume.slot.eq(entry.slot),
-            resume.valid.eq(self.ends & entry.valid),
-            self.freed.enable.eq(self.ends & ~entry.valid),
+            self.freed.enable.eq(self.ends & ~resume.valid),
             self.freed.thread.eq(resume.thread),
         ]
         with m.If(self.ends):
-            m.d.comb += [self.done_valid.eq(~entry.valid), self.done.buffer.eq(went.buffer), done.eq(left)]
+            m.d.comb += [self.done_valid.eq(~resume.valid), self.done.buffer.eq(went.buffer), done.eq(left)]
         with m.Else():
             m.d.comb += [
                 self.done_valid.eq(self.direct.valid),
@@ -231,3 +238,20 @@ class Complete(Component):
                 self.direct.ready.eq(1),
             ]
         return m
+
+    def _at(self, m: Module, interface, name: str, hook: str):
+        """The first program at a hook of `interface`, which is a packet's `name`."""
+        entry = Signal(Entry(self.config), name=f"{hook}_of_{name}")
+        with m.Switch(interface):
+            for number, control in enumerate(self.control):
+                with m.Case(number):
+                    m.d.comb += entry.eq(control[hook])
+        return entry
+
+    def _arriving(self, m: Module, interface, name: str) -> tuple:
+        """The first program that a packet meets that comes in by `interface`, and its hook."""
+        ingress, socket = (self._at(m, interface, f"{name}_arriving", hook) for hook in ("ingress", "socket"))
+        return (
+            Mux(ingress.valid, ingress.as_value(), socket.as_value()),
+            Mux(ingress.valid, Hook.TCX_INGRESS, Hook.SOCKET),
+        )

@@ -2,11 +2,11 @@
 Complete. A packet goes by a port's hooks xdp, tcx/ingress and socket, or tcx/egress where it leaves; Complete sends it
 on.
 
-A frame waits in one queue with the others of its core. On its way to the register that is the queue's head, its first
-program is looked up. Where packets of a flow are to be kept `apart`, the head waits further, until it is the oldest of
-its ingress that waits anywhere, no thread of any core runs a packet of its flow, and it was this core's `turn` in the
-clock before (so that no two cores begin one flow in the same clock). All this is looked at in the clock of the turn, in
-which others may begin too.
+A frame waits in one queue with the others of its core. In a register behind the queue its first program is looked up,
+on its way to the register that is the queue's head: a frame every second clock, and none come faster. Where packets of
+a flow are to be kept `apart`, the head waits further, until it is the oldest of its ingress that waits anywhere, no
+thread of any core runs a packet of its flow, and it was this core's `turn` in the clock before (so that no two cores
+begin one flow in the same clock). All this is looked at in the clock of the turn, in which others may begin too.
 
 The entry of a program is latched here, after the frame got its number: a program may be replaced once every packet has
 left whose number was given before its entry was moved.
@@ -42,7 +42,7 @@ def Head(config: NicConfig) -> data.StructLayout:
 
 
 class Dispatch(Component):
-    """A frame may go on 2 clocks after it came, and the next one a clock later.
+    """A frame may go on 3 clocks after it came, and the next one 2 clocks later.
 
     Members
     -------
@@ -92,8 +92,11 @@ class Dispatch(Component):
         m = Module()
         config = self.config
         m.submodules.queue = queue = SyncFIFO(width=Frame(config).size, depth=config.packet_buffers)
-        frame = Frame(config)(queue.r_data)
-        m.d.comb += [queue.w_en.eq(self.frame_valid), queue.w_data.eq(self.frame)]
+        frame, waits, takes = Signal(Frame(config)), Signal(), Signal()  # takes: the head's register
+        m.d.comb += [queue.w_en.eq(self.frame_valid), queue.w_data.eq(self.frame), queue.r_en.eq(~waits)]
+        m.d.sync += waits.eq(Mux(waits, ~takes, queue.r_rdy))
+        with m.If(~waits):
+            m.d.sync += frame.eq(queue.r_data)
 
         # The first program on its way.
         names = "xdp", "ingress", "egress", "socket"
@@ -119,9 +122,9 @@ class Dispatch(Component):
         with m.Elif(~frame.leaving & ~of_clones & xdp.valid):
             m.d.comb += [following.entry.eq(xdp), following.hook.eq(Hook.XDP)]
         queue_head, there, goes = Signal(Head(config)), Signal(), Signal()
-        m.d.comb += queue.r_en.eq(~there | goes)
-        with m.If(queue.r_en):
-            m.d.sync += [there.eq(queue.r_rdy), queue_head.eq(following)]
+        m.d.comb += takes.eq(~there | goes)
+        with m.If(takes):
+            m.d.sync += [there.eq(waits), queue_head.eq(following)]
 
         head, entry, hook, device = queue_head.frame, queue_head.entry, queue_head.hook, queue_head.device
         oldest, alone = Signal(), Signal()
@@ -130,14 +133,14 @@ class Dispatch(Component):
                 behind = (due + 1)[: len(due)]
                 with m.Case(number):
                     m.d.comb += oldest.eq(Mux(self.passes[number], head.order == behind, head.order == due))
-        m.d.sync += alone.eq(self.turn & oldest & ~self.conflict & ~queue.r_en)
+        m.d.sync += alone.eq(self.turn & oldest & ~self.conflict & ~takes)
         may_go = there & (~self.apart | alone)
 
-        free = Signal(config.threads, init=-1)
-        lowest, thread = Signal(config.threads), Signal(range(config.threads))
-        m.d.comb += lowest.eq(free & -free)
-        for bit in range(len(thread)):
-            m.d.comb += thread[bit].eq((lowest & sum(1 << i for i in range(config.threads) if i >> bit & 1)).any())
+        # The thread for it is chosen beforehand.
+        free, ready = Signal(config.threads, init=-1), Signal(init=1)
+        chosen, thread = Signal(config.threads, init=1), Signal(range(config.threads))  # chosen: one-hot, or 0
+        others, lowest = Signal(config.threads), Signal(config.threads)
+        m.d.comb += [others.eq(free & ~chosen), lowest.eq(others & -others)]
 
         # On to a thread. One that goes on with its packet has it already, and comes first.
         again = Again(config)
@@ -147,12 +150,11 @@ class Dispatch(Component):
             of_resume = name in ("thread", "slot")
             m.d.comb += resume[name].eq(getattr(self.resume, name) if of_resume else self.resume.row[name])
         launches, may_start = Signal(), ~self.start.valid | self.start.ready
-        next_free = Signal(config.threads)
         m.d.comb += [
             resuming.w_en.eq(self.resume.valid),
             resuming.w_data.eq(resume),
             resuming.r_en.eq(may_start),
-            launches.eq(may_go & entry.valid & free.any() & may_start & ~resuming.r_rdy & self.launch.ready),
+            launches.eq(may_go & entry.valid & ready & may_start & ~resuming.r_rdy & self.launch.ready),
             self.launch.valid.eq(launches),
             self.launch.thread.eq(thread),
             self.launch.row.buffer.eq(head.buffer),
@@ -166,7 +168,6 @@ class Dispatch(Component):
             self.launch.row.hook.eq(hook),
             self.launch.row.following.eq(entry.following),
             self.launch.row.hops.eq(head.hops),
-            next_free.eq(free),
         ]
         with m.If(may_start):
             m.d.sync += [
@@ -178,7 +179,6 @@ class Dispatch(Component):
             if config.trace:
                 m.d.sync += [self.trace[name].eq(resumed[name]) for name in ("program_type", "hook", "device")]
         with m.If(launches):
-            m.d.comb += next_free.eq(free & ~lowest)
             m.d.sync += [
                 self.start.valid.eq(1),
                 self.start.payload.thread.eq(thread),
@@ -189,10 +189,15 @@ class Dispatch(Component):
                 self.trace.hook.eq(hook),
                 self.trace.device.eq(device),
             ]
+        with m.If(launches | ~ready):
+            m.d.sync += [ready.eq(others.any()), chosen.eq(lowest)]
+            for bit in range(len(thread)):
+                ones = sum(1 << i for i in range(config.threads) if i >> bit & 1)
+                m.d.sync += thread[bit].eq((lowest & ones).any())
         freed = Signal(config.threads)
         with m.If(self.freed.enable):
             m.d.comb += freed.bit_select(self.freed.thread, 1).eq(1)
-        m.d.sync += free.eq(next_free | freed)
+        m.d.sync += free.eq((free & ~Mux(launches, chosen, 0)) | freed)
         m.d.comb += [
             self.trace.valid.eq(self.start.valid & self.start.ready),
             self.trace.thread.eq(self.start.payload.thread),
@@ -202,7 +207,7 @@ class Dispatch(Component):
         # Which flows run here.
         flows = self.running
         for number, flow in enumerate(flows):
-            with m.If(launches & lowest[number]):
+            with m.If(launches & chosen[number]):
                 m.d.sync += flow.eq(head.flow)
         m.d.comb += [
             self.flow.eq(head.flow),

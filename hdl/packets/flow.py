@@ -33,7 +33,15 @@ _ADDRESSES = {_Protocol.IPV4: range(26, 34), _Protocol.IPV6: range(22, 54)}  # t
 _LAST_BEAT = (max(_ADDRESSES[_Protocol.IPV6]) + _TAG_BYTES) // 8
 
 
-_State = data.StructLayout({"protocol": _Protocol, "once": 1, "beat": range(_LAST_BEAT + 2)})
+class _Seeks(Enum, shape=2):
+    """What the next beat has."""
+
+    NOTHING = 0
+    FIRST = 1  # the EtherType of an untagged frame, or of the first tag
+    BEHIND_TAG = 2
+
+
+_State = data.StructLayout({"protocol": _Protocol, "once": 1, "beat": range(_LAST_BEAT + 2), "seeks": _Seeks})
 """Of a frame. once: behind one tag. beat: stops behind the addresses, and counts two tags, which fill a beat, as no
 beat."""
 
@@ -76,19 +84,18 @@ class Flow(Component):
 
         # The EtherType lies in beat 1, or behind one or two tags, both in beat 2. No address lies in its beat.
         skips = Signal()
-        behind = [self._protocol(m, word, _ETHERTYPE + tags * _TAG_BYTES) for tags in range(_MOST_TAGS + 1)]
+        behind = [self._protocol(m, _ETHERTYPE + tags * _TAG_BYTES) for tags in range(_MOST_TAGS + 1)]
+        twice, found = behind[1] == _Protocol.TAGGED, Signal(_Protocol)  # found: behind the tag or tags
+        m.d.comb += found.eq(Mux(~twice, behind[1], Mux(behind[2] == _Protocol.TAGGED, _Protocol.OTHER, behind[2])))
         m.d.comb += [following.protocol.eq(state.protocol), following.once.eq(state.once)]
-        with m.If(state.beat == 1):
+        with m.If(first):
+            m.d.comb += following.seeks.eq(_Seeks.FIRST)
+        with m.Elif(state.seeks == _Seeks.FIRST):
             m.d.comb += [following.protocol.eq(behind[0]), following.once.eq(0)]
-        with m.Elif((state.beat == 2) & (state.protocol == _Protocol.TAGGED)):
-            with m.If(behind[1] == _Protocol.TAGGED):
-                m.d.comb += skips.eq(1)
-                with m.If(behind[2] != _Protocol.TAGGED):
-                    m.d.comb += following.protocol.eq(behind[2])
-                with m.Else():
-                    m.d.comb += following.protocol.eq(_Protocol.OTHER)
-            with m.Else():
-                m.d.comb += [following.protocol.eq(behind[1]), following.once.eq(1)]
+            with m.If(behind[0] == _Protocol.TAGGED):
+                m.d.comb += following.seeks.eq(_Seeks.BEHIND_TAG)
+        with m.Elif(state.seeks == _Seeks.BEHIND_TAG):
+            m.d.comb += [skips.eq(twice), following.protocol.eq(found), following.once.eq(~twice)]
         m.d.comb += following.beat.eq(state.beat + ((state.beat <= _LAST_BEAT) & ~skips))
 
         chosen = Signal(8)
@@ -110,14 +117,15 @@ class Flow(Component):
         ]
         return m
 
-    def _protocol(self, m: Module, word: Signal, byte: int) -> Signal:
-        """What the EtherType at `byte` of a frame says, in the clock of its beat, `word`."""
-        high, low = (word.word_select((byte + i) % 8, 8) for i in range(2))
+    def _protocol(self, m: Module, byte: int) -> Signal:
+        """What the EtherType at `byte` of a frame says, a clock after its beat."""
+        high, low = (self.data.word_select((byte + i) % 8, 8) for i in range(2))
         found = Signal(_Protocol, name=f"protocol_at_{byte}")
+        m.d.sync += found.eq(_Protocol.OTHER)
         with m.Switch(Cat(low, high)):
             for number, protocol in _ETHERTYPES.items():
                 with m.Case(number):
-                    m.d.comb += found.eq(protocol)
+                    m.d.sync += found.eq(protocol)
         return found
 
 

@@ -25,7 +25,7 @@ from bpfnic.spec.registers import CHAIN_WORDS
 class PacketPath(Component):
     """Receive, buffers, windows, Dispatch, Service, Complete, Collect, Transmit. Members: PacketPathPorts.
 
-    Where nothing waits, Start is 5 clocks after a frame's last beat, and the first beat out 11 to 15 after Finish.
+    Where nothing waits, Start is 7 clocks after a frame's last beat, and the first beat out 13 to 17 after Finish.
     """
 
     def __init__(self, config: NicConfig):
@@ -144,7 +144,7 @@ class PacketPath(Component):
             ]
         m.d.comb += [
             buffers.phase.eq(phase),
-            receive.spare_ready[core].eq(pool.ready & pool.more & ~service.take),
+            receive.spare_ready[core].eq(pool.ready & pool.more & ~service.wants),
             receive.spare[core].eq(pool.spare),
             receive.empty[core].eq(~pool.more),
             service.spare_ready.eq(pool.ready),

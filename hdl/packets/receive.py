@@ -2,11 +2,15 @@
 
 A frame takes a buffer at its first beat, of the core whose turn it is. Then its beats ask that core's buffers for a
 write, together with those of other ingresses and with the service unit that clears bytes; round robin, among those
-whose next word lies in the bank that the clock's phase gives to writes.
+whose next word lies in the bank that the next clock's phase gives to writes. A beat is taken in the clock of its grant,
+and written in the next one, in which all that depends on it is worked out, too.
 
 If no core has a buffer, the frame waits, or is drained and refused. A frame that is too long, bad or too short gives
 its buffer back after its last beat.
 """
+
+from functools import reduce
+from operator import or_
 
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import stream
@@ -32,13 +36,12 @@ COUNT_BITS = 16  # received_bytes
 
 
 def Arrival(config: NicConfig) -> Signature:
-    """A frame ended in the clock before. It is at `place` if `accepted`, otherwise one of `full`, `long` and `error` is
-    high. buffered: it had a buffer."""
+    """A frame's last beat was written in the clock before. It is at `place` if `accepted`, otherwise one of `full`,
+    `long` and `error` is high."""
     return Signature(
         {
             "ended": Out(1),
             "accepted": Out(1),
-            "buffered": Out(1),
             "full": Out(1),
             "long": Out(1),
             "error": Out(1),
@@ -49,22 +52,29 @@ def Arrival(config: NicConfig) -> Signature:
 
 
 class _Ingress:
-    """The state of one ingress: between frames neither `filling` nor `refusing`."""
+    """The state of one ingress: between frames, or its frame fills a buffer, or it is refused."""
 
     def __init__(self, config: NicConfig, number: int):
         def named(shape, what, **kwargs):
             return Signal(shape, name=f"{what}{number}", **kwargs)
 
-        self.filling = named(1, "filling")
+        self.between = named(1, "between", init=1)
+        self.filling = named(config.cores, "filling")  # one-hot: whose buffer
         self.refusing = named(1, "refusing")
-        self.core = named(config.cores, "core")  # one-hot
+        self.due = named(1, "due")  # the frame's next word lies in the next clock's bank
+        self.granted = named(config.cores, "granted")  # one-hot, or 0
+        # Of the clock before: what was granted, and how.
+        self.writes = named(config.cores, "writes")
+        self.first = named(1, "begins")
+        self.refused = named(1, "refused")  # a beat of a refused frame
+        self.beat = named(Beat(INGRESS_USER), "beat")
         self.buffer = named(range(config.packet_buffers), "buffer")
-        # The next beat's word in the buffer; it counts on behind the buffer's end. Back at FIRST_WORD between frames.
+        # The beat's word in the buffer; it counts on behind the buffer's end. Back at FIRST_WORD between frames.
         self.word = named(COUNT_BITS, "word", init=FIRST_WORD)
         self.overrun = named(1, "overrun")
-        self.count = named(4, "count")  # bytes of its beat
-        self.granted = named(config.cores, "granted")  # one-hot, or 0
-        # Of the frame that ended in the clock before (as are core and buffer then, unless it had none):
+        self.count = named(4, "count")  # bytes of the beat
+        # Of the frame whose last beat was written in the clock before (as is buffer then):
+        self.ends = named(config.cores, "ends")  # one-hot: in whose buffer, or 0
         self.end_offset = named(range(config.buffer_bytes + 1), "end_offset")
         self.end_port = named(3, "end_port")
 
@@ -124,9 +134,9 @@ class Receive(Component):
             m.d.comb += cores.requests.eq(self.spare_ready)
         with m.If(cores.grant.any()):
             m.d.sync += turn.eq(cores.grant)
-        # A frame's first word is even. So it is known a clock before whether a frame may begin, and with which core.
+        # A frame's first word is even.
         opens = Signal(config.cores)  # one-hot, or 0
-        m.d.sync += opens.eq(Mux(self.phase & self.enable, turn & self.spare_ready, 0))
+        m.d.comb += opens.eq(Mux(self.phase & self.enable, turn & self.spare_ready, 0))
 
         for number, state in enumerate(ingresses):
             self._follow(m, number, state)
@@ -136,7 +146,8 @@ class Receive(Component):
         return m
 
     def _fill(self, m: Module, core: int, opens, ingresses: list[_Ingress]) -> None:
-        """One core's buffers: who writes in this clock."""
+        """One core's buffers: who may write in the next clock, and what he who might in the one before writes in this
+        one."""
         config, write, zero = self.config, self.write[core], self.zero[core]
         m.submodules[f"turns{core}"] = turns = RoundRobin(config.interfaces + 1)
         m.submodules[f"flow{core}"] = flow = Flow(config.interfaces)
@@ -146,40 +157,54 @@ class Receive(Component):
             flow.bytes.eq(self.beat_bytes[core]),
             self.flow[core].eq(flow.flow),
         ]
-        with m.If(zero.valid & (zero.word[0] == self.phase)):
+        with m.If(zero.valid & (zero.word[0] != self.phase)):
             m.d.comb += [turns.requests[-1].eq(1), zero.ready.eq(turns.grant[-1])]
-        m.d.comb += [write.buffer.eq(zero.buffer), write.word.eq(zero.word)]
-        with m.If(turns.grant[-1]):
-            m.d.comb += write.mask.eq(zero.mask)
+        clears, cleared = Signal(name=f"clears{core}"), zero.signature.create()
+        m.d.sync += clears.eq(turns.grant[-1])
+        m.d.sync += [getattr(cleared, name).eq(getattr(zero, name)) for name in ("buffer", "word", "mask")]
+        data = [Mux(state.writes[core], state.beat.data, 0) for state in ingresses]  # of one at most
+        m.d.comb += [write.buffer.eq(cleared.buffer), write.word.eq(cleared.word), write.data.eq(reduce(or_, data))]
+        with m.If(clears):
+            m.d.comb += write.mask.eq(cleared.mask)
         for number, (state, port) in enumerate(zip(ingresses, self.ingress, strict=True)):
-            goes_on = state.core[core] & (state.word[0] == self.phase)
-            asks = port.valid & Mux(state.filling, goes_on, opens & ~state.refusing)
+            asks = port.valid & Mux(state.between, opens, state.filling[core] & state.due)
             m.d.comb += [turns.requests[number].eq(asks), state.granted[core].eq(turns.grant[number])]
-            with m.If(turns.grant[number]):
+            with m.If(state.writes[core]):
                 m.d.comb += [
-                    self.take[core].eq(~state.filling),
+                    self.take[core].eq(state.first),
                     flow.ingress.eq(number),
-                    flow.first.eq(~state.filling),
-                    write.buffer.eq(Mux(state.filling, state.buffer, self.spare[core])),
+                    flow.first.eq(state.first),
+                    write.buffer.eq(Mux(state.first, self.spare[core], state.buffer)),
                     write.word.eq(state.word),
                     write.mask.eq((state.word < buffer_words(config)).replicate(8)),
-                    write.data.eq(port.payload.data),
                     self.beat[core].eq(1),
                     self.beat_bytes[core].eq(state.count),
                 ]
-                m.d.sync += state.core.eq(1 << core)
-                with m.If(~state.filling):
+                with m.If(state.first):
                     m.d.sync += state.buffer.eq(self.spare[core])
 
     def _follow(self, m: Module, number: int, state: _Ingress) -> None:
         """One ingress: where its frame stands, and how it ended."""
         config, port, arrival = self.config, self.ingress[number], self.arrival[number]
-        beat = port.payload
-        m.d.comb += port.ready.eq(state.granted.any() | state.refusing)
-        between = ~state.filling & ~state.refusing
-        with m.If(port.valid & between & self.enable & self.empty.all() & ~self.waits[number]):
-            m.d.sync += state.refusing.eq(1)
+        granted, last = state.granted.any(), port.payload.last
+        m.d.comb += port.ready.eq(granted | state.refusing)
+        with m.If(granted):
+            m.d.sync += [state.between.eq(last), state.filling.eq(Mux(last, 0, state.granted))]
+        with m.Elif(state.refusing):
+            with m.If(port.valid & last):
+                m.d.sync += [state.between.eq(1), state.refusing.eq(0)]
+        with m.Elif(port.valid & state.between & self.enable & self.empty.all() & ~self.waits[number]):
+            m.d.sync += [state.between.eq(0), state.refusing.eq(1)]
+        m.d.sync += [
+            state.due.eq(granted | ~state.due),  # words and clocks alternate
+            state.writes.eq(state.granted),
+            state.first.eq(state.between),
+            state.refused.eq(port.valid & state.refusing),
+            state.beat.eq(port.payload),
+        ]
 
+        # A clock later
+        beat = state.beat
         end, count = Signal(len(state.word) + 3, name=f"end{number}"), state.count
         behind, overrun = state.word >= buffer_words(config), Signal(name=f"overruns{number}")
         m.d.comb += [
@@ -191,28 +216,27 @@ class Receive(Component):
         error = beat.user[0] | short
         if number == config.ports:
             error |= beat.user[1:4] >= config.ports
-        m.d.sync += arrival.ended.eq(0)
-        with m.If(port.valid & port.ready):
+        taken = state.writes.any() | state.refused
+        with m.If(taken):
             m.d.sync += [
                 state.word.eq(Mux(beat.last, FIRST_WORD, end[3:])),  # all but the last one are whole
                 state.overrun.eq(overrun & ~beat.last),
-                state.filling.eq(~state.refusing & ~beat.last),
-                state.refusing.eq(state.refusing & ~beat.last),
-                # What ended, for the next clock:
-                arrival.ended.eq(beat.last),
-                arrival.accepted.eq(~state.refusing & ~overrun & ~error),
-                arrival.buffered.eq(~state.refusing),
-                # What is wrong with the frame itself comes first: it doesn't depend on time.
-                arrival.full.eq(state.refusing & ~overrun & ~error),
-                arrival.long.eq(overrun),
-                arrival.error.eq(~overrun & error),
-                arrival.bytes.eq(end - addresses.HEADROOM),
-                state.end_offset.eq(end),
-                state.end_port.eq(beat.user[1:4]),
             ]
+        m.d.sync += [
+            arrival.ended.eq(taken & beat.last),
+            arrival.accepted.eq(~state.refused & ~overrun & ~error),
+            # What is wrong with the frame itself comes first: it doesn't depend on time.
+            arrival.full.eq(state.refused & ~overrun & ~error),
+            arrival.long.eq(overrun),
+            arrival.error.eq(~overrun & error),
+            arrival.bytes.eq(end - addresses.HEADROOM),
+            state.ends.eq(Mux(beat.last, state.writes, 0)),
+            state.end_offset.eq(end),
+            state.end_port.eq(beat.user[1:4]),
+        ]
         m.d.comb += arrival.place.buffer.eq(state.buffer)
         for core in range(config.cores):
-            with m.If(state.core[core]):
+            with m.If(state.ends[core]):
                 m.d.comb += arrival.place.core.eq(core)
         with m.If(arrival.ended & arrival.accepted):
             m.d.sync += self.next_sequence[number].eq(self.next_sequence[number] + 1)
@@ -220,10 +244,15 @@ class Receive(Component):
     def _hand_over(self, m: Module, core: int, ingresses: list[_Ingress]) -> None:
         """One core's frames that ended in the clock before: one at most, for each of its last beats had a write."""
         frame, give = self.frame[core], self.give[core]
-        for number, (state, arrival) in enumerate(zip(ingresses, self.arrival, strict=True)):
-            with m.If(arrival.ended & arrival.buffered & state.core[core]):
+        ends = Cat(state.ends[core] for state in ingresses)
+        accepted = Cat(arrival.accepted for arrival in self.arrival)
+        m.d.comb += [
+            self.frame_valid[core].eq((ends & accepted).any()),
+            give.enable.eq((ends & ~accepted).any()),
+        ]
+        for number, state in enumerate(ingresses):
+            with m.If(state.ends[core]):
                 m.d.comb += [
-                    self.frame_valid[core].eq(arrival.accepted),
                     frame.buffer.eq(state.buffer),
                     frame.ingress.eq(number),
                     frame.iif.eq(number),
@@ -233,6 +262,5 @@ class Receive(Component):
                     frame.data_end.eq(state.end_offset),
                     frame.order.eq(self.next_sequence[number]),
                     frame.sequence.eq(self.next_sequence[number]),
-                    give.enable.eq(~arrival.accepted),
                     give.buffer.eq(state.buffer),
                 ]

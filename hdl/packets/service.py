@@ -16,7 +16,7 @@ the same place in the buffer, and the clone is handed over as a frame of its own
 
 from errno import EACCES, EINVAL, ENETDOWN, ENOMEM
 
-from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
@@ -52,7 +52,7 @@ class ServiceUnit(Component):
     local : to the core's windows, in a clock in which it `waits` for nobody.
     received : what the packet was as it came in.
     spare_ready, spare, empty, take : to the core's Pool. `free` : Receive takes no buffer in this clock; every second
-        one is such.
+        one is such. wants : the next buffer is taken.
     clone : what a call of bpf_clone_redirect came to.
     """
 
@@ -74,6 +74,7 @@ class ServiceUnit(Component):
                 "spare": In(range(config.packet_buffers)),
                 "empty": In(1),
                 "free": In(1),
+                "wants": Out(1),
                 "take": Out(1),
                 "clone": Out(stream.Signature(Clone(config))),
             }
@@ -86,7 +87,8 @@ class ServiceUnit(Component):
         number, entry, flags = Signal(32), Signal(32), Signal(64)  # ifindex or delta
         strange = Signal()  # a flag that no call knows
         row = Signal(Thread(config))
-        moved = Signal(signed(34))  # where data_meta or data_end shall be
+        # Where data_meta or data_end shall be, unless that is too `far` for it.
+        far, moved = Signal(), Signal(signed(len(row.data) + 2))
         metadata = Signal(8)  # bytes of it
         least, most = Signal(Offset(config)), Signal(Offset(config))  # where `moved` may be
         farthest = Signal(signed(len(least) + 1))  # where metadata may begin
@@ -95,17 +97,19 @@ class ServiceUnit(Component):
         source, target = Signal(range(config.buffer_bytes)), Signal(range(config.buffer_bytes))
         left, word, arrives = Signal(Offset(config)), Signal(64), Signal(3)  # bytes to move; `word` is on its way
         copying, copy = Signal(), Signal(Clone(config))
+        # Bytes are to be cleared, the row is to be written, a clone is offered: others decide by it in its clock.
+        clears, changes, offers = Signal(), Signal(), Signal()
         heard = Signal()  # what the packet was as it came in is in `word`
         reads, places = Signal(), Signal()  # what is asked of `local`: from registers, for its words have a long way
 
-        is_head, is_tail, is_meta = (
-            service == each for each in (Service.ADJUST_HEAD, Service.ADJUST_TAIL, Service.ADJUST_META)
-        )
+        is_head, is_tail, is_meta = Signal(), Signal(), Signal()
         upward = ~number[-1]
         at = moved[: len(row.data)].as_unsigned()
+        shows = at < row.lowest  # bytes that this packet never had
         port, is_port = Signal(range(config.interfaces)), Signal()  # the one with ifindex `number`
         m.d.comb += [
             self.thread.thread.eq(thread),
+            self.change.valid.eq(changes),
             self.change.thread.eq(thread),
             self.change.row.eq(row),
             self.local.enable.eq(reads | places),
@@ -115,24 +119,30 @@ class ServiceUnit(Component):
             self.local.offset.eq(Mux(places, target, source)),
             self.local.size.eq(Mux(copying, exact_log2(WORD_BYTES), exact_log2(_MOVED))),
             self.local.write_data.eq(word),
+            self.zero.valid.eq(clears),
+            self.zero.buffer.eq(row.buffer),
+            self.zero.word.eq(start[3:]),
+            self.take.eq(self.wants & self.spare_ready & self.free),
             self.received.buffer.eq(row.buffer),
+            self.clone.valid.eq(offers),
             self.clone.payload.eq(copy),
         ]
-        asks = Value.cast(service).matches(*_ASKED) if config.receive_metadata else Const(0)
+        is_last = start[3:] == last[3:]
+        for lane in range(WORD_BYTES):
+            m.d.comb += self.zero.mask[lane].eq((start[:3] <= lane) & (~is_last | (last[:3] >= lane)))
         with m.Switch(service):
             for each, asked in _ASKED.items():
                 with m.Case(each):
                     m.d.comb += self.received.asked.eq(asked)
 
         def answer() -> None:
-            m.d.sync += [self.answer.valid.eq(1), self.answer.payload.thread.eq(thread)]
+            m.d.sync += self.answer.valid.eq(1)
             m.next = "REQUEST"
 
         def change() -> None:
             """The answer comes with the row's change, if that is taken then: programs may end for many clocks on end,
             in which the thread would go on with its old row."""
-            m.d.sync += [self.answer.valid.eq(self.taken_next), self.answer.payload.thread.eq(thread)]
-            m.d.sync += answered.eq(self.taken_next)
+            m.d.sync += [self.answer.valid.eq(self.taken_next), answered.eq(self.taken_next), changes.eq(1)]
             m.next = "CHANGE"
 
         with m.If(self.answer.ready):
@@ -145,6 +155,9 @@ class ServiceUnit(Component):
                 m.d.sync += [
                     thread.eq(asked.thread),
                     service.eq(asked.service),
+                    is_head.eq(asked.service == Service.ADJUST_HEAD),
+                    is_tail.eq(asked.service == Service.ADJUST_TAIL),
+                    is_meta.eq(asked.service == Service.ADJUST_META),
                     number.eq(Mux(of_port, asked.a, asked.b)),
                     copying.eq(0),
                     entry.eq(asked.a),
@@ -157,6 +170,7 @@ class ServiceUnit(Component):
                 m.d.sync += [
                     row.eq(here),
                     strange.eq(flags[_FLAG_BITS:].any()),
+                    far.eq(number[len(row.data) :].any() & ~number[len(row.data) :].all()),
                     moved.eq(Mux(is_tail, here.data_end, here.data_meta) + number.as_signed()),
                     metadata.eq(here.data - here.data_meta),
                     least.eq(Mux(is_tail, here.data + addresses.ETH_HLEN, addresses.FRAME_HEADER)),
@@ -172,105 +186,108 @@ class ServiceUnit(Component):
                 with m.If(~self.answer.valid):
                     m.next = "DECIDE"
             with m.State("DECIDE"):
-                with m.If(service == Service.REDIRECT):
-                    change()
-                    m.d.sync += self.answer.payload.value.eq(XdpAction.XDP_REDIRECT)
-                    known = Mux(row.program_type == SCHED_CLS, Const(BPF_F_INGRESS, _FLAG_BITS), 0)
-                    with m.If(strange | (flags[:_FLAG_BITS] & ~known).any()):
-                        m.d.sync += self.answer.payload.value.eq(XdpAction.XDP_ABORTED)
-                        answer()
-                    m.d.sync += [row.redirected.eq(is_port), row.target.eq(port)]
-                    with m.If(row.program_type != SCHED_CLS):  # of a tc program's packet it is XDP's
-                        m.d.sync += row.queue.eq(0)
-                    m.d.sync += row.inward.eq((flags & BPF_F_INGRESS).any())
-                with m.Elif(service == Service.CLONE_REDIRECT):
-                    inward = (flags & BPF_F_INGRESS).any()
-                    first, behind = row.data[:3], row.data_end + WORD_BYTES - 1
-                    m.d.sync += [
-                        self.answer.payload.value.eq(Const(-EINVAL, 64)),
-                        copying.eq(1),
-                        copy.thread.eq(thread),
-                        copy.iif.eq(Mux(inward, port, row.iif)),
-                        copy.device.eq(port),
-                        copy.leaving.eq(~inward),
-                        copy.hops.eq(row.hops + 1),
-                        copy.data.eq(row.data),
-                        copy.data_end.eq(row.data_end),
-                        source.eq(row.data - first),
-                        target.eq(row.data - first),
-                        left.eq((behind - behind[:3]) - (row.data - first)),
-                    ]
-                    m.next = "BUFFER"
-                    with m.If(strange | (flags[:_FLAG_BITS] & ~BPF_F_INGRESS).any() | ~is_port):
-                        answer()
-                    with m.Elif(row.hops == MAX_HOPS):
-                        m.d.sync += self.answer.payload.value.eq(Const(-ENETDOWN, 64))
-                        answer()
-                with m.Elif(service == Service.REDIRECT_MAP):
-                    self._redirect_map(m, entry, flags, strange, row, answer, change)
-                with m.Elif(asks):
-                    m.d.comb += self.received.start.eq(1)
-                    m.next = "METADATA"
-                with m.Else():
-                    uneven = at[: exact_log2(_MOVED)] != row.data[: exact_log2(_MOVED)]
-                    legal = ~moved[len(row.data) :].any() & (at >= least) & (at <= most)
-                    odd = is_meta & (uneven | (moved < farthest))
-                    shows = at < row.lowest
-                    m.d.sync += [
-                        self.answer.payload.value.eq(Mux(~legal, Const(-EINVAL, 64), Mux(odd, Const(-EACCES, 64), 0))),
-                        start.eq(Mux(is_tail, row.data_end, at)),
-                        last.eq(Mux(is_tail, at, row.lowest) - 1),
-                    ]
-                    with m.If(is_tail):
-                        m.d.sync += row.data_end.eq(at)
-                    with m.Else():
-                        m.d.sync += row.data_meta.eq(at)
-                        with m.If(is_head):
-                            m.d.sync += row.data.eq(at + metadata)
-                        with m.If(shows):
-                            m.d.sync += row.lowest.eq(at)
-                    # Metadata moves with the head: upward, its last bytes go first.
-                    first = Mux(upward, metadata - _MOVED, 0)[: len(metadata)]
-                    m.d.sync += [source.eq(row.data_meta + first), target.eq(at + first)]
-                    m.d.sync += left.eq(Mux(is_head & number.any(), metadata, 0))
-                    with m.If(~legal | odd):
-                        answer()
-                    with m.Elif(Mux(is_tail, at > row.data_end, shows)):
-                        m.next = "CLEAR"
-                    with m.Elif(is_head & metadata.any()):
-                        m.next = "MOVE"
-                    with m.Else():
-                        change()
+                # What is said here of the row and of the answer counts if the row is changed, or it is answered.
+                m.d.sync += [self.answer.payload.thread.eq(thread), self.answer.payload.value.eq(0)]
+                with m.If(is_tail):
+                    m.d.sync += row.data_end.eq(at)
+                with m.If(is_head):
+                    m.d.sync += row.data.eq(at + metadata)
+                with m.If(is_head | is_meta):
+                    m.d.sync += row.data_meta.eq(at)
+                    with m.If(shows):
+                        m.d.sync += row.lowest.eq(at)
+                with m.Switch(service):
+                    with m.Case(Service.REDIRECT):
+                        known = Mux(row.program_type == SCHED_CLS, Const(BPF_F_INGRESS, _FLAG_BITS), 0)
+                        with m.If(strange | (flags[:_FLAG_BITS] & ~known).any()):
+                            m.d.sync += self.answer.payload.value.eq(XdpAction.XDP_ABORTED)
+                            answer()
+                        with m.Else():
+                            m.d.sync += self.answer.payload.value.eq(XdpAction.XDP_REDIRECT)
+                            change()
+                        m.d.sync += [row.redirected.eq(is_port), row.target.eq(port)]
+                        with m.If(row.program_type != SCHED_CLS):  # of a tc program's packet it is XDP's
+                            m.d.sync += row.queue.eq(0)
+                        m.d.sync += row.inward.eq((flags & BPF_F_INGRESS).any())
+                    with m.Case(Service.CLONE_REDIRECT):
+                        inward = (flags & BPF_F_INGRESS).any()
+                        first, behind = row.data[:3], row.data_end + WORD_BYTES - 1
+                        m.d.sync += [
+                            self.answer.payload.value.eq(Const(-EINVAL, 64)),
+                            copying.eq(1),
+                            copy.thread.eq(thread),
+                            copy.iif.eq(Mux(inward, port, row.iif)),
+                            copy.device.eq(port),
+                            copy.leaving.eq(~inward),
+                            copy.hops.eq(row.hops + 1),
+                            copy.data.eq(row.data),
+                            copy.data_end.eq(row.data_end),
+                            source.eq(row.data - first),
+                            target.eq(row.data - first),
+                            left.eq((behind - behind[:3]) - (row.data - first)),
+                        ]
+                        with m.If(strange | (flags[:_FLAG_BITS] & ~BPF_F_INGRESS).any() | ~is_port):
+                            answer()
+                        with m.Elif(row.hops == MAX_HOPS):
+                            m.d.sync += self.answer.payload.value.eq(Const(-ENETDOWN, 64))
+                            answer()
+                        with m.Else():
+                            m.d.sync += self.wants.eq(1)
+                            m.next = "BUFFER"
+                    with m.Case(Service.REDIRECT_MAP):
+                        self._redirect_map(m, entry, flags, strange, row, answer, change)
+                    with m.Case(*(_ASKED if config.receive_metadata else ())):
+                        m.d.comb += self.received.start.eq(1)
+                        m.next = "METADATA"
+                    with m.Default():
+                        uneven = at[: exact_log2(_MOVED)] != row.data[: exact_log2(_MOVED)]
+                        legal = ~far & ~moved[len(row.data) :].any() & (at >= least) & (at <= most)
+                        odd = is_meta & (uneven | (moved < farthest))
+                        error = Mux(~legal, Const(-EINVAL, 64), Mux(odd, Const(-EACCES, 64), 0))
+                        m.d.sync += [
+                            self.answer.payload.value.eq(error),
+                            start.eq(Mux(is_tail, row.data_end, at)),
+                            last.eq(Mux(is_tail, at, row.lowest) - 1),
+                        ]
+                        # Metadata moves with the head: upward, its last bytes go first.
+                        first = Mux(upward, metadata - _MOVED, 0)[: len(metadata)]
+                        m.d.sync += [source.eq(row.data_meta + first), target.eq(at + first)]
+                        m.d.sync += left.eq(Mux(is_head & number.any(), metadata, 0))
+                        with m.If(~legal | odd):
+                            answer()
+                        with m.Elif(Mux(is_tail, at > row.data_end, shows)):
+                            m.d.sync += clears.eq(1)
+                            m.next = "CLEAR"
+                        with m.Elif(is_head & metadata.any()):
+                            m.next = "MOVE"
+                        with m.Else():
+                            change()
             with m.State("CLEAR"):
-                is_last = start[3:] == last[3:]
-                m.d.comb += [
-                    self.zero.valid.eq(1),
-                    self.zero.buffer.eq(row.buffer),
-                    self.zero.word.eq(start[3:]),
-                ]
-                for lane in range(WORD_BYTES):
-                    m.d.comb += self.zero.mask[lane].eq((start[:3] <= lane) & (~is_last | (last[:3] >= lane)))
                 with m.If(self.zero.ready):
-                    m.d.sync += start.eq(Cat(Const(0, 3), start[3:] + 1))
-                    with m.If(is_last):
-                        m.next = "MOVE"
+                    m.d.sync += [start.eq(Cat(Const(0, 3), start[3:] + 1)), clears.eq(~is_last)]
+                with m.If(~clears & left.any()):
+                    m.next = "MOVE"  # a clock more: what is read next may lie in the word cleared last
+                with m.Elif(~clears):
+                    change()
             with m.State("BUFFER"):
                 m.d.sync += [copy.buffer.eq(self.spare), copy.made.eq(self.spare_ready)]
-                m.d.comb += self.take.eq(self.spare_ready & self.free)
                 m.d.sync += self.answer.payload.value.eq(Mux(self.spare_ready, 0, Const(-ENOMEM, 64)))
                 with m.If(self.take):
+                    m.d.sync += self.wants.eq(0)
                     m.next = "MOVE"
                 with m.Elif(self.empty):
+                    m.d.sync += [self.wants.eq(0), offers.eq(1)]
                     m.next = "CLONE"
             with m.State("CLONE"):
-                m.d.comb += self.clone.valid.eq(1)
                 with m.If(self.clone.ready):
+                    m.d.sync += offers.eq(0)
                     answer()
             with m.State("MOVE"):
                 m.d.sync += reads.eq(left.any())
                 with m.If(left.any()):
                     m.next = "READ"
                 with m.Elif(copying):
+                    m.d.sync += offers.eq(1)
                     m.next = "CLONE"
                 with m.Else():
                     change()
@@ -299,11 +316,12 @@ class ServiceUnit(Component):
                 with m.If(heard):
                     answer()
             with m.State("CHANGE"):
-                m.d.comb += self.change.valid.eq(1)
-                with m.If(self.change.ready & answered):
-                    m.next = "REQUEST"
-                with m.Elif(self.change.ready):
-                    answer()
+                with m.If(self.change.ready):
+                    m.d.sync += changes.eq(0)
+                    with m.If(answered):
+                        m.next = "REQUEST"
+                    with m.Else():
+                        answer()
         return m
 
     def _redirect_map(self, m: Module, entry, flags, strange, row, answer, change) -> None:
@@ -319,10 +337,10 @@ class ServiceUnit(Component):
             m.d.sync += self.answer.payload.value.eq(XdpAction.XDP_ABORTED)
             answer()
         with m.Else():
+            m.d.sync += self.answer.payload.value.eq(Mux(taken, XdpAction.XDP_REDIRECT, flags & REDIRECT_ACTION))
             change()
-            m.d.sync += [
-                self.answer.payload.value.eq(Mux(taken, XdpAction.XDP_REDIRECT, flags & REDIRECT_ACTION)),
-                row.redirected.eq(taken & (to_queue | (where[:8] < self.config.ports))),
-                row.target.eq(Mux(to_queue, self.config.ports, where[: len(row.target)])),
-                row.queue.eq(Mux(to_queue, where[:QUEUE_BITS], 0)),
-            ]
+        m.d.sync += [
+            row.redirected.eq(taken & (to_queue | (where[:8] < self.config.ports))),
+            row.target.eq(Mux(to_queue, self.config.ports, where[: len(row.target)])),
+            row.queue.eq(Mux(to_queue, where[:QUEUE_BITS], 0)),
+        ]

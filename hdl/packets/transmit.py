@@ -44,16 +44,21 @@ class _Egress:
         def named(shape, what, **kwargs):
             return Signal(shape, name=f"{what}{number}", **kwargs)
 
+        self.waits = named(1, "waits")  # `next_one` does
+        self.next_one = named(Departure(config), "next_one")
         self.active = named(1, "active")
         self.core = named(range(config.cores), "core")
         self.buffer = named(range(config.packet_buffers), "buffer")
         self.word = named(range(buffer_words(config)), "word")
+        self.due = named(1, "due")  # it lies in this clock's bank
         self.beats = named(range(buffer_words(config)), "beats")
         self.tag = named(Tag(config), "tag")  # egress, lane, ahead, rest, user
         self.last = named(1, "last")
+        self.loads = named(1, "loads")  # the next packet, if one waits
         self.granted = named(config.cores, "granted")
         self.room = named(range(BEATS + 1), "room", init=BEATS)
         self.has_room = named(1, "has_room", init=1)
+        self.left = named(1, "left")  # a beat did, in the clock before
 
 
 class Transmit(Component):
@@ -62,7 +67,7 @@ class Transmit(Component):
     push, departure : into the queue of an egress that has `room`. A queue has places for a quarter of all buffers.
     phase : see PacketBuffers.
     read : to each core's PacketBuffers.
-    give : to each core's Pool: the last word of a packet is being read.
+    give : to each core's Pool: the last word of a packet was read in the clock before.
     egress : the streams.
     sent, sent_bytes : of each egress: a frame left in this clock.
     """
@@ -73,7 +78,7 @@ class Transmit(Component):
             {
                 "push": In(config.interfaces),
                 "departure": In(Departure(config)),
-                "room": Out(config.interfaces),
+                "room": Out(config.interfaces, init=(1 << config.interfaces) - 1),
                 "phase": In(1),
                 "read": Out(WordRead(config)).array(config.cores),
                 "give": Out(BufferStrobe(config)).array(config.cores),
@@ -101,33 +106,39 @@ class Transmit(Component):
         config = self.config
         depth = config.cores * config.packet_buffers // 4
         m.submodules[f"queue{number}"] = queue = SyncFIFO(width=Departure(config).size, depth=depth)
-        next_one = Departure(config)(queue.r_data)
+        next_one, granted = state.next_one, state.granted.any()
         m.d.comb += [
             queue.w_en.eq(self.push[number]),
             queue.w_data.eq(self.departure),
-            self.room[number].eq(queue.w_rdy),
+            queue.r_en.eq(~state.waits),  # soon enough: a packet has two words at least
             state.last.eq((state.beats == 0) & ~state.tag.ahead),
+            state.loads.eq(~state.active | (granted & state.last)),
         ]
-        granted = state.granted.any()
-        ends = granted & state.last
-        with m.If(granted):
+        # What leaves the queue makes room a clock later: so nothing is pushed by what is read in that clock.
+        full_soon = Mux(self.push[number], queue.w_level == depth - 1, queue.w_level == depth)
+        m.d.sync += self.room[number].eq(~full_soon)
+        m.d.sync += state.waits.eq(Mux(state.waits, ~state.loads, queue.r_rdy))
+        with m.If(~state.waits):
+            m.d.sync += next_one.eq(queue.r_data)
+        m.d.sync += state.due.eq(granted | ~state.due)  # words and clocks alternate
+        with m.If(granted | ~state.active):
             m.d.sync += [state.word.eq(state.word + 1), state.tag.ahead.eq(0)]
             with m.If(~state.tag.ahead):
                 m.d.sync += state.beats.eq(state.beats - 1)
-        with m.If(~state.active | ends):
-            m.d.comb += queue.r_en.eq(1)
-            m.d.sync += [
-                state.active.eq(queue.r_rdy),
-                state.core.eq(next_one.place.core),
-                state.buffer.eq(next_one.place.buffer),
-                state.word.eq(next_one.data[3:]),
-                state.beats.eq((next_one.length - 1)[3:]),
-                state.tag.egress.eq(1 << number),
-                state.tag.lane.eq(next_one.data[:3]),
-                state.tag.ahead.eq(next_one.data[:3].any()),
-                state.tag.rest.eq(next_one.length[:3]),
-                state.tag.user.eq(next_one.user),
-            ]
+            with m.If(state.last | ~state.active):
+                m.d.sync += [
+                    state.active.eq(state.waits),
+                    state.core.eq(next_one.place.core),
+                    state.buffer.eq(next_one.place.buffer),
+                    state.word.eq(next_one.data[3:]),
+                    state.due.eq(next_one.data[3] == self.phase),
+                    state.beats.eq((next_one.length - 1)[3:]),
+                    state.tag.egress.eq(1 << number),
+                    state.tag.lane.eq(next_one.data[:3]),
+                    state.tag.ahead.eq(next_one.data[:3].any()),
+                    state.tag.rest.eq(next_one.length[:3]),
+                    state.tag.user.eq(next_one.user),
+                ]
 
     def _read(self, m: Module, core: int, egresses: list[_Egress], half) -> None:
         """One core's buffers: who reads in this clock, and what came of it three clocks ago."""
@@ -135,7 +146,7 @@ class Transmit(Component):
         m.submodules[f"turns{core}"] = turns = RoundRobin(config.interfaces)
         tag = Signal(Tag(config), name=f"tag_of_core{core}")
         for number, state in enumerate(egresses):
-            asks = state.active & (state.core == core) & (state.word[0] != self.phase) & state.has_room
+            asks = state.active & (state.core == core) & state.due & state.has_room
             m.d.comb += [turns.requests[number].eq(asks), state.granted[core].eq(turns.grant[number])]
             with m.If(turns.grant[number]):
                 m.d.comb += [
@@ -143,9 +154,12 @@ class Transmit(Component):
                     read.word.eq(state.word),
                     tag.eq(state.tag),
                     tag.last.eq(state.last),
-                    give.enable.eq(state.last),
-                    give.buffer.eq(state.buffer),
                 ]
+        # Who reads is known late in its clock.
+        m.d.sync += [
+            give.enable.eq((turns.grant & Cat(state.last for state in egresses)).any()),
+            give.buffer.eq(read.buffer),
+        ]
         for clock in range(3):
             later = Signal(Tag(config), name=f"tag{clock}_of_core{core}")
             m.d.sync += later.eq(tag)
@@ -189,12 +203,13 @@ class Transmit(Component):
             beats.r_en.eq(egress.ready),
         ]
 
-        # A read takes a place for its beat, which is free again when the beat has left. Whether one is left is known
-        # before the grant, which comes late in its clock, for either case.
+        # A read takes a place for its beat, which is free again a clock after the beat has left. Whether one is left is
+        # known before the grant, which comes late in its clock, for either case.
         leaves, takes = egress.valid & egress.ready, state.granted.any() & ~state.tag.ahead
         m.d.sync += [
-            state.room.eq(state.room + leaves - takes),
-            state.has_room.eq(leaves | Mux(takes, state.room != 1, state.room.any())),
+            state.left.eq(leaves),
+            state.room.eq(state.room + state.left - takes),
+            state.has_room.eq(state.left | Mux(takes, state.room != 1, state.room.any())),
         ]
 
         whole = Signal(13, name=f"whole{number}")  # beats of this frame that have left

@@ -70,7 +70,11 @@ class Windows(Component):
         # The request: bytes move up to their lanes, in one word or over two neighbours.
         lane = local.offset[:3]
         ones, lanes = Signal(8), Signal(16)
-        m.d.comb += [ones.eq((1 << (1 << local.size)) - 1), lanes.eq(ones << lane)]
+        m.d.comb += ones.eq((1 << (1 << local.size)) - 1)
+        for each in range(len(lanes)):  # ones << lane, from a table
+            cases = ((size, first) for size in range(4) for first in range(8) if first <= each < first + (1 << size))
+            table = Const(sum(1 << (size << 3 | first) for size, first in cases), 32)
+            m.d.comb += lanes[each].eq(table.bit_select(Cat(lane, local.size), 1))
         rotated = rotate_up(m, local.write_data, lane)
         write = local.enable & local.write
         m.d.comb += [
@@ -86,37 +90,37 @@ class Windows(Component):
 
         # One clock later: where each lane of the answer comes from. Lanes below `lane` are the second word's.
         lane, ones, begins_odd = _later(m, lane), _later(m, ones), _later(m, local.offset[3])
-        of_packet, of_stack = _later(m, local.region == Region.PACKET), _later(m, in_stack)
-        from_odd, of_packet_lane, of_stack_lane = Signal(8), Signal(8), Signal(8)
-        m.d.comb += [
-            from_odd.eq(((1 << lane) - 1) ^ begins_odd.replicate(8)),
-            of_packet_lane.eq(of_packet.replicate(8)),
-            of_stack_lane.eq(
-                (from_odd & (of_stack & known_odd).replicate(8)) | (~from_odd & (of_stack & known_even).replicate(8))
-            ),
-        ]
+        from_odd = Signal(8)
+        m.d.comb += from_odd.eq(((1 << lane) - 1) ^ begins_odd.replicate(8))
 
         # Two clocks later the words are here. They join and move down, and pass a register.
-        lane, ones = _later(m, lane), _later(m, ones)
-        from_odd, of_packet, of_stack = (
-            spread(m, _later(m, value)) for value in (from_odd, of_packet_lane, of_stack_lane)
-        )
+        lane, ones, from_odd = _later(m, lane), _later(m, ones), _later(m, from_odd)
+        of_packet, of_stack = (_later(m, value, 2) for value in (local.region == Region.PACKET, in_stack))
+
+        def lanes_of(even: Value, odd: Value) -> tuple[Value, Value]:
+            """The lanes that come from the even and from the odd word, each if it counts."""
+            return spread(m, ~from_odd & even.replicate(8)), spread(m, from_odd & odd.replicate(8))
+
+        packet_even, packet_odd = lanes_of(of_packet, of_packet)
+        even_lanes, odd_lanes = lanes_of(of_stack & known_even, of_stack & known_odd)
         joined = Signal(64)
         m.d.comb += joined.eq(
-            (((self.pair.odd & from_odd) | (self.pair.even & ~from_odd)) & of_packet)
-            | (((stack_odd & from_odd) | (stack_even & ~from_odd)) & of_stack)
+            (self.pair.even & packet_even)
+            | (self.pair.odd & packet_odd)
+            | (stack_even & even_lanes)
+            | (stack_odd & odd_lanes)
             | context
         )
         m.d.sync += local.read_data.eq(rotate_up(m, joined, (-lane)[:3]) & spread(m, ones))
         return m
 
     def _stack(self, m: Module, write: Value, lanes: Value, rotated: Value) -> list[Value]:
-        """The even and the odd one of the two words, 2 clocks after the request; whether this packet has written them,
-        a clock after it.
+        """The even and the odd one of the two words, 2 clocks after the request, and whether this packet has written
+        them.
 
         Two banks, of even and odd words: an instruction's access is aligned and takes one of them, but what a helper's
-        argument points at may lie across both. What this packet has written is looked up in the clock of the request,
-        and the banks are written 2 clocks later, before the thread's next access.
+        argument points at may lie across both. What this packet has written is looked up a clock after the request,
+        and the banks are written a clock later, before the thread's next access.
         """
         config, local = self.config, self.local
         word = local.offset[3:][: exact_log2(STACK_WORDS)]
@@ -133,12 +137,12 @@ class Windows(Component):
             bank = SimpleRam(width=64, depth=config.threads * STACK_WORDS // 2, lane=8, target=config.target)
             m.submodules[f"stack_{name}"] = bank
             writes = write & (word_then[0] == odd)
-            known, known_then = self._known(m, name, row, row_then, thread_then, writes)
+            known = self._known(m, name, row, row_then, thread_then, writes)
             m.d.comb += [
                 bank.read.address.eq(Cat(row, local.thread)),
                 bank.write.address.eq(Cat(row_then, thread_then)),
                 bank.write.data.eq(bits),
-                bank.write.enable.eq(Mux(writes, Mux(known_then, lanes, 0xFF), 0)),
+                bank.write.enable.eq(Mux(writes, Mux(known, lanes, 0xFF), 0)),
             ]
             words.append(bank.read.data)
             knowns.append(known)
@@ -146,11 +150,12 @@ class Windows(Component):
 
     def _known(
         self, m: Module, name: str, row: Value, row_then: Value, thread_then: Value, writes: Value
-    ) -> tuple[Signal, Value]:
-        """Whether this packet has written the row of a bank that a clock ago was `row`, of the thread that was
-        local.thread; and the same a clock later, when `writes` writes it. The bits of a half of a thread's rows lie
-        together, the skb context's at the beginning of the upper one."""
-        threads, thread = self.config.threads, self.local.thread
+    ) -> Value:
+        """Whether this packet has written the row of a bank that two clocks ago was `row`, of the thread that was
+        local.thread; in this clock `writes` writes it. The bits of a half of a thread's rows lie together, the skb
+        context's at the beginning of the upper one. They are looked up a clock after the request, whose row comes
+        late."""
+        threads, thread, row = self.config.threads, _later(m, self.local.thread), _later(m, row)
         skb_rows, half_rows = SKB_WORDS // 2, STACK_WORDS // 4
         upper, upper_then = row[-1], row_then[-1]
         half, half_then = Cat(upper, thread), Cat(upper_then, thread_then)
@@ -158,15 +163,15 @@ class Windows(Component):
         fresh = Signal(2 * threads, init=-1, name=f"fresh_{name}")
         fresh_skb = Signal(threads, init=-1, name=f"fresh_skb_{name}")
         look, record = written.read_port(domain="comb"), written.write_port()
-        ours = Signal(half_rows, name=f"ours_{name}")
         stale, stale_skb = fresh.bit_select(half, 1), fresh_skb.bit_select(thread, 1)
-        others = Cat(Mux(upper, stale_skb, stale).replicate(skb_rows), stale.replicate(half_rows - skb_rows))
-        m.d.comb += [look.addr.eq(half), ours.eq(look.data & ~others)]
-        known, ours_soon = Signal(name=f"known_{name}"), _later(m, ours)
+        stale_low = Mux(upper, stale_skb, stale)
+        known = look.data.bit_select(row[:-1], 1) & ~Mux(row[:-1] < skb_rows, stale_low, stale)
+        then, stale_then, stale_low_then = (_later(m, each) for each in (look.data, stale, stale_low))
+        others = Cat(stale_low_then.replicate(skb_rows), stale_then.replicate(half_rows - skb_rows))
         m.d.comb += [
-            known.eq(ours_soon.bit_select(_later(m, row[:-1]), 1)),
+            look.addr.eq(half),
             record.addr.eq(half_then),
-            record.data.eq(_later(m, ours_soon) | (1 << row_then[:-1])),
+            record.data.eq((then & ~others) | (1 << row_then[:-1])),
             record.en.eq(writes),
         ]
         with m.If(writes):
@@ -177,7 +182,7 @@ class Windows(Component):
             m.d.sync += fresh.word_select(self.launch.thread, 2).eq(0b11)
             with m.If(~self.keeps):
                 m.d.sync += fresh_skb.bit_select(self.launch.thread, 1).eq(1)
-        return known, _later(m, known)
+        return _later(m, known)
 
     def _kept(self) -> Value:
         """The bytes of a word of the skb context that keep what is written: of some fields the lower half."""
@@ -190,8 +195,10 @@ class Windows(Component):
         return ~Cat(Const(words, SKB_WORDS).bit_select(word, 1) for words in lost)
 
     def _queue(self, m: Module) -> Value:
-        """What rx_queue_index reads as: 0 until this packet's program writes a queue's number there."""
+        """What rx_queue_index reads as, a clock after the request: 0 until this packet's program writes a queue's
+        number there."""
         local, chosen = self.local, Signal(self.config.threads)
+        thread_then = _later(m, local.thread)
         m.submodules.queues = queues = memory.Memory(shape=QUEUE_BITS, depth=self.config.threads, init=[])
         write = queues.write_port()
         m.d.comb += [
@@ -211,7 +218,7 @@ class Windows(Component):
             return read.data & chosen.bit_select(thread, 1).replicate(QUEUE_BITS)
 
         m.d.comb += self.queue.queue.eq(of(self.queue.thread))
-        return of(local.thread)
+        return of(thread_then)
 
     def _context(self, m: Module) -> Value:
         """The context's answer, 2 clocks after the request; 0 unless it is a context's. Behind it the live fields of an
@@ -221,7 +228,7 @@ class Windows(Component):
         m.d.comb += self.thread.thread.eq(local.thread)
         m.d.sync += row.eq(self.thread.row)
         of_xdp, of_skb = (_later(m, local.region == region) for region in (Region.CONTEXT, Region.SKB))
-        offset, queue = _later(m, local.offset), _later(m, self._queue(m))
+        offset, queue = _later(m, local.offset), self._queue(m)
         ifindex, came_in = Signal(32), Signal(32)
         for interface, found in ((row.device, ifindex), (row.iif, came_in)):
             with m.Switch(interface):

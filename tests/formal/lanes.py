@@ -232,8 +232,8 @@ PROOFS = [
         "other thread and no earlier packet shows",
         harness=StackHarness,
         mutations=(
-            Mutation(_WINDOWS, "Mux(known_then, lanes, 0xFF)", "Mux(known_then, lanes, lanes)"),
-            Mutation(_WINDOWS, "stale.replicate(half_rows - skb_rows)", "Const(0, half_rows - skb_rows)"),
+            Mutation(_WINDOWS, "Mux(known, lanes, 0xFF)", "Mux(known, lanes, lanes)"),
+            Mutation(_WINDOWS, "stale_then.replicate(half_rows - skb_rows)", "Const(0, half_rows - skb_rows)"),
             Mutation(_WINDOWS, "Mux(upper, stale_skb, stale)", "Mux(upper, 0, stale)"),
             Mutation(_WINDOWS, "Mux(upper, stale_skb, stale)", "Mux(upper, stale, stale)"),
         ),

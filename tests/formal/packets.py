@@ -46,8 +46,8 @@ class PoolHarness(Elaboratable):
 
 class TransmitHarness(Elaboratable):
     """One departure and one byte of it, whichever, from the clock in which its egress takes it out of the queue until
-    its beats are in the egress's FIFO. All other departures, of this egress and the others, and what takes beats away
-    are the solver's; the buffer holds a byte that the solver picks.
+    its beats are in the egress's FIFO; first it waits for its turn. All other departures, of this egress and the
+    others, and what takes beats away are the solver's; the buffer holds a byte that the solver picks.
 
     A read goes through four stages, of its core, and its egress joins what comes out. `mine`: which stages have a word
     of this departure, and `number`: the which it is.
@@ -82,16 +82,20 @@ class TransmitHarness(Elaboratable):
         }
         tag = View(Tag(CONFIG), opened.signal(f"tag{egress}"))
         queue, out = opened.part(f"queue{egress}"), opened.part(f"beats{egress}")
-        reading, over, asked = Signal(), Signal(), Signal(10)  # `asked`: words
-        begins = queue.r_en & queue.r_rdy & ~reading & ~over & (queue.r_data == departure.as_value())
+        waits, loads, next_one = (opened.signal(f"{name}{egress}") for name in ("waits", "loads", "next_one"))
+        waiting, reading, over, asked = Signal(), Signal(), Signal(), Signal(10)  # `asked`: words
+        fetched = queue.r_en & queue.r_rdy & ~waiting & ~reading & ~over & (queue.r_data == departure.as_value())
         granted = state["granted"].any()
         reads, last = granted & reading, asked + 1 == words
-        with m.If(begins & free(m, 1, "pick")):
-            m.d.sync += reading.eq(1)
+        with m.If(fetched & free(m, 1, "pick")):
+            m.d.sync += waiting.eq(1)
+        with m.If(waiting & loads):
+            m.d.sync += [waiting.eq(0), reading.eq(1)]
         with m.If(reads):
             m.d.sync += [asked.eq(asked + 1), reading.eq(~last), over.eq(last)]
-            m.d.comb += Assert(queue.r_en == last)
+            m.d.comb += Assert(loads == last)
         m.d.comb += [
+            Assert(~waiting | (waits & (next_one == departure.as_value()) & ~reading & ~over)),
             Assert(~reading | state["active"]),
             Assert(~reading | ((state["core"] == departure.place.core) & (state["buffer"] == departure.place.buffer))),
             Assert(~reading | (state["word"] == (departure.data[3:] + asked)[:8])),
@@ -108,8 +112,8 @@ class TransmitHarness(Elaboratable):
             m.d.comb += [
                 Assert(~here | (read.buffer == departure.place.buffer)),
                 Assert(~here | ((read.word == state["word"]) & (read.word[0] != phase))),
-                Assert(~here | (give.enable == last)),
-                Assert(~here | (give.buffer == departure.place.buffer)),
+                Assert(~later(m, here) | (give.enable == later(m, last))),
+                Assert(~later(m, here) | (give.buffer == departure.place.buffer)),
             ]
 
         # The stages. The word comes when the third one has its tag.
@@ -210,13 +214,18 @@ class TransmitHarness(Elaboratable):
             m.d.comb += Assert(~(here & (here - 1)).any())
             under_way.append(Cat(one.egress[egress] & ~one.ahead for one in tags).any())
         m.d.comb += [
+            Assume(~transmit.push[egress] | transmit.room[egress]),
             Assert(queue.w_en == transmit.push[egress]),
             Assert(queue.w_data == Value.cast(transmit.departure)),
-            Assert(transmit.room[egress] == queue.w_rdy),
+            Assert(queue.r_en == ~opened.signal(f"waits{egress}")),
+            Assert(~transmit.room[egress] | queue.w_rdy),
+            Assert(transmit.room[egress] | ~later(m, queue.w_rdy) | later(m, queue.w_en)),
             Assert((port.valid == out.r_rdy) & (port.ready == out.r_en)),
             Assert(Value.cast(port.payload) == out.r_data),
             Assert(~active | (tag.egress == 1 << egress)),
-            Assert(room + out.level + sum(under_way) == BEATS),
+            Assert(~active | (opened.signal(f"due{egress}") == (opened.signal(f"word{egress}")[0] != transmit.phase))),
+            Assert(room + opened.signal(f"left{egress}") + out.level + sum(under_way) == BEATS),
+            Assert(queue.level <= queue.depth),
             Assert(opened.signal(f"has_room{egress}") == room.any()),
         ]
 

@@ -4,6 +4,7 @@ from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.hdl import Assert, Assume, Elaboratable
 from amaranth.lib.data import View
 
+from bpfnic.hdl.interfaces import INGRESS_USER, Beat
 from bpfnic.hdl.packets.collect import Collect
 from bpfnic.hdl.packets.receive import COUNT_BITS, Receive
 from bpfnic.hdl.packets.records import FIRST_WORD, Kind, Outcome, Place, buffer_words
@@ -28,48 +29,69 @@ class ReceiveHarness(Elaboratable):
         for ingress in range(CONFIG.interfaces):
             self._frame(m, opened, ingress)
 
-        # A write is a beat or zeroes. Each buffer that is taken is the spare one.
+        # A write is a beat or zeroes, of the clock before. Each buffer that is taken is the spare one.
         for core, (write, zero) in enumerate(zip(receive.write, receive.zero, strict=True)):
-            granted = [opened.signal(f"granted{ingress}")[core] for ingress in range(CONFIG.interfaces)]
-            cleared, spare_ready = zero.valid & zero.ready, later(m, receive.spare_ready[core] & phase)
-            same = (write.buffer == zero.buffer) & (write.word == zero.word) & (write.mask == zero.mask)
+            writes, ends = (
+                [opened.signal(f"{name}{ingress}")[core] for ingress in range(CONFIG.interfaces)]
+                for name in ("writes", "ends")
+            )
+            spare_ready = receive.spare_ready[core] & phase
+            cleared, buffer, word, mask = (
+                later(m, each) for each in (zero.valid & zero.ready, zero.buffer, zero.word, zero.mask)
+            )
+            same = (write.buffer == buffer) & (write.word == word) & (write.mask == mask)
             m.d.comb += [
                 Assume(~(spare_ready & receive.empty[core])),
-                Assert(sum(granted, cleared) <= 1),
+                Assert(sum(writes, cleared) <= 1),
                 Assert(~cleared | (same & ~write.data.any())),
-                Assert(~write.mask.any() | Cat(granted).any() | cleared),
+                Assert(~write.mask.any() | Cat(writes).any() | cleared),
                 Assert(~write.mask.any() | (write.word[0] == phase)),
-                Assert(~receive.take[core] | (spare_ready & ~phase)),
+                Assert(~receive.take[core] | (later(m, spare_ready) & ~phase)),
             ]
-            ends = Cat(
-                arrival.ended & arrival.buffered & (arrival.place.core == core) for arrival in receive.arrival
-            )
             wanted = Cat(
                 arrival.ended & arrival.accepted & (arrival.place.core == core) for arrival in receive.arrival
             )
             m.d.comb += [
-                Assert(~(ends & (ends - 1)).any()),
+                Assert(sum(ends) <= 1),
                 Assert(receive.frame_valid[core] == wanted.any()),
-                Assert(receive.give[core].enable == (ends & ~wanted).any()),
+                Assert(receive.give[core].enable == (Cat(ends).any() & ~wanted.any())),
             ]
         return m
 
     def _frame(self, m: Module, opened: Opened, ingress: int) -> None:
         receive, of = opened.component, ingress
         port, arrival = receive.ingress[ingress], receive.arrival[ingress]
-        beat = port.payload
-        taken = port.valid & port.ready
+        granted, refusing = opened.signal(f"granted{of}"), opened.signal(f"refusing{of}")
+        filling, due = opened.signal(f"filling{of}"), opened.signal(f"due{of}")
+        takes, inside, next_beat = port.valid & port.ready, Signal(name=f"inside{of}"), Signal(COUNT_BITS)
+        next_word = Signal(COUNT_BITS, name=f"next_word{of}")
+        with m.If(takes):
+            m.d.sync += inside.eq(~port.payload.last)
+            m.d.sync += next_beat.eq(Mux(port.payload.last, 0, next_beat + 1))
+        may_refuse = port.valid & ~inside & receive.enable & receive.empty.all() & ~receive.waits[ingress]
+        m.d.comb += [
+            next_word.eq(FIRST_WORD + next_beat),
+            Assert((granted & (granted - 1)).any() == 0),
+            Assert(takes == (granted.any() | (port.valid & refusing))),  # a beat is taken once
+            Assert(~granted.any() | (port.valid & ~refusing)),
+            Assert(~refusing | later(m, refusing) | later(m, may_refuse)),
+            Assert(opened.signal(f"between{of}") == ~(filling.any() | refusing)),
+            Assert(~inside | filling.any() | refusing),
+            Assert(~(filling.any() & (refusing | ~inside))),
+            Assert(~filling.any() | (due == (next_word[0] != receive.phase))),
+        ]
+
+        # In the clock after it was taken: a beat, and the state of its frame before it
+        beat = View(Beat(INGRESS_USER), later(m, port.payload.as_value()))
+        taken, refuses, writes = later(m, takes), later(m, refusing), opened.signal(f"writes{of}")
         begun, refused, long = (Signal(name=f"{name}{of}") for name in ("begun", "refused", "long"))
         beats = Signal(COUNT_BITS, name=f"beats{of}")
         place = View(Place(CONFIG), Signal(Place(CONFIG).size, name=f"place{of}"))
-        granted, refusing = opened.signal(f"granted{of}"), opened.signal(f"refusing{of}")
         m.d.comb += [
-            Assert((granted & (granted - 1)).any() == 0),
-            Assert(taken == (granted.any() | (port.valid & refusing))),  # a beat is taken once
-            Assert(~granted.any() | (port.valid & ~refusing)),
+            Assert(writes == later(m, granted)),
+            Assert((begun == later(m, inside)) & (beats == later(m, next_beat))),
+            Assert(~filling.any() | (filling == Mux(begun, 1 << place.core, writes))),
         ]
-
-        may_refuse = port.valid & ~begun & receive.enable & receive.empty.all() & ~receive.waits[ingress]
 
         # Where it lies, and each beat with it
         now = View(Place(CONFIG), Signal(Place(CONFIG).size, name=f"now{of}"))
@@ -79,7 +101,7 @@ class ReceiveHarness(Elaboratable):
         m.d.comb += word.eq(FIRST_WORD + beats)
         for core in range(CONFIG.cores):
             write = receive.write[core]
-            with m.If(granted[core]):
+            with m.If(writes[core]):
                 with m.If(~begun):
                     m.d.comb += [now.core.eq(core), now.buffer.eq(receive.spare[core])]
                     m.d.comb += Assert(receive.take[core] & enabled)
@@ -94,11 +116,11 @@ class ReceiveHarness(Elaboratable):
                 ]
         bytes_in = Signal(4, name=f"bytes_in{of}")
         m.d.comb += bytes_in.eq(sum(beat.keep[lane] for lane in range(8)))
-        run = ((beat.keep + 1)[:9] & beat.keep) == 0
+        whole_run = ((port.payload.keep + 1)[:9] & port.payload.keep) == 0
         too_long = long | ((word >= buffer_words(CONFIG)) & beat.keep[0])
         length, bad = Signal(COUNT_BITS, name=f"length{of}"), Signal(name=f"bad{of}")
         m.d.comb += [
-            Assume(~port.valid | (run & (beat.last | beat.keep.all()))),
+            Assume(~port.valid | (whole_run & (port.payload.last | port.payload.keep.all()))),
             length.eq(8 * beats + bytes_in),
         ]
         wrong_port = beat.user[1:4] >= CONFIG.ports if ingress == CONFIG.ports else 0
@@ -107,34 +129,31 @@ class ReceiveHarness(Elaboratable):
             m.d.sync += [
                 place.eq(now),
                 begun.eq(~beat.last),
-                refused.eq(refusing),
+                refused.eq(refuses),
                 beats.eq(Mux(beat.last, 0, beats + 1)),
                 long.eq(too_long & ~beat.last),
             ]
         m.d.comb += [
             Assume(beats < 8191),  # shorter than 64 KiB: COUNT_BITS
-            Assert(~begun | (refusing == refused)),
-            Assert(~refusing | later(m, refusing) | later(m, may_refuse)),
+            Assert(~begun | (refuses == refused)),
             Assert(opened.signal(f"word{of}") == word),
             Assert(opened.signal(f"overrun{of}") == long),
-            Assert(opened.signal(f"filling{of}") == (begun & ~refusing)),
             Assert(begun | (beats == 0)),
             Assert(long == (word > buffer_words(CONFIG))),
-            Assert(~(begun & ~refusing) | (opened.signal(f"core{of}") == 1 << place.core)),
-            Assert(~(begun & ~refusing) | (opened.signal(f"buffer{of}") == place.buffer)),
+            Assert(~(begun & ~refused) | (opened.signal(f"buffer{of}") == place.buffer)),
         ]
 
         # What becomes of it
         ended = later(m, taken & beat.last)
-        good = later(m, ~refusing & ~too_long & ~bad)
-        had, was_long, was_bad, bytes_then = (later(m, value) for value in (~refusing, too_long, bad, length))
+        good = later(m, ~refuses & ~too_long & ~bad)
+        had, was_long, was_bad, bytes_then = (later(m, value) for value in (~refuses, too_long, bad, length))
         port_then = later(m, beat.user[1:4])
         sequence = Signal(32, name=f"sequence{of}")
         m.d.sync += sequence.eq(sequence + (arrival.ended & arrival.accepted))
         m.d.comb += [
             Assert(arrival.ended == ended),
             Assert(~ended | (arrival.accepted == good)),
-            Assert(~ended | (arrival.buffered == had)),
+            Assert(opened.signal(f"ends{of}") == Mux(ended & had, 1 << place.core, 0)),
             Assert(~ended | (arrival.accepted + arrival.full + arrival.long + arrival.error == 1)),
             Assert(~ended | ((arrival.long == was_long) & (arrival.error == (was_bad & ~was_long)))),
             Assert(~ended | (arrival.bytes == bytes_then)),
@@ -237,7 +256,9 @@ class CollectHarness(Elaboratable):
         # It leaves once, as the oldest of its ingress, to where its outcome says.
         kind = Value.cast(outcome.kind)
         sent = (kind != Kind.DROPPED.value) & (kind != Kind.ABORTED.value)
-        room, waits = (each.bit_select(outcome.egress, 1) for each in (collect.room, collect.waits))
+        # What waits is known a clock before.
+        room = collect.room.bit_select(outcome.egress, 1)
+        waits = later(m, collect.waits).bit_select(outcome.egress, 1)
         given = Cat(
             give.enable & (mine.core == core) & (give.buffer == mine.buffer) for core, give in enumerate(collect.give)
         )
@@ -278,8 +299,8 @@ PROOFS = [
         harness=ReceiveHarness,
         mutations=(
             Mutation(_RECEIVE, "end[:4] < addresses", "end[:4] <= addresses"),
-            Mutation(_RECEIVE, "state.buffer, self.spare[core])", "self.spare[core], self.spare[core])"),
-            Mutation(_RECEIVE, "(state.word[0] == self.phase)", "(state.word[1] == self.phase)"),
+            Mutation(_RECEIVE, "self.spare[core], state.buffer)", "self.spare[core], self.spare[core])"),
+            Mutation(_RECEIVE, "granted | ~state.due", "~state.due"),
             Mutation(_RECEIVE, "arrival.ended & arrival.accepted):", "arrival.ended):"),
         ),
         clocks=6,
