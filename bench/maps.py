@@ -17,7 +17,7 @@ ENTRIES, KEYS = 1024, 8
 CORES = 4
 ROUND = CORES * THREADS  # packets that all threads have at once
 FEWER, MORE = 20 * ROUND, 60 * ROUND
-INSTRUCTION_CLOCKS = 12
+INSTRUCTION_CLOCKS = 11
 """Of any instruction that waits for nothing, of a thread alone."""
 LENGTHS = (16, 17, 18, 20, 22, 24, 28, 32)
 """Of an LPM_TRIE's prefixes, in turn."""

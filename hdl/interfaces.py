@@ -55,7 +55,7 @@ def BoundsPort(config: NicConfig) -> Signature:
 
 def LocalPort(config: NicConfig) -> Signature:
     """The core's access to its stack, context and packet memories: one each clock, never stalls. A thread's next one
-    comes 3 clocks after its last at the earliest (it comes 12 clocks later, when the thread has gone round).
+    comes 3 clocks after its last at the earliest (it comes 11 clocks later, when the thread has gone round).
 
     The request is checked already (window, alignment). `offset` counts bytes from the start of the window's region: of
     the thread's stack (0..511), its context (0..63) or the packet buffer `buffer`. `size` is the logarithm of the bytes

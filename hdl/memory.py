@@ -1,8 +1,8 @@
 """Block memories: DP16KD of the ECP5 by name, or a behavioural twin for simulation and other parts.
 
 Both read with a latency of exactly 2 clocks (array, output register): an address given in clock t has its data in clock
-t + 2. Contents are zero at configuration; reset does not touch them. Everything is in the domain "sync" but what is
-read in another one.
+t + 2; or of 1, where what reads it has a register of its own at once. Contents are zero at configuration; reset does
+not touch them. Everything is in the domain "sync" but what is read in another one.
 
 Where accesses meet in one clock:
 
@@ -26,6 +26,7 @@ READ_LATENCY = 2
 # Depths and widths of one DP16KD (Lattice FPGA-TN-02204). The widest takes the data pins of both sides, so that one
 # side only writes and the other only reads.
 _SHAPES = ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1))
+_MODES = {1: "NOREG", READ_LATENCY: "OUTREG"}
 _BYTE = 9  # bits of a block's byte lane
 _SIDE = 18  # data pins of a side
 _ADDRESS_PINS = 14  # they count bits; the lower ones of a wide word are byte enables or unused
@@ -65,7 +66,7 @@ class _Blocks:
                 self.pins[number][f"{direction}{sides[side]}{pin}"] = word[start + bit]
 
     def port(self, side: str, address, *, enables=None, write=None, read=None, data_sides: str = "",
-             domain: str = "sync") -> None:  # fmt: skip
+             domain: str = "sync", latency: int = READ_LATENCY) -> None:  # fmt: skip
         """Connects one side of every block. `data_sides`: whose data pins, if not its own."""
         low = [Const(0)] * (_ADDRESS_PINS - ceil_log2(self.tile_depth))
         for number, pins in enumerate(self.pins):
@@ -77,7 +78,7 @@ class _Blocks:
             pins |= {f"i_CLK{side}": ClockSignal(domain), f"i_RST{side}": Const(0)}
             pins |= {f"i_CE{side}": Const(1), f"i_OCE{side}": Const(1)}
             pins[f"i_WE{side}"] = Cat(chosen).any() if chosen else Const(0)
-            pins |= {f"p_DATA_WIDTH_{side}": self.tile, f"p_REGMODE_{side}": "OUTREG"}
+            pins |= {f"p_DATA_WIDTH_{side}": self.tile, f"p_REGMODE_{side}": _MODES[latency]}
             pins |= {f"p_WRITEMODE_{side}": "NORMAL", f"p_CSDECODE_{side}": "0b000"}
             if write is not None:
                 self._data(number, "i_DI", data_sides or side, write)
@@ -156,14 +157,19 @@ class DualPortRam(Component):
     Parameters
     ----------
     width, depth, lane, target : as of SimpleRam.
+    latency : of reading, in clocks: 2, or 1, without the output register.
 
     Members
     -------
-    a, b : `enable` (writes those lanes), `address`, `write_data`; `read_data` 2 clocks after an address with no enable.
+    a, b : `enable` (writes those lanes), `address`, `write_data`; `read_data` `latency` clocks after an address with no
+        enable.
     """
 
-    def __init__(self, *, width: int, depth: int, lane: int | None = None, target: str = "generic"):
+    def __init__(self, *, width: int, depth: int, lane: int | None = None, target: str = "generic",
+                 latency: int = READ_LATENCY):  # fmt: skip
         self.width, self.depth, self.lane, self.target = width, depth, lane or width, target
+        self.latency = latency
+        assert latency in _MODES
         _check(width, depth, self.lane, target)
         self.contents = memory.MemoryData(shape=width, depth=depth, init=[])
         port = Signature(
@@ -181,7 +187,8 @@ class DualPortRam(Component):
         if self.target == "ecp5":
             blocks = _Blocks(self.width, self.depth, self.lane, widest=18)
             for side, port in (("A", self.a), ("B", self.b)):
-                blocks.port(side, port.address, enables=port.enable, write=port.write_data, read=port.read_data)
+                blocks.port(side, port.address, enables=port.enable, write=port.write_data, read=port.read_data,
+                            latency=self.latency)  # fmt: skip
             blocks.place(m)
             return m
         m.submodules.array = array = memory.Memory(self.contents)
@@ -190,5 +197,8 @@ class DualPortRam(Component):
             read = array.read_port()
             m.d.comb += [write.en.eq(port.enable), write.addr.eq(port.address), write.data.eq(port.write_data)]
             m.d.comb += [read.addr.eq(port.address), read.en.eq(~port.enable.any())]
-            _output_register(m, read.data, port.read_data)
+            if self.latency == READ_LATENCY:
+                _output_register(m, read.data, port.read_data)
+            else:
+                m.d.comb += port.read_data.eq(read.data)
         return m

@@ -242,7 +242,7 @@ def _print_clocks(clocks: Mapping[str, Any], console: "Console") -> None:
     if taken := clocks.get("clocks_a_packet"):
         table.add_row("from a program's start to its end", *(f"{value:,}" for value in taken.values()))
     _finish(console, table)
-    lines = ["One packet's instruction takes 12 clocks or more: a barrel runs many packets at once."]
+    lines = ["One packet's instruction takes 11 clocks or more: a barrel runs many packets at once."]
     if "instructions_a_clock" in clocks:
         lines.append(
             f"{clocks['total']:,} clocks in all, {clocks['clocks_for_each_packet']:,} for each packet; "

@@ -17,7 +17,7 @@ _KEPT = frozenset(range(_SKB_WORDS)) - SK_BUFF_LIVE
 
 
 class AccessCheck(Component):
-    """`bytes` and `bounds` in stage 9, the other inputs in stage 10, the outputs in stage 11.
+    """`bytes` and `bounds` in stage 8, the other inputs in stage 9, the outputs in stage 10.
 
     Members
     -------
@@ -69,16 +69,16 @@ class AccessCheck(Component):
             m.d.sync += signal.eq(value)
             return signal
 
-        # Stage 9
+        # Stage 8
         bounds = self.bounds
-        lowest = register(bounds.data_meta, "lowest_10")
-        highest = register((bounds.data_end - self.bytes)[: bits_for(self.config.buffer_bytes)], "highest_10")
-        short = register(bounds.data_end < self.bytes, "short_10")  # the whole packet is shorter than the access
-        length = register(self.bytes, "length_10")
-        start = register(bounds.data, "start_10")
-        room = register((bounds.data_end - bounds.data - self.bytes)[: len(bounds.data) + 1], "room_10")  # signed
+        lowest = register(bounds.data_meta, "lowest_9")
+        highest = register((bounds.data_end - self.bytes)[: bits_for(self.config.buffer_bytes)], "highest_9")
+        short = register(bounds.data_end < self.bytes, "short_9")  # the whole packet is shorter than the access
+        length = register(self.bytes, "length_9")
+        start = register(bounds.data, "start_9")
+        room = register((bounds.data_end - bounds.data - self.bytes)[: len(bounds.data) + 1], "room_9")  # signed
 
-        # Stage 10: each window by itself
+        # Stage 9: each window by itself
         address = self.address
         beyond, misaligned = Signal(), Signal()
         m.d.comb += beyond.eq(address[:3] + length > 8)  # it ends behind the next multiple of 8
@@ -100,38 +100,38 @@ class AccessCheck(Component):
         in_row = ceil_log2(addresses.ROW_BYTES)
         of_all = fits(addresses.STACK, addresses.STACK_BYTES)
         of_firmware = fits(addresses.STACK, addresses.STACK_WINDOW_BYTES) & self.privileged
-        stack = register((of_all | of_firmware) & in_windows, "stack_11")
+        stack = register((of_all | of_firmware) & in_windows, "stack_10")
         of_queue = (address == _QUEUE) & (self.size == exact_log2(WORD_BYTES))
-        queue = register(of_queue & stores & self.aligned & ~self.natural & in_windows, "queue_11")
-        context = register(fits(addresses.CONTEXT, addresses.CONTEXT_BYTES) & in_windows, "context_11")
-        skb = register(fits(addresses.SKB_CONTEXT, addresses.SKB_CONTEXT_BYTES) & in_windows, "skb_11")
+        queue = register(of_queue & stores & self.aligned & ~self.natural & in_windows, "queue_10")
+        context = register(fits(addresses.CONTEXT, addresses.CONTEXT_BYTES) & in_windows, "context_10")
+        skb = register(fits(addresses.SKB_CONTEXT, addresses.SKB_CONTEXT_BYTES) & in_windows, "skb_10")
         # Words are told apart where the access is aligned.
         everyone = self._words(SK_BUFF_READABLE), self._words(SK_BUFF_WRITABLE)
         readable = self.privileged | everyone[0]
         writable = Mux(self.privileged, self._words(_KEPT), everyone[1])
-        of_skb = register(self.aligned & (misaligned | Mux(loads, readable, writable)), "of_skb_11")
-        shared = register(fits(addresses.MAP_VALUES, self.config.map_bytes) & accesses, "shared_11")
-        buffer = register(within(addresses.PACKET, self.config.buffer_bytes) & in_windows, "buffer_11")
-        packet = register((in_buffer >= lowest) & (in_buffer <= highest) & ~short, "packet_11")
+        of_skb = register(self.aligned & (misaligned | Mux(loads, readable, writable)), "of_skb_10")
+        shared = register(fits(addresses.MAP_VALUES, self.config.map_bytes) & accesses, "shared_10")
+        buffer = register(within(addresses.PACKET, self.config.buffer_bytes) & in_windows, "buffer_10")
+        packet = register((in_buffer >= lowest) & (in_buffer <= highest) & ~short, "packet_10")
         position = address[: len(in_buffer)]
         fits_packet = (position <= room[:-1]) & ~room[-1] & ~address[len(position) : 32].any()
-        missing = register(~fits_packet & self.in_packet, "missing_11")
-        in_packet = register(self.in_packet, "in_packet_11")
-        offset = register(in_buffer, "offset_11")
-        offset_in_packet = register((start + position)[: len(in_buffer)], "offset_in_packet_11")
-        unnatural = register(misaligned & self.natural & accesses, "unnatural_11")
-        misaligned_word = register(misaligned & self.aligned & accesses, "misaligned_word_11")
-        crosses = register(address[:in_row] + length > addresses.ROW_BYTES, "crosses_11")
-        in_first_row = register((-address[:3])[:3], "in_first_row_11")
+        missing = register(~fits_packet & self.in_packet, "missing_10")
+        in_packet = register(self.in_packet, "in_packet_10")
+        offset = register(in_buffer, "offset_10")
+        offset_in_packet = register((start + position)[: len(in_buffer)], "offset_in_packet_10")
+        unnatural = register(misaligned & self.natural & accesses, "unnatural_10")
+        misaligned_word = register(misaligned & self.aligned & accesses, "misaligned_word_10")
+        crosses = register(address[:in_row] + length > addresses.ROW_BYTES, "crosses_10")
+        in_first_row = register((-address[:3])[:3], "in_first_row_10")
         largest = Signal(2)  # aligned piece of it
         for log2 in range(1, 4):
             with m.If(~address[:log2].any() & (length >= 1 << log2)):
                 m.d.comb += largest.eq(log2)
-        piece = register(largest, "piece_11")
-        more = register((length != 1 << largest) & self.in_pieces, "more_11")
-        accesses, loads = register(accesses, "accesses_11"), register(loads, "loads_11")
+        piece = register(largest, "piece_10")
+        more = register((length != 1 << largest) & self.in_pieces, "more_10")
+        accesses, loads = register(accesses, "accesses_10"), register(loads, "loads_10")
 
-        # Stage 11: may it?
+        # Stage 10: may it?
         allowed = shared | stack | (context & loads) | queue | (skb & of_skb) | (buffer & packet)
         with m.If(accesses & ~allowed):
             m.d.comb += self.cause.eq(Cause.MEMORY_ACCESS)

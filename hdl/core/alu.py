@@ -11,7 +11,7 @@ def rotate_down(value, places: int):
 
 
 class Alu(Component):
-    """Inputs in stage 9, outputs in stage 10.
+    """Inputs in stage 8, outputs in stage 9.
 
     Members
     -------
@@ -37,7 +37,7 @@ class Alu(Component):
         m = Module()
         control, left, right = self.control, self.left, self.right
 
-        # Stage 9
+        # Stage 8
         invert = control.invert.replicate(64)
         total = Signal(66)  # one carry chain: the carry in is an addition one place below
         logic, turned = Signal(64), Signal(64)
@@ -60,14 +60,14 @@ class Alu(Component):
             m.d.comb += rotated.eq(Mux(places[bit], rotate_down(shifted, 1 << bit), shifted))
             shifted = rotated
 
-        # Stage 10
+        # Stage 9
         registers = {"sum": total[1:65], "carry": total[65], "logic": logic, "turned": shifted, "places": places}
         registers |= {"signs_differ": left[63] ^ right[63], "fill": control.arithmetic & left[63]}
         registers |= {"upward": control.upward & self.amount.any(), "unit": control.unit.as_value()}
         registers |= {"condition": control.condition.as_value(), "negate": control.negate, "low": self.low}
         later = {}
         for name, value in registers.items():
-            later[name] = Signal(len(value), name=f"{name}_10", reset_less=True)
+            later[name] = Signal(len(value), name=f"{name}_9", reset_less=True)
             m.d.sync += later[name].eq(value)
 
         turned = later["turned"]
@@ -106,7 +106,7 @@ class Multiplier(Component):
 
     Members
     -------
-    left, right : in stage 9. product : in stage 13.
+    left, right : in stage 8. product : in stage 12.
     """
 
     left: In(64)
@@ -121,28 +121,28 @@ class Multiplier(Component):
             m.d.sync += signal.eq(value)
             return signal
 
-        # Stage 9: partial products, named by the place of their lowest bit in units of 16 bits. Those of place 3 count
+        # Stage 8: partial products, named by the place of their lowest bit in units of 16 bits. Those of place 3 count
         # with their lower half only.
         parts: list[list[Signal]] = [[], [], [], []]
         for i in range(4):
             for j in range(4 - i):
                 product = self.left.word_select(i, 16) * self.right.word_select(j, 16)
-                parts[i + j].append(register(product, 16 if i + j == 3 else 32, f"product_{i}{j}_10"))
+                parts[i + j].append(register(product, 16 if i + j == 3 else 32, f"product_{i}{j}_9"))
+        # Stage 9
+        lowest_10 = register(parts[0][0], 32, "lowest_10")
+        ones_10 = register(parts[1][0] + parts[1][1], 33, "ones_10")
+        twos_10 = register(parts[2][0] + parts[2][1], 32, "twos_10")
+        two_10 = register(parts[2][2], 32, "two_10")
+        threes_10 = [register(parts[3][k] + parts[3][k + 1], 16, f"threes_{k}_10") for k in (0, 2)]
         # Stage 10
-        lowest_11 = register(parts[0][0], 32, "lowest_11")
-        ones_11 = register(parts[1][0] + parts[1][1], 33, "ones_11")
-        twos_11 = register(parts[2][0] + parts[2][1], 32, "twos_11")
-        two_11 = register(parts[2][2], 32, "two_11")
-        threes_11 = [register(parts[3][k] + parts[3][k + 1], 16, f"threes_{k}_11") for k in (0, 2)]
+        lower_11 = register(lowest_10 + (ones_10 << 16), 50, "lower_11")
+        twos_11 = register(twos_10 + two_10, 32, "twos_11")
+        threes_11 = register(threes_10[0] + threes_10[1], 16, "threes_11")
         # Stage 11
-        lower_12 = register(lowest_11 + (ones_11 << 16), 50, "lower_12")
-        twos_12 = register(twos_11 + two_11, 32, "twos_12")
-        threes_12 = register(threes_11[0] + threes_11[1], 16, "threes_12")
+        lower_12 = register(lower_11, 50, "lower_12")
+        upper_12 = register(twos_11 + (threes_11 << 16), 32, "upper_12")
         # Stage 12
-        lower_13 = register(lower_12, 50, "lower_13")
-        upper_13 = register(twos_12 + (threes_12 << 16), 32, "upper_13")
-        # Stage 13
-        m.d.comb += self.product.eq(Cat(lower_13[:32], (lower_13[32:] + upper_13)[:32]))
+        m.d.comb += self.product.eq(Cat(lower_12[:32], (lower_12[32:] + upper_12)[:32]))
         return m
 
 

@@ -48,7 +48,8 @@ class Answers(Component):
     free : the register file can be written in this clock. free_soon : and two clocks later.
     done : an answer was dealt with, of `thread`, and if `write` its register is written in this clock: `entry`,
         `value`, with `size` and `extend`. final, register : see Expected.
-    wakes, woken : thread `woken` may go on: its answer will be done in the next clock. wakes_late : `thread` may go on,
+    wakes, woken : thread `woken` may go on: its answer will be done in the next clock, or in the one after that if it
+        is the engine's, whose thread is known in time. wakes_late : `thread` may go on,
         whose answer is done and that was not woken before.
     engine_done : it is an engine's answer that ends its instruction.
     asking, copying : threads; `engine_says` of the last answer to `asking`, and the `copy` of the one to `copying`, in
@@ -129,7 +130,12 @@ class Answers(Component):
                     m.d.comb += [coming.thread.eq(answer.payload[of]), coming.value.eq(answer.payload[word])]
 
         # Nothing is in front of it: it is held two clocks later, when the register file is free.
-        m.d.sync += woken.eq(arrived.i.valid & ~arrived.o.valid & ~held & self.free_soon)
+        unhindered, early, wakes = Signal(), Signal(name="early"), Signal(name="came_wakes")
+        m.d.comb += [
+            unhindered.eq(~arrived.o.valid & ~held & self.free_soon),
+            early.eq(unhindered & self.engine.valid & ~self.service.valid),
+        ]
+        m.d.sync += [woken.eq(unhindered & arrived.i.valid), wakes.eq(unhindered & arrived.i.valid & ~early)]
 
         # It has come. `says` and `copy` are kept for its thread's next passes.
         came, this = arrived.o.valid, arrived.o.payload
@@ -179,8 +185,8 @@ class Answers(Component):
             self.write.eq(held & writes),
             self.done.eq(held & (self.free | ~writes)),
             self.engine_done.eq(self.done & counts),
-            self.wakes.eq(woken),
-            self.woken.eq(this.thread),
+            self.wakes.eq(wakes | early),
+            self.woken.eq(Mux(came, this.thread, self.engine.payload.thread)),
             self.wakes_late.eq(self.done & ~held_woken),
         ]
         return m

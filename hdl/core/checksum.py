@@ -15,7 +15,7 @@ Kept = data.StructLayout({"sum": HALF, "begun": 1})
 
 class Checksum(Component):
     """A ones' complement sum of 32 bits a thread: carries come round to the lowest bit, so that it is 0 only where all
-    that was summed is 0. It takes a word each clock, of a thread at most every 5 clocks (a thread issues every 10), and
+    that was summed is 0. It takes a word each clock, of a thread at most every 5 clocks (a thread issues every 11), and
     an answer comes 6 clocks behind its word.
 
     Members

@@ -11,7 +11,7 @@ from bpfnic.hdl.core.alu import Alu, Multiplier, extended
 from bpfnic.hdl.core.answers import Answers, Expected
 from bpfnic.hdl.core.checksum import Checksum
 from bpfnic.hdl.core.control import Access, Addend, Flow, Kind, Register, Step, Sum, Unit, traits
-from bpfnic.hdl.core.decode import Decoder, Instruction, helper_call, illegal
+from bpfnic.hdl.core.decode import Decoder, Instruction, illegal
 from bpfnic.hdl.core.divider import Divider
 from bpfnic.hdl.core.immediates import immediate
 from bpfnic.hdl.core.operands import Operands
@@ -101,395 +101,391 @@ class Core(Component):
         step = Staged(pipeline, 2, turns_out(m, progress.at(2).step, progress.at(2).call, answers.engine_says), "step")
         again = staged(2, progress.at(2).step == Step.HELPER, "again")
 
-        # ---- 3 ALIGN: of the store's two banks, the slot and the one behind it; which helper is called
+        # ---- 3 DECODE: what the instruction says, and what the thread's step does
         instruction = Staged(pipeline, 3, data.View(Instruction, self.fetch.instruction), "instruction")
         next_imm = Staged(pipeline, 3, self.fetch.next_imm, "next_imm")
         next_reserved = Staged(pipeline, 3, self.fetch.next_reserved, "next_reserved")
-        helps_3, helper_3 = helper_call(instruction.at(3), again=again.at(3), number=number.at(3))
-        helps, helper = staged(3, helps_3, "helps"), staged(3, helper_3, "helper")
-
-        # ---- 4 DECODE: what the instruction says, and what the thread's step does
         m.d.comb += [
-            decoder.instruction.eq(instruction.at(4)),
-            decoder.helps.eq(helps.at(4)),
-            decoder.number.eq(helper.at(4)),
+            decoder.instruction.eq(instruction.at(3)),
+            decoder.number.eq(number.at(3)),
+            decoder.again.eq(again.at(3)),
         ]
-        decoded = Staged(pipeline, 4, decoder.control, "decoded")
-        rules = Staged(pipeline, 4, decoder.rules, "rules")
-        micro = Staged(pipeline, 4, micro_pass(m, step.at(4), progress.at(4).call), "micro")
-        begins = staged(4, step.at(4) == Step.INSTRUCTION, "begins")
-        second = staged(4, progress.at(4).skip.any(), "second")
+        decoded = Staged(pipeline, 3, decoder.control, "decoded")
+        rules = Staged(pipeline, 3, decoder.rules, "rules")
+        micro = Staged(pipeline, 3, micro_pass(m, step.at(3), progress.at(3).call), "micro")
+        begins = staged(3, step.at(3) == Step.INSTRUCTION, "begins")
+        second = staged(3, progress.at(3).skip.any(), "second")
 
-        # ---- 5 PASS: which of both, and the entries of its operands
-        control_5 = this_pass(m, decoded.at(5), micro.at(5), step.at(5))
-        control = Staged(pipeline, 5, control_5, "control")
-        tries = control_5.then == Step.TRY_COPY
-        counts = staged(5, (begins.at(5) | tries) & ~second.at(5), "counts")
+        # ---- 4 PASS: which of both, and the entries of its operands
+        control_4 = this_pass(m, decoded.at(4), micro.at(4), step.at(4))
+        control = Staged(pipeline, 4, control_4, "control")
+        tries = control_4.then == Step.TRY_COPY
+        counts = staged(4, (begins.at(4) | tries) & ~second.at(4), "counts")
         # The second half of a load brings the first one along.
-        right_5 = Signal(Register)
-        m.d.comb += right_5.eq(Mux(second.at(5) & (control_5.access == Access.LOAD), Register.WORD, control_5.right))
-        dst, src, frame = instruction.at(5).dst, instruction.at(5).src, progress.at(5).frame
-        left_entry = staged(5, entry_of(control_5.left, dst, src, frame, reading=True), "left_entry")
-        right_entry = staged(5, entry_of(right_5, dst, src, frame), "right_entry")
+        right_4 = Signal(Register)
+        m.d.comb += right_4.eq(Mux(second.at(4) & (control_4.access == Access.LOAD), Register.WORD, control_4.right))
+        dst, src, frame = instruction.at(4).dst, instruction.at(4).src, progress.at(4).frame
+        left_entry = staged(4, entry_of(control_4.left, dst, src, frame, reading=True), "left_entry")
+        right_entry = staged(4, entry_of(right_4, dst, src, frame), "right_entry")
 
         def frame_pointer(register) -> Value:
             return ((register == Register.DST) & (dst == isa.FRAME_POINTER)) | (
                 (register == Register.SRC) & (src == isa.FRAME_POINTER)
             )
 
-        left_is_pointer = staged(5, frame_pointer(control_5.left), "left_is_pointer")
-        right_is_pointer = staged(5, frame_pointer(right_5), "right_is_pointer")
+        left_is_pointer = staged(4, frame_pointer(control_4.left), "left_is_pointer")
+        right_is_pointer = staged(4, frame_pointer(right_4), "right_is_pointer")
 
-        # ---- 6, 7 READ; meanwhile what needs the instruction alone
+        # ---- 5, 6 READ; meanwhile what needs the instruction alone
         m.d.comb += [
-            registers.thread.eq(thread.at(6)),
-            registers.left.eq(left_entry.at(6)),
-            registers.right.eq(right_entry.at(6)),
+            registers.thread.eq(thread.at(5)),
+            registers.left.eq(left_entry.at(5)),
+            registers.right.eq(right_entry.at(5)),
         ]
-        dst, src, frame = instruction.at(6).dst, instruction.at(6).src, progress.at(6).frame
-        destination = staged(6, entry_of(control.at(6).to, dst, src, frame), "destination")
-        pc_after = staged(6, self._pc(pc.at(6), 1), "pc_after", shape=ProgramCounter(config))
-        frame_units = Mux(instruction.at(6).offset.any(), instruction.at(6).offset[4:10], _DEFAULT_FRAME_UNITS)
-        to_firmware = control.at(6).flow == Flow.FIRMWARE
-        callee_pointer = staged(6, Mux(to_firmware, FIRMWARE_POINTER_UNITS, progress.at(6).pointer - frame_units),
+        dst, src, frame = instruction.at(5).dst, instruction.at(5).src, progress.at(5).frame
+        destination = staged(5, entry_of(control.at(5).to, dst, src, frame), "destination")
+        pc_after = staged(5, self._pc(pc.at(5), 1), "pc_after", shape=ProgramCounter(config))
+        frame_units = Mux(instruction.at(5).offset.any(), instruction.at(5).offset[4:10], _DEFAULT_FRAME_UNITS)
+        to_firmware = control.at(5).flow == Flow.FIRMWARE
+        callee_pointer = staged(5, Mux(to_firmware, FIRMWARE_POINTER_UNITS, progress.at(5).pointer - frame_units),
                                 "callee_pointer")  # fmt: skip
-        link = Cat(Cat(pc_after.at(6), Const(0, _LINK_POINTER_BIT))[:_LINK_POINTER_BIT], progress.at(6).pointer,
-                   progress.at(6).frame[:_CALLER_BITS])  # fmt: skip
-        constant_6 = immediate(m, control.at(6).immediate, instruction=instruction.at(6), next_imm=next_imm.at(6),
-                               link=link, time=self.time, random=self.random, cpu=self.cpu_base + thread.at(6))
-        constant = staged(6, constant_6, "constant")
+        link = Cat(Cat(pc_after.at(5), Const(0, _LINK_POINTER_BIT))[:_LINK_POINTER_BIT], progress.at(5).pointer,
+                   progress.at(5).frame[:_CALLER_BITS])  # fmt: skip
+        constant_5 = immediate(m, control.at(5).immediate, instruction=instruction.at(5), next_imm=next_imm.at(5),
+                               link=link, time=self.time, random=self.random, cpu=self.cpu_base + thread.at(5))
+        constant = staged(5, constant_5, "constant")
         distance = Signal(17)
-        m.d.comb += answers.copying.eq(thread.at(6))
-        with m.Switch(control.at(6).addend):
+        m.d.comb += answers.copying.eq(thread.at(5))
+        with m.Switch(control.at(5).addend):
             with m.Case(Addend.OFFSET):
-                m.d.comb += distance.eq(instruction.at(6).offset.as_signed())
+                m.d.comb += distance.eq(instruction.at(5).offset.as_signed())
             with m.Case(Addend.PROGRESS):
-                m.d.comb += distance.eq(progress.at(6).words << 3)
+                m.d.comb += distance.eq(progress.at(5).words << 3)
             with m.Case(Addend.SIZE):
                 m.d.comb += distance.eq(answers.copy.size)
             with m.Case(Addend.LOCK):
                 m.d.comb += distance.eq(answers.copy.lock & ~1)
-        rest = staged(6, (answers.copy.size - (progress.at(6).words << 3))[:13], "rest")  # bytes that a copy has left
+        rest = staged(5, (answers.copy.size - (progress.at(5).words << 3))[:13], "rest")  # bytes that a copy has left
         lock = answers.copy.lock
-        of_lock = lock[0] & (lock[3:] == progress.at(6).words)  # the value's lock is in this word, in half `lock[2]`
-        lock_first, lock_last = staged(6, of_lock & ~lock[2], "lock_first"), staged(6, of_lock & lock[2], "lock_last")
-        distance = staged(6, (distance + progress.at(6).skip)[:17], "distance")
+        of_lock = lock[0] & (lock[3:] == progress.at(5).words)  # the value's lock is in this word, in half `lock[2]`
+        lock_first, lock_last = staged(5, of_lock & ~lock[2], "lock_first"), staged(5, of_lock & lock[2], "lock_last")
+        distance = staged(5, (distance + progress.at(5).skip)[:17], "distance")
 
-        cause_6 = Signal(4)
-        m.d.comb += cause_6.eq(control.at(6).cause)
-        with m.If(begins.at(6)):
-            with m.If(illegal(instruction.at(6), rules.at(6)) | (control.at(6).wide & next_reserved.at(6))):
-                m.d.comb += cause_6.eq(Cause.ILLEGAL_INSTRUCTION)
-            with m.If(pc.at(6).outside | (control.at(6).wide & pc_after.at(6).outside)):
-                m.d.comb += cause_6.eq(Cause.PROGRAM_RANGE)
-        early_cause = staged(6, cause_6, "early_cause")
+        cause_5 = Signal(4)
+        m.d.comb += cause_5.eq(control.at(5).cause)
+        with m.If(begins.at(5)):
+            with m.If(illegal(instruction.at(5), rules.at(5)) | (control.at(5).wide & next_reserved.at(5))):
+                m.d.comb += cause_5.eq(Cause.ILLEGAL_INSTRUCTION)
+            with m.If(pc.at(5).outside | (control.at(5).wide & pc_after.at(5).outside)):
+                m.d.comb += cause_5.eq(Cause.PROGRAM_RANGE)
+        early_cause = staged(5, cause_5, "early_cause")
 
-        # Stage 7. A generation changes with a packet's end alone, long before the next one's first pass.
-        m.d.comb += generations.reader.eq(thread.at(7))
-        generation = staged(7, generations.reader_generation, "generation")
+        # Stage 6. A generation changes with a packet's end alone, long before the next one's first pass.
+        m.d.comb += generations.reader.eq(thread.at(6))
+        generation = staged(6, generations.reader_generation, "generation")
         jump = Signal(signed(32))
-        with m.If(control.at(7).wide):
+        with m.If(control.at(6).wide):
             m.d.comb += jump.eq(1)
-        with m.Elif(control.at(7).far):
-            m.d.comb += jump.eq(instruction.at(7).imm)
+        with m.Elif(control.at(6).far):
+            m.d.comb += jump.eq(instruction.at(6).imm)
         with m.Else():
-            m.d.comb += jump.eq(instruction.at(7).offset.as_signed())
-        target = staged(7, self._pc(pc_after.at(7), jump), "target", shape=ProgramCounter(config))
-        words_then = staged(7, progress.at(7).words + 1, "words_then")
-        new_piece = (control.at(7).kind == Kind.LOAD) & ~second.at(7)
-        bytes_7 = Mux(lock_last.at(7), LOCK_BYTES, Mux(rest.at(7)[3:].any(), 8, rest.at(7)[:3]))
-        piece = staged(7, Mux(new_piece, bytes_7, progress.at(7).piece), "piece")
-        last = staged(7, Mux(new_piece, rest.at(7) <= 8, progress.at(7).last), "last")
+            m.d.comb += jump.eq(instruction.at(6).offset.as_signed())
+        target = staged(6, self._pc(pc_after.at(6), jump), "target", shape=ProgramCounter(config))
+        words_then = staged(6, progress.at(6).words + 1, "words_then")
+        new_piece = (control.at(6).kind == Kind.LOAD) & ~second.at(6)
+        bytes_6 = Mux(lock_last.at(6), LOCK_BYTES, Mux(rest.at(6)[3:].any(), 8, rest.at(6)[:3]))
+        piece = staged(6, Mux(new_piece, bytes_6, progress.at(6).piece), "piece")
+        last = staged(6, Mux(new_piece, rest.at(6) <= 8, progress.at(6).last), "last")
 
-        # ---- 8 OPERANDS
+        # ---- 7 OPERANDS
         m.d.comb += [
-            operands.control.eq(control.at(8)),
-            operands.progress.eq(progress.at(8)),
-            operands.second.eq(second.at(8)),
-            operands.generation.eq(generation.at(8)),
-            operands.left_entry.eq(left_entry.at(8)),
-            operands.right_entry.eq(right_entry.at(8)),
-            operands.left_is_pointer.eq(left_is_pointer.at(8)),
-            operands.right_is_pointer.eq(right_is_pointer.at(8)),
+            operands.control.eq(control.at(7)),
+            operands.progress.eq(progress.at(7)),
+            operands.second.eq(second.at(7)),
+            operands.generation.eq(generation.at(7)),
+            operands.left_entry.eq(left_entry.at(7)),
+            operands.right_entry.eq(right_entry.at(7)),
+            operands.left_is_pointer.eq(left_is_pointer.at(7)),
+            operands.right_is_pointer.eq(right_is_pointer.at(7)),
             operands.left_data.eq(registers.left_data),
             operands.right_data.eq(registers.right_data),
-            operands.constant.eq(constant.at(8)),
-            operands.words_then.eq(words_then.at(8)),
-            operands.piece.eq(piece.at(8)),
-            operands.last.eq(last.at(8)),
+            operands.constant.eq(constant.at(7)),
+            operands.words_then.eq(words_then.at(7)),
+            operands.piece.eq(piece.at(7)),
+            operands.last.eq(last.at(7)),
         ]
         names = "left", "right", "length", "bytes", "is_last", "no_packet", "no_bytes", "too_many"
         left, right, length, piece, last, no_packet, no_bytes, too_many = (
-            Staged(pipeline, 8, getattr(operands, name), name) for name in names
+            Staged(pipeline, 7, getattr(operands, name), name) for name in names
         )
-        addend = staged(8, Mux(control.at(8).addend == Addend.RIGHT, right.at(8), distance.at(8).as_signed()), "addend")
+        addend = staged(7, Mux(control.at(7).addend == Addend.RIGHT, right.at(7), distance.at(7).as_signed()), "addend")
 
         # A second half: a load passes on what the first one found (the result of other loads is 0), a store shifts down
         # what that one has stored already.
-        second_load = second.at(8) & (control.at(8).access == Access.LOAD)
-        second_store = staged(8, second.at(8) & (control.at(8).access == Access.STORE), "second_store")
-        unit_8 = Mux(second_load, Unit.LOGIC, Mux(second_store.at(8), Unit.SHIFT, control.at(8).unit))
-        unit = staged(8, unit_8, "unit", shape=Unit)
-        amount_8 = Cat(right.at(8)[:5], right.at(8)[5] & ~control.at(8).narrow)
-        amount = staged(8, Mux(second_store.at(8), progress.at(8).skip << 3, amount_8), "amount")
+        second_load = second.at(7) & (control.at(7).access == Access.LOAD)
+        second_store = staged(7, second.at(7) & (control.at(7).access == Access.STORE), "second_store")
+        unit_7 = Mux(second_load, Unit.LOGIC, Mux(second_store.at(7), Unit.SHIFT, control.at(7).unit))
+        unit = staged(7, unit_7, "unit", shape=Unit)
+        amount_7 = Cat(right.at(7)[:5], right.at(7)[5] & ~control.at(7).narrow)
+        amount = staged(7, Mux(second_store.at(7), progress.at(7).skip << 3, amount_7), "amount")
 
-        # ---- 9 EXECUTE
+        # ---- 8 EXECUTE
         m.d.comb += [
-            alu.control.eq(control.at(9)),
-            alu.control.unit.eq(unit.at(9)),
-            alu.left.eq(left.at(9)),
-            alu.right.eq(right.at(9)),
-            alu.addend.eq(addend.at(9)),
-            alu.amount.eq(amount.at(9)),
-            alu.shift_right_operand.eq(second_store.at(9)),
+            alu.control.eq(control.at(8)),
+            alu.control.unit.eq(unit.at(8)),
+            alu.left.eq(left.at(8)),
+            alu.right.eq(right.at(8)),
+            alu.addend.eq(addend.at(8)),
+            alu.amount.eq(amount.at(8)),
+            alu.shift_right_operand.eq(second_store.at(8)),
             alu.low.eq(threads.remaining < self.budget[1:]),
-            multiplier.left.eq(left.at(9)),
-            multiplier.right.eq(right.at(9)),
-            self.bounds.thread.eq(thread.at(9)),
+            multiplier.left.eq(left.at(8)),
+            multiplier.right.eq(right.at(8)),
+            self.bounds.thread.eq(thread.at(8)),
             check.bounds.eq(self.bounds.bounds),
-            check.bytes.eq(length.at(9)),
-            threads.executing.eq(thread.at(9)),
-            threads.executing_fresh.eq(fresh.at(9)),
+            check.bytes.eq(length.at(8)),
+            threads.executing.eq(thread.at(8)),
+            threads.executing_fresh.eq(fresh.at(8)),
         ]
-        remaining = Staged(pipeline, 9, threads.remaining, "remaining")
-        tail_calls = Staged(pipeline, 9, threads.tail_calls, "tail_calls")
-        buffer = Staged(pipeline, 9, self.bounds.bounds.buffer, "buffer")
+        remaining = Staged(pipeline, 8, threads.remaining, "remaining")
+        tail_calls = Staged(pipeline, 8, threads.tail_calls, "tail_calls")
+        buffer = Staged(pipeline, 8, self.bounds.bounds.buffer, "buffer")
         m.d.comb += [
-            requests.side.eq(control.at(9).side & valid.at(9) & ~second.at(9)),
-            requests.side_thread.eq(thread.at(9)),
-            requests.side_value.eq(right.at(9)),
+            requests.side.eq(control.at(8).side & valid.at(8) & ~second.at(8)),
+            requests.side_thread.eq(thread.at(8)),
+            requests.side_value.eq(right.at(8)),
             divider.keep.eq(requests.side),
-            divider.keeper.eq(thread.at(9)),
-            divider.divisor.eq(right.at(9)),
+            divider.keeper.eq(thread.at(8)),
+            divider.divisor.eq(right.at(8)),
         ]
-        too_deep = Value.cast(control.at(9).flow).matches(Flow.CALL, Flow.CALLX) & (
-            (progress.at(9).frame >= addresses.FRAMES - 1) | callee_pointer.at(9)[-1]
+        too_deep = Value.cast(control.at(8).flow).matches(Flow.CALL, Flow.CALLX) & (
+            (progress.at(8).frame >= addresses.FRAMES - 1) | callee_pointer.at(8)[-1]
         )
-        nested = (control.at(9).flow == Flow.FIRMWARE) & (progress.at(9).frame == addresses.FIRMWARE_FRAME)
-        cause_9 = Signal(4)
-        with m.If(counts.at(9) & ~remaining.at(9).any()):
-            m.d.comb += cause_9.eq(Cause.BUDGET)
-        with m.Elif(early_cause.at(9).any()):
-            m.d.comb += cause_9.eq(early_cause.at(9))
+        nested = (control.at(8).flow == Flow.FIRMWARE) & (progress.at(8).frame == addresses.FIRMWARE_FRAME)
+        cause_8 = Signal(4)
+        with m.If(counts.at(8) & ~remaining.at(8).any()):
+            m.d.comb += cause_8.eq(Cause.BUDGET)
+        with m.Elif(early_cause.at(8).any()):
+            m.d.comb += cause_8.eq(early_cause.at(8))
         with m.Elif(too_deep | nested):
-            m.d.comb += cause_9.eq(Cause.CALL_DEPTH)
-        with m.Elif(too_many.at(9)):
-            m.d.comb += cause_9.eq(Cause.MEMORY_ACCESS)
-        cause = Staged(pipeline, 9, cause_9, "cause")
+            m.d.comb += cause_8.eq(Cause.CALL_DEPTH)
+        with m.Elif(too_many.at(8)):
+            m.d.comb += cause_8.eq(Cause.MEMORY_ACCESS)
+        cause = Staged(pipeline, 8, cause_8, "cause")
 
-        control_9, kind_9 = control.at(9), Value.cast(control.at(9).kind)
+        control_8, kind_8 = control.at(8), Value.cast(control.at(8).kind)
         # A word for the engine needn't leave before the thread makes the next one.
-        waits_for_word = Value.cast(control_9.then).matches(Step.ENGINE, Step.ENTRY)
-        more_words = staged(9, Mux(kind_9.matches(Kind.KEY), ~last.at(9), kind_9.matches(Kind.WORD) & ~waits_for_word),
+        waits_for_word = Value.cast(control_8.then).matches(Step.ENGINE, Step.ENTRY)
+        more_words = staged(8, Mux(kind_8.matches(Kind.KEY), ~last.at(8), kind_8.matches(Kind.WORD) & ~waits_for_word),
                             "more_words")  # fmt: skip
-        last_sum = staged(9, Mux(control_9.sum == Sum.TURN, no_bytes.at(9), (control_9.then == Step.TO)
-                                 & (control_9.sum == Sum.WORD) & last.at(9)), "last_sum")  # fmt: skip
-        asks_unit = kind_9.matches(Kind.KEY, Kind.WORD, Kind.SERVICE, Kind.DIVIDE) & ~more_words.at(9)
-        elsewhere = staged(9, asks_unit | last_sum.at(9), "elsewhere")
+        last_sum = staged(8, Mux(control_8.sum == Sum.TURN, no_bytes.at(8), (control_8.then == Step.TO)
+                                 & (control_8.sum == Sum.WORD) & last.at(8)), "last_sum")  # fmt: skip
+        asks_unit = kind_8.matches(Kind.KEY, Kind.WORD, Kind.SERVICE, Kind.DIVIDE) & ~more_words.at(8)
+        elsewhere = staged(8, asks_unit | last_sum.at(8), "elsewhere")
 
-        # ---- 10 BRANCH: where the thread goes on if nothing is in the way
-        control_10 = control.at(10)
-        kind = Value.cast(control_10.kind)
+        # ---- 9 BRANCH: where the thread goes on if nothing is in the way
+        control_9 = control.at(9)
+        kind = Value.cast(control_9.kind)
         m.d.comb += [
             check.address.eq(alu.sum),
-            check.size.eq(control_10.size),
-            check.privileged.eq(progress.at(10).frame == addresses.FIRMWARE_FRAME),
-            check.access.eq(control_10.access),
-            check.aligned.eq(control_10.aligned),
-            check.natural.eq(control_10.natural),
+            check.size.eq(control_9.size),
+            check.privileged.eq(progress.at(9).frame == addresses.FIRMWARE_FRAME),
+            check.access.eq(control_9.access),
+            check.aligned.eq(control_9.aligned),
+            check.natural.eq(control_9.natural),
             check.in_pieces.eq(kind.matches(Kind.STORE)),
-            check.in_maps.eq(control_10.in_maps),
-            check.in_packet.eq(control_10.in_packet),
+            check.in_maps.eq(control_9.in_maps),
+            check.in_packet.eq(control_9.in_packet),
         ]
-        result = Staged(pipeline, 10, alu.result, "result")
-        address = Staged(pipeline, 10, alu.sum[:32], "address")
-        of_function = staged(10, alu.sum[_CODE_BITS:] == addresses.CODE >> _CODE_BITS, "of_function")
-        called = Staged(pipeline, 10, data.View(HelperNumber, Cat(alu.sum[:8], alu.sum[8:].any())), "called")
-        taken = staged(10, alu.taken, "taken")
-        returns = staged(10, control_10.flow == Flow.EXIT, "returns")
-        leaves = staged(10, returns.at(10) & ~progress.at(10).frame.any(), "leaves")  # the outermost function
+        result = Staged(pipeline, 9, alu.result, "result")
+        address = Staged(pipeline, 9, alu.sum[:32], "address")
+        of_function = staged(9, alu.sum[_CODE_BITS:] == addresses.CODE >> _CODE_BITS, "of_function")
+        called = Staged(pipeline, 9, data.View(HelperNumber, Cat(alu.sum[:8], alu.sum[8:].any())), "called")
+        taken = staged(9, alu.taken, "taken")
+        returns = staged(9, control_9.flow == Flow.EXIT, "returns")
+        leaves = staged(9, returns.at(9) & ~progress.at(9).frame.any(), "leaves")  # the outermost function
         # Where it goes on, but for a jump, whose condition is known late.
-        onward_10, straight = Signal(ProgramCounter(config)), Signal()
-        may_tail_call = (control_10.flow == Flow.TAIL) & (tail_calls.at(10) != MAX_TAIL_CALLS)
-        tail_called = staged(10, may_tail_call & (alu.sum & ENTRY_VALID).any(), "tail_called")
-        with m.If(returns.at(10)):
-            m.d.comb += onward_10.eq(alu.sum)
-        with m.Elif(control_10.flow == Flow.CALLX):
-            m.d.comb += onward_10.eq(self._code(alu.sum))
-        with m.Elif(tail_called.at(10)):
-            m.d.comb += onward_10.slot.eq(alu.sum)
+        onward_9, straight = Signal(ProgramCounter(config)), Signal()
+        may_tail_call = (control_9.flow == Flow.TAIL) & (tail_calls.at(9) != MAX_TAIL_CALLS)
+        tail_called = staged(9, may_tail_call & (alu.sum & ENTRY_VALID).any(), "tail_called")
+        with m.If(returns.at(9)):
+            m.d.comb += onward_9.eq(alu.sum)
+        with m.Elif(control_9.flow == Flow.CALLX):
+            m.d.comb += onward_9.eq(self._code(alu.sum))
+        with m.Elif(tail_called.at(9)):
+            m.d.comb += onward_9.slot.eq(alu.sum)
         with m.Else():
-            m.d.comb += [onward_10.eq(pc_after.at(10)), straight.eq(1)]
-        onward = Staged(pipeline, 10, onward_10, "onward")
-        jumps = staged(10, straight & (control_10.wide | (taken.at(10) & (control_10.flow != Flow.NEXT))), "jumps")
+            m.d.comb += [onward_9.eq(pc_after.at(9)), straight.eq(1)]
+        onward = Staged(pipeline, 9, onward_9, "onward")
+        jumps = staged(9, straight & (control_9.wide | (taken.at(9) & (control_9.flow != Flow.NEXT))), "jumps")
         # An access is checked in the next clock, in which its thread is made ready already. If it has to wait, or
         # trapped, that is revoked.
-        stays = cause.at(10).any() | leaves.at(10) | elsewhere.at(10)
-        goes_on = staged(10, valid.at(10) & ~stays, "goes_on", reset=True)
+        stays = cause.at(9).any() | leaves.at(9) | elsewhere.at(9)
+        goes_on = staged(9, valid.at(9) & ~stays, "goes_on", reset=True)
 
-        traits_of_pass = Staged(pipeline, 10, traits(m, control_10), "traits")
-        early = staged(10, cause.at(10).any(), "early")
-        held = staged(10, (progress.at(10).step == Step.TRY) & ~taken.at(10), "held")  # a lock, by another thread
+        traits_of_pass = Staged(pipeline, 9, traits(m, control_9), "traits")
+        early = staged(9, cause.at(9).any(), "early")
+        held = staged(9, (progress.at(9).step == Step.TRY) & ~taken.at(9), "held")  # a lock, by another thread
 
-        # ---- 11 MEMORY: does it trap, does it wait? A request; what the pass leaves behind
-        control_11, progress_11, this = control.at(11), progress.at(11), traits_of_pass.at(11)
+        # ---- 10 MEMORY: does it trap, does it wait? A request; what the pass leaves behind
+        control_10, progress_10, this = control.at(10), progress.at(10), traits_of_pass.at(10)
         # A key that can't be read: a look-up still asks whether there is such a map at all, for a wrong handle is the
         # first thing that a helper finds.
         fails = check.cause.any()
-        no_key = staged(11, this.key & fails & ~early.at(11), "no_key")
-        cause = staged(11, Mux(early.at(11), cause.at(11), check.cause), "cause_of_end")
-        traps = early.at(11) | (fails & ~this.key)
-        acts = valid.at(11) & ~traps
-        ends = staged(11, valid.at(11) & (traps | leaves.at(11)), "ends", reset=True)
+        no_key = staged(10, this.key & fails & ~early.at(10), "no_key")
+        cause = staged(10, Mux(early.at(10), cause.at(10), check.cause), "cause_of_end")
+        traps = early.at(10) | (fails & ~this.key)
+        acts = valid.at(10) & ~traps
+        ends = staged(10, valid.at(10) & (traps | leaves.at(10)), "ends", reset=True)
         key_comes = this.key & check.shared  # from map memory; otherwise it goes on at once
         sends_key = this.key & ~key_comes
         asks = sends_key | this.asks
         sums = this.sums & ~check.shared
-        summed = staged(11, sums & last_sum.at(11), "summed")
-        holds = staged(11, more_words.at(11) & ~no_key.at(11) & requests.crowded, "holds")
-        waits = check.shared | this.divide | summed.at(11)
-        waits |= asks & (~more_words.at(11) | no_key.at(11) | requests.crowded)
-        stops = staged(11, goes_on.at(11) & (traps | waits), "stops", reset=True)
-        m.d.comb += revoked.eq(stops.at(13) & (thread.at(13) == thread.at(1)))
+        summed = staged(10, sums & last_sum.at(10), "summed")
+        holds = staged(10, more_words.at(10) & ~no_key.at(10) & requests.crowded, "holds")
+        waits = check.shared | this.divide | summed.at(10)
+        waits |= asks & (~more_words.at(10) | no_key.at(10) | requests.crowded)
+        stops = staged(10, goes_on.at(10) & (traps | waits), "stops", reset=True)
+        m.d.comb += revoked.eq(stops.at(12) & (thread.at(12) == thread.at(1)))
         finds = this.atomic & ~check.shared  # an atomic's old value, in a local window
         # An instruction's call of the engine has been made; what its answer asks for is no instruction any more.
-        ends_call = ~more_words.at(11) | no_key.at(11)
+        ends_call = ~more_words.at(10) | no_key.at(10)
         calls = (sends_key & ends_call) | this.calls
-        repeats = check.split | finds | held.at(11) | (this.stays & ~summed.at(11) & ~calls)  # at the same pc
+        repeats = check.split | finds | held.at(10) | (this.stays & ~summed.at(10) & ~calls)  # at the same pc
         word_done = this.store & ~check.split
-        copied = word_done & last.at(11) & this.updates & ~(engine_says.at(11).insert | engine_says.at(11).locked)
+        copied = word_done & last.at(10) & this.updates & ~(engine_says.at(10).insert | engine_says.at(10).locked)
         finds_result = this.result & ~check.split
-        in_window = this.accesses & ~check.shared & ~no_key.at(11) & ~check.missing
-        local = staged(11, acts & in_window, "local", reset=True)
-        region, offset = Staged(pipeline, 11, check.region, "region"), Staged(pipeline, 11, check.offset, "offset")
-        size = staged(11, Mux(this.store, check.piece, control_11.size), "size")
-        asking = staged(11, acts & asks, "asking", reset=True)
-        writes = staged(11, ends.at(11) | (acts & (control_11.write | finds) & ~(waits | asks | held.at(11) | sums)),
+        in_window = this.accesses & ~check.shared & ~no_key.at(10) & ~check.missing
+        local = staged(10, acts & in_window, "local", reset=True)
+        region, offset = Staged(pipeline, 10, check.region, "region"), Staged(pipeline, 10, check.offset, "offset")
+        size = staged(10, Mux(this.store, check.piece, control_10.size), "size")
+        asking = staged(10, acts & asks, "asking", reset=True)
+        writes = staged(10, ends.at(10) | (acts & (control_10.write | finds) & ~(waits | asks | held.at(10) | sums)),
                         "writes",
                         reset=True)  # fmt: skip
-        own_entry = Mux(finds, WORD_ENTRY, destination.at(11))
-        entry = staged(11, Mux(ends.at(11), generation.at(11), own_entry)[: len(destination.at(11))], "entry")
+        own_entry = Mux(finds, WORD_ENTRY, destination.at(10))
+        entry = staged(10, Mux(ends.at(10), generation.at(10), own_entry)[: len(destination.at(10))], "entry")
 
-        onward_11 = Mux(jumps.at(11), target.at(11), onward.at(11))
-        next_pc = staged(11, Mux(repeats, pc.at(11), onward_11), "next_pc", shape=ProgramCounter(config))
-        after, expected = Signal.like(progress_11), Signal(Expected)
-        skips_lock = this.load & lock_first.at(11)  # what is stored begins behind it
-        next_11 = next_step(m, control_11, step=progress_11.step, no_key=no_key.at(11), shared=check.shared,
-                            split=check.split, last=last.at(11), copied=copied, locked=engine_says.at(11).locked,
-                            finds=finds, holds=taken.at(11), of_function=of_function.at(11), missing=check.missing,
-                            no_packet=no_packet.at(11), no_bytes=no_bytes.at(11))  # fmt: skip
+        onward_10 = Mux(jumps.at(10), target.at(10), onward.at(10))
+        next_pc = staged(10, Mux(repeats, pc.at(10), onward_10), "next_pc", shape=ProgramCounter(config))
+        after, expected = Signal.like(progress_10), Signal(Expected)
+        skips_lock = this.load & lock_first.at(10)  # what is stored begins behind it
+        next_10 = next_step(m, control_10, step=progress_10.step, no_key=no_key.at(10), shared=check.shared,
+                            split=check.split, last=last.at(10), copied=copied, locked=engine_says.at(10).locked,
+                            finds=finds, holds=taken.at(10), of_function=of_function.at(10), missing=check.missing,
+                            no_packet=no_packet.at(10), no_bytes=no_bytes.at(10))  # fmt: skip
         m.d.comb += [
-            after.eq(progress_11),
-            after.step.eq(next_11),
-            after.call.eq(control_11.call),
-            after.skip.eq(Mux(check.split, progress_11.skip + check.first_bytes, Mux(skips_lock, LOCK_BYTES, 0))),
-            after.piece.eq(piece.at(11)),
-            after.last.eq(last.at(11)),
+            after.eq(progress_10),
+            after.step.eq(next_10),
+            after.call.eq(control_10.call),
+            after.skip.eq(Mux(check.split, progress_10.skip + check.first_bytes, Mux(skips_lock, LOCK_BYTES, 0))),
+            after.piece.eq(piece.at(10)),
+            after.last.eq(last.at(10)),
         ]
-        with m.If(Value.cast(control_11.flow).matches(Flow.CALL, Flow.CALLX)):
-            m.d.comb += [after.frame.eq(progress_11.frame + 1), after.pointer.eq(callee_pointer.at(11))]
-        with m.Elif(control_11.flow == Flow.FIRMWARE):
-            m.d.comb += [after.frame.eq(addresses.FIRMWARE_FRAME), after.pointer.eq(callee_pointer.at(11))]
-        with m.Elif(returns.at(11)):
+        with m.If(Value.cast(control_10.flow).matches(Flow.CALL, Flow.CALLX)):
+            m.d.comb += [after.frame.eq(progress_10.frame + 1), after.pointer.eq(callee_pointer.at(10))]
+        with m.Elif(control_10.flow == Flow.FIRMWARE):
+            m.d.comb += [after.frame.eq(addresses.FIRMWARE_FRAME), after.pointer.eq(callee_pointer.at(10))]
+        with m.Elif(returns.at(10)):
             m.d.comb += [
-                after.frame.eq(address.at(11)[_LINK_FRAME_BIT:][:_CALLER_BITS]),
-                after.pointer.eq(address.at(11)[_LINK_POINTER_BIT:_LINK_FRAME_BIT]),
+                after.frame.eq(address.at(10)[_LINK_FRAME_BIT:][:_CALLER_BITS]),
+                after.pointer.eq(address.at(10)[_LINK_POINTER_BIT:_LINK_FRAME_BIT]),
             ]
         word_summed = sums & this.sums_word
         with m.If(sends_key | word_done | word_summed):  # none are done when the next key, copy or sum begins
-            m.d.comb += after.words.eq(Mux(last.at(11), 0, progress_11.words + 1))
+            m.d.comb += after.words.eq(Mux(last.at(10), 0, progress_10.words + 1))
         m.d.comb += [
-            expected.write.eq(Mux(check.split, control_11.access == Access.LOAD, control_11.write | copied)),
-            expected.entry.eq(destination.at(11)),
-            expected.size.eq(control_11.size),
-            expected.extend.eq(control_11.extend),
-            expected.zero.eq(copied | (control_11.access == Access.STORE)),
-            expected.final.eq((~repeats & ~no_key.at(11)) | copied | finds_result | this.ends_of_call),
+            expected.write.eq(Mux(check.split, control_10.access == Access.LOAD, control_10.write | copied)),
+            expected.entry.eq(destination.at(10)),
+            expected.size.eq(control_10.size),
+            expected.extend.eq(control_10.extend),
+            expected.zero.eq(copied | (control_10.access == Access.STORE)),
+            expected.final.eq((~repeats & ~no_key.at(10)) | copied | finds_result | this.ends_of_call),
         ]
         with m.If(check.split):
             m.d.comb += [expected.entry.eq(WORD_ENTRY), expected.size.eq(3), expected.extend.eq(0)]
         with m.Elif(key_comes | (this.sum & check.shared)):
             m.d.comb += expected.entry.eq(WORD_ENTRY)
-        bytes_of_row = staged(11, Mux(check.split, check.first_bytes, length.at(11)), "bytes_of_row")
-        progress_then, expects = Staged(pipeline, 11, after, "after"), Staged(pipeline, 11, expected, "expected")
+        bytes_of_row = staged(10, Mux(check.split, check.first_bytes, length.at(10)), "bytes_of_row")
+        progress_then, expects = Staged(pipeline, 10, after, "after"), Staged(pipeline, 10, expected, "expected")
 
-        # ---- 12 LOCAL: a request to map memory, a division, what the pass leaves behind; local memory
+        # ---- 11 LOCAL: a request to map memory, a division, what the pass leaves behind; local memory
         m.d.comb += [
-            requests.push_shared.eq(staged(11, acts & check.shared, "asks_maps", reset=True).at(12)),
-            requests.shared.thread.eq(thread.at(12)),
-            requests.shared.operation.eq(operation_of(m, control.at(12))),
-            requests.shared.address.eq(address.at(12)),
-            requests.shared.bytes.eq(bytes_of_row.at(12)),
-            requests.shared.shift.eq(progress.at(12).skip),
-            requests.shared.data.eq(result.at(12)),
-            divider.push.eq(staged(11, acts & this.divide, "divides", reset=True).at(12)),
-            divider.division.thread.eq(thread.at(12)),
-            divider.division.signed.eq(control.at(12).signed),
-            divider.division.modulo.eq(control.at(12).modulo),
-            divider.division.dividend.eq(result.at(12)),
-            threads.update.eq(valid.at(12)),
-            threads.updated.eq(thread.at(12)),
-            threads.updated_pc.eq(next_pc.at(12)),
-            threads.updated_progress.eq(progress_then.at(12)),
-            threads.begun.eq(counts.at(12)),
-            threads.updated_remaining.eq(remaining.at(12) - 1),
-            threads.numbers.eq(control.at(12).kind == Kind.CALLX),
-            threads.updated_number.eq(called.at(12)),
-            threads.updated_tail_calls.eq(tail_calls.at(12) + tail_called.at(12)),
-            answers.expect.eq(valid.at(12)),
-            answers.expecting.eq(thread.at(12)),
-            answers.expected.eq(expects.at(12)),
-            self.local.enable.eq(local.at(12)),
-            self.local.write.eq(control.at(12).access == Access.STORE),
-            self.local.region.eq(region.at(12)),
-            self.local.thread.eq(thread.at(12)),
-            self.local.buffer.eq(buffer.at(12)),
-            self.local.offset.eq(offset.at(12)),
-            self.local.size.eq(size.at(12)),
-            self.local.write_data.eq(result.at(12)),
+            requests.push_shared.eq(staged(10, acts & check.shared, "asks_maps", reset=True).at(11)),
+            requests.shared.thread.eq(thread.at(11)),
+            requests.shared.operation.eq(operation_of(m, control.at(11))),
+            requests.shared.address.eq(address.at(11)),
+            requests.shared.bytes.eq(bytes_of_row.at(11)),
+            requests.shared.shift.eq(progress.at(11).skip),
+            requests.shared.data.eq(result.at(11)),
+            divider.push.eq(staged(10, acts & this.divide, "divides", reset=True).at(11)),
+            divider.division.thread.eq(thread.at(11)),
+            divider.division.signed.eq(control.at(11).signed),
+            divider.division.modulo.eq(control.at(11).modulo),
+            divider.division.dividend.eq(result.at(11)),
+            threads.update.eq(valid.at(11)),
+            threads.updated.eq(thread.at(11)),
+            threads.updated_pc.eq(next_pc.at(11)),
+            threads.updated_progress.eq(progress_then.at(11)),
+            threads.begun.eq(counts.at(11)),
+            threads.updated_remaining.eq(remaining.at(11) - 1),
+            threads.numbers.eq(control.at(11).kind == Kind.CALLX),
+            threads.updated_number.eq(called.at(11)),
+            threads.updated_tail_calls.eq(tail_calls.at(11) + tail_called.at(11)),
+            answers.expect.eq(valid.at(11)),
+            answers.expecting.eq(thread.at(11)),
+            answers.expected.eq(expects.at(11)),
+            self.local.enable.eq(local.at(11)),
+            self.local.write.eq(control.at(11).access == Access.STORE),
+            self.local.region.eq(region.at(11)),
+            self.local.thread.eq(thread.at(11)),
+            self.local.buffer.eq(buffer.at(11)),
+            self.local.offset.eq(offset.at(11)),
+            self.local.size.eq(size.at(11)),
+            self.local.write_data.eq(result.at(11)),
         ]
 
-        # ---- 13, 14: block RAM and multiplier; 15 RESULT: this pass's, or an answer
-        joined = staged(13, result.at(13) | Mux(control.at(13).multiply, multiplier.product, 0), "joined")
-        m.d.comb += [answers.free.eq(~writes.at(15)), answers.free_soon.eq(~writes.at(13))]
+        # ---- 12, 13: block RAM and multiplier; 14 RESULT: this pass's, or an answer
+        joined = staged(12, result.at(12) | Mux(control.at(12).multiply, multiplier.product, 0), "joined")
+        m.d.comb += [answers.free.eq(~writes.at(14)), answers.free_soon.eq(~writes.at(12))]
         answered = answers.write & answers.free
         found = Signal(64)
         m.d.comb += [
-            found.eq(Mux(local.at(15), self.local.read_data, joined.at(15))),
+            found.eq(Mux(local.at(14), self.local.read_data, joined.at(14))),
             generations.answered.eq(answers.thread),
-            generations.end.eq(ends.at(15)),
-            generations.ended.eq(thread.at(15)),
-            generations.ended_generation.eq(generation.at(15)),
-            finished.push.eq(ends.at(15)),
-            finished.entry.thread.eq(thread.at(15)),
-            finished.entry.verdict.eq(joined.at(15)),
-            finished.entry.cause.eq(cause.at(15)),
-            requests.push_call.eq(asking.at(15)),
-            requests.call.thread.eq(thread.at(15)),
-            requests.call.serves.eq(control.at(15).kind == Kind.SERVICE),
-            requests.call.service.eq(control.at(15).service),
-            requests.call.call.eq(Mux(no_key.at(15), MapCall.CHECK, control.at(15).call)),
-            requests.call.flags.eq(control.at(15).flags),
-            requests.call.last.eq(staged(11, ends_call, "ends_call").at(15)),
-            requests.call.number.eq(progress.at(15).words),
+            generations.end.eq(ends.at(14)),
+            generations.ended.eq(thread.at(14)),
+            generations.ended_generation.eq(generation.at(14)),
+            finished.push.eq(ends.at(14)),
+            finished.entry.thread.eq(thread.at(14)),
+            finished.entry.verdict.eq(joined.at(14)),
+            finished.entry.cause.eq(cause.at(14)),
+            requests.push_call.eq(asking.at(14)),
+            requests.call.thread.eq(thread.at(14)),
+            requests.call.serves.eq(control.at(14).kind == Kind.SERVICE),
+            requests.call.service.eq(control.at(14).service),
+            requests.call.call.eq(Mux(no_key.at(14), MapCall.CHECK, control.at(14).call)),
+            requests.call.flags.eq(control.at(14).flags),
+            requests.call.last.eq(staged(10, ends_call, "ends_call").at(14)),
+            requests.call.number.eq(progress.at(14).words),
             requests.call.data.eq(found),
-            requests.call.holds.eq(holds.at(15)),
+            requests.call.holds.eq(holds.at(14)),
         ]
 
         m.d.comb += [
-            checksum.push.eq(Mux(staged(11, acts & sums, "sums", reset=True).at(15), control.at(15).sum, Sum.NONE)),
-            checksum.thread.eq(thread.at(15)),
+            checksum.push.eq(Mux(staged(10, acts & sums, "sums", reset=True).at(14), control.at(14).sum, Sum.NONE)),
+            checksum.thread.eq(thread.at(14)),
             checksum.word.eq(found),
-            checksum.bytes.eq(Mux(control.at(15).sum == Sum.WORD, piece.at(15), 4)),
-            checksum.last.eq(summed.at(15)),
+            checksum.bytes.eq(Mux(control.at(14).sum == Sum.WORD, piece.at(14), 4)),
+            checksum.last.eq(summed.at(14)),
         ]
 
-        # ---- 16 WRITE
+        # ---- 15 WRITE
         def written(own, answer, name: str):
-            """What is written in stage 16, of a pass or of an answer."""
-            return staged(15, Mux(answered, answer, own), f"written_{name}").at(16)
+            """What is written in stage 15, of a pass or of an answer."""
+            return staged(14, Mux(answered, answer, own), f"written_{name}").at(15)
 
-        kept = control.at(15)
+        kept = control.at(14)
         value = extended(
             m,
             written(found, answers.value, "word"),
@@ -498,12 +494,12 @@ class Core(Component):
             cut=written(kept.cut, 0, "cut"),
         )
         m.d.comb += [
-            registers.write.eq(staged(15, writes.at(15) | answered, "written", reset=True).at(16)),
-            registers.write_thread.eq(written(thread.at(15), answers.thread, "thread")),
-            registers.write_entry.eq(written(entry.at(15), answers.entry, "entry")),
+            registers.write.eq(staged(14, writes.at(14) | answered, "written", reset=True).at(15)),
+            registers.write_thread.eq(written(thread.at(14), answers.thread, "thread")),
+            registers.write_entry.eq(written(entry.at(14), answers.entry, "entry")),
             registers.write_data.value.eq(value),
             registers.write_data.generation.eq(
-                written(generation.at(15), generations.answered_generation, "generation")
+                written(generation.at(14), generations.answered_generation, "generation")
             ),
         ]
 
@@ -519,12 +515,12 @@ class Core(Component):
             threads.budget.eq(self.budget),
             scheduler.wake.eq(
                 one(self.start.valid, self.start.payload.thread)
-                | one(goes_on.at(11), thread.at(11))
+                | one(goes_on.at(10), thread.at(10))
                 | one(answers.wakes, answers.woken)
                 | one(answers.wakes_late, answers.thread)
                 | one(requests.released, requests.released_thread)
             ),
-            scheduler.revoke.eq(one(stops.at(12), thread.at(12))),
+            scheduler.revoke.eq(one(stops.at(11), thread.at(11))),
         ]
         connect(m, requests.map, flipped(self.map.request))
         connect(m, requests.engine, flipped(self.engine.word))
@@ -541,34 +537,34 @@ class Core(Component):
 
         # ---- What is seen of it outside
         passes = acts & ~repeats
-        retires = staged(11, (passes & ~calls) | (acts & (copied | finds_result)), "retires", reset=True)
+        retires = staged(10, (passes & ~calls) | (acts & (copied | finds_result)), "retires", reset=True)
         m.d.comb += [
-            retirement.passes.eq(retires.at(12)),
+            retirement.passes.eq(retires.at(11)),
             retirement.answers.eq(answers.engine_done),
             self.retired.eq(retirement.retired),
         ]
         if config.trace:
-            of_dst, of_src = control_11.to == Register.DST, control_11.to == Register.SRC
-            number = Mux(of_dst, instruction.at(11).dst, Mux(of_src, instruction.at(11).src, control_11.to))
-            trace, kept = self.retire_trace, control.at(16)
+            of_dst, of_src = control_10.to == Register.DST, control_10.to == Register.SRC
+            number = Mux(of_dst, instruction.at(10).dst, Mux(of_src, instruction.at(10).src, control_10.to))
+            trace, kept = self.retire_trace, control.at(15)
             m.d.comb += [
-                trace.valid.eq(staged(11, passes, "passes", reset=True).at(16)),
-                trace.thread.eq(thread.at(16)),
-                trace.pc.eq(pc.at(16).slot),
-                trace.next_pc.eq(next_pc.at(16).slot),
-                trace.pending.eq(staged(11, waits, "pending").at(16)),
+                trace.valid.eq(staged(10, passes, "passes", reset=True).at(15)),
+                trace.thread.eq(thread.at(15)),
+                trace.pc.eq(pc.at(15).slot),
+                trace.next_pc.eq(next_pc.at(15).slot),
+                trace.pending.eq(staged(10, waits, "pending").at(15)),
                 trace.write.eq(kept.write & ~Value.cast(kept.to).matches(Register.LINK, Register.FIRMWARE_LINK)),
-                trace.register.eq(staged(11, number, "number").at(16)),
-                trace.value.eq(Mux(kept.write, value, joined.at(16))),
+                trace.register.eq(staged(10, number, "number").at(15)),
+                trace.value.eq(Mux(kept.write, value, joined.at(15))),
                 trace.sampled.eq(kept.sampled),
                 trace.memory.eq(((kept.access != Access.NONE) & (kept.kind == Kind.PLAIN))
-                                | (progress.at(16).step == Step.FETCH)),
-                trace.address.eq(address.at(16) - progress.at(16).skip),
+                                | (progress.at(15).step == Step.FETCH)),
+                trace.address.eq(address.at(15) - progress.at(15).skip),
                 expected.register.eq(number),
-                self.result_trace.valid.eq(staged(15, answers.done & answers.final, "answered", reset=True).at(16)),
-                self.result_trace.thread.eq(staged(15, answers.thread, "answered_thread").at(16)),
-                self.result_trace.write.eq(staged(15, answers.write, "answered_write").at(16)),
-                self.result_trace.register.eq(staged(15, answers.register, "answered_register").at(16)),
+                self.result_trace.valid.eq(staged(14, answers.done & answers.final, "answered", reset=True).at(15)),
+                self.result_trace.thread.eq(staged(14, answers.thread, "answered_thread").at(15)),
+                self.result_trace.write.eq(staged(14, answers.write, "answered_write").at(15)),
+                self.result_trace.register.eq(staged(14, answers.register, "answered_register").at(15)),
                 self.result_trace.value.eq(value),
             ]  # fmt: skip
         return m

@@ -263,20 +263,8 @@ def _rules(row: Row) -> dict:
     return {"dst": register("dst"), "src": register("src"), "offset": number("offset"), "imm": number("imm")}
 
 
-_NUMBER_BITS = HelperNumber["low"].width
 _NO_HELPER = 0
 """Linux: BPF_FUNC_unspec."""
-
-
-def helper_call(instruction, *, again, number) -> tuple[Value, Value]:
-    """Whether a pass calls a helper, and its number, or _NO_HELPER. A clock before the rest, for speed.
-
-    again : it is the later pass of a callx, which calls `number` (HelperNumber).
-    """
-    call, imm = isa.BY_NAME["call_helper"], instruction.imm
-    helps = again | ((instruction.opcode == call.opcode) & (instruction.src == call.src))
-    low, above = Mux(again, number.low, imm[:_NUMBER_BITS]), Mux(again, number.above, imm[_NUMBER_BITS:].any())
-    return helps, Mux(above, _NO_HELPER, low)
 
 
 class Decoder(Component):
@@ -289,15 +277,15 @@ class Decoder(Component):
     Members
     -------
     instruction : In(Instruction)
-    helps, number : of `helper_call`.
+    again, number : it is the later pass of a callx, which calls the helper `number`.
     control : what its first pass does. `cause` is ILLEGAL_INSTRUCTION where the opcode, or the field that tells rows of
         one opcode apart, is unknown.
     rules : what `illegal` checks.
     """
 
     instruction: In(Instruction)
-    helps: In(1)
-    number: In(_NUMBER_BITS)
+    again: In(1)
+    number: In(HelperNumber)
     control: Out(Control)
     rules: Out(Rules)
 
@@ -328,10 +316,19 @@ class Decoder(Component):
                                 with m.Case(getattr(row, field)):
                                     control, rules = self._words(row)
                                     m.d.comb += [self.control.eq(control), self.rules.eq(rules)]
-        words = [Control.const(self._helpers.get(each, {"cause": Cause.HELPER})) for each in range(1 << _NUMBER_BITS)]
-        with m.If(self.helps):
-            m.d.comb += self.control.eq(rom(m, "control_of_helper", words, self.number))
+        helps, number = self._helper_call()
+        words = [Control.const(self._helpers.get(each, {"cause": Cause.HELPER})) for each in range(1 << len(number))]
+        with m.If(helps):
+            m.d.comb += self.control.eq(rom(m, "control_of_helper", words, number))
         return m
+
+    def _helper_call(self) -> tuple[Value, Value]:
+        """Whether the pass calls a helper, and its number, or _NO_HELPER."""
+        call, imm, bits = isa.BY_NAME["call_helper"], self.instruction.imm, len(self.number.low)
+        helps = self.again | ((self.instruction.opcode == call.opcode) & (self.instruction.src == call.src))
+        low = Mux(self.again, self.number.low, imm[:bits])
+        above = Mux(self.again, self.number.above, imm[bits:].any())
+        return helps, Mux(above, _NO_HELPER, low)
 
     def _words(self, row: Row) -> tuple:
         return Control.const(_work(row)), Rules.const(_rules(row))

@@ -10,7 +10,7 @@ def immediate(m: Module, which: Immediate, *, instruction, next_imm, link, time,
     """64 bits. instruction : decode.Instruction. next_imm : of its second slot. link : what a call leaves for its
     callee's exit. time, random, cpu : samples of this clock."""
     imm = instruction.imm
-    value = Signal(64, name="immediate_6")
+    value = Signal(64, name="immediate_5")
     with m.Switch(which):
         with m.Case(Immediate.NONE, Immediate.IMM):
             m.d.comb += value.eq(imm.as_signed())

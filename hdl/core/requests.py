@@ -45,7 +45,7 @@ def Call(config: NicConfig) -> data.StructLayout:
 
 
 PUSHED_BEHIND = 5
-"""A pass sees in stage 11 whether the queue of calls is crowded, and pushes its word in stage 15."""
+"""A pass sees in stage 10 whether the queue of calls is crowded, and pushes its word in stage 14."""
 
 
 class Requests(Component):

@@ -50,7 +50,7 @@ class Threads(Component):
     fetching, fetches : stage 1's thread, and if there is one; `fetching_pc` and `fetching_fresh` in the same clock.
     decoding, decoding_fresh : stage 2's thread; `progress`, and the `number` of the helper that a callx calls, in the
         same clock.
-    executing, executing_fresh : stage 9's thread; in the same clock the `remaining` instructions that it may still
+    executing, executing_fresh : stage 8's thread; in the same clock the `remaining` instructions that it may still
         retire, and the `tail_calls` that it made.
     update, updated : what the pass of stage 11 leaves behind. begun : it counts against the budget. numbers : it is
         a callx, and leaves a number.

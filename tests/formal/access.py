@@ -27,10 +27,10 @@ class _Accesses:
         now = core.bounds.bounds
         m.d.comb += Assume((now.data_meta <= now.data) & (now.data <= now.data_end))  # interfaces.Bounds
         m.d.comb += Assume(now.data_end <= CONFIG.buffer_bytes)
-        self.bounds = this.seen(9, now)
-        self.local = {name: this.seen(12, getattr(core.local, name)) for name in
+        self.bounds = this.seen(8, now)
+        self.local = {name: this.seen(11, getattr(core.local, name)) for name in
                       ("enable", "write", "region", "thread", "buffer", "offset", "size", "write_data")}  # fmt: skip
-        self.goes_to_map, self.shared = this.seen(12, requests.push_shared), this.seen(12, requests.shared)
+        self.goes_to_map, self.shared = this.seen(11, requests.push_shared), this.seen(11, requests.shared)
 
 
 def permitted(first, size, writes, privileged) -> Value:
@@ -57,7 +57,7 @@ class ContainmentHarness(Elaboratable):
         m = Module()
         accesses = _Accesses(m)
         this, local, shared, bounds = accesses.this, accesses.local, accesses.shared, accesses.bounds
-        bytes_used = this.seen(9, this.opened.part("check").bytes)  # a copy's last word is read whole
+        bytes_used = this.seen(8, this.opened.part("check").bytes)  # a copy's last word is read whole
         m.d.comb += Assume(~this.valid | (this.progress.skip + bytes_used <= 8))
         m.d.comb += Assume(~this.valid | (bytes_used > 0) | accesses.goes_to_map)
         end, size = local["offset"] + bytes_used, Signal(4)
@@ -83,11 +83,11 @@ class ContainmentHarness(Elaboratable):
         # A copy is stored in pieces, which the stack takes aligned. Others' second halves go to map memory.
         copies = (this.progress.step == Step.STORE) | (this.progress.step == Step.STORE_PACKET)
         writes = local["enable"] & local["write"]
-        skip = this.seen(12, this.threads.updated_progress).skip
+        skip = this.seen(11, this.threads.updated_progress).skip
         done = skip - this.progress.skip
         # A word of a copy that is whole: if a lock comes first in it, what is stored begins behind that.
-        kind = this.seen(11, Control(this.opened.signal("control_11")).kind)
-        whole = (kind == Kind.LOAD) & ~this.seen(11, this.opened.part("check").split)
+        kind = this.seen(10, Control(this.opened.signal("control_10")).kind)
+        whole = (kind == Kind.LOAD) & ~this.seen(10, this.opened.part("check").split)
         m.d.comb += [
             Assert(~local["enable"] | (inside & (local["thread"] == this.thread) & this.valid)),
             Assert(~(writes & ~copies & ~this.progress.skip.any()) | (size == bytes_used)),
@@ -183,7 +183,7 @@ class MemoryHarness(Elaboratable):
             & ~shared.shift.any()
             & Mux(loads, ~shared.data.any(), ~((shared.data ^ value) & kept).any())
         )
-        after = this.seen(12, this.threads.updated_progress)
+        after = this.seen(11, this.threads.updated_progress)
         once_more = after.skip == first_bytes
         m.d.comb += [
             Assert(~applies | (local["enable"] == may)),

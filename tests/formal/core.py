@@ -1,8 +1,8 @@
 """The core as it is, with its memories, its units and whatever is around it left to the solver.
 
-One pass is watched: the one that writes (or could) in the present clock. Stage s of it was 16 - s clocks ago. What
+One pass is watched: the one that writes (or could) in the present clock. Stage s of it was 15 - s clocks ago. What
 stands in front of the pipeline may issue any thread at any time with any instruction and any state, so that what is
-proved holds in every program; what the pass depends on are its own values alone, which the induction step of 16 clocks
+proved holds in every program; what the pass depends on are its own values alone, which the induction step of 15 clocks
 shows.
 """
 
@@ -23,14 +23,14 @@ from tests.formal import rfc9669
 from tests.formal.opened import Opened, free, later
 from tests.formal.proof import Mutation, Proof
 
-WRITE = 16
+WRITE = 15
 CONFIG = NicConfig(threads=8, program_slots=64, map_bytes=4096, maps=1)
 AROUND = ("threads", "registers", "generations", "multiplier", "requests", "answers", "retirement", "finished")
 """What of the core is left to the solver."""
 
 
 class Pass:
-    """The core, and what its pass was given: each value as seen in stage 16.
+    """The core, and what its pass was given: each value as seen in stage 15.
 
     Attributes
     ----------
@@ -55,15 +55,15 @@ class Pass:
         self.next_imm, self.next_reserved = seen(3, core.fetch.next_imm), seen(3, core.fetch.next_reserved)
         self.thread = seen(1, self.threads.fetching)
         self.pc, self.progress = seen(1, self.threads.fetching_pc), seen(2, self.threads.progress)
-        self.generation = seen(7, self.generations.reader_generation)
-        self.valid = seen(12, self.threads.update)
-        remaining = seen(9, self.threads.remaining)
+        self.generation = seen(6, self.generations.reader_generation)
+        self.valid = seen(11, self.threads.update)
+        remaining = seen(8, self.threads.remaining)
         at_beginning = (self.progress.step == Step.INSTRUCTION) & ~self.progress.skip.any()
         self.first = self.valid & at_beginning & remaining.any() & ~self.pc.outside
         self.dst, self.src, self.r0 = self._registers()
         self.entry = entry_of(Register.DST, self.instruction.dst, self.instruction.dst, self.progress.frame)
-        self.writes_nothing = seen(15, self.answers.free)
-        self.ends, self.cause = seen(15, self.finished.push), seen(15, self.finished.entry.cause)
+        self.writes_nothing = seen(14, self.answers.free)
+        self.ends, self.cause = seen(14, self.finished.push), seen(14, self.finished.entry.cause)
 
     def seen(self, stage: int, value, shape=None):
         """What `value`, that the pass sees in `stage`, was then."""
@@ -86,16 +86,16 @@ class Pass:
 
     def goes_to(self, distance) -> Value:
         """The thread goes on `distance` slots behind this one, at the beginning of an instruction."""
-        return self.goes_on_at(distance) & ~self.seen(12, self.threads.updated_progress).skip.any()
+        return self.goes_on_at(distance) & ~self.seen(11, self.threads.updated_progress).skip.any()
 
     def goes_on_at(self, distance) -> Value:
         """The same, perhaps with the second half of an access."""
-        after, slot = self.seen(12, self.threads.updated_pc), Signal(signed(40))
+        after, slot = self.seen(11, self.threads.updated_pc), Signal(signed(40))
         self.m.d.comb += slot.eq(self.pc.slot + distance)
         bits = len(after.slot)
-        progress = self.seen(12, self.threads.updated_progress)
+        progress = self.seen(11, self.threads.updated_progress)
         return (
-            (self.seen(12, self.threads.updated) == self.thread)
+            (self.seen(11, self.threads.updated) == self.thread)
             & (after.slot == slot[:bits])
             & (after.outside == slot[bits:].any())
             & (progress.step == Step.INSTRUCTION)
@@ -105,11 +105,11 @@ class Pass:
         )
 
     def _registers(self) -> list[Value]:
-        """The register file: whatever the pass reads of an entry in stage 6 it has in stage 8. What the entries hold is
+        """The register file: whatever the pass reads of an entry in stage 5 it has in stage 7. What the entries hold is
         the solver's choice."""
         m = self.m
-        instruction = data.View(Instruction, later(m, self.core.fetch.instruction, 3))
-        frame = later(m, self.threads.progress.frame, 4)
+        instruction = data.View(Instruction, later(m, self.core.fetch.instruction, 2))
+        frame = later(m, self.threads.progress.frame, 3)
         held, numbers = [], (instruction.dst, instruction.src, Const(0, 4))
         entries = []
         for name, number in zip(("dst", "src", "r0"), numbers, strict=True):
@@ -124,7 +124,7 @@ class Pass:
                 m.d.comb += Assume(~asked | (Value.cast(found) == later(m, word, 2)))
         values = []
         for number, word in zip(numbers, held, strict=True):
-            word, number = data.View(Entry, later(m, Value.cast(word), WRITE - 6)), later(m, number, WRITE - 6)
+            word, number = data.View(Entry, later(m, Value.cast(word), WRITE - 5)), later(m, number, WRITE - 5)
             initial = Mux(number == 1, addresses.CONTEXT, 0)
             value = Mux(word.generation == self.generation, word.value, initial)
             pointer = addresses.STACK + addresses.FRAME_ALIGN * self.progress.pointer
@@ -156,7 +156,7 @@ class InstructionHarness(Elaboratable):
     Parameters
     ----------
     operations : the rows under proof.
-    asserts : (pass, row) → what holds in stage 16, after a pass that is an instance of the row.
+    asserts : (pass, row) → what holds in stage 15, after a pass that is an instance of the row.
     """
 
     def __init__(self, operations, asserts):
@@ -176,8 +176,8 @@ def _multiplies(this: Pass, row: Row) -> Value:
     """The multiplier (another proof) is given what RFC 9669 multiplies, and the low bits of its product are kept. They
     depend on the low bits of the factors alone."""
     factors = rfc9669.operands(row, this.dst, this.src, this.instruction.imm)
-    given = [this.seen(9, port)[: row.width] for port in (this.multiplier.left, this.multiplier.right)]
-    product = Cat(this.seen(13, this.multiplier.product)[: row.width], Const(0, 64 - row.width))
+    given = [this.seen(8, port)[: row.width] for port in (this.multiplier.left, this.multiplier.right)]
+    product = Cat(this.seen(12, this.multiplier.product)[: row.width], Const(0, 64 - row.width))
     return (given[0] == factors[0]) & (given[1] == factors[1]) & this.writes(product) & this.goes_to(1)
 
 
@@ -196,17 +196,17 @@ def _divides(this: Pass, row: Row) -> Value:
     for factor in rfc9669.operands(row, this.dst, this.src, this.instruction.imm):
         sign = factor[-1] if signed_row else Const(0)
         given.append(Cat(factor, sign.replicate(64 - row.width)))
-    division = this.seen(12, divider.division)
-    expected = this.seen(12, this.answers.expected)
+    division = this.seen(11, divider.division)
+    expected = this.seen(11, this.answers.expected)
     return (
         this.writes_nothing
         & this.goes_to(1)
-        & (this.seen(9, divider.keep) & (this.seen(9, divider.keeper) == this.thread))
-        & (this.seen(9, divider.divisor) == given[1])
-        & (this.seen(12, divider.push) & (division.thread == this.thread) & (division.dividend == given[0]))
+        & (this.seen(8, divider.keep) & (this.seen(8, divider.keeper) == this.thread))
+        & (this.seen(8, divider.divisor) == given[1])
+        & (this.seen(11, divider.push) & (division.thread == this.thread) & (division.dividend == given[0]))
         & (division.signed == signed_row)
         & (division.modulo == (row.operation in (Operation.MOD, Operation.SMOD)))
-        & (this.seen(12, this.answers.expect) & (this.seen(12, this.answers.expecting) == this.thread))
+        & (this.seen(11, this.answers.expect) & (this.seen(11, this.answers.expecting) == this.thread))
         & (expected.write & (expected.entry == this.entry) & ~expected.extend & expected.final)
         & ((8 << expected.size) == row.width)
     )
@@ -266,12 +266,12 @@ class PrivilegeHarness(Elaboratable):
     def elaborate(self, platform) -> Module:
         m = Module()
         this = Pass(m)
-        after = this.seen(12, this.threads.updated_progress)
+        after = this.seen(11, this.threads.updated_progress)
         call = isa.BY_NAME["call_firmware"]
         stands = (this.instruction.opcode == call.opcode) & (this.instruction.src == call.src)
         legal = this.first & rfc9669.legal(call, this.instruction) & ~this.ends
         before, behind = (frame == addresses.FIRMWARE_FRAME for frame in (this.progress.frame, after.frame))
-        onward = this.seen(12, this.threads.updated_pc)
+        onward = this.seen(11, this.threads.updated_pc)
         slot = (this.pc.slot + 1 + this.instruction.imm.as_signed())[: len(onward.slot)]
         link, written = Signal(64), this.registers.write_data
         m.d.comb += [
@@ -313,7 +313,7 @@ PROOFS = [
         "shifts",
         "LSH, RSH, ARSH: the same, with any count",
         lambda: ArithmeticHarness(Operation.LSH, Operation.RSH, Operation.ARSH),
-        Mutation("hdl/core/core.py", "right.at(8)[5] & ~control.at(8).narrow", "right.at(8)[5]"),
+        Mutation("hdl/core/core.py", "right.at(7)[5] & ~control.at(7).narrow", "right.at(7)[5]"),
         solver="boolector",
         quick=False,
     ),
@@ -330,7 +330,7 @@ PROOFS = [
         "a thread is in the firmware's frame only behind a call_firmware from another, or where it was before; the "
         "routine's r10 is the firmware stack's top, its link has the next slot, the caller's r10 and frame",
         PrivilegeHarness,
-        Mutation("hdl/core/core.py", "progress.at(9).frame == addresses.FIRMWARE_FRAME", "progress.at(9).frame == 7"),
+        Mutation("hdl/core/core.py", "progress.at(8).frame == addresses.FIRMWARE_FRAME", "progress.at(8).frame == 7"),
         Mutation("hdl/core/core.py", "[_LINK_FRAME_BIT:][:_CALLER_BITS]", "[_LINK_FRAME_BIT:][:4]"),
         quick=False,
     ),
@@ -353,7 +353,7 @@ PROOFS = [
         "DIV, SDIV, MOD, SMOD: the divider gets both operands, and its answer goes to `dst`; then the next slot",
         lambda: InstructionHarness({Operation.DIV, Operation.SDIV, Operation.MOD, Operation.SMOD}, _divides),
         Mutation(_DECODE, 'Operation.SDIV: {"signed": 1}', 'Operation.SDIV: {"signed": 0}'),
-        Mutation("hdl/core/core.py", "divider.divisor.eq(right.at(9))", "divider.divisor.eq(left.at(9))"),
+        Mutation("hdl/core/core.py", "divider.divisor.eq(right.at(8))", "divider.divisor.eq(left.at(8))"),
         quick=False,
     ),
     Proof(

@@ -14,7 +14,7 @@ from tests.formal.opened import Opened, constant, free, later
 from tests.formal.proof import Mutation, Proof
 
 THREADS = CONFIG.threads
-LOOP = 12  # a thread's next pass is in stage 0 when this one is in stage 12
+LOOP = 11  # a thread's next pass is in stage 0 when this one is in stage 11
 
 
 class TurnHarness(Elaboratable):
@@ -51,7 +51,7 @@ class TurnHarness(Elaboratable):
 
 class LoopHarness(Elaboratable):
     """One thread, whichever: it is idle, or ready, or in one stage up to MEMORY, or it waits for an answer; one of
-    these, always. So no pass is before stage 12 while another one is there or before it."""
+    these, always. So no pass is before stage 11 while another one is there or before it."""
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -78,9 +78,9 @@ class LoopHarness(Elaboratable):
             Assume(~starts | idle),  # the packet path's free threads
             Assume(~answered | waiting),  # nothing answers who has not asked
         ]
-        woke = later(m, opened.signal("goes_on_11"))
-        goes_on = woke & ~opened.signal("stops_12")
-        ends = opened.signal("ends_12")
+        woke = later(m, opened.signal("goes_on_10"))
+        goes_on = woke & ~opened.signal("stops_11")
+        ends = opened.signal("ends_11")
         with m.If(starts):
             m.d.sync += idle.eq(0)
         with m.If(answered):
@@ -91,9 +91,9 @@ class LoopHarness(Elaboratable):
         ready = inside.signal("ready").bit_select(mine, 1)
         leaves = passes[LOOP] & ~woke
         places = [*passes[1:LOOP], ready, leaves, waiting, idle]
-        words_follow = ~opened.signal("ends_call_12") & ~opened.signal("holds_12")
-        asks = requests.push_shared | opened.part("divider").push | (opened.signal("asking_12") & ~words_follow)
-        asks = asks | opened.signal("summed_12")  # the checksum unit
+        words_follow = ~opened.signal("ends_call_11") & ~opened.signal("holds_11")
+        asks = requests.push_shared | opened.part("divider").push | (opened.signal("asking_11") & ~words_follow)
+        asks = asks | opened.signal("summed_11")  # the checksum unit
         m.d.comb += [
             Assert(sum(places) == 1),
             Assert(~passes[LOOP] | goes_on | ends | asks),  # nobody waits for nothing
@@ -106,7 +106,7 @@ class LoopHarness(Elaboratable):
 
 
 class CallsHarness(Elaboratable):
-    """Passes that push words for engine and service: whether there is room. A pass decides in stage 11 whether its
+    """Passes that push words for engine and service: whether there is room. A pass decides in stage 10 whether its
     thread waits for the word. The words that lie in the queue are told apart by a bit of their data: 1 where a thread
     waits for it."""
 
@@ -158,19 +158,27 @@ class AnswersHarness(Elaboratable):
         m = Module()
         answers = Answers(CONFIG)
         m.submodules.answers = opened = Opened(answers, inputs=True, without=("expectations", "says", "copy"))
-        soon, next_clock, woken, woke = Signal(), Signal(), later(m, answers.woken), Signal()
-        m.d.sync += [next_clock.eq(answers.free_soon), soon.eq(next_clock), woke.eq(answers.wakes)]
+        soon, next_clock, woken = Signal(), Signal(), later(m, answers.woken)
+        early, wakes = opened.signal("early"), opened.signal("came_wakes")
+        came_early, woke = Signal(), Signal()
+        m.d.sync += [next_clock.eq(answers.free_soon), soon.eq(next_clock)]
+        m.d.sync += [came_early.eq(early), woke.eq(came_early | wakes)]
+        woken = Mux(came_early, woken, answers.woken)  # of the answer that has come
+        was_woken = later(m, woken)
         arrived = opened.part("arrived")
         came, came_thread = arrived.o.valid, arrived.o.payload.thread
         held, held_woken = opened.signal("held"), opened.signal("held_woken")
         m.d.comb += [
             Assume(answers.free == soon),
-            Assert(~woke | (answers.done & (answers.thread == woken))),
+            Assert(answers.wakes == (early | wakes)),
+            Assert(~(early & wakes)),
+            Assert(~woke | (answers.done & (answers.thread == was_woken))),
             Assert(~answers.done | (woke ^ answers.wakes_late)),
             Assert(answers.done | ~answers.wakes_late),
             # What makes it inductive
-            Assert(~answers.wakes | (came & ~held & (came_thread == answers.woken))),
-            Assert(~answers.wakes | next_clock),
+            Assert(~(came_early | wakes) | (came & ~held & (came_thread == woken) & next_clock)),
+            Assert(opened.signal("came_woken") == (came_early | wakes)),
+            Assert(~(came_early & wakes)),
             Assert(~woke | held),
             Assert(arrived.i.ready | came),
             Assert((held & held_woken) == woke),
@@ -194,7 +202,7 @@ PROOFS = [
         name="loop",
         of=("hdl/core/",),
         says="a thread is idle, ready, in one stage up to MEMORY, or waits for an answer, one of these at a time; its "
-        "next pass begins at the earliest when this one is in stage 12; it waits only if it has asked",
+        "next pass begins at the earliest when this one is in stage 11; it waits only if it has asked",
         harness=LoopHarness,
         mutations=(
             Mutation("hdl/core/core.py", "selected.at(1) & ~revoked", "selected.at(1) | revoked"),
@@ -206,7 +214,7 @@ PROOFS = [
         name="calls",
         of=("hdl/core/requests.py",),
         says="the queue of words for engine and service always has room, if none but who waits for its word pushes one "
-        "when it was crowded in stage 11",
+        "when it was crowded in stage 10",
         harness=CallsHarness,
         mutations=(Mutation("hdl/core/requests.py", "> config.threads - PUSHED_BEHIND", "> config.threads"),),
         clocks=4,
@@ -215,7 +223,7 @@ PROOFS = [
     Proof(
         name="answers",
         of=("hdl/core/answers.py",),
-        says="an answer wakes its thread once: when it is done, or the clock before",
+        says="an answer wakes its thread once: when it is done, or one or two clocks before",
         harness=AnswersHarness,
         mutations=(
             Mutation("hdl/core/answers.py", "~arrived.o.valid & ~held &", "~arrived.o.valid &"),

@@ -44,7 +44,7 @@ from bpfnic.spec.causes import Cause
 from bpfnic.spec.maps import MapType
 from tests.hdl.verilator import compile_simulation
 
-LOOP = 12
+LOOP = 11
 """Clocks from a thread's pass to its next one."""
 IFINDEX = 7
 PORTS = 2  # of the model of the packet path, which knows no ifindex of theirs
