@@ -40,7 +40,10 @@ class Queue(Component):
         if self.through:
             with m.If(~self.level.any()):
                 m.d.comb += [self.pop.valid.eq(self.push), self.pop.payload.eq(self.entry)]
-        m.d.sync += self.level.eq(self.level + self.push - popped)
+        with m.If(self.push & ~popped):
+            m.d.sync += self.level.eq(self.level + 1)
+        with m.If(popped & ~self.push):
+            m.d.sync += self.level.eq(self.level - 1)
         with m.If(self.push):
             m.d.sync += write.addr.eq(write.addr + 1)
         with m.If(popped):

@@ -1,6 +1,6 @@
 """Calls on tables: they wait here, those of the host among them, until the serial unit can take them."""
 
-from amaranth import Array, Cat, Module, Mux, Signal
+from amaranth import Array, Cat, Module, Mux, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
@@ -59,6 +59,15 @@ def WaitingCall(config: NicConfig) -> data.StructLayout:
             "illegal": 1,
         }
     )
+
+
+def a_clock_later(m: Module, bits, index) -> Value:
+    """The bit at `index`, both as they were a clock ago: of many bits it is found in two steps."""
+    low = min(3, len(index))
+    group, place = Signal(1 << low, reset_less=True), Signal(low, reset_less=True)
+    groups = [bits[at : at + (1 << low)] for at in range(0, len(bits), 1 << low)]
+    m.d.sync += [group.eq(Array(groups)[index >> low]), place.eq(index)]
+    return group.bit_select(place, 1)
 
 
 class Calls(Component):
@@ -125,16 +134,9 @@ class Calls(Component):
         call, of_host = Signal(WaitingCall(config), reset_less=True), Signal(reset_less=True)
         descriptor = Signal(MapDescriptor(config), reset_less=True)
         walks, makes_way = Signal(), Signal()  # the host's walk is to be resumed, behind a call of a program
-        asked = Signal(TableOperation, reset_less=True)  # whatever the map is
+        operation = Signal(TableOperation, reset_less=True)
         known = Signal()  # there is such a command
-        operation, queue = Signal(TableOperation), Signal()
-        m.d.comb += [
-            queue.eq(Cat(descriptor.type == each for each in sorted(QUEUES & config.map_types)).any()),
-            operation.eq(asked),
-        ]
-        for keyed, keyless in _OF_QUEUES.items():
-            with m.If(queue & (asked == keyed)):
-                m.d.comb += operation.eq(keyless)
+        refused, on_ring = Signal(reset_less=True), Signal(reset_less=True)  # what it is not for; the ring unit's
         m.d.comb += [
             waiting.push.eq(self.push),
             waiting.entry.eq(self.pushed),
@@ -175,23 +177,25 @@ class Calls(Component):
         # Rings have a unit of their own.
         connect(m, unit.table, flipped(self.tables[0]))
         ring_call, ring_type, ring_start, ring_done = Signal(), Signal(), Signal(), Signal()
+        its = self.descriptor
         if EVENTS & config.map_types:
             rings = self._add_rings(m, call, descriptor)
             connect(m, rings.table, flipped(self.tables[1]))
             connect(m, rings.emitter_table, flipped(self.tables[2]))
             m.d.comb += [
                 ring_call.eq(Cat(call.call == each for each in _OF_RINGS).any()),
-                ring_type.eq(Cat(descriptor.type == each for each in sorted(EVENTS)).any()),
+                ring_type.eq(Cat(its.type == each for each in sorted(EVENTS)).any()),
                 rings.start.eq(ring_start),
                 ring_done.eq(rings.done & self.of_ring),
                 rings.taken.eq(self.answered),
             ]
 
-        served = Cat(descriptor.type == each for each in sorted(tables.TYPES & config.map_types)).any()
+        served = Cat(its.type == each for each in sorted(tables.TYPES & config.map_types)).any()
+        queue = Cat(its.type == each for each in sorted(QUEUES & config.map_types)).any()
         described = Signal()  # there is such a map
-        m.d.sync += described.eq((host.index < config.maps) & Array(self.present)[call.index])
-        keyed = Cat(asked == TableOperation[name] for name in ("DELETE", "FIRST", "NEXT")).any()
-        none = ~(known & described & served) | (queue & keyed)
+        m.d.sync += described.eq((host.index < config.maps) & a_clock_later(m, self.present, call.index))
+        keyed = Signal()
+        m.d.sync += keyed.eq(Cat(operation == TableOperation[name] for name in ("DELETE", "FIRST", "NEXT")).any())
         started = Signal()
         with m.FSM():
             with m.State("IDLE"):  # the host first, for it has a command at a time, and few; but its walks make way
@@ -200,40 +204,46 @@ class Calls(Component):
                 with m.Switch(waiting.pop.payload.call):
                     for kind, each in _OF_CALL.items():
                         with m.Case(kind):
-                            m.d.sync += asked.eq(each)
+                            m.d.sync += operation.eq(each)
                 with m.If(of_host_next):
                     m.d.sync += [call.index.eq(host.index), known.eq(1)]
                     with m.Switch(host.operation):
                         for number, each in _OF_COMMAND.items():
                             with m.Case(number):
-                                m.d.sync += asked.eq(each)
+                                m.d.sync += operation.eq(each)
                         with m.Default():
                             m.d.sync += known.eq(0)
                     with m.If(walks):
-                        m.d.sync += asked.eq(TableOperation.RESUME)
+                        m.d.sync += operation.eq(TableOperation.RESUME)
                 m.d.comb += waiting.pop.ready.eq(~of_host_next)
                 with m.If(host.command | waiting.pop.valid):
                     m.d.comb += self.looks.eq(1)
                     m.next = "LOOK"
             with m.State("LOOK"):  # what is to be done is known, but for the end of an update or push
-                m.d.sync += [makes_way.eq(0), started.eq(unit.start), self.of_ring.eq(0)]
+                m.d.sync += [makes_way.eq(0), started.eq(unit.start | (~of_host & ring_call)), self.of_ring.eq(0)]
                 m.d.comb += unit.start.eq(~of_host & (call.call != MapCall.INSERT) & ~ring_call)
                 m.next = "COMES"
             with m.State("COMES"):
+                m.d.comb += ring_start.eq(~of_host & ring_call)
                 m.next = "THERE"
             with m.State("THERE"):
-                m.d.sync += descriptor.eq(self.descriptor)
+                m.d.sync += [
+                    descriptor.eq(its),
+                    on_ring.eq(~of_host & (ring_call | ring_type)),
+                    refused.eq(of_host & (~(known & described & served) | (queue & keyed))),
+                ]
+                for with_keys, without in _OF_QUEUES.items():
+                    with m.If(queue & (operation == with_keys)):
+                        m.d.sync += operation.eq(without)
                 m.next = "START"
-                with m.If(started):
-                    m.next = "BUSY"
             with m.State("START"):
                 m.next = "BUSY"
-                with m.If(~of_host & (ring_call | ring_type)):
-                    m.d.comb += ring_start.eq(1)
-                    m.d.sync += self.of_ring.eq(1)
-                with m.Else():
-                    m.d.comb += unit.start.eq(~of_host | ~none)
-                with m.If(of_host & none):
+                m.d.sync += self.of_ring.eq(on_ring)
+                m.d.comb += [
+                    ring_start.eq(on_ring & ~started),
+                    unit.start.eq(~on_ring & ~refused & ~started),
+                ]
+                with m.If(refused):
                     m.next = "REFUSE"
             with m.State("REFUSE"):
                 m.d.comb += [host.done.eq(1), host.found.eq(0), host.status.eq(Errno.EINVAL)]

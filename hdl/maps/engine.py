@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from amaranth import Array, Cat, Const, Module, Mux, Shape, Signal, Value
+from amaranth import Cat, Const, Module, Mux, Shape, Signal, Value
 from amaranth.lib import data, memory
 from amaranth.lib.wiring import Component, connect, flipped
 from amaranth.utils import bits_for, ceil_log2, exact_log2
@@ -14,7 +14,7 @@ from bpfnic.hdl.interfaces import MapEnginePorts
 from bpfnic.hdl.lanes import spread
 from bpfnic.hdl.mapinterfaces import EngineAnswer, EngineWord, KeyWord, MapCall, MapDescriptor
 from bpfnic.hdl.maps.array import ArrayUnit, UnitResult
-from bpfnic.hdl.maps.calls import Calls
+from bpfnic.hdl.maps.calls import Calls, a_clock_later
 from bpfnic.hdl.maps.finder import Finder, Result
 from bpfnic.hdl.maps.sharing import Turns
 from bpfnic.hdl.memory import SimpleRam
@@ -118,14 +118,16 @@ class MapEngine(Component):
         width = Shape.cast(MapDescriptor(config)).width
         m.submodules.descriptors = descriptors = SimpleRam(width=width, depth=max(2, config.maps), target=config.target)
         present = Signal(config.maps)
+        written, written_index = Signal(), Signal.like(self.write.index, reset_less=True)
+        m.d.sync += [written.eq(self.write.enable), written_index.eq(self.write.index)]
         m.d.comb += [
             descriptors.write.enable.eq(self.write.enable),
             descriptors.write.address.eq(self.write.index),
             descriptors.write.data.eq(self.write.descriptor),
             descriptors.read.address.eq(Mux(looked, calls.index, chosen.index)),
         ]
-        with m.If(self.write.enable):
-            m.d.sync += present.bit_select(self.write.index, 1).eq(1)
+        with m.If(written):
+            m.d.sync += present.bit_select(written_index, 1).eq(1)
 
         # Arrived: it is put with the other words of its key, and hashed; or it is the flags of a call.
         arrived, first = Signal(), Signal(stage, reset_less=True)
@@ -157,9 +159,10 @@ class MapEngine(Component):
         ]
 
         # Known: the call's map. Who serves it?
-        called, last, described = Signal(), Signal(stage, reset_less=True), Signal(reset_less=True)
+        called, last, described = Signal(), Signal(stage, reset_less=True), Signal()
+        m.d.comb += described.eq(a_clock_later(m, present, first.index))
         its_flags, illegal = Signal(3, reset_less=True), Signal(reset_less=True)
-        m.d.sync += [called.eq(arrived & first.word.last), last.eq(first), described.eq(Array(present)[first.index])]
+        m.d.sync += [called.eq(arrived & first.word.last), last.eq(first)]
         m.d.sync += Cat(its_flags, illegal).eq(Mux(first.word.flags, sent_flags, flags_read.data))
         descriptor, call = Signal(MapDescriptor(config)), last.word.call
         m.d.comb += descriptor.eq(descriptors.read.data)
@@ -285,13 +288,33 @@ class MapEngine(Component):
             calls.pushed.locked.eq(its_flags[2] & (call == MapCall.UPDATE)),  # an event's flags may look like it
         ]
 
+        # The serial unit's answer waits here, so that it goes on whatever other answers there are.
+        served, served_core = Signal(), Signal(core_bits, reset_less=True)
+        from_unit = Signal(EngineAnswer(config), reset_less=True)
+        m.d.comb += calls.answered.eq(~served)
+        with m.If(~served):
+            m.d.sync += [
+                served.eq(calls.done),
+                served_core.eq(calls.core),
+                from_unit.thread.eq(calls.thread),
+                from_unit.trap.eq(calls.trap),
+                from_unit.copy.eq(calls.copies),
+                from_unit.insert.eq(calls.inserts),
+                from_unit.locked.eq(calls.locked),
+                from_unit.lock.eq(calls.lock),
+                from_unit.size.eq(calls.size),
+                from_unit.value.eq(
+                    Mux(calls.of_ring, calls.ring_value, _helpers(calls.found, calls.value, calls.status))
+                    | calls.cursor << 32
+                ),
+            ]
+
         # Answers: arrays first, then the finder. A register has the next one, for the core goes on by it in its clock.
-        answered = []
         for i, (port, arrays, searches) in enumerate(zip(self.port, of_arrays, of_finder, strict=True)):
             answer, takes = Signal(EngineAnswer(config), name=f"answer{i}"), Signal(name=f"takes_answer{i}")
             from_array, from_finder = arrays.pop.payload, searches.pop.payload
             found = from_array.result
-            unit_here = calls.done & (calls.core == i)
+            unit_here = served & (served_core == i)
             m.d.comb += [
                 takes.eq(~port.answer.valid | port.answer.ready),
                 arrays.pop.ready.eq(takes),
@@ -300,7 +323,8 @@ class MapEngine(Component):
             with m.If(takes):
                 m.d.sync += port.answer.valid.eq(arrays.pop.valid | searches.pop.valid | unit_here)
                 m.d.sync += port.answer.payload.eq(answer)
-            answered.append(unit_here & takes & ~arrays.pop.valid & ~searches.pop.valid)
+            with m.If(unit_here & takes & ~arrays.pop.valid & ~searches.pop.valid):
+                m.d.sync += served.eq(0)
             with m.If(arrays.pop.valid):
                 m.d.comb += [
                     answer.thread.eq(from_array.thread),
@@ -318,20 +342,7 @@ class MapEngine(Component):
                     answer.value.eq(_helpers(from_finder.found, from_finder.value, Const(0, 1))),
                 ]
             with m.Else():
-                m.d.comb += [
-                    answer.thread.eq(calls.thread),
-                    answer.trap.eq(calls.trap),
-                    answer.copy.eq(calls.copies),
-                    answer.insert.eq(calls.inserts),
-                    answer.locked.eq(calls.locked),
-                    answer.lock.eq(calls.lock),
-                    answer.size.eq(calls.size),
-                    answer.value.eq(
-                        Mux(calls.of_ring, calls.ring_value, _helpers(calls.found, calls.value, calls.status))
-                        | calls.cursor << 32
-                    ),
-                ]
-        m.d.comb += calls.answered.eq(Cat(answered).any())
+                m.d.comb += answer.eq(from_unit)
         return m
 
     def _is(self, descriptor, types: Iterable[MapType]) -> Value:

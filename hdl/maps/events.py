@@ -8,6 +8,7 @@ from amaranth.utils import exact_log2
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import EGRESS_USER, Beat, EmitTrace
+from bpfnic.hdl.lanes import spread
 from bpfnic.hdl.mapinterfaces import DescriptorWrite, TurnPort
 from bpfnic.hdl.maps.ring import RUN_BITS, Header
 from bpfnic.spec.maps import EVENTS
@@ -61,7 +62,8 @@ class Emitter(Component):
         place = data.StructLayout({"base": words, "mask": words})
         m.submodules.places = places = memory.Memory(shape=place, depth=config.maps, init=[])
         place_write, place_read = places.write_port(), places.read_port(domain="comb")
-        index = Signal(range(config.maps))
+        index = Signal(range(config.maps))  # of the ring that is looked at, and of the next one
+        next_index, wanted = Signal(range(config.maps)), Signal()  # there is news of the ring
         rings, new, held = (Signal(config.maps, name=name) for name in ("rings", "new", "held"))
         mine, looks, again, waits = (Signal(config.maps, name=name) for name in ("mine", "looks", "again", "waits"))
         m.d.comb += mine.eq(1 << index)
@@ -71,26 +73,42 @@ class Emitter(Component):
             place_write.addr.eq(self.write.index),
             place_write.data.base.eq(written.base[3:]),
             place_write.data.mask.eq(written.table[3:]),
-            place_read.addr.eq(index),
+            place_read.addr.eq(next_index),
         ]
 
         base, issued, got = Signal(words), Signal(range(config.map_bytes // 8)), Signal(range(config.map_bytes // 8))
-        taken, came, word = table.request & table.grant, table.came, table.word
-        m.d.sync += [issued.eq(issued + taken), got.eq(got + came)]
+        # That a request was taken is known a clock later, in which there is none: half of the time is others'.
+        taken, came, word = Signal(), table.came, table.word
+        m.d.sync += [taken.eq(table.request & table.grant), issued.eq(issued + taken), got.eq(got + came)]
         m.d.comb += table.address.eq(base + issued)
 
-        def seek(address, state: str) -> None:
-            m.d.sync += [base.eq(address), issued.eq(0), got.eq(0)]
+        # What a request is made of are flags. behind: all words have been asked for, the last of them `last_asked`.
+        # gone: the map is another one, whose memory nobody may write.
+        behind, last_asked = Signal(init=1), Signal(words, reset_less=True)
+        leaves_behind, sends, passes = (Signal(name=n, reset_less=True) for n in ("leaves_behind", "sends", "passes"))
+        gone = Signal()
+        with m.If(taken & (issued == last_asked)):
+            m.d.sync += behind.eq(1)
+
+        def seek(address, state: str, last=0) -> None:
+            m.d.sync += [base.eq(address), issued.eq(0), got.eq(0), behind.eq(0), last_asked.eq(last)]
+            m.d.sync += [leaves_behind.eq(state == "LEFT"), sends.eq(state == "SEND"), passes.eq(state == "PASS")]
             m.next = state
 
         # Beats wait here; `room` is left for those that have not been asked for.
         layout = Beat(EGRESS_USER)
         m.submodules.beats = beats = SyncFIFO(width=layout.size, depth=BEATS)
         beat, room = Signal(layout), Signal(range(BEATS + 1), init=BEATS)
-        leaves, asks = Signal(), Signal()
+        waits_in_front, last_keep = Signal(layout, reset_less=True), Signal(8, reset_less=True)
+        puts, leaves, asks = Signal(), Signal(), Signal()
+        m.d.sync += [waits_in_front.eq(beat), beats.w_en.eq(puts)]
+        kept = Signal(layout)  # nothing of an earlier record leaves
         m.d.comb += [
+            kept.eq(waits_in_front),
+            kept.keep.eq(Mux(waits_in_front.last, last_keep, 0xFF)),
+            kept.data.eq(waits_in_front.data & spread(m, kept.keep)),
+            beats.w_data.eq(kept),
             beat.user.eq(1 << EVENT_USER_BIT),
-            beats.w_data.eq(beat),
             self.frames.valid.eq(beats.r_rdy),
             self.frames.payload.eq(beats.r_data),
             beats.r_en.eq(self.frames.ready),
@@ -102,14 +120,21 @@ class Emitter(Component):
         header = Signal(Header(config), reset_less=True)
         used = Signal(offset_bits, reset_less=True)
         record, far = Signal(offset_bits + 1, reset_less=True), Signal(reset_less=True)  # far: it is longer than any
+        beyond = Signal(reset_less=True)  # its header can't be one
         last_word = Signal(words, reset_less=True)
-        left_behind, stirred, gone = Signal(), Signal(), Signal()
+        left_behind, stirred = Signal(), Signal()
         empty = Signal(reset_less=True)  # the record has no bytes
         start, at = Signal(words), Signal(words)  # of records, and of the oldest one
         m.d.sync += [start.eq(ring.base + STATE_BYTES // 8), at.eq(start + (consumer[3:offset_bits] & ring.mask))]
         m.d.comb += [
             self.run_cpu.eq(header.cpu),
             self.emit_trace.index.eq(index),
+        ]
+        may_write = ~gone & ~(passes & self.blocked)
+        m.d.comb += [
+            table.request.eq(~behind & ~taken & (~sends | (room != 0)) & (~(leaves_behind | passes) | may_write)),
+            table.write.eq((leaves_behind | passes).replicate(2)),
+            table.data.eq(Mux(passes, onward, header.as_value()[:-RUN_BITS])),  # whose it was stands nowhere then
         ]
         with m.If(self.ended):
             m.d.sync += stirred.eq(1)
@@ -118,16 +143,21 @@ class Emitter(Component):
 
         with m.FSM() as fsm:
             with m.State("TURN"):
-                m.d.sync += [ring.eq(place_read.data), gone.eq(0)]
-                with m.If((new & rings & mine).any()):
+                with m.If(wanted):
                     m.d.comb += looks.eq(mine)
+                    m.d.sync += wanted.eq(0)
                     m.next = "VISIT"
                 with m.Else():
-                    m.d.sync += index.eq(index + 1)
+                    m.d.sync += [
+                        index.eq(next_index),
+                        next_index.eq(next_index + 1),
+                        ring.eq(place_read.data),
+                        gone.eq(self.write.enable & (self.write.index == next_index)),
+                        wanted.eq((new & rings).bit_select(next_index, 1)),
+                    ]
             with m.State("VISIT"):
-                seek(ring.base + RingState.CONSUMER // 8, "STATE")
+                seek(ring.base + RingState.CONSUMER // 8, "STATE", last=1)
             with m.State("STATE"):
-                m.d.comb += table.request.eq(issued < 2)
                 with m.If(came):
                     m.d.sync += producer.eq(word)
                     with m.If(got[0]):
@@ -138,12 +168,11 @@ class Emitter(Component):
                 m.d.sync += used.eq(producer - consumer)
                 seek(at, "HEADER")
                 with m.If(producer == consumer):
-                    m.d.sync += index.eq(index + 1)
+                    m.d.sync += behind.eq(1)
                     m.next = "TURN"
             with m.State("HEADER"):
-                m.d.comb += table.request.eq(issued < 1)
                 with m.If(taken):
-                    m.d.sync += stirred.eq(0)
+                    m.d.sync += stirred.eq(self.ended)
                 with m.If(came):
                     m.d.sync += header.eq(word)
                     m.next = "WHOSE"
@@ -155,68 +184,43 @@ class Emitter(Component):
                 m.d.sync += record.eq((header.length[:offset_bits] + (HEADER_BYTES + 7)) & ~7)
                 m.d.sync += [far.eq(header.length[offset_bits:].any()), empty.eq(header.length == 0)]
                 m.d.sync += [last_word.eq(((header.length + 7) >> 3) - 1)]
+                m.d.sync += last_keep.eq(Mux(header.length[:3].any(), (1 << header.length[:3]) - 1, 0xFF))
                 unsure = stirred | self.ended  # a program has ended since, perhaps its own
                 with m.If(header.busy & (unsure | ~left_behind)):
                     m.d.comb += [again.eq(Mux(unsure, mine, 0)), waits.eq(Mux(unsure, 0, mine))]
-                    m.d.sync += index.eq(index + 1)
                     m.next = "TURN"
                 with m.Else():
                     m.next = "MEASURE"
             with m.State("MEASURE"):
-                m.d.sync += onward.eq(consumer + record)
+                m.d.sync += [onward.eq(consumer + record), beyond.eq(far | (record > used))]
                 m.next = "OPEN"
-                beyond = far | (record > used)
+            with m.State("LEFT"):
+                with m.If(taken | gone):
+                    seek(ring.base + RingState.CONSUMER // 8, "PASS")
+            with m.State("OPEN"):
+                m.d.comb += [beat.data.eq(Cat(header.length, 0, 0, index)), beat.data[40:48].eq(header.cpu)]
+                m.d.comb += beat.last.eq(empty)
                 with m.If(beyond):
                     m.d.sync += onward.eq(producer)
                 with m.If(beyond | header.discarded):
                     seek(ring.base + RingState.CONSUMER // 8, "PASS")
                 with m.Elif(header.busy):
                     seek(at, "LEFT")
-            with m.State("LEFT"):  # whose it was stands nowhere any more
-                m.d.comb += [table.request.eq(~gone), table.write.eq(0b11), table.data.eq(header)]
-                m.d.comb += table.data[-RUN_BITS:].eq(0)
-                with m.If(taken | gone):
-                    seek(ring.base + RingState.CONSUMER // 8, "PASS")
-            with m.State("OPEN"):
-                m.d.comb += [
-                    beat.data.eq(Cat(header.length, 0, 0, index)),
-                    beat.data[40:48].eq(header.cpu),
-                    beat.keep.eq(0xFF),
-                    beat.last.eq(empty),
-                    beats.w_en.eq(room != 0),
-                    asks.eq(room != 0),
-                ]
-                with m.If(room != 0):
-                    seek(at + HEADER_BYTES // 8, "SEND")
+                with m.Elif(room != 0):
+                    m.d.comb += [puts.eq(1), asks.eq(1)]
+                    seek(at + HEADER_BYTES // 8, "SEND", last_word)
                     with m.If(empty):
                         seek(ring.base + RingState.CONSUMER // 8, "PASS")
             with m.State("SEND"):
-                behind, rests = Signal(), Signal()  # behind: all words have been asked for
-                with m.If(taken & (issued == last_word)):
-                    m.d.sync += behind.eq(1)
-                m.d.sync += rests.eq(taken)  # half of the time is others'
-                m.d.comb += [
-                    table.request.eq((room != 0) & ~behind & ~rests),
-                    asks.eq(taken),
-                    beat.last.eq(got == last_word),
-                    beat.keep.eq(Mux(beat.last & header.length[:3].any(), (1 << header.length[:3]) - 1, 0xFF)),
-                    beats.w_en.eq(came),
-                ]
-                for lane in range(8):  # nothing of an earlier record leaves
-                    m.d.comb += beat.data.word_select(lane, 8).eq(Mux(beat.keep[lane], word.word_select(lane, 8), 0))
-                with m.If(came & beat.last):
-                    m.d.sync += behind.eq(0)
+                last_came = got == last_asked
+                m.d.comb += [asks.eq(taken), beat.data.eq(word), beat.last.eq(last_came), puts.eq(came)]
+                with m.If(came & last_came):
                     seek(ring.base + RingState.CONSUMER // 8, "PASS")
             with m.State("PASS"):  # its bytes are free
-                m.d.comb += [
-                    table.request.eq(~self.blocked & ~gone),
-                    table.write.eq(0b11),
-                    table.data.eq(onward),
-                    self.emit_trace.valid.eq(taken),
-                ]
+                m.d.comb += self.emit_trace.valid.eq(taken)
                 with m.If(taken | gone):
                     m.d.comb += again.eq(mine)
-                    m.d.sync += index.eq(index + 1)
+                    m.d.sync += behind.eq(1)
                     m.next = "TURN"
 
         # A ring that waits for its program is looked at again when one has ended.
@@ -230,8 +234,8 @@ class Emitter(Component):
         with m.If(self.write.enable):
             is_ring = Cat(written.type == each for each in sorted(EVENTS)).any()
             m.d.sync += rings.bit_select(self.write.index, 1).eq(is_ring)
-        heard_of = (new & rings).any() | self.news | news
-        m.d.comb += self.emit_trace.waiting.eq(heard_of | ~fsm.ongoing("TURN") | beats.r_rdy)
+        heard_of = (new & rings).any() | self.news | news | wanted
+        m.d.comb += self.emit_trace.waiting.eq(heard_of | ~fsm.ongoing("TURN") | beats.w_en | beats.r_rdy)
         return m
 
 

@@ -11,6 +11,9 @@ Both ways are asked from registers (row, head), and what they grant goes no furt
 own registers.
 """
 
+from functools import reduce
+from operator import or_
+
 from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, memory
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
@@ -31,7 +34,7 @@ from bpfnic.hdl.mapinterfaces import (
     key_slots,
 )
 from bpfnic.hdl.maps.keyhash import KeyHash
-from bpfnic.hdl.maps.lpm import prefix_mask
+from bpfnic.hdl.maps.lpm import END_BITS, prefix_end, prefix_mask
 from bpfnic.hdl.maps.sharing import WAY_LATENCY
 from bpfnic.hdl.memory import READ_LATENCY, SimpleRam
 from bpfnic.spec import tables
@@ -212,10 +215,11 @@ class Finder(Component):
         under_way = Signal(range(UNDER_WAY + 1))
         look_ups = Signal(range(UNDER_WAY + 1))  # of them, programs'
         begins, begins_look_up, ends, ends_look_up = Signal(), Signal(), Signal(), Signal()
-        m.d.sync += [
-            under_way.eq(under_way + begins - ends),
-            look_ups.eq(look_ups + begins_look_up - ends_look_up),
-        ]
+        for count, more, less in ((under_way, begins, ends), (look_ups, begins_look_up, ends_look_up)):
+            with m.If(more & ~less):
+                m.d.sync += count.eq(count + 1)
+            with m.If(less & ~more):
+                m.d.sync += count.eq(count - 1)
         room = under_way != UNDER_WAY
         waiting = Signal()
         moves = Signal()
@@ -270,42 +274,61 @@ class Finder(Component):
         m.d.sync += [after.eq(before) for after, before in zip(flights, [Cat(search, row), *flights], strict=False)]
 
         # Candidate: the first of its words that has the tag.
-        found_row, of_search = self.rows.data, flights[-1].search
-        tag = Signal(tables.TAG_BITS, reset_less=True)
-        m.d.comb += hasher.reader[1].eq(flights[-2].search.slot)
-        m.d.sync += tag.eq(hasher.hash[1][-tables.TAG_BITS :])
+        # What of a row matters, and where its search's keys are, is known before it is there.
+        found_row, of_search, next_search = self.rows.data, flights[-1].search, flights[-2].search
         words = [found_row.word_select(i, 32) for i in range(tables.BUCKET_WORDS)]
-        here = [
-            (word[tables.PLACE_BITS :] == tag)
-            & word[: tables.PLACE_BITS].any()
-            & Mux(of_search.chain, of_search.place[:2] == i, of_search.word <= i)
-            for i, word in enumerate(words)
+        tag, matters, old = (
+            Signal(tables.TAG_BITS, reset_less=True),
+            Signal(tables.BUCKET_WORDS, reset_less=True),
+            Signal(reset_less=True),
+        )
+        last = Signal(tables.BUCKET_WORDS, reset_less=True)  # the word that leads on where none is a candidate
+        row_keys, row_form = Signal.like(unit_keys, reset_less=True), Signal.like(unit_form, reset_less=True)
+        m.d.comb += [hasher.reader[1].eq(next_search.slot), key_of.slot.eq(next_search.slot)]
+        m.d.sync += [
+            tag.eq(hasher.hash[1][-tables.TAG_BITS :]),
+            matters.eq(
+                Cat(
+                    Mux(next_search.chain, next_search.place[:2] == i, next_search.word <= i)
+                    for i in range(tables.BUCKET_WORDS)
+                )
+            ),
+            last.eq(Mux(next_search.chain, 1 << next_search.place[:2], 1 << tables.BUCKET_WORDS - 1)),
+            old.eq((age - next_search.age)[:2] == 2),
+            row_keys.eq(Mux(next_search.of_unit, unit_keys, key_of.keys)),
+            row_form.eq(Mux(next_search.of_unit, unit_form, key_of.form)),
         ]
-        last = Mux(of_search.chain, found_row.word_select(of_search.place[:2], 32), words[-1])
-        which, candidate = Signal(2), Signal(32)
-        m.d.comb += [which.eq(Mux(of_search.chain, of_search.place[:2], 3)), candidate.eq(last)]
-        for i, word in reversed([*enumerate(words)]):
-            with m.If(here[i]):
-                m.d.comb += [which.eq(i), candidate.eq(word)]
-        old = (age - of_search.age)[:2] == 2
+        some = [word[: tables.PLACE_BITS].any() for word in words]
+        here = [
+            (word[tables.PLACE_BITS :] == tag) & any_ & matters[i]
+            for i, (word, any_) in enumerate(zip(words, some, strict=True))
+        ]
         there = Cat(here).any()
+        first_here = Cat(each & ~Cat(here[:i]).any() if i else each for i, each in enumerate(here))
+        chosen_word, place = Signal(tables.BUCKET_WORDS), Signal(place_bits(config))
+        m.d.comb += chosen_word.eq(Mux(there, first_here, last))
+        places = [Mux(chosen_word[i], word[: len(place)] - 1, 0) for i, word in enumerate(words)]
+        m.d.comb += place.eq(reduce(or_, places))
         compared = Signal(Comparison(config))
         m.d.comb += [
             compared.search.eq(of_search),
-            compared.search.place.eq(candidate[: tables.PLACE_BITS] - 1),
-            compared.search.word.eq(which),
+            compared.search.place.eq(place),
+            compared.search.word.eq(Cat(chosen_word[1] | chosen_word[3], chosen_word[2:].any())),
             compared.candidate.eq(there),
-            compared.more.eq(~old & (there | last[: tables.PLACE_BITS].any())),
+            compared.more.eq(~old & (there | (Cat(some) & last).any())),
             compared.row.eq(flights[-1].row),
         ]
-        m.submodules.comparisons = comparisons = Queue(Comparison(config), UNDER_WAY)
-        m.d.comb += [comparisons.push.eq(came[-1]), comparisons.entry.eq(compared)]
+        # With where its keys are, and what form they have.
+        placed = data.StructLayout({**Comparison(config).members, "keys": len(row_keys), "form": len(row_form)})
+        m.submodules.comparisons = comparisons = Queue(placed, UNDER_WAY)
+        m.d.comb += [
+            comparisons.push.eq(came[-1]),
+            comparisons.entry.eq(Cat(compared, row_keys, row_form)),
+        ]
 
         # Head: the oldest comparison, and where its candidate's key is.
         oldest, number = comparisons.pop.payload, Signal(range(_WORDS))
-        m.d.comb += key_of.slot.eq(oldest.search.slot)
-        keys = Mux(oldest.search.of_unit, unit_keys, key_of.keys)
-        form = Mux(oldest.search.of_unit, unit_form, key_of.form)
+        keys, form = oldest.keys, oldest.form
         end, stride_bits = form[: exact_log2(MAX_KEY_BYTES)], form[exact_log2(MAX_KEY_BYTES) :]
         offset = Signal(range(config.map_bytes))
         m.d.comb += offset.eq((oldest.search.place << 2) << stride_bits)
@@ -313,12 +336,13 @@ class Finder(Component):
         head_valid = Signal()
         key_end = Signal(exact_log2(MAX_KEY_BYTES), reset_less=True)
         at, upper = Signal.like(self.table.address, reset_less=True), Signal(reset_less=True)
-        final, step = Signal(), Signal()
-        m.d.comb += comparisons.pop.ready.eq(~head_valid | (step & final))
+        final, step, takes = Signal(), Signal(), Signal()
+        skips, passes, waits_for_room, crowded = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += comparisons.pop.ready.eq(~head_valid | skips | (takes & final))
         with m.If(comparisons.pop.ready):
             m.d.sync += [
                 head_valid.eq(comparisons.pop.valid),
-                head.eq(oldest),
+                head.eq(oldest.as_value()[: Comparison(config).size]),
                 key_end.eq(end),
                 at.eq((keys << 1) + offset[3:]),
                 upper.eq(offset[2]),
@@ -331,18 +355,17 @@ class Finder(Component):
         comparing = data.StructLayout(
             {"head": Comparison(config), "final": 1, "number": range(_WORDS), "upper": 1, "short": 1}
         )
-        now, takes = Signal(comparing), Signal()
+        now = Signal(comparing)
         # What is no candidate has no key. It goes on in a clock in which no word comes, at once or from behind head, in
         # the place that a word of its own would have had; where it has to wait even there, head makes room.
         skipped = [Signal(comparing, name=f"skipped{i}", reset_less=True) for i in range(2)]
         skipped_valid = Signal(2)
-        skips, passes, waits_for_room = Signal(), Signal(), Signal()
         m.d.comb += [
             passes.eq(goes & ~head.candidate & ~self.table.coming & ~skipped_valid[1]),
             waits_for_room.eq(skipped_valid[1] & self.table.coming),
-            self.table.request.eq(goes & head.candidate & ~waits_for_room),
+            self.table.request.eq(goes & head.candidate & ~crowded),
             self.table.address.eq(at),
-            skips.eq(goes & ~head.candidate & ~(skipped_valid.all() & self.table.coming)),
+            skips.eq(goes & ~head.candidate & ~skipped_valid.all()),
             takes.eq(self.table.request & self.table.grant),
             step.eq(takes | skips),
             final.eq(~head.candidate | (number == key_end[3:])),
@@ -356,6 +379,7 @@ class Finder(Component):
             m.d.sync += number.eq(Mux(final, 0, number + 1))
             with m.If(~final):
                 m.d.sync += at.eq(at + 1)
+        m.d.sync += crowded.eq(waits_for_room)
         with m.If(~waits_for_room):
             m.d.sync += [skipped[1].eq(skipped[0]), skipped_valid[1].eq(skipped_valid[0])]
         with m.If(~waits_for_room | ~skipped_valid[0]):
@@ -426,17 +450,23 @@ class Finder(Component):
             again.entry.chain.eq(~of_bucket),
             again.entry.word.eq(result.search.word + 1),
         ]
-        known = compared_word & done.final & ~goes_on
-        ours = result.search.of_unit
+        # Of a search whose last word this is: the serial unit's, a program's.
+        last_of_unit, last_of_program = (Signal(name=name) for name in ("last_of_unit", "last_of_program"))
+        last_word = came_words[-2] & comparings[-2].final
+        m.d.sync += [
+            last_of_unit.eq(last_word & comparings[-2].head.search.of_unit),
+            last_of_program.eq(last_word & ~comparings[-2].head.search.of_unit),
+        ]
+        known = matches | ~result.more
         m.d.comb += [
-            ends.eq(known),
-            ends_look_up.eq(known & ~ours),
+            ends.eq(compared_word & done.final & known),
+            ends_look_up.eq(last_of_program & known),
         ]
 
         # The serial unit's result.
         found = self.found
         m.d.sync += [
-            found.valid.eq(known & ours),
+            found.valid.eq(last_of_unit & known),
             found.slot.eq(result.search.slot),
             found.found.eq(matches),
             found.place.eq(result.search.place),
@@ -450,7 +480,7 @@ class Finder(Component):
 
         # A program's. Where the value is was worked out meanwhile.
         m.d.comb += [
-            self.result_valid.eq(known & ~ours),
+            self.result_valid.eq(last_of_program & known),
             self.result.slot.eq(result.search.slot),
             self.result.found.eq(matches),
             self.result.entry.eq(of_entries[-1]),
@@ -482,20 +512,21 @@ class Finder(Component):
         """Which bits of a stored key's word count: of an LPM_TRIE's those of the prefix. A clock after `comparing`,
         which was `before` a clock earlier."""
         counts = Signal(64, reset_less=True)
-        m.submodules.lengths = lengths = memory.Memory(shape=9, depth=key_slots(self.config), init=[])
+        end = Cat(*prefix_end(self.find.length))
+        m.submodules.lengths = lengths = memory.Memory(shape=len(end), depth=key_slots(self.config), init=[])
         write, read = lengths.write_port(), lengths.read_port(domain="comb")
         m.d.comb += [
             write.en.eq(self.find.valid),
             write.addr.eq(self.find.slot),
-            write.data.eq(self.find.length),
+            write.data.eq(end),
             read.addr.eq(before.head.search.slot),
         ]
-        length = Signal(9, reset_less=True)
-        m.d.sync += length.eq(read.data)
+        whole, last = Signal(END_BITS, reset_less=True), Signal(8, reset_less=True)
+        m.d.sync += Cat(whole, last).eq(read.data)
         lpm = Signal(reset_less=True)
         m.d.sync += lpm.eq(self.descriptor.type == MapType.LPM_TRIE)
         with m.If(lpm & comparing.head.search.of_unit):
-            m.d.sync += counts.eq(prefix_mask(m, comparing.number, length))
+            m.d.sync += counts.eq(prefix_mask(m, comparing.number, whole, last))
         with m.Else():
             m.d.sync += counts.eq(2**64 - 1)
         return counts

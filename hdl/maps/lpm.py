@@ -1,10 +1,10 @@
 """LPM_TRIE: the longest prefix that a map has of a key (kernel/bpf/lpm_trie.c), by searches for the key cut to each
 length that the map's prefixes have, the longest first (spec/tables.py: order)."""
 
-from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import memory, stream
 from amaranth.lib.wiring import Component, In, Out
-from amaranth.utils import exact_log2
+from amaranth.utils import bits_for, exact_log2
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.mapinterfaces import (
@@ -24,6 +24,7 @@ from bpfnic.spec.maps import LPM_LENGTH_BYTES
 
 _WORDS = MAX_KEY_BYTES // 8
 _LENGTH_BITS = exact_log2(tables.LENGTH_BITS)
+END_BITS = bits_for(MAX_KEY_BYTES + LPM_LENGTH_BYTES)
 _HALF = 32  # bits of the bitmap that are looked through at once
 
 
@@ -35,7 +36,7 @@ class LongestPrefix(Component):
     -------
     start : begins, in the next clock, with the key in `slot`, on the map of `descriptor`. longest: of all prefixes of
         the key; otherwise for just this one. They stay until `done`, which is high for a clock.
-    takes : what `found` says in this clock is the best that has been found.
+    takes : what `found` said a clock ago is the best that has been found.
     busy : from start to done. length, invalid : of the key's prefix; it is longer than an address. They stay.
     read, key, find, found : of mapinterfaces.SearchPort. request, address, grant, came, word : of
         mapinterfaces.TurnPort.
@@ -109,25 +110,28 @@ class LongestPrefix(Component):
         places = range(exact_log2(_HALF))
         length = Cat(Cat(lowest[i] for i in range(_HALF) if not i >> place & 1).any() for place in places)
         candidate, next_length = (Signal(_LENGTH_BITS, name=n, reset_less=True) for n in ("candidate", "next_length"))
+        prefix_bytes, last_byte = Signal(END_BITS, reset_less=True), Signal(8, reset_less=True)
         some, fits, there = Signal(), Signal(), Signal()  # there is a candidate, it fits, there is a next length
         sent, exhausted, found = Signal(), Signal(), Signal()
+        answer, answered = Signal(Found(self.config), reset_less=True), Signal()  # a search's, a clock ago
+        answer_length = Signal(_LENGTH_BITS, reset_less=True)  # of the key that it was for
         m.d.comb += fits.eq((candidate <= self.length) & ~self.invalid)
         with m.If(self.request & self.grant):
             m.d.sync += [unread.eq(0), bitmap_coming.eq(1)]
-        with m.If(self.came):
-            m.d.sync += [bits.eq(self.word[_HALF:][::-1]), ahead.eq(self.word[:_HALF][::-1]), bitmap_coming.eq(0)]
         with m.If(~there | sent):
             m.d.sync += [next_length.eq(candidate), there.eq(some & fits)]
-        looks_on = ~some | ~fits | ~there | sent
+            m.d.sync += Cat(prefix_bytes, last_byte).eq(Cat(prefix_end(candidate)))
+        looks_on = ~some | ~there | sent  # where one doesn't fit, none before it did
         with m.If(looks_on):
             m.d.sync += some.eq(0)
         with m.If(~self.longest):
             with m.If((came != 0) & ~exhausted & busy):
                 m.d.sync += [candidate.eq(self.length), some.eq(1), exhausted.eq(1)]
-        with m.Elif(bits.any()):
+        with m.Else():
             with m.If((came != 0) & looks_on):
-                m.d.sync += [candidate.eq(Cat(length, half)), some.eq(1), bits.eq(others)]
-        with m.Elif(busy & ~unread & ~bitmap_coming & ~exhausted & ~found):
+                m.d.sync += [candidate.eq(Cat(length, half)), some.eq(bits.any()), bits.eq(others)]
+        exhausts = self.longest & ~bits.any() & busy & ~unread & ~bitmap_coming & ~exhausted & ~found
+        with m.If(exhausts):
             with m.If(half[0]):
                 m.d.sync += bits.eq(ahead)
             with m.Elif(half.any()):
@@ -135,14 +139,20 @@ class LongestPrefix(Component):
             with m.Else():
                 m.d.sync += exhausted.eq(1)
             m.d.sync += half.eq(half - half.any())
+        with m.If(self.came):
+            m.d.sync += [bits.eq(self.word[_HALF:][::-1]), ahead.eq(self.word[:_HALF][::-1]), bitmap_coming.eq(0)]
 
         # The key, cut to the next length.
         begun, ripe, searched = (Signal(range(2 * SCRATCH_KEYS), name=name) for name in ("begun", "ripe", "searched"))
         # By slot, whether its search is begun and not answered: answers come in any order.
         opened = Signal(SCRATCH_KEYS)
-        begun_slot, answered_slot = begun[: exact_log2(SCRATCH_KEYS)], self.found.slot - first_slot
-        with m.If(busy & self.found.valid):
-            m.d.sync += opened.bit_select(answered_slot[: len(begun_slot)], 1).eq(0)
+        slot_bits = exact_log2(SCRATCH_KEYS)
+        begun_slot, next_slot, answered_slot = begun[:slot_bits], Signal(slot_bits), Signal(slot_bits)
+        free = Signal()  # nobody searches for the next slot's key; it is seen a clock later that one is answered
+        m.d.comb += [next_slot.eq(begun_slot + 1), answered_slot.eq(answer.slot - first_slot)]
+        m.d.sync += free.eq(~opened.bit_select(Mux(sent, next_slot, begun_slot), 1))
+        with m.If(answered):
+            m.d.sync += opened.bit_select(answered_slot, 1).eq(0)
         with m.If(sent):
             m.d.sync += opened.bit_select(begun_slot, 1).eq(1)
         number, best = Signal(range(_WORDS)), Signal(_LENGTH_BITS, reset_less=True)
@@ -154,10 +164,10 @@ class LongestPrefix(Component):
         m.d.comb += [
             read.addr.eq(number),
             whole.eq(read.data),
-            self.key.valid.eq(there & ~opened.bit_select(begun_slot, 1) & ~found & all_came),
+            self.key.valid.eq(there & free & ~found & all_came),
             self.key.payload.slot.eq(first_slot + begun_slot),
             self.key.payload.number.eq(number),
-            self.key.payload.data.eq(whole & prefix_mask(m, number, next_length)),
+            self.key.payload.data.eq(whole & prefix_mask(m, number, prefix_bytes, last_byte)),
             write_length.en.eq(self.key.valid),
             write_length.addr.eq(begun),
             write_length.data.eq(next_length),
@@ -176,18 +186,19 @@ class LongestPrefix(Component):
         m.d.comb += [
             self.find.valid.eq(searched != ripe),
             of_search.addr.eq(searched),
-            self.find.slot.eq(first_slot + searched[: exact_log2(SCRATCH_KEYS)]),
+            self.find.slot.eq(first_slot + searched[:slot_bits]),
             self.find.length.eq(of_search.data),
         ]
         m.d.sync += searched.eq(searched + self.find.valid)
-        hit = self.found.found & (~found | (of_answer.data > best))
-        m.d.comb += of_answer.addr.eq(answered_slot)
-        with m.If(busy & self.found.valid):
+        hit = answer.found & (~found | (answer_length > best))
+        m.d.comb += of_answer.addr.eq((self.found.slot - first_slot)[:slot_bits])
+        m.d.sync += [answer.eq(self.found), answered.eq(self.found.valid & busy), answer_length.eq(of_answer.data)]
+        with m.If(answered):
             m.d.comb += self.takes.eq(hit | ~self.longest)
-            with m.If(self.found.found):
+            with m.If(answer.found):
                 m.d.sync += found.eq(1)
             with m.If(hit):
-                m.d.sync += best.eq(of_answer.data)
+                m.d.sync += best.eq(answer_length)
 
         m.d.comb += self.done.eq(
             busy & all_came & (found | (exhausted & ~some & ~there)) & ~opened.any() & ~unread & ~bitmap_coming
@@ -205,13 +216,29 @@ class LongestPrefix(Component):
         return m
 
 
-def prefix_mask(m: Module, number, length) -> Signal:
-    """Of word `number` of an LPM_TRIE's key the bits that its length and the prefix of `length` bits have."""
-    mask, end, last = Signal(64), Signal(range(-MAX_KEY_BYTES, 2 * MAX_KEY_BYTES)), Signal(8)
-    m.d.comb += [
-        end.eq(length[3:] + LPM_LENGTH_BYTES - Cat(Const(0, 3), number)),  # bytes that count, from this word's first on
-        last.eq(0xFF00 >> length[:3]),  # and of the next one
-    ]
-    for byte in range(8):
-        m.d.comb += mask.word_select(byte, 8).eq(Mux(end > byte, 0xFF, Mux(end == byte, last, 0)))
+def prefix_end(length) -> tuple[Value, Value]:
+    """Of an LPM_TRIE's key whose prefix has `length` bits, how many bytes count as a whole, its length's among them,
+    and which bits of the next one."""
+    return (length[3:] + LPM_LENGTH_BYTES)[:END_BITS], (0xFF00 >> length[:3])[:8]
+
+
+def prefix_mask(m: Module, number, whole, last) -> Signal:
+    """Of word `number` of the key the bits that count, as prefix_end has them."""
+    mask, some = Signal(64), Signal(64)
+    words = range(MAX_KEY_BYTES // 8)
+    all_count, some_count = Signal(len(words)), Signal(len(words))  # of each word
+    with m.Switch(whole[3:]):
+        for word in words:
+            with m.Case(word):
+                m.d.comb += [all_count.eq((1 << word) - 1), some_count.eq(1 << word)]
+        with m.Default():
+            m.d.comb += all_count.eq(-1)
+    with m.Switch(whole[:3]):
+        for bytes_ in range(8):
+            with m.Case(bytes_):
+                m.d.comb += [some[: 8 * bytes_].eq(-1), some.word_select(bytes_, 8).eq(last)]
+    with m.If(all_count.bit_select(number, 1)):
+        m.d.comb += mask.eq(-1)
+    with m.Elif(some_count.bit_select(number, 1)):
+        m.d.comb += mask.eq(some)
     return mask

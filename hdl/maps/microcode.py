@@ -65,6 +65,12 @@ class Code(Enum, shape=5):
     CURSOR = 18
 
 
+AT_ONCE = frozenset({Code.COMPUTE, Code.DECIDE, Code.CURSOR, Code.JUMP})
+"""Done with in a clock, whatever happens."""
+ACCESSES = frozenset({Code.LOAD, Code.LOAD_PLACE, Code.STORE, Code.SCAN, Code.CLEAR, Code.KEY_TO_MEMORY})
+"""To map memory."""
+
+
 class Source(Enum, shape=4):
     """The second operand."""
 
@@ -139,6 +145,10 @@ Instruction = data.StructLayout(
         "source": Source,
         "bits": 2,  # of the address, from bit 2 on; Small; Factor
         "number": signed(10),  # or in its lowest bits a register
+        "at_once": 1,  # these are what the code says, for it is asked where an instruction begins
+        "accesses": 1,
+        "finds": 1,
+        "jumps": 1,
     }
 )
 """Other codes use the fields so: JUMP: register is a Jump (and bit 2: all), left a Condition, minus negates it, number
@@ -200,6 +210,9 @@ class Assembler:
             fields = dict(line.fields)
             if line.target:
                 fields["number"] = at[self.labels[line.target]]
+            code = fields["code"]
+            fields |= {"at_once": code in AT_ONCE, "accesses": code in ACCESSES}
+            fields |= {"finds": code is Code.FIND, "jumps": code is Code.JUMP}
             words.append(Instruction.const(fields).as_bits())
         assert len(words) < 1 << TARGET_BITS and len(self.registers) <= REGISTERS
         return words

@@ -98,8 +98,8 @@ class RingUnit(Component):
         cpus = config.cores * config.threads
         offset_bits = exact_log2(config.map_bytes)
         call = Signal(RingCall(config), reset_less=True)
-        commits, reserves = Signal(), Signal()
-        m.d.comb += [commits.eq(_any_of(call.call, COMMITTING)), reserves.eq(_any_of(call.call, RESERVING))]
+        commits, reserves = Signal(reset_less=True), Signal(reset_less=True)  # known from BEGIN on
+        m.d.sync += [commits.eq(_any_of(call.call, COMMITTING)), reserves.eq(_any_of(call.call, RESERVING))]
 
         # What is left of each CPU's arguments: of its flags, of the word behind them or alone, of the packet's bounds.
         flags_layout = data.StructLayout(
@@ -131,7 +131,7 @@ class RingUnit(Component):
             (all_packets, (sent[32:] - sent[:32])[:packet_bits], bounds),
         ):
             write = store.write_port()
-            m.d.comb += [write.en.eq(self.word_write & enable), write.addr.eq(self.word_cpu), write.data.eq(entry)]
+            m.d.sync += [write.en.eq(self.word_write & enable), write.addr.eq(self.word_cpu), write.data.eq(entry)]
         flags_read, last_read, packet_read, copied_read = (
             store.read_port(domain="comb") for store in (all_flags, all_last, all_packets, copied)
         )
@@ -152,16 +152,17 @@ class RingUnit(Component):
         length = Signal(range(config.map_bytes + (1 << PACKET_BYTES_BITS)), reset_less=True)
         room_bits = len(length) + 1
         record, used = Signal(room_bits, reset_less=True), Signal(offset_bits, reset_less=True)
-        short, longest = Signal(reset_less=True), Signal(reset_less=True)
+        short, longest, known_query = (Signal(name=n, reset_less=True) for n in ("short", "longest", "known_query"))
         error = Signal(range(max(Errno) + 1), reset_less=True)
         room = Signal(signed(offset_bits + 1), reset_less=True)  # less than none where a program wrote to the ring
         fits = Signal(reset_less=True)
-        ours, empty = Signal(), Signal()
+        came_header, ours = Signal(Header(config)), Signal(reset_less=True)
+        empty = Signal()
         run = Signal(RUN_BITS, reset_less=True)  # it stays while its program waits for this call
         m.d.sync += [run.eq(self.run), used.eq(producer - consumer)]  # the third word comes behind both
         m.d.comb += [
             self.run_cpu.eq(call.cpu),
-            ours.eq(last.record & header.busy & (header.cpu == call.cpu) & (header.run == run)),
+            came_header.eq(table.word),
             empty.eq((call.call != MapCall.RESERVE) & (length == 0)),
         ]
         index = Signal(32, reset_less=True)  # a clock after the flags
@@ -194,6 +195,7 @@ class RingUnit(Component):
                 m.next = "BEGIN"
             with m.State("BEGIN"):
                 m.d.sync += length.eq(last.number + Mux(call.call == MapCall.EVENT, flags.packet, 0))
+                m.d.sync += known_query.eq(last.number <= max(RingQuery))
                 m.d.sync += short.eq(flags.packet > packet_read.data)
                 m.d.sync += longest.eq((call.call != MapCall.RESERVE) & (last.number > LONGEST_COPY))
                 seek(Mux(commits, at, descriptor.base[3:]), "READ")
@@ -201,7 +203,9 @@ class RingUnit(Component):
                 m.d.comb += table.request.eq(issued < Mux(commits, 1, 3))
                 with m.If(table.came):
                     with m.If(commits):
-                        m.d.sync += header.eq(table.word)
+                        m.d.sync += header.eq(came_header)
+                        same = (came_header.cpu == call.cpu) & (came_header.run == run)
+                        m.d.sync += ours.eq(last.record & came_header.busy & same)
                         m.next = "DECIDE"
                     with m.Else():
                         with m.Switch(got):
@@ -275,15 +279,16 @@ class RingUnit(Component):
                             seek((descriptor.base + RingState.LOST)[3:], "LOST")
                 with m.Else():  # QUERY
                     finish()
-                    with m.Switch(last.number):
-                        with m.Case(RingQuery.AVAIL_DATA):
-                            finish(used)
-                        with m.Case(RingQuery.RING_SIZE):
-                            finish(descriptor.table + 1)
-                        with m.Case(RingQuery.CONS_POS):
-                            finish(consumer)
-                        with m.Case(RingQuery.PROD_POS):
-                            finish(producer)
+                    with m.If(known_query):
+                        with m.Switch(last.number[: bits_for(max(RingQuery))]):
+                            with m.Case(RingQuery.AVAIL_DATA):
+                                finish(used)
+                            with m.Case(RingQuery.RING_SIZE):
+                                finish(descriptor.table + 1)
+                            with m.Case(RingQuery.CONS_POS):
+                                finish(consumer)
+                            with m.Case(RingQuery.PROD_POS):
+                                finish(producer)
 
             # Changes: a new record's header before the position that makes it one.
             with m.State("HEADER"):
@@ -312,7 +317,8 @@ class RingUnit(Component):
                 m.d.comb += self.done.eq(1)
                 with m.If(self.taken):
                     m.next = "IDLE"
-        rests = Cat(fsm.ongoing(state) for state in ("IDLE", "ARGUMENTS", "BEGIN", "DONE")).any()
-        m.d.comb += [self.busy.eq(~rests), self.news_index.eq(header.map)]
+        rests = Cat(fsm.ongoing(state) for state in ("IDLE", "ARGUMENTS", "DONE")).any()
+        m.d.sync += self.busy.eq(~rests)  # from READ on
+        m.d.comb += self.news_index.eq(header.map)
         assert Header(config).size == 64 and BUSY == 1 << 31 and DISCARDED == 1 << 30
         return m

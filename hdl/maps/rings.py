@@ -50,17 +50,18 @@ class Rings(Component):
             if name in self.signature.members and name != "table":
                 outer, inner = getattr(self, name), getattr(unit, name)
                 m.d.comb += inner.eq(outer) if member.flow is In else outer.eq(inner)
-        connect(m, flipped(self.write), emitter.write)
+        for name in self.write.signature.members:
+            m.d.sync += getattr(emitter.write, name).eq(getattr(self.write, name))
         connect(m, emitter.frames, flipped(self.frames))
         m.d.comb += [
             self.emit_trace.eq(emitter.emit_trace),
             emitter.news.eq(unit.news),
             emitter.news_index.eq(unit.news_index),
-            emitter.ended.eq(self.ended.any()),
             emitter.blocked.eq(unit.busy),
         ]
 
-        # How many programs each CPU has ended.
+        # How many programs each CPU has ended: the emitter hears of an end when the number says so.
+        m.d.sync += emitter.ended.eq(self.ended.any())
         thread_bits = exact_log2(config.threads)
         runs_of = []
         for core in range(config.cores):

@@ -35,9 +35,9 @@ from bpfnic.spec.maps import LRU, PER_CPU, MapType, UpdateFlag
 
 _WORDS = MAX_KEY_BYTES // 8
 _WIDTH = 32  # of registers
+_SHIFTS = (0, 2, 3)  # that there are
 _CALLS = 3  # that may be open in the program
 _SCAN_BYTES = 256
-_ACCESSES = (Code.LOAD, Code.LOAD_PLACE, Code.STORE, Code.SCAN, Code.CLEAR, Code.KEY_TO_MEMORY)
 
 TableOperation = IntEnum("TableOperation", {name: number for number, name in enumerate(OPERATIONS)})
 """The entries of the program."""
@@ -66,7 +66,7 @@ class TableUnit(Component):
     host_word, host_write, host_data, host_key : the host's key, 4 bytes at a time, read in the same clock, while no
         operation of the host is under way.
     start : begins `call`, of the next clock on, with `descriptor`, of 3 clocks later on, until it is `done` and
-        `taken`.
+        `taken`. It may search a clock behind that, when all is known of the descriptor.
     waiting : other calls wait: a walk says `again` then, now and then, to be resumed.
     decides : the operation takes effect: of all before it sees everything, and of those after it nothing.
     done : up to the clock in which it is `taken`; what it has written is in map memory; `status`, an error number or 0;
@@ -110,11 +110,14 @@ class TableUnit(Component):
         cpus = config.cores * config.threads
         m.d.comb += search.descriptor.eq(descriptor)
 
-        def type_in(types: frozenset[MapType]) -> Signal:
-            """A register: the descriptor was there a clock ago."""
-            known = Signal(reset_less=True)
-            m.d.sync += known.eq(Cat(descriptor.type == each for each in sorted(types & config.map_types)).any())
-            return known
+        def known(condition) -> Signal:
+            """A register: the call and its descriptor were there a clock ago."""
+            register = Signal(Value.cast(condition).shape(), reset_less=True)
+            m.d.sync += register.eq(condition)
+            return register
+
+        def is_one_of(types: frozenset[MapType]) -> Value:
+            return Cat(descriptor.type == each for each in sorted(types & config.map_types)).any()
 
         # The next instruction is read while one is executed; a jump costs a clock.
         words = program(config)
@@ -133,6 +136,7 @@ class TableUnit(Component):
             for each in Small
         )
         step, valid, runs = Signal(Instruction, reset_less=True), Signal(), Signal()
+        left_at = Signal(range(REGISTERS), reset_less=True)  # the first operand's register, then what is stored
         of_register = Signal(reset_less=True)  # the second operand is a register's
         small = Signal(9, reset_less=True)  # or one of few bits
         behind = Signal(TARGET_BITS)  # where the instruction behind `step` is
@@ -140,15 +144,15 @@ class TableUnit(Component):
         m.d.comb += [
             fetch.en.eq(~valid | ends),
             fetch.addr.eq(behind + 1),
-            jumps.eq(self.start),
             target.eq(call.operation),
         ]
-        with m.If(jumps):
+        with m.If(jumps | ~runs):  # whether it starts is not asked here
             m.d.comb += fetch.addr.eq(target)
         with m.If(fetch.en):
             m.d.sync += [behind.eq(fetch.addr), step.eq(fetch.data), valid.eq(runs & ~jumps)]
             fetched = Instruction(fetch.data)
             m.d.sync += [of_register.eq(fetched.source == Source.REGISTER), small.eq(smalls[fetched.bits])]
+            m.d.sync += left_at.eq(fetched.left)
         with m.If(self.start):
             m.d.sync += runs.eq(1)
         code = step.code
@@ -156,7 +160,6 @@ class TableUnit(Component):
         # Operands, and what they come to.
         m.submodules.registers = registers = memory.Memory(shape=_WIDTH, depth=REGISTERS, init=[])
         write, left, right = registers.write_port(), *(registers.read_port(domain="comb") for _ in range(2))
-        stores = Signal()  # `left` is what is stored
         word = Signal(64, reset_less=True)
         number = Signal(range(_WORDS))
         address = Signal(range(config.map_bytes), reset_less=True)
@@ -183,12 +186,15 @@ class TableUnit(Component):
             Source.SMALL: small,
         }
         m.d.comb += [
-            left.addr.eq(Mux(stores, step.register, step.left)),
+            left.addr.eq(left_at),
             right.addr.eq(step.number[: len(right.addr)]),
-            first.eq(left.data << step.shift),
             # A difference with its carry below, so that it is one sum.
             total.eq((Cat(step.minus, first) + Cat(step.minus, second ^ step.minus.replicate(_WIDTH)))[1:]),
         ]
+        with m.Switch(step.shift):
+            for shift in _SHIFTS:
+                with m.Case(shift):
+                    m.d.comb += first.eq(left.data << shift)
         with m.Switch(step.source):
             for source, value in sources.items():
                 with m.Case(source):
@@ -244,10 +250,13 @@ class TableUnit(Component):
 
         # Searches: an LPM_TRIE's for the key with each length of the prefix that there is.
         searching, finds = Signal(), Signal()
+        accesses = Signal()  # in this clock, if it is granted
         own_slot = call.cpu
         slot = Mux(step.bits == SCRATCH, cpus + 1, own_slot)
         has_lpm = MapType.LPM_TRIE in config.map_types
         lpm, latches, over = Signal(), Signal(), Signal()
+        answer, answered = Signal.like(search.found, reset_less=True), Signal()  # a clock ago
+        m.d.sync += [answer.eq(search.found), answered.eq(search.found.valid)]
         m.d.comb += [
             search.makes.eq(valid & (code == Code.KEY_TO_SLOT)),
             search.key.payload.slot.eq(slot),
@@ -256,15 +265,16 @@ class TableUnit(Component):
             search.read.slot.eq(own_slot),
             search.read.number.eq(number),
             search.find.slot.eq(slot),
-            latches.eq(search.found.valid),
-            over.eq(search.found.valid),
+            search.find.valid.eq(finds & ~lpm),
+            latches.eq(answered),
+            over.eq(search.found.valid),  # whoever waits for it goes on a clock later
+            table.request.eq(accesses),
             table.address.eq(address[3:]),
-            table.data.eq(left.data.replicate(2)),
         ]
         if has_lpm:
             m.submodules.prefixes = prefixes = LongestPrefix(config)
             m.d.comb += [
-                lpm.eq(type_in(frozenset({MapType.LPM_TRIE}))),
+                lpm.eq(known(descriptor.type == MapType.LPM_TRIE)),
                 prefixes.start.eq(finds & lpm),
                 prefixes.slot.eq(own_slot),
                 prefixes.longest.eq(call.operation.matches(TableOperation.LOOKUP.value, TableOperation.READ.value)),
@@ -294,11 +304,11 @@ class TableUnit(Component):
                 ]
         with m.If(latches):
             m.d.sync += [
-                found.eq(search.found.found),
-                place.eq(search.found.place),
-                link.eq(search.found.link),
-                bucket.eq(search.found.bucket),
-                tag.eq(search.found.tag),
+                found.eq(answer.found),
+                place.eq(answer.place),
+                link.eq(answer.link),
+                bucket.eq(answer.bucket),
+                tag.eq(answer.tag),
             ]
         with m.If(finds):
             m.d.sync += [searching.eq(1), found.eq(0)]
@@ -306,26 +316,27 @@ class TableUnit(Component):
             m.d.sync += searching.eq(0)
 
         # Conditions.
-        mine = type_in(PER_CPU - {MapType.PERCPU_ARRAY}) & ~call.host
+        mine = known(is_one_of(PER_CPU - {MapType.PERCPU_ARRAY}) & ~call.host)
+        updates = known(call.operation == TableOperation.UPDATE.value)
         # An update of what only this CPU sees, or under the value's lock.
-        m.d.comb += self.in_place.eq((call.operation == TableOperation.UPDATE.value) & (mine | (call.locked & found)))
+        m.d.comb += self.in_place.eq(updates & (mine | (call.locked & found)))
         conditions = {
             Condition.ALWAYS: 1,
             Condition.ZERO: last == 0,
             Condition.NEGATIVE: last[-1],
             Condition.FOUND: found,
-            Condition.HOST: call.host,
+            Condition.HOST: known(call.host),
             Condition.MINE: mine,
             Condition.CLAIMS: self.in_place,
             Condition.INVALID: invalid,
-            Condition.LRU: type_in(LRU),
+            Condition.LRU: known(is_one_of(LRU)),
             Condition.LPM: lpm,
-            Condition.STACK: type_in(frozenset({MapType.STACK})),
-            Condition.POPS: call.operation == TableOperation.POP.value,
-            Condition.ILLEGAL: call.illegal | (call.flags > UpdateFlag.EXIST),
-            Condition.NOEXIST: call.flags == UpdateFlag.NOEXIST,
-            Condition.EXIST: call.flags == UpdateFlag.EXIST,
-            Condition.WAITING: self.waiting,
+            Condition.STACK: known(is_one_of(frozenset({MapType.STACK}))),
+            Condition.POPS: known(call.operation == TableOperation.POP.value),
+            Condition.ILLEGAL: known(call.illegal | (call.flags > UpdateFlag.EXIST)),
+            Condition.NOEXIST: known(call.flags == UpdateFlag.NOEXIST),
+            Condition.EXIST: known(call.flags == UpdateFlag.EXIST),
+            Condition.WAITING: known(self.waiting),
         }
         holds = Array(conditions[condition] for condition in Condition)[step.left] ^ step.minus
         returns = [Signal(TARGET_BITS, name=f"return{i}", reset_less=True) for i in range(_CALLS)]
@@ -337,6 +348,21 @@ class TableUnit(Component):
         onward = Signal.like(address)
         m.d.comb += onward.eq(address + 8)
         m.d.sync += key_coming.eq(Cat(key_granted, key_coming))
+        # What an access is, known when it is made. final: the instruction ends with its grant.
+        of_key, clears, stores = (known(code == each) for each in (Code.KEY_TO_MEMORY, Code.CLEAR, Code.STORE))
+        loads_place, scans, brings_key = (
+            known(code == each) for each in (Code.LOAD_PLACE, Code.SCAN, Code.KEY_FROM_SLOT)
+        )
+        final = Signal(reset_less=True)
+        value_words = known((descriptor.value_size + 7)[3:])
+        half = Mux(address[2], 0b10, 0b01)
+        m.d.comb += table.data.eq(Mux(clears, 0, Mux(of_key, kept, left.data.replicate(2))))
+        with m.If(of_key & short):
+            m.d.comb += table.data.eq(kept[:32].replicate(2))
+        with m.If(clears | (of_key & ~short)):
+            m.d.comb += table.write.eq(0b11)
+        with m.Elif(stores | of_key):
+            m.d.comb += table.write.eq(half)
         here = table.word.word_select(address[2], 32)
         other = table.word.word_select(~address[2], 32)
         last_scanned = Signal(reset_less=True)  # it comes some clocks behind its address
@@ -348,53 +374,97 @@ class TableUnit(Component):
         hold = Signal()
         m.d.comb += search.hold.eq(hold)
 
+        # What ends, and with which result, is known without the state.
+        own_came = table.came & ~prefixes.busy if has_lpm else table.came
+        brought, multiplied, waited = key_coming[-1], Signal(), Signal()  # waited: for whatever else
+        m.d.comb += [
+            finds.eq(valid & step.finds & ~table.pending),  # rows are as it has written them
+            ends.eq(
+                (valid & (step.at_once | finds))
+                | (accesses & final & table.grant)
+                | brought
+                | (own_came & (~scans | scanned))
+                | multiplied
+                | waited
+            ),
+            writes.eq(
+                (valid & (code == Code.COMPUTE))
+                | (brought & step.register.any())
+                | (own_came & (~scans | scanned))
+                | multiplied
+            ),
+        ]
+        with m.If(brought):
+            m.d.comb += result.eq(search.read.word)
+            m.d.sync += word.eq(search.read.word)
+        with m.If(own_came):
+            m.d.comb += result.eq(Mux(loads_place, here[: tables.PLACE_BITS], here))
+            m.d.sync += word.eq(Cat(here, other))
+        with m.If(multiplied):
+            m.d.comb += result.eq(product)
+        m.d.sync += multiplied.eq(0)
+        with m.If(valid & step.jumps):
+            with m.Switch(step.register[:2]):
+                with m.Case(Jump.REPEAT):
+                    m.d.comb += jumps.eq(~last_word)
+                    m.d.sync += number.eq(Mux(last_word, 0, number + 1))
+                with m.Default():
+                    m.d.comb += jumps.eq(holds)
+            m.d.comb += target.eq(Mux(step.register[:2] == Jump.RETURN, returns[0], step.number))
+            with m.If((step.register[:2] == Jump.RETURN) & holds):
+                m.d.sync += Cat(*returns[:-1]).eq(Cat(*returns[1:]))
+            with m.If((step.register[:2] == Jump.CALL) & holds):
+                m.d.sync += Cat(*returns).eq(Cat(behind, *returns[:-1]))
         with m.FSM():
             with m.State("STEP"):
-                m.d.comb += ends.eq(valid)
+                m.d.sync += [
+                    left_words.eq(value_words),
+                    final.eq(
+                        (code == Code.STORE)
+                        | (code == Code.KEY_TO_MEMORY)
+                        | ((code == Code.CLEAR) & (value_words == 1))
+                    ),
+                ]
+                with m.If(valid & step.accesses):
+                    m.d.sync += [
+                        address.eq(total | Value.cast(step.bits) << 2),
+                        left_at.eq(step.register),
+                        accesses.eq(1),
+                    ]
+                    m.next = "ACCESS"
                 with m.If(valid):
                     with m.Switch(code):
-                        with m.Case(Code.COMPUTE):
-                            m.d.comb += writes.eq(1)
-                        with m.Case(*_ACCESSES):
-                            m.d.comb += ends.eq(0)
-                            m.d.sync += address.eq(total | Value.cast(step.bits) << 2)
-                            m.d.sync += left_words.eq((descriptor.value_size + 7)[3:])
-                            m.next = "ACCESS"
                         with m.Case(Code.MULTIPLY):
-                            m.d.comb += ends.eq(0)
                             m.d.sync += factor.eq(total)
                             m.next = "MULTIPLY"
-                        with m.Case(Code.FIND):
-                            m.d.comb += [finds.eq(~table.pending), ends.eq(finds)]  # rows are as it has written them
-                            m.d.comb += search.find.valid.eq(finds & ~lpm)
                         with m.Case(Code.AWAIT):
-                            m.d.comb += ends.eq(~searching)
+                            m.d.comb += waited.eq(~searching)
                         with m.Case(Code.KEY_FROM_SLOT):
-                            m.d.comb += [search.read.request.eq(1), key_granted.eq(search.read.grant), ends.eq(0)]
+                            m.d.comb += [search.read.request.eq(1), key_granted.eq(search.read.grant)]
                             with m.If(search.read.grant):
                                 m.next = "COMES"
                         with m.Case(Code.KEY_FROM_HOST):
                             m.d.sync += [word.word_select(upper, 32).eq(host_read.data), upper.eq(~upper)]
-                            m.d.comb += ends.eq(upper)
+                            m.d.comb += waited.eq(upper)
                         with m.Case(Code.KEY_TO_SLOT):
-                            m.d.comb += [search.key.valid.eq(1), ends.eq(search.key.ready)]
+                            m.d.comb += [search.key.valid.eq(1), waited.eq(search.key.ready)]
                         with m.Case(Code.KEY_TO_HOST):
                             m.d.comb += [
                                 host_write.en.eq(1),
                                 host_write.addr.eq(Cat(upper, number)),
                                 host_write.data.eq(kept.word_select(upper, 32)),
-                                ends.eq(upper),
+                                waited.eq(upper),
                             ]
                             m.d.sync += upper.eq(~upper)
                         with m.Case(Code.HOLD):
                             m.d.sync += hold.eq(1)
-                            m.d.comb += ends.eq(hold & search.idle)
+                            m.d.comb += waited.eq(hold & search.idle)
                         with m.Case(Code.DECIDE):
                             m.d.comb += self.decides.eq(1)
                         with m.Case(Code.CURSOR):
                             m.d.sync += self.cursor.eq(total)
                         with m.Case(Code.FINISH):
-                            m.d.comb += [ends.eq(0), self.decides.eq(step.register[exact_log2(DECIDES)])]
+                            m.d.comb += self.decides.eq(step.register[exact_log2(DECIDES)])
                             m.d.sync += [
                                 self.found.eq(step.register[exact_log2(FOUND)]),
                                 self.again.eq(step.register[exact_log2(AGAIN)]),
@@ -403,60 +473,29 @@ class TableUnit(Component):
                                 Cat(valid, runs).eq(0),
                             ]
                             m.next = "DONE"
-                        with m.Case(Code.JUMP):
-                            with m.Switch(step.register[:2]):
-                                with m.Case(Jump.REPEAT):
-                                    m.d.comb += jumps.eq(~last_word)
-                                    m.d.sync += number.eq(Mux(last_word, 0, number + 1))
-                                with m.Default():
-                                    m.d.comb += jumps.eq(holds)
-                            m.d.comb += target.eq(step.number)
-                            with m.If(step.register[:2] == Jump.RETURN):
-                                m.d.comb += target.eq(returns[0])
-                                with m.If(holds):
-                                    m.d.sync += [Cat(*returns[:-1]).eq(Cat(*returns[1:]))]
-                            with m.If((step.register[:2] == Jump.CALL) & holds):
-                                m.d.sync += Cat(*returns).eq(Cat(behind, *returns[:-1]))
 
             with m.State("ACCESS"):
-                m.d.comb += [table.request.eq(1), stores.eq(1)]
-                with m.Switch(code):
-                    with m.Case(Code.STORE):
-                        m.d.comb += [table.write.eq(Cat(~address[2], address[2])), ends.eq(table.grant)]
-                    with m.Case(Code.KEY_TO_MEMORY):
-                        m.d.comb += [table.data.eq(Mux(short, kept[:32].replicate(2), kept)), ends.eq(table.grant)]
-                        m.d.comb += table.write.eq(Mux(short, Cat(~address[2], address[2]), 0b11))
-                    with m.Case(Code.CLEAR):
-                        m.d.comb += [table.data.eq(0), table.write.eq(0b11)]
-                        m.d.comb += ends.eq(table.grant & (left_words == 1))
-                        with m.If(table.grant):
-                            m.d.sync += [address.eq(onward), left_words.eq(left_words - 1)]
-                    with m.Default():
-                        with m.If(table.grant):
-                            m.next = "COMES"
+                with m.If(clears):
+                    m.d.sync += final.eq(left_words == Mux(table.grant, 2, 1))
+                with m.If(table.grant):
+                    m.d.sync += left_words.eq(left_words - 1)
+                    with m.If(clears):
+                        m.d.sync += address.eq(onward)
+                    with m.Elif(~final):
+                        m.d.sync += accesses.eq(0)
+                        m.next = "COMES"
                 with m.If(ends):
+                    m.d.sync += accesses.eq(0)
                     m.next = "STEP"
             with m.State("COMES"):
-                with m.If(code == Code.KEY_FROM_SLOT):
-                    m.d.comb += ends.eq(key_coming[-1])
-                    m.d.comb += [writes.eq(ends & step.register.any()), result.eq(search.read.word)]
-                    m.d.sync += word.eq(search.read.word)
-                with m.Else():
-                    m.d.comb += ends.eq(table.came & ((code != Code.SCAN) | scanned))
-                    m.d.comb += [writes.eq(ends), result.eq(here)]
-                    with m.If(code == Code.LOAD_PLACE):
-                        m.d.comb += result.eq(here[: tables.PLACE_BITS])
-                    m.d.sync += word.eq(Cat(here, other))
-                    with m.If(table.came & ~ends):
-                        m.d.sync += address.eq(onward)
-                        m.next = "ACCESS"
+                with m.If(own_came & ~ends):
+                    m.d.sync += [address.eq(onward), accesses.eq(1)]
+                    m.next = "ACCESS"
                 with m.If(ends):
                     m.next = "STEP"
             with m.State("MULTIPLY"):
-                m.next = "PRODUCT"
-            with m.State("PRODUCT"):
-                m.d.comb += [result.eq(product), writes.eq(1), ends.eq(1)]
-                m.next = "STEP"
+                m.d.sync += multiplied.eq(1)
+                m.next = "COMES"
             with m.State("DONE"):
                 m.d.comb += self.done.eq(~table.pending)
                 with m.If(self.done):

@@ -29,7 +29,8 @@ bring:      key from host
             return
 
 # A program's look-up in an LPM_TRIE, or in a map that evicts.
-LOOKUP:     call begin
+LOOKUP:     find                            # at once, for nobody else brings its key
+            call setup
             if lpm goto longest
             await
             decide
@@ -58,7 +59,8 @@ show:       v = (n - 1) * STRIDE
 
 # A program's update. Where it has a value of its own, the key gets its place at once; otherwise what it copies now
 # stands beside the value until INSERT.
-UPDATE:     call begin
+UPDATE:     find
+            call setup
             await
             call check
             if claims goto claim

@@ -142,6 +142,9 @@ class FinderHarness(Elaboratable):
             Assert(~finder.idle | ~alive | of_unit),
             Assert(~finder.idle | ~takes),
             Assert(~in_sought.has | of_unit),
+            # Whose last word has come.
+            Assert(opened.signal("last_of_unit") == (words[-1] & finals[-1] & keys[-1].of_unit)),
+            Assert(opened.signal("last_of_program") == (words[-1] & finals[-1] & ~keys[-1].of_unit)),
             # What has no key comes as a whole.
             *(Assert(~skipped[i] | opened.signal(f"skipped{i}")[Comparison(CONFIG).size]) for i in range(2)),
             # Everywhere it is known whose it is.
@@ -169,7 +172,7 @@ PROOFS = [
         mutations=(
             Mutation("hdl/maps/finder.py", "again.push.eq(goes_on),", "again.push.eq(goes_on & ~result.search.chain),"),
             Mutation("hdl/maps/finder.py", "asked.pop.valid & room & ~self.hold", "asked.pop.valid & room"),
-            Mutation("hdl/maps/finder.py", "ends_look_up.eq(known & ~ours)", "ends_look_up.eq(known)"),
+            Mutation("hdl/maps/finder.py", "ends_look_up.eq(last_of_program & known)", "ends_look_up.eq(ends)"),
         ),
         clocks=3,
         reach=24,

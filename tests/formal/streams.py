@@ -203,7 +203,7 @@ PROOFS = [
         "there is one",
         harness=lambda: QueueHarness(through=False),
         mutations=(
-            Mutation("hdl/core/queue.py", "self.level + self.push - popped", "(self.level | self.push) - popped"),
+            Mutation("hdl/core/queue.py", "with m.If(self.push & ~popped)", "with m.If(self.push)"),
             Mutation("hdl/core/queue.py", "write.addr + 1", "write.addr | 1"),
         ),
         clocks=4,

@@ -89,7 +89,7 @@ def test_calls_of_all_threads_and_the_host(library):
         (MapCommand.LOOKUP, errno.ENOENT), (MapCommand.DELETE, errno.ENOENT), (MapCommand.NEXT, errno.ENOENT),
         *((kind, call, outcome) for kind, outcomes in OUTCOMES.items() for call, outcome in outcomes),
     }  # fmt: skip
-    for buckets, rounds in ((False, 3), (True, 9)):
+    for buckets, rounds in ((False, 3), (True, 30)):
         chance = random.Random(2 + buckets)
         bench = Bench(library, chance)
         key_of = tables_of(bench, chance, buckets)
