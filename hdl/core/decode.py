@@ -1,6 +1,6 @@
 """From an instruction to its control word: one word a row of `isa.ROWS`, one a helper."""
 
-from amaranth import Module, Mux, Value
+from amaranth import Module, Mux
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
@@ -263,10 +263,6 @@ def _rules(row: Row) -> dict:
     return {"dst": register("dst"), "src": register("src"), "offset": number("offset"), "imm": number("imm")}
 
 
-_NO_HELPER = 0
-"""Linux: BPF_FUNC_unspec."""
-
-
 class Decoder(Component):
     """Combinational.
 
@@ -291,7 +287,6 @@ class Decoder(Component):
 
     def __init__(self, config: NicConfig):
         self._helpers = _helpers(config)
-        assert _NO_HELPER not in self._helpers
         super().__init__()
 
     def elaborate(self, platform) -> Module:
@@ -316,19 +311,13 @@ class Decoder(Component):
                                 with m.Case(getattr(row, field)):
                                     control, rules = self._words(row)
                                     m.d.comb += [self.control.eq(control), self.rules.eq(rules)]
-        helps, number = self._helper_call()
-        words = [Control.const(self._helpers.get(each, {"cause": Cause.HELPER})) for each in range(1 << len(number))]
-        with m.If(helps):
-            m.d.comb += self.control.eq(rom(m, "control_of_helper", words, number))
-        return m
-
-    def _helper_call(self) -> tuple[Value, Value]:
-        """Whether the pass calls a helper, and its number, or _NO_HELPER."""
         call, imm, bits = isa.BY_NAME["call_helper"], self.instruction.imm, len(self.number.low)
-        helps = self.again | ((self.instruction.opcode == call.opcode) & (self.instruction.src == call.src))
-        low = Mux(self.again, self.number.low, imm[:bits])
-        above = Mux(self.again, self.number.above, imm[bits:].any())
-        return helps, Mux(above, _NO_HELPER, low)
+        missing = Control.const({"cause": Cause.HELPER})
+        words = [Control.const(self._helpers[each]) if each in self._helpers else missing for each in range(1 << bits)]
+        helper = rom(m, "control_of_helper", words, Mux(self.again, self.number.low, imm[:bits]))
+        with m.If(self.again | ((opcode == call.opcode) & (self.instruction.src == call.src))):
+            m.d.comb += self.control.eq(Mux(Mux(self.again, self.number.above, imm[bits:].any()), missing, helper))
+        return m
 
     def _words(self, row: Row) -> tuple:
         return Control.const(_work(row)), Rules.const(_rules(row))
