@@ -59,6 +59,9 @@ class MapMemory(Component):
                 entry.i.payload.host.eq(1),
                 self.port[0].request.ready.eq(0),
             ]
+        for entry in entries:
+            address = entry.i.payload.request.address
+            m.d.comb += entry.i.payload.bank.eq(1 << address[4 : 4 + exact_log2(config.map_banks)])
         with m.If(way.answer.payload.host):
             m.d.comb += way.answer.ready.eq(host.answer.ready)
 

@@ -53,8 +53,8 @@ def AccessPort(config: NicConfig) -> Signature:
 
 
 def HostRequest(config: NicConfig) -> data.StructLayout:
-    """A MapRequest, and whether it is the host's."""
-    return data.StructLayout({"host": 1, "request": MapRequest(config)})
+    """A MapRequest, whether it is the host's, and a bit for its bank."""
+    return data.StructLayout({"host": 1, "bank": config.map_banks, "request": MapRequest(config)})
 
 
 HostAnswer = data.StructLayout({"host": 1, "answer": MapAnswer})
@@ -62,7 +62,8 @@ HostAnswer = data.StructLayout({"host": 1, "answer": MapAnswer})
 
 def Flight(config: NicConfig) -> data.StructLayout:
     """An access, and what its answer needs besides. tag: with the host's bit. offset: in the row. rotate: bytes by
-    which the answer in place goes down. answered: bytes of the answer that come from memory. compare: in place."""
+    which the answer in place goes down. answered: bytes of the answer that come from memory; of a store none do.
+    compare: in place."""
     return data.StructLayout(
         {
             "tag": 9,
@@ -113,52 +114,60 @@ class Requester(Component):
         r_valid = Signal()
         request = self.request.payload.request
         operation, offset = request.operation, request.address[:4]
-        load, store = operation == MapOperation.LOAD, operation == MapOperation.STORE
+        load = operation == MapOperation.LOAD
         low = request.compare[:32]
         ones = Signal(LANES)
         m.d.comb += ones.eq((1 << request.bytes) - 1)
         bank_bits = exact_log2(config.map_banks)
-        # The banks' bits, worked out a clock before the crossbar looks at them.
-        r_bank, w_bank = (Signal(config.map_banks, name=name, reset_less=True) for name in ("r_bank", "w_bank"))
+        # Banks' bits, of what is there. `asks`: of R, where W doesn't have the way. The crossbar finds them in
+        # registers.
+        r_bank, w_bank, asks = (Signal(config.map_banks, name=name) for name in ("r_bank", "w_bank", "asks"))
+        writes_back = Signal()  # W has the way in the next clock
         depth = config.threads
-        places = Signal(range(depth + 1), init=depth)  # in the queue for answers, that no request has
-        arrived, answered, granted = Signal(), Signal(), Signal()
-        with m.If(arrived & ~answered):
+        places = Signal(range(depth + 1), init=depth)  # in the queue for answers, that no request has but the last one
+        arrived, arrived_last, answered, granted = (Signal(name=name) for name in
+                                                    ("arrived", "arrived_last", "answered", "granted"))  # fmt: skip
+        with m.If(arrived_last & ~answered):
             m.d.sync += places.eq(places - 1)
-        with m.Elif(~arrived & answered):
+        with m.Elif(~arrived_last & answered):
             m.d.sync += places.eq(places + 1)
-        m.d.comb += self.request.ready.eq((~r_valid | granted) & (places != 0))
-        m.d.comb += arrived.eq(self.request.valid & self.request.ready)
-        with m.If(~r_valid | granted):
+        moves = ~r_valid | granted
+        arriving = Mux(arrived, self.request.payload.bank, 0)
+        m.d.comb += [
+            self.request.ready.eq(moves & (places > arrived_last)),
+            arrived.eq(self.request.valid & self.request.ready),
+        ]
+        m.d.sync += [arrived_last.eq(arrived), asks.eq(Mux(writes_back, 0, Mux(moves, arriving, r_bank)))]
+        with m.If(moves):
             m.d.sync += [
                 r_valid.eq(arrived),
+                r_bank.eq(arriving),
                 r.tag.eq(Cat(request.tag, self.request.payload.host)),
                 r.operation.eq(operation),
-                r_bank.eq(1 << request.address[4 : 4 + bank_bits]),
                 r.access.bank.eq(request.address[4 : 4 + bank_bits]),
                 r.access.row.eq(request.address[4 + bank_bits :]),
-                r.access.write.eq(Mux(load, 0, ones << offset)),
+                r.access.write.eq(ones << offset),
                 # A load's data is a part of its answer, in the answer's place already.
                 r.access.data.eq(_turn_up(request.data, Mux(load, 0, offset[:3]))),
                 r.offset.eq(offset),
                 r.rotate.eq(offset[:3] - request.shift),
-                r.answered.eq(Mux(store, 0, ones << request.shift)),
+                r.answered.eq(ones << request.shift),
                 # Atomics are aligned: four bytes are in place in both halves.
                 r.compare.eq(Cat(low, Mux(request.bytes[3], request.compare[32:], low))),
             ]
 
         # Grant: an atomic's write-back has the way for itself.
         w, w_valid = Signal(Access(config), reset_less=True), Signal()
-        atomic = (r.operation != MapOperation.LOAD) & (r.operation != MapOperation.STORE)
+        stores = r.operation == MapOperation.STORE
         m.d.comb += [
-            self.access.request.eq(Mux(r_valid & ~w_valid, r_bank, 0)),
-            self.access.atomic.eq(atomic),
-            self.access.write_back.eq(Mux(w_valid, w_bank, 0)),
+            self.access.request.eq(asks),
+            self.access.atomic.eq((r.operation != MapOperation.LOAD) & ~stores),
+            self.access.write_back.eq(w_bank),
             self.access.tag.eq(r.tag),
             self.access.access.eq(Mux(w_valid, w, r.access)),
             granted.eq(self.access.grant),
         ]
-        with m.If(~w_valid & atomic):
+        with m.If(~w_valid & ~stores):
             m.d.comb += self.access.access.write.eq(0)
 
         # Array, output register.
@@ -170,6 +179,8 @@ class Requester(Component):
         a, a_valid, old = Signal(flight, reset_less=True), Signal(), Signal(64, reset_less=True)
         row = Array(self.access.rows)[p2.access.bank] if config.map_banks > 1 else self.access.rows[0]
         m.d.sync += [a_valid.eq(p2_valid), a.eq(p2)]
+        with m.If(p2.operation == MapOperation.STORE):
+            m.d.sync += a.answered.eq(0)
         for lane in range(LANES):
             upper = p2.offset[3] | (p2.offset[:3] > lane)
             m.d.sync += old[8 * lane :][:8].eq(Mux(upper, row[64 + 8 * lane :][:8], row[8 * lane :][:8]))
@@ -211,9 +222,10 @@ class Requester(Component):
                 m.d.comb += logic.eq(a.access.data)
         changes = (a.operation != MapOperation.LOAD) & (a.operation != MapOperation.STORE)
         total = Cat(low_sum[:32], old[32:] + a.access.data[32:] + carry)
+        m.d.comb += writes_back.eq(a_valid & changes)
         m.d.sync += [
-            w_valid.eq(a_valid & changes),
-            w_bank.eq(1 << a.access.bank),
+            w_valid.eq(writes_back),
+            w_bank.eq(Mux(writes_back, 1 << a.access.bank, 0)),
             w.eq(a.access),
             w.data.eq(Mux(a.operation == MapOperation.ADD, total, logic)),
         ]

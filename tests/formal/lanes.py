@@ -136,13 +136,14 @@ class MapLanesHarness(Elaboratable):
         requester = Requester(CONFIG)
         m.submodules.requester = opened = Opened(requester, inputs=True)
         access, request = requester.access, requester.request.payload.request
+        bank_bits = len(access.access.bank)
+        m.d.comb += Assume(requester.request.payload.bank == (1 << request.address[4 : 4 + bank_bits]))
         m.d.comb += [Assume(self._legal(request)), Assume(~access.grant | access.request.any())]
         taken = Signal(request.shape().size)  # what waits for its grant
         with m.If(requester.request.valid & requester.request.ready):
             m.d.sync += taken.eq(request)
         granted = View(request.shape(), taken)
         waits, held = opened.signal("r_valid"), View(Flight(CONFIG), opened.signal("r"))
-        bank_bits = len(access.access.bank)
         right_place = Cat(access.access.bank, access.access.row) == granted.address[4:]
         m.d.comb += Assert(~access.grant | right_place)
         stores = access.grant & (granted.operation == MapOperation.STORE)
@@ -159,7 +160,7 @@ class MapLanesHarness(Elaboratable):
         # What makes it inductive: what waits is what was taken, in place.
         ones = Signal(8)
         m.d.comb += ones.eq((1 << granted.bytes) - 1)
-        loads, of_store = granted.operation == MapOperation.LOAD, granted.operation == MapOperation.STORE
+        loads = granted.operation == MapOperation.LOAD
         in_place = Signal(64)
         for lane in range(8):
             source = Signal(3, name=f"source_{lane}")
@@ -169,14 +170,15 @@ class MapLanesHarness(Elaboratable):
             ]
         m.d.comb += [
             Assert((access.request == 0) | waits),
-            Assert(~waits | (opened.signal("r_bank") == (1 << held.access.bank))),
+            Assert(opened.signal("r_bank") == Mux(waits, 1 << held.access.bank, 0)),
+            Assert((access.request == 0) | (access.request == opened.signal("r_bank"))),
             Assert(~waits | self._legal(granted)),
             Assert(~waits | (Value.cast(held.operation) == Value.cast(granted.operation))),
             Assert(~waits | (held.offset == granted.address[:4])),
             Assert(~waits | (held.rotate == (granted.address[:3] - granted.shift)[:3])),
-            Assert(~waits | (held.answered == Mux(of_store, 0, (ones << granted.shift)[:8]))),
+            Assert(~waits | (held.answered == (ones << granted.shift)[:8])),
             Assert(~waits | (Cat(held.access.bank, held.access.row) == granted.address[4:])),
-            Assert(~waits | (held.access.write == Mux(loads, 0, (ones << granted.address[:4])[:16]))),
+            Assert(~waits | (held.access.write == (ones << granted.address[:4])[:16])),
             Assert(~waits | (held.access.data == in_place)),
         ]
 
