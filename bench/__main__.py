@@ -9,6 +9,7 @@ from bench import accesses, maps, report, resources, speed, verifier
 from bpfnic.hdl.config import NicConfig
 
 RESULTS = Path("docs/results.md")
+CLOCK = Path("docs/clock.json")  # written by bench.clock
 BOARDS = Path("docs/boards.json")  # written by `make boards`
 
 
@@ -35,8 +36,9 @@ def main() -> None:
     verdicts = verifier.apart(Path(sys.argv[1])) if sys.argv[1:] else []
     boards = json.loads(BOARDS.read_text()) if BOARDS.exists() else {}
     on_boards = {name: speed.on_board(name, say) for name, found in boards.items() if found["clocks"]}
+    alone = json.loads(CLOCK.read_text()) if CLOCK.exists() else {}
     text = report.results(
-        runs, lookups, pairs, building, parts, units, engine, accesses.measure(), verdicts, boards, on_boards
+        runs, lookups, pairs, building, parts, units, engine, accesses.measure(), verdicts, boards, on_boards, alone
     )
     RESULTS.write_text(text)
     print(text)

@@ -62,12 +62,14 @@ def results(
     verdicts: Sequence[Table],
     boards: Mapping[str, Mapping],
     on_boards: Mapping[str, Sequence[Run]],
+    alone: Mapping[str, Mapping],
 ) -> str:
     """The whole document. lookups: what bench.maps found; pairs: clocks a second of the native loop and of cocotb with
     packets into so many interfaces; building: seconds of each step; parts: what each part of the NIC takes; units: what
     each unit of the core adds; engine: what each unit of the map engine does, and what resources.map_types found;
     accesses: of registers, for an entry of a map; verdicts: tables of bench.verifier, if it was given objects; boards:
-    what `bpfnic board build --record` measured; on_boards: runs on each one's NIC."""
+    what `bpfnic board build --record` measured; on_boards: runs on each one's NIC; alone: what bench.clock
+    measured, by the number of cores."""
     counter = next(run for run in runs if run.program == "counter")
     lines = [HEAD]
     lines += [f"## The barrel: {THREADS} threads, one core, 64-byte packets back to back into port 0", ""]
@@ -123,7 +125,7 @@ def results(
         ],
     )
     lines += [SIMULATION, *_accesses(accesses), *_verdicts(verdicts), *_resources(parts, units), *_map_engine(*engine)]
-    lines += _boards(boards, on_boards)
+    lines += [*_clock(alone), *_boards(boards, on_boards)]
     return "\n".join(lines)
 
 
@@ -170,6 +172,28 @@ def _resources(parts: Mapping[str, Resources], units: Mapping[str, Resources]) -
         "micro steps, operands, the next pc, what a pass leaves behind.",
         "",
     ]
+
+
+def _clock(alone: Mapping[str, Mapping]) -> list[str]:
+    """Of the NIC by itself, after place and route."""
+    if not alone:
+        return []
+    return [
+        "## The NIC's clock by itself",
+        "",
+        *_table(
+            ["cores of 16 threads", "MHz reached", "asked for", "LUTs", "blocks of RAM", "longest path"],
+            [
+                [cores, f"{clock['achieved']:.1f}", f"{clock['asked']:g}", f"{found['used']['LUTs'][0]:,}",
+                 f"{found['used']['blocks of RAM'][0]:,}", " → ".join(clock["path"])]
+                for cores, found in sorted(alone.items())
+                for clock in found["clocks"]
+            ],
+        ),
+        "",
+        "Placed and routed on an ECP5-85F of speed grade 6, between registers, nextpnr's first seed (bench/clock.py).",
+        "",
+    ]  # fmt: skip
 
 
 GIGABIT_PACKETS = 1e9 / 8 / 84
