@@ -136,11 +136,18 @@ class Dispatch(Component):
         m.d.sync += alone.eq(self.turn & oldest & ~self.conflict & ~takes)
         may_go = there & (~self.apart | alone)
 
-        # The thread for it is chosen beforehand.
+        # The thread for it is chosen a clock before: the lowest that is free, with and without the one that goes now.
+        launches = Signal()
         free, ready = Signal(config.threads, init=-1), Signal(init=1)
         chosen, thread = Signal(config.threads, init=1), Signal(range(config.threads))  # chosen: one-hot, or 0
-        others, lowest = Signal(config.threads), Signal(config.threads)
-        m.d.comb += [others.eq(free & ~chosen), lowest.eq(others & -others)]
+        others, lowest_other, lowest_free = (Signal(config.threads, name=name) for name in
+                                             ("others", "lowest_other", "lowest_free"))  # fmt: skip
+        lowest = Mux(launches, lowest_other, lowest_free)
+        m.d.comb += [others.eq(free & ~chosen), lowest_other.eq(others & -others), lowest_free.eq(free & -free)]
+        m.d.sync += [ready.eq(Mux(launches, others.any(), free.any())), chosen.eq(lowest)]
+        for bit in range(len(thread)):
+            ones = sum(1 << i for i in range(config.threads) if i >> bit & 1)
+            m.d.sync += thread[bit].eq(Mux(launches, (lowest_other & ones).any(), (lowest_free & ones).any()))
 
         # On to a thread. One that goes on with its packet has it already, and comes first.
         again = Again(config)
@@ -149,7 +156,7 @@ class Dispatch(Component):
         for name in again.members:
             of_resume = name in ("thread", "slot")
             m.d.comb += resume[name].eq(getattr(self.resume, name) if of_resume else self.resume.row[name])
-        launches, may_start = Signal(), ~self.start.valid | self.start.ready
+        may_start = ~self.start.valid | self.start.ready
         m.d.comb += [
             resuming.w_en.eq(self.resume.valid),
             resuming.w_data.eq(resume),
@@ -189,11 +196,6 @@ class Dispatch(Component):
                 self.trace.hook.eq(hook),
                 self.trace.device.eq(device),
             ]
-        with m.If(launches | ~ready):
-            m.d.sync += [ready.eq(others.any()), chosen.eq(lowest)]
-            for bit in range(len(thread)):
-                ones = sum(1 << i for i in range(config.threads) if i >> bit & 1)
-                m.d.sync += thread[bit].eq((lowest & ones).any())
         freed = Signal(config.threads)
         with m.If(self.freed.enable):
             m.d.comb += freed.bit_select(self.freed.thread, 1).eq(1)
