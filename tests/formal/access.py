@@ -165,7 +165,7 @@ class MemoryHarness(Elaboratable):
 
         kept = Signal(64)  # the bytes that count
         m.d.comb += kept.eq((1 << (size << 3)) - 1)
-        read, sign = this.core.local.read_data, Signal()
+        read, sign = this.seen(14, this.core.local.read_data), Signal()
         m.d.comb += sign.eq(extends & (read & (kept ^ (kept >> 1))).any())
         loaded = (read & kept) | (sign.replicate(64) & ~kept)
         local_right = (
