@@ -5,11 +5,10 @@ import json
 import sys
 from pathlib import Path
 
-from bench import accesses, maps, report, resources, speed, verifier
+from bench import accesses, clock, maps, report, resources, speed, verifier
 from bpfnic.hdl.config import NicConfig
 
 RESULTS = Path("docs/results.md")
-CLOCK = Path("docs/clock.json")  # written by bench.clock
 BOARDS = Path("docs/boards.json")  # written by `make boards`
 
 
@@ -36,7 +35,7 @@ def main() -> None:
     verdicts = verifier.apart(Path(sys.argv[1])) if sys.argv[1:] else []
     boards = json.loads(BOARDS.read_text()) if BOARDS.exists() else {}
     on_boards = {name: speed.on_board(name, say) for name, found in boards.items() if found["clocks"]}
-    alone = json.loads(CLOCK.read_text()) if CLOCK.exists() else {}
+    alone = json.loads(clock.CLOCK.read_text()) if clock.CLOCK.exists() else {}
     text = report.results(
         runs, lookups, pairs, building, parts, units, engine, accesses.measure(), verdicts, boards, on_boards, alone
     )

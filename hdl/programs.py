@@ -12,9 +12,8 @@ class ProgramStore(Component):
     """Slots in two banks, even and odd, so that a slot and the one after it are read at once.
 
     Members: interfaces.ProgramStorePorts. Both reads have their data 2 clocks after the slot: the register behind the
-    blocks holds what was chosen of the banks. The slot behind the last
-    one is slot 0. A slot that is written in the clock in which it is fetched is fetched undefined: nobody runs a
-    program while it is loaded.
+    blocks holds what was chosen of the banks. The slot behind the last one is slot 0. A slot that is written in the
+    clock in which it is fetched is fetched undefined: nobody runs a program while it is loaded.
     """
 
     def __init__(self, config: NicConfig):

@@ -49,8 +49,8 @@ class Answers(Component):
     done : an answer was dealt with, of `thread`, and if `write` its register is written in this clock: `entry`,
         `value`, with `size` and `extend`. final, register : see Expected.
     wakes, woken : thread `woken` may go on: its answer will be done in the next clock, or in the one after that if it
-        is the engine's, whose thread is known in time. wakes_late : `thread` may go on,
-        whose answer is done and that was not woken before.
+        is the engine's, whose thread is known in time. wakes_late : `thread` may go on, whose answer is done and that
+        was not woken before.
     engine_done : it is an engine's answer that ends its instruction.
     asking, copying : threads; `engine_says` of the last answer to `asking`, and the `copy` of the one to `copying`, in
         the same clock.

@@ -1,5 +1,5 @@
 // Block RAM of the ECP5, written from Lattice's memory usage guide (FPGA-TN-02204), as far as hdl/memory.py uses it:
-// positive edges, chip selects 000, write mode NORMAL, output registers without reset, both sides of one width.
+// positive edges, chip selects 000, write mode NORMAL, output registers without reset or none, both sides of one width.
 //
 // A read of a word that the other side writes in the same clock gives noise, and so does a word that both sides write:
 // the guide promises neither.
@@ -34,7 +34,7 @@ module DP16KD #(
     wire wide = DATA_WIDTH_A == 36;
 
     initial begin
-        if (REGMODE_A != "OUTREG" || REGMODE_B != "OUTREG" || WRITEMODE_A != "NORMAL" || WRITEMODE_B != "NORMAL"
+        if (REGMODE_A != REGMODE_B || (REGMODE_A != "OUTREG" && REGMODE_A != "NOREG") || WRITEMODE_A != "NORMAL" || WRITEMODE_B != "NORMAL"
             || CSDECODE_A != "0b000" || CSDECODE_B != "0b000" || DATA_WIDTH_A != DATA_WIDTH_B) begin
             $display("DP16KD: a mode that this model does not have");
             $fatal;
@@ -90,8 +90,9 @@ module DP16KD #(
     end
 
     // A word of 36 bits is read at side B: its lower half at the pins of side A, the upper half at those of side B.
-    wire [17:0] doa = wide ? register_b[17:0] : register_a[17:0];
-    wire [17:0] dob = wide ? register_b[35:18] : register_b[17:0];
+    wire [35:0] out_a = REGMODE_A == "OUTREG" ? register_a : latch_a, out_b = REGMODE_B == "OUTREG" ? register_b : latch_b;
+    wire [17:0] doa = wide ? out_b[17:0] : out_a[17:0];
+    wire [17:0] dob = wide ? out_b[35:18] : out_b[17:0];
     assign {DOA17, DOA16, DOA15, DOA14, DOA13, DOA12, DOA11, DOA10, DOA9,
             DOA8, DOA7, DOA6, DOA5, DOA4, DOA3, DOA2, DOA1, DOA0} = doa;
     assign {DOB17, DOB16, DOB15, DOB14, DOB13, DOB12, DOB11, DOB10, DOB9,

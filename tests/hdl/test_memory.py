@@ -25,8 +25,8 @@ class Comparison(Component):
     Addresses take 3 random bits, so that ports meet often, times a step that reaches the memory's last word.
     """
 
-    def __init__(self, dual: bool, width: int, depth: int, lane: int | None, **domain: str):
-        self.dual, self.shape = dual, {"width": width, "depth": depth, "lane": lane, **domain}
+    def __init__(self, dual: bool, width: int, depth: int, lane: int | None, **more: str | int):
+        self.dual, self.shape = dual, {"width": width, "depth": depth, "lane": lane, **more}
         lanes = width // (lane or width)
         super().__init__(
             {
@@ -62,17 +62,20 @@ class Comparison(Component):
             latched = Signal(init=1)  # the array's output is defined
             valid = Signal(init=1)
             m.d.sync += [latched.eq(~writes & ~(other_writes & (a == b))), valid.eq(latched)]
-            wrong.append(valid & (device_data != twin_data))
-            compared.append(valid)
+            defined = latched if self.shape.get("latency") == 1 else valid
+            wrong.append(defined & (device_data != twin_data))
+            compared.append(defined)
         m.d.comb += [self.wrong.eq(Cat(wrong).any()), self.compared.eq(Cat(compared).all())]
         return m
 
 
 class AllComparisons(Component):
-    """One random word drives all of them. The last one reads in a domain of its own, whose clock is the same."""
+    """One random word drives all of them. The last two read without an output register, and in a domain of its own,
+    whose clock is the same."""
 
     def __init__(self):
         self.each = [Comparison(dual, *shape) for dual, shapes in ((False, SIMPLE), (True, DUAL)) for shape in shapes]
+        self.each.append(Comparison(True, 64, 2048, None, latency=1))
         self.each.append(Comparison(False, 72, 512, None, read_domain="reads"))
         count = len(self.each)
         super().__init__({"random": In(256), "wrong": Out(count), "compared": Out(count)})
