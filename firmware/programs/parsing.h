@@ -37,6 +37,12 @@ static __always_inline void copy_mac(void *to, const volatile void *from)
 	*(__u32 *)(to + 2) = *(const volatile __u32 *)(from + 2);
 }
 
+// Both ports of a transport header, to where two such lie one after the other.
+static __always_inline void copy_ports(void *to, const volatile struct ports *ports)
+{
+	*(__u32 *)to = *(const volatile __u32 *)ports;
+}
+
 static __always_inline int is_vlan(__be16 ethertype)
 {
 	return ethertype == bpf_htons(ETH_P_8021Q) || ethertype == bpf_htons(ETH_P_8021AD);
