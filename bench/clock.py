@@ -14,7 +14,7 @@ from amaranth.back import verilog
 from amaranth.hdl import Elaboratable
 from amaranth.lib.wiring import Component, Flow
 
-from bpfnic.boards import phases, report, tools
+from bpfnic.boards import build, phases, report, tools
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.nic import Nic
 
@@ -43,11 +43,11 @@ class Between(Elaboratable):
         inputs, outputs = Cat(of[Flow.In]), Cat(of[Flow.Out])
         coming, held = Signal(len(inputs)), Signal(len(inputs))
         caught, going = Signal(len(outputs)), Signal(len(outputs))
-        count = Signal(range(len(inputs) + 1))
+        count, changes = Signal(range(len(inputs) + 1)), Signal()
         m.d.comb += [inputs.eq(held), self.shift_out.eq(going[0])]
         m.d.sync += [coming.eq(Cat(self.shift_in, coming)), caught.eq(outputs), count.eq(count + 1)]
-        m.d.sync += going.eq(going[1:])
-        with m.If(count == 0):
+        m.d.sync += [going.eq(going[1:]), changes.eq(count == 0)]
+        with m.If(changes):
             m.d.sync += [held.eq(coming), going.eq(caught)]
         return m
 
@@ -61,7 +61,8 @@ def measure(cores: int, say) -> dict:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "top.v").write_text(text)
-        script = "read_verilog top.v; synth_ecp5 -top top; autoname; write_json top.json"
+        script = (f"read_verilog top.v; {build.MAPPED_APART}; synth_ecp5 -top top; {build.TOGETHER}; autoname; "
+                  "write_json top.json")  # fmt: skip
         tools.YOSYS.run(["-p", script], folder, phases.of_yosys(say))
         tools.NEXTPNR.run(
             [*_DEVICE, "--json", "top.json", "--freq", str(ASKED.get(cores, max(ASKED.values()))), "--report",
