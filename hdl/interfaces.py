@@ -59,9 +59,10 @@ def LocalPort(config: NicConfig) -> Signature:
 
     The request is checked already (window, alignment). `offset` counts bytes from the start of the window's region: of
     the thread's stack (0..511), its context (0..63) or the packet buffer `buffer`. `size` is the logarithm of the bytes
-    (0..3). Packets take any alignment, and so do loads from the stack, for what helpers' arguments point at.
-    `write_data` is right-aligned. `read_data` is right-aligned and zero-extended, and valid exactly 3 clocks after the
-    clock of the request (block RAM, its output register, alignment register).
+    (0..3), `lanes` says which they are of the 8-byte word at `offset` and the one behind it, the first one's lowest:
+    the asker finds them in the clock before. Packets take any alignment, and so do loads from the stack, for what
+    helpers' arguments point at. `write_data` is right-aligned. `read_data` is right-aligned and zero-extended, and
+    valid exactly 3 clocks after the clock of the request (block RAM, its output register, alignment register).
     """
     return Signature(
         {
@@ -72,6 +73,7 @@ def LocalPort(config: NicConfig) -> Signature:
             "buffer": Out(range(config.packet_buffers)),
             "offset": Out(range(config.buffer_bytes)),
             "size": Out(2),
+            "lanes": Out(16),
             "write_data": Out(64),
             "read_data": In(64),
         }
@@ -106,11 +108,13 @@ def Answer(config: NicConfig) -> data.StructLayout:
 
 
 def ProgramRead(config: NicConfig) -> Signature:
-    """A core's fetch: `slot` in one clock, all outputs valid exactly 2 clocks later. `next_imm` is the upper half of
+    """A core's fetch: `slot` in one clock, all outputs valid exactly 2 clocks later. `even_row` is half of the even one
+    of `slot` and the slot behind it (the store's banks hold even and odd slots). `next_imm` is the upper half of
     the following slot (the second half of a 16-byte instruction), `next_reserved` says that its lower half is not 0."""
     return Signature(
         {
             "slot": Out(range(config.program_slots)),
+            "even_row": Out(range(config.program_slots // 2)),
             "instruction": In(64),
             "next_imm": In(32),
             "next_reserved": In(1),

@@ -1,6 +1,6 @@
 """Byte lanes of a 64-bit word."""
 
-from amaranth import Cat, Module, Signal, Value
+from amaranth import Cat, Const, Module, Signal, Value
 
 
 def rotate_up(m: Module, word: Value, count: Value) -> Value:
@@ -12,6 +12,15 @@ def rotate_up(m: Module, word: Value, count: Value) -> Value:
             m.d.comb += rotated.eq(word.rotate_left(8 << level))
         word = rotated
     return word
+
+
+def touched(first: Value, size: Value) -> Value:
+    """The 16 lanes of a word and the one behind it, of which 2**`size` (2 bits) are touched from lane `first` (3 bits)
+    on."""
+    cases = [(log2, lane) for log2 in range(4) for lane in range(8)]
+    tables = (sum(1 << (log2 << 3 | lane) for log2, lane in cases if lane <= each < lane + (1 << log2))
+              for each in range(16))  # fmt: skip
+    return Cat(Const(table, 32).bit_select(Cat(first, size), 1) for table in tables)
 
 
 def count_run(mask: Value) -> Value:

@@ -6,14 +6,14 @@ not touch them. Everything is in the domain "sync" but what is read in another o
 
 Where accesses meet in one clock:
 
-- A port of `DualPortRam` that writes (any lane) reads nothing in that clock: the data of two clocks later is undefined,
-  in every lane. (DP16KD's write mode NORMAL: blocks that write keep their output, others read.)
+- A port of `DualPortRam` that writes (even if no lane) reads nothing in that clock: the data of two clocks later is
+  undefined, in every lane. (DP16KD's write mode NORMAL: blocks that write keep their output, others read.)
 - A port reads an address that another port writes: what it reads is undefined, in every lane. (The twin reads the old
   word. Don't build on it.) From the next clock on it reads the new word.
 - Two ports write one address: that word is undefined.
 """
 
-from amaranth import Cat, ClockSignal, Const, Instance, Module, Signal
+from amaranth import ClockSignal, Const, Instance, Module, Mux, Signal, Value
 from amaranth.lib import memory
 from amaranth.lib.wiring import Component, In, Out, Signature
 from amaranth.utils import ceil_log2
@@ -65,19 +65,21 @@ class _Blocks:
                 side, pin = divmod(place * _BYTE + bit, _SIDE)
                 self.pins[number][f"{direction}{sides[side]}{pin}"] = word[start + bit]
 
-    def port(self, side: str, address, *, enables=None, write=None, read=None, data_sides: str = "",
+    def port(self, side: str, address, *, enable=None, lanes=None, write=None, read=None, data_sides: str = "",
              domain: str = "sync", latency: int = READ_LATENCY) -> None:  # fmt: skip
-        """Connects one side of every block. `data_sides`: whose data pins, if not its own."""
+        """Connects one side of every block. `data_sides`: whose data pins, if not its own. Wide blocks have pins for
+        what of a word is written, so that nothing stands between `enable` and their own."""
         low = [Const(0)] * (_ADDRESS_PINS - ceil_log2(self.tile_depth))
         for number, pins in enumerate(self.pins):
-            chosen = [] if enables is None else [enables[lane] for _, _, lane in self.contents[number]]
-            address_pins = (chosen + low[len(chosen) :] if self.tile > _BYTE else low) + list(address)
+            chosen = [Const(1) if lanes is None else lanes[lane] for _, _, lane in self.contents[number]]
+            wide = self.tile > _BYTE and enable is not None
+            address_pins = (chosen + low[len(chosen) :] if wide else low) + list(address)
             address_pins += [Const(0)] * (_ADDRESS_PINS - len(address_pins))
             pins |= {f"i_AD{side}{i}": pin for i, pin in enumerate(address_pins)}
             pins |= {f"i_CS{side}{i}": Const(0) for i in range(3)}
             pins |= {f"i_CLK{side}": ClockSignal(domain), f"i_RST{side}": Const(0)}
             pins |= {f"i_CE{side}": Const(1), f"i_OCE{side}": Const(1)}
-            pins[f"i_WE{side}"] = Cat(chosen).any() if chosen else Const(0)
+            pins[f"i_WE{side}"] = Const(0) if enable is None else enable if wide else enable & chosen[0]
             pins |= {f"p_DATA_WIDTH_{side}": self.tile, f"p_REGMODE_{side}": _MODES[latency]}
             pins |= {f"p_WRITEMODE_{side}": "NORMAL", f"p_CSDECODE_{side}": "0b000"}
             if write is not None:
@@ -88,6 +90,21 @@ class _Blocks:
     def place(self, m: Module) -> None:
         for number, pins in enumerate(self.pins):
             m.submodules[f"block{number}"] = Instance("DP16KD", p_RESETMODE="SYNC", p_GSR="DISABLED", **pins)
+
+
+def _written(width: int, lane: int) -> dict:
+    """Members of a port that writes."""
+    return {"enable": Out(1)} | ({"lanes": Out(width // lane)} if width > lane else {})
+
+
+def _lanes(port) -> Value | None:
+    return getattr(port, "lanes", None)
+
+
+def _lane_enables(port) -> Value:
+    """A bit for each lane that is written."""
+    lanes = _lanes(port)
+    return port.enable if lanes is None else Mux(port.enable, lanes, 0)
 
 
 def _output_register(m: Module, array, output, domain: str = "sync") -> None:
@@ -103,13 +120,14 @@ class SimpleRam(Component):
     ----------
     width : bits of a word, a multiple of `lane`.
     depth : words, a power of two (2 to 16,384 on "ecp5").
-    lane : bits that one write enable covers; the whole word by default.
+    lane : bits that are written or not as one; the whole word by default.
     target : NicConfig.target.
     read_domain : the read port's clock. A word that is written there and here at once reads as undefined.
 
     Members
     -------
-    write : `enable` (a bit for each lane, the first one lowest), `address`, `data`.
+    write : `enable`, `address`, `data`; of a memory with several lanes `lanes`, a bit for each that is to be written,
+        the first one lowest.
     read : `address`; `data` 2 clocks later. There is no enable: it reads in every clock.
 
     Attributes
@@ -123,10 +141,11 @@ class SimpleRam(Component):
         self.read_domain = read_domain
         _check(width, depth, self.lane, target)
         self.contents = memory.MemoryData(shape=width, depth=depth, init=[])
-        enable, address = width // self.lane, range(depth)
+        address = range(depth)
+        write = _written(width, self.lane) | {"address": Out(address), "data": Out(width)}
         super().__init__(
             {
-                "write": In(Signature({"enable": Out(enable), "address": Out(address), "data": Out(width)})),
+                "write": In(Signature(write)),
                 "read": In(Signature({"address": Out(address), "data": In(width)})),
             }
         )
@@ -136,8 +155,8 @@ class SimpleRam(Component):
         if self.target == "ecp5":
             blocks = _Blocks(self.width, self.depth, self.lane, widest=36)
             wide = blocks.tile > _SIDE
-            blocks.port("A", self.write.address, enables=self.write.enable, write=self.write.data,
-                        data_sides="AB" if wide else "A")  # fmt: skip
+            blocks.port("A", self.write.address, enable=self.write.enable, lanes=_lanes(self.write),
+                        write=self.write.data, data_sides="AB" if wide else "A")  # fmt: skip
             blocks.port("B", self.read.address, read=self.read.data, data_sides="AB" if wide else "B",
                         domain=self.read_domain)  # fmt: skip
             blocks.place(m)
@@ -145,7 +164,7 @@ class SimpleRam(Component):
         m.submodules.array = array = memory.Memory(self.contents)
         write = array.write_port(granularity=self.lane)
         read = array.read_port(domain=self.read_domain)
-        m.d.comb += [write.en.eq(self.write.enable), write.addr.eq(self.write.address)]
+        m.d.comb += [write.en.eq(_lane_enables(self.write)), write.addr.eq(self.write.address)]
         m.d.comb += [write.data.eq(self.write.data), read.addr.eq(self.read.address)]
         _output_register(m, read.data, self.read.data, self.read_domain)
         return m
@@ -161,8 +180,8 @@ class DualPortRam(Component):
 
     Members
     -------
-    a, b : `enable` (writes those lanes), `address`, `write_data`; `read_data` `latency` clocks after an address with no
-        enable.
+    a, b : `enable` (it writes), `lanes` (as of SimpleRam), `address`, `write_data`; `read_data` `latency` clocks after
+        an address with no enable.
     """
 
     def __init__(self, *, width: int, depth: int, lane: int | None = None, target: str = "generic",
@@ -173,8 +192,8 @@ class DualPortRam(Component):
         _check(width, depth, self.lane, target)
         self.contents = memory.MemoryData(shape=width, depth=depth, init=[])
         port = Signature(
-            {
-                "enable": Out(width // self.lane),
+            _written(width, self.lane)
+            | {
                 "address": Out(range(depth)),
                 "write_data": Out(width),
                 "read_data": In(width),
@@ -187,16 +206,16 @@ class DualPortRam(Component):
         if self.target == "ecp5":
             blocks = _Blocks(self.width, self.depth, self.lane, widest=18)
             for side, port in (("A", self.a), ("B", self.b)):
-                blocks.port(side, port.address, enables=port.enable, write=port.write_data, read=port.read_data,
-                            latency=self.latency)  # fmt: skip
+                blocks.port(side, port.address, enable=port.enable, lanes=_lanes(port), write=port.write_data,
+                            read=port.read_data, latency=self.latency)  # fmt: skip
             blocks.place(m)
             return m
         m.submodules.array = array = memory.Memory(self.contents)
         for port in (self.a, self.b):
             write = array.write_port(granularity=self.lane)
             read = array.read_port()
-            m.d.comb += [write.en.eq(port.enable), write.addr.eq(port.address), write.data.eq(port.write_data)]
-            m.d.comb += [read.addr.eq(port.address), read.en.eq(~port.enable.any())]
+            m.d.comb += [write.en.eq(_lane_enables(port)), write.addr.eq(port.address), write.data.eq(port.write_data)]
+            m.d.comb += [read.addr.eq(port.address), read.en.eq(~port.enable)]
             if self.latency == READ_LATENCY:
                 _output_register(m, read.data, port.read_data)
             else:

@@ -27,7 +27,7 @@ class ProgramStore(Component):
         m.submodules.odd = odd = DualPortRam(width=64, depth=depth, target=self.config.target, latency=1)
         slot, control = self.read.slot, self.write
 
-        m.d.comb += [odd.a.address.eq(slot[1:]), even.a.address.eq(slot[1:] + slot[0])]
+        m.d.comb += [odd.a.address.eq(slot[1:]), even.a.address.eq(self.read.even_row)]
         for parity, bank in enumerate((even, odd)):
             m.d.comb += [
                 bank.b.address.eq(control.slot[1:]),

@@ -10,16 +10,16 @@ class RegisterSlice(Component):
     what comes while nothing goes on has a second place.
 
     Members: i, o (streams).
+    Attributes: waits, second : whether something has the second place, and what.
     """
 
     def __init__(self, shape):
-        self.shape = shape
+        self.waits, self.second = Signal(), Signal(shape, reset_less=True)
         super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        second = Signal(self.shape, reset_less=True)
-        waits = Signal()  # in the second place
+        waits, second = self.waits, self.second
         moves = ~self.o.valid | self.o.ready
         m.d.comb += self.i.ready.eq(~waits)
         with m.If(~waits):

@@ -3,7 +3,7 @@
 from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, connect, flipped
-from amaranth.utils import ceil_log2, exact_log2
+from amaranth.utils import bits_for, ceil_log2, exact_log2
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.core.access import AccessCheck
@@ -22,13 +22,15 @@ from bpfnic.hdl.core.retirement import Retirement
 from bpfnic.hdl.core.scheduler import Scheduler
 from bpfnic.hdl.core.staged import Staged
 from bpfnic.hdl.core.steps import micro_pass, next_step, this_pass, turns_out
-from bpfnic.hdl.core.threads import FIRMWARE_POINTER_UNITS, HelperNumber, ProgramCounter, Progress, Threads
+from bpfnic.hdl.core.threads import FIRMWARE_POINTER_UNITS, HelperNumber, Left, ProgramCounter, Progress, Threads
 from bpfnic.hdl.interfaces import CorePorts, Finish
+from bpfnic.hdl.lanes import touched
 from bpfnic.hdl.mapinterfaces import MapCall
 from bpfnic.spec import addresses, isa
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.maps import LOCK_BYTES, MAX_TAIL_CALLS
 from bpfnic.spec.registers import ENTRY_VALID
+from bpfnic.spec.rings import PACKET_BYTES_SHIFT
 
 _DEFAULT_FRAME_UNITS = isa.DEFAULT_FRAME_BYTES // addresses.FRAME_ALIGN
 _LINK_POINTER_BIT = 20  # a link's pc lies below
@@ -91,6 +93,7 @@ class Core(Component):
         # ---- 1, 2 FETCH: address, block RAM; meanwhile, where the thread is in its instruction
         m.d.comb += [
             self.fetch.slot.eq(pc.at(1).slot),
+            self.fetch.even_row.eq(threads.fetching_even_row),
             threads.decoding.eq(thread.at(2)),
             threads.decoding_fresh.eq(fresh.at(2)),
             answers.asking.eq(thread.at(2)),
@@ -214,10 +217,8 @@ class Core(Component):
             operands.piece.eq(piece.at(7)),
             operands.last.eq(last.at(7)),
         ]
-        names = "left", "right", "length", "bytes", "is_last", "no_packet", "no_bytes", "too_many"
-        left, right, length, piece, last, no_packet, no_bytes, too_many = (
-            Staged(pipeline, 7, getattr(operands, name), name) for name in names
-        )
+        names = "left", "right", "length", "bytes", "is_last"
+        left, right, length, piece, last = (Staged(pipeline, 7, getattr(operands, name), name) for name in names)
         addend = staged(7, Mux(control.at(7).addend == Addend.RIGHT, right.at(7), distance.at(7).as_signed()), "addend")
 
         # A second half: a load passes on what the first one found (the result of other loads is 0), a store shifts down
@@ -230,6 +231,7 @@ class Core(Component):
         amount = staged(7, Mux(second_store.at(7), progress.at(7).skip << 3, amount_7), "amount")
 
         # ---- 8 EXECUTE
+        left_of_budget = Staged(pipeline, 8, threads.left, "left_of_budget")
         m.d.comb += [
             alu.control.eq(control.at(8)),
             alu.control.unit.eq(unit.at(8)),
@@ -238,7 +240,7 @@ class Core(Component):
             alu.addend.eq(addend.at(8)),
             alu.amount.eq(amount.at(8)),
             alu.shift_right_operand.eq(second_store.at(8)),
-            alu.low.eq(threads.remaining < self.budget[1:]),
+            alu.low.eq(left_of_budget.at(8).low),
             multiplier.left.eq(left.at(8)),
             multiplier.right.eq(right.at(8)),
             self.bounds.thread.eq(thread.at(8)),
@@ -247,7 +249,6 @@ class Core(Component):
             threads.executing.eq(thread.at(8)),
             threads.executing_fresh.eq(fresh.at(8)),
         ]
-        remaining = Staged(pipeline, 8, threads.remaining, "remaining")
         tail_calls = Staged(pipeline, 8, threads.tail_calls, "tail_calls")
         buffer = Staged(pipeline, 8, self.bounds.bounds.buffer, "buffer")
         m.d.comb += [
@@ -262,18 +263,23 @@ class Core(Component):
             (progress.at(8).frame >= addresses.FRAMES - 1) | callee_pointer.at(8)[-1]
         )
         nested = (control.at(8).flow == Flow.FIRMWARE) & (progress.at(8).frame == addresses.FIRMWARE_FRAME)
+        control_8, kind_8 = control.at(8), Value.cast(control.at(8).kind)
+        # No bytes of the packet in an event; of a checksum, which counts in 32 bits, none, or more than any memory has.
+        packet_bytes = right.at(8)[PACKET_BYTES_SHIFT:][: bits_for(config.buffer_bytes)]
+        no_packet = staged(8, ~packet_bytes.any(), "no_packet")
+        no_bytes = staged(8, ~right.at(8)[:32].any(), "no_bytes")
+        too_many = (right.at(8)[:32] > addresses.MAX_CHECKSUM_BYTES) & kind_8.matches(Kind.SUM) & ~second.at(8)
         cause_8 = Signal(4)
-        with m.If(counts.at(8) & ~remaining.at(8).any()):
+        with m.If(counts.at(8) & left_of_budget.at(8).none):
             m.d.comb += cause_8.eq(Cause.BUDGET)
         with m.Elif(early_cause.at(8).any()):
             m.d.comb += cause_8.eq(early_cause.at(8))
         with m.Elif(too_deep | nested):
             m.d.comb += cause_8.eq(Cause.CALL_DEPTH)
-        with m.Elif(too_many.at(8)):
+        with m.Elif(too_many):
             m.d.comb += cause_8.eq(Cause.MEMORY_ACCESS)
         cause = Staged(pipeline, 8, cause_8, "cause")
 
-        control_8, kind_8 = control.at(8), Value.cast(control.at(8).kind)
         # A word for the engine needn't leave before the thread makes the next one.
         waits_for_word = Value.cast(control_8.then).matches(Step.ENGINE, Step.ENTRY)
         more_words = staged(8, Mux(kind_8.matches(Kind.KEY), ~last.at(8), kind_8.matches(Kind.WORD) & ~waits_for_word),
@@ -323,6 +329,8 @@ class Core(Component):
         stays = cause.at(9).any() | leaves.at(9) | elsewhere.at(9)
         goes_on = staged(9, valid.at(9) & ~stays, "goes_on", reset=True)
 
+        instructions_then = staged(9, (left_of_budget.at(9).instructions - 1)[:32], "instructions_then")
+
         traits_of_pass = Staged(pipeline, 9, traits(m, control_9), "traits")
         early = staged(9, cause.at(9).any(), "early")
         held = staged(9, (progress.at(9).step == Step.TRY) & ~taken.at(9), "held")  # a lock, by another thread
@@ -359,6 +367,7 @@ class Core(Component):
         local = staged(10, acts & in_window, "local", reset=True)
         region, offset = Staged(pipeline, 10, check.region, "region"), Staged(pipeline, 10, check.offset, "offset")
         size = staged(10, Mux(this.store, check.piece, control_10.size), "size")
+        lanes = staged(10, touched(offset.at(10)[:3], size.at(10)), "lanes")
         asking = staged(10, acts & asks, "asking", reset=True)
         writes = staged(10, ends.at(10) | (acts & (control_10.write | finds) & ~(waits | asks | held.at(10) | sums)),
                         "writes",
@@ -406,6 +415,13 @@ class Core(Component):
             m.d.comb += [expected.entry.eq(WORD_ENTRY), expected.size.eq(3), expected.extend.eq(0)]
         with m.Elif(key_comes | (this.sum & check.shared)):
             m.d.comb += expected.entry.eq(WORD_ENTRY)
+        left_10 = Signal(Left)
+        m.d.comb += [
+            left_10.instructions.eq(instructions_then.at(10)),
+            left_10.none.eq(~instructions_then.at(10).any()),
+            left_10.low.eq(instructions_then.at(10) < self.budget[1:]),
+        ]
+        left_then = Staged(pipeline, 10, left_10, "left_then")
         bytes_of_row = staged(10, Mux(check.split, check.first_bytes, length.at(10)), "bytes_of_row")
         progress_then, expects = Staged(pipeline, 10, after, "after"), Staged(pipeline, 10, expected, "expected")
 
@@ -428,7 +444,7 @@ class Core(Component):
             threads.updated_pc.eq(next_pc.at(11)),
             threads.updated_progress.eq(progress_then.at(11)),
             threads.begun.eq(counts.at(11)),
-            threads.updated_remaining.eq(remaining.at(11) - 1),
+            threads.updated_left.eq(left_then.at(11)),
             threads.numbers.eq(control.at(11).kind == Kind.CALLX),
             threads.updated_number.eq(called.at(11)),
             threads.updated_tail_calls.eq(tail_calls.at(11) + tail_called.at(11)),
@@ -442,6 +458,7 @@ class Core(Component):
             self.local.buffer.eq(buffer.at(11)),
             self.local.offset.eq(offset.at(11)),
             self.local.size.eq(size.at(11)),
+            self.local.lanes.eq(lanes.at(11)),
             self.local.write_data.eq(result.at(11)),
         ]
 
@@ -460,6 +477,7 @@ class Core(Component):
             finished.entry.thread.eq(thread.at(14)),
             finished.entry.verdict.eq(joined.at(14)),
             finished.entry.cause.eq(cause.at(14)),
+            requests.pushing.eq(thread.at(13)),
             requests.push_call.eq(asking.at(14)),
             requests.call.thread.eq(thread.at(14)),
             requests.call.serves.eq(control.at(14).kind == Kind.SERVICE),

@@ -1,6 +1,10 @@
 """From an instruction to its control word: one word a row of `isa.ROWS`, one a helper."""
 
-from amaranth import Module, Mux
+from functools import reduce
+from itertools import combinations
+from operator import or_
+
+from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
@@ -292,35 +296,77 @@ class Decoder(Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         opcode = self.instruction.opcode
-        unknown = Control.const({"cause": Cause.ILLEGAL_INSTRUCTION}), Rules.const({})
-        # What the opcode tells, and what another field tells beside it: both at once, for speed.
-        told = {code: self._words(rows[0]) for code, rows in isa.BY_OPCODE.items() if isa.DISCRIMINATOR[code] is None}
-        control, rules = (
-            rom(m, f"{name}_of_opcode", [told.get(code, unknown)[which] for code in range(256)], opcode)
+        nothing = Control.const({}), Rules.const({})
+        unknown = Control.const({"cause": Cause.ILLEGAL_INSTRUCTION}), nothing[1]
+        # What the opcode tells, what another field tells beside it, and what a helper's number tells: all at once, each
+        # nothing where it has no say, for speed. Of the field's bits those count that tell the opcode's rows apart;
+        # where the others are no row's, the cause is told beside whatever it looks like.
+        told, chosen = {}, []
+        for code, rows in isa.BY_OPCODE.items():
+            field = isa.DISCRIMINATOR[code]
+            if field is None:
+                told[code] = self._words(rows[0])
+                continue
+            told[code] = nothing
+            value, here = getattr(self.instruction, field)[: isa.DISCRIMINATOR_BITS], opcode == code
+            numbers = [getattr(row, field) for row in rows]
+            bits = _telling_bits(numbers)
+            for row, number in zip(rows, numbers, strict=True):
+                traps = "cause" in _work(row)  # then no other number may look like it
+                hit = value == number if traps else Cat(value[bit] == (number >> bit & 1) for bit in bits).all()
+                chosen.append((here & hit, self._words(row)))
+            chosen.append((here & ~Cat(value == number for number in numbers).any(), unknown))
+        of_opcode = [told.get(code, unknown) for code in range(256)]
+        by_opcode, rules_by_opcode = (
+            self._of_opcode(m, name, [words[which] for words in of_opcode])
             for which, name in enumerate(("control", "rules"))
         )
-        m.d.comb += [self.control.eq(control), self.rules.eq(rules)]
-        with m.Switch(opcode):
-            for code, rows in isa.BY_OPCODE.items():
-                field = isa.DISCRIMINATOR[code]
-                if field is not None:
-                    with m.Case(code):
-                        m.d.comb += [self.control.eq(unknown[0]), self.rules.eq(unknown[1])]
-                        with m.Switch(getattr(self.instruction, field)[: isa.DISCRIMINATOR_BITS]):
-                            for row in rows:
-                                with m.Case(getattr(row, field)):
-                                    control, rules = self._words(row)
-                                    m.d.comb += [self.control.eq(control), self.rules.eq(rules)]
+        by_field, rules_by_field = (_either(m, [(hit, words[which]) for hit, words in chosen]) for which in range(2))
+
         call, imm, bits = isa.BY_NAME["call_helper"], self.instruction.imm, len(self.number.low)
+        calls = self.again | ((opcode == call.opcode) & (self.instruction.src == call.src))
         missing = Control.const({"cause": Cause.HELPER})
         words = [Control.const(self._helpers[each]) if each in self._helpers else missing for each in range(1 << bits)]
         helper = rom(m, "control_of_helper", words, Mux(self.again, self.number.low, imm[:bits]))
-        with m.If(self.again | ((opcode == call.opcode) & (self.instruction.src == call.src))):
-            m.d.comb += self.control.eq(Mux(Mux(self.again, self.number.above, imm[bits:].any()), missing, helper))
+        above = Mux(self.again, self.number.above, imm[bits:].any())
+        by_helper = Mux(calls, Mux(above, missing, helper), 0)
+        # A callx, in whose second pass its helper alone says what is done, is told by its opcode.
+        of_instruction = Mux(self.again, 0, by_opcode)
+        m.d.comb += [
+            self.control.eq(of_instruction | by_field | by_helper),
+            self.rules.eq(rules_by_opcode | rules_by_field),
+        ]
         return m
 
+    def _of_opcode(self, m: Module, name: str, words: list[data.Const]) -> Value:
+        """The opcode's word: found for each class, of which one is chosen then (RFC 9669 section 3: the lower 3
+        bits)."""
+        of_class = []
+        for number in range(8):
+            word = rom(m, f"{name}_of_class_{number}", words[number::8], self.instruction.opcode[3:])
+            of_class.append(Mux(self.instruction.opcode[:3] == number, word.as_value(), 0))
+        return reduce(or_, of_class)
+
     def _words(self, row: Row) -> tuple:
-        return Control.const(_work(row)), Rules.const(_rules(row))
+        """Of a call of a helper, which that one says more of, the rules alone."""
+        of_helper = row is isa.BY_NAME["call_helper"]
+        return Control.const({} if of_helper else _work(row)), Rules.const(_rules(row))
+
+
+def _telling_bits(numbers: list[int]) -> tuple[int, ...]:
+    """As few bits as tell the numbers apart."""
+    return next(bits for count in range(isa.DISCRIMINATOR_BITS + 1)
+                for bits in combinations(range(isa.DISCRIMINATOR_BITS), count)
+                if len({tuple(number >> bit & 1 for bit in bits) for number in numbers}) == len(numbers))  # fmt: skip
+
+
+def _either(m: Module, words: list[tuple[Value, data.Const]]) -> Signal:
+    """The word whose condition holds, of which one does at most; else 0."""
+    numbers = [(condition, Const.cast(word).value) for condition, word in words]
+    result = Signal(len(Const.cast(words[0][1])))
+    for bit in range(len(result)):
+        m.d.comb += result[bit].eq(Cat(condition for condition, number in numbers if number >> bit & 1).any())
+    return result
 
 
 def illegal(instruction, rules: Rules):

@@ -30,8 +30,6 @@ class Operands(Component):
     piece, last : the bytes of this word of a copy, and whether it is the last one, where no register says.
     left, right : operands.
     length : bytes of the access. bytes, is_last : of this word of a key, a copy or a checksum, as `piece` and `last`.
-    no_packet : an event takes no bytes of the packet; no_bytes : nor a checksum any; too_many : more than any memory
-        has that it may read.
     """
 
     def __init__(self, config: NicConfig):
@@ -58,9 +56,6 @@ class Operands(Component):
                 "length": Out(4),
                 "bytes": Out(4),
                 "is_last": Out(1),
-                "no_packet": Out(1),
-                "no_bytes": Out(1),
-                "too_many": Out(1),
             }
         )
 
@@ -114,13 +109,9 @@ class Operands(Component):
         in_pieces = Value.cast(control.kind).matches(Kind.KEY, Kind.LOAD, Kind.STORE, Kind.SUM)
         bytes_found = Mux(found[0], found[1:], 8)
         bytes_left = Mux(in_pieces, self.piece, 1 << control.size) - progress.skip
-        sum_bytes = self.right[:32]  # a checksum counts in 32 bits
         m.d.comb += [
             self.length.eq(Mux(counted, bytes_found, bytes_left)),
             self.bytes.eq(Mux(counted, bytes_found, self.piece)),
             self.is_last.eq(Mux(counted, found[0], self.last)),
-            self.no_packet.eq(~self.right[PACKET_BYTES_SHIFT:][:packet_bits].any()),
-            self.no_bytes.eq(~sum_bytes.any()),
-            self.too_many.eq(of_sum & ~self.second & (sum_bytes > addresses.MAX_CHECKSUM_BYTES)),
         ]
         return m

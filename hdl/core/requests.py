@@ -27,8 +27,8 @@ def SharedAccess(config: NicConfig) -> data.StructLayout:
 
 
 def Call(config: NicConfig) -> data.StructLayout:
-    """A word for the engine, or with `serves` a service call, without what `side` holds. holds: more words follow, and
-    the thread waits until this one has gone."""
+    """A word for the engine, or with `serves` a service call. side: the thread's word beside it. holds: more words
+    follow, and the thread waits until this one has gone."""
     return data.StructLayout(
         {
             "thread": range(config.threads),
@@ -39,6 +39,7 @@ def Call(config: NicConfig) -> data.StructLayout:
             "last": 1,
             "number": range(MAX_KEY_BYTES // 8),
             "data": 64,
+            "side": 64,
             "holds": 1,
         }
     )
@@ -55,8 +56,9 @@ class Requests(Component):
     Members
     -------
     side, side_thread, side_value : sets the word of a thread: the map's handle, r1 of a service call, or what CMPXCHG
-        compares with. It must be set no later than the request is pushed.
-    push_shared, shared : an access to map memory. push_call, call : the other queue.
+        compares with. It must be set two clocks before the request is pushed.
+    push_shared, shared : an access to map memory. push_call, call : the other queue; the thread is said a clock before,
+        as `pushing`, and `call.side` is found here.
     map, engine, service : what they lead to.
     crowded : so many calls are there that who pushes one has to wait for it, for its answer or because it `holds`. So
         there is always room: each thread has one word in the queue for which it waits, at most, and those for which
@@ -74,6 +76,7 @@ class Requests(Component):
                 "side_value": In(64),
                 "push_shared": In(1),
                 "shared": In(SharedAccess(config)),
+                "pushing": In(thread),
                 "push_call": In(1),
                 "call": In(Call(config)),
                 "map": Out(stream.Signature(MapRequest(config))),
@@ -93,6 +96,8 @@ class Requests(Component):
         m.submodules.side = side = memory.Memory(shape=64, depth=config.threads, init=[])
         write = side.write_port()
         compare, first = side.read_port(domain="comb"), side.read_port(domain="comb")
+        pushed_side = Signal(64, reset_less=True)
+        m.d.sync += pushed_side.eq(first.data)
         m.d.comb += [
             write.en.eq(self.side),
             write.addr.eq(self.side_thread),
@@ -101,6 +106,8 @@ class Requests(Component):
             accesses.entry.eq(self.shared),
             calls.push.eq(self.push_call),
             calls.entry.eq(self.call),
+            calls.entry.side.eq(pushed_side),
+            first.addr.eq(self.pushing),
             self.crowded.eq(calls.level > config.threads - PUSHED_BEHIND),
         ]
 
@@ -124,17 +131,16 @@ class Requests(Component):
             self.engine.valid.eq(calls.pop.valid & ~call.serves),
             sent.eq(Mux(call.serves, self.service.ready, self.engine.ready)),
             calls.pop.ready.eq(sent),
-            first.addr.eq(call.thread),
             self.engine.payload.thread.eq(call.thread),
             self.engine.payload.call.eq(call.call),
             self.engine.payload.flags.eq(call.flags),
             self.engine.payload.last.eq(call.last),
             self.engine.payload.number.eq(call.number),
-            self.engine.payload.handle.eq(first.data),
+            self.engine.payload.handle.eq(call.side),
             self.engine.payload.data.eq(call.data),
             self.service.payload.thread.eq(call.thread),
             self.service.payload.service.eq(call.service),
-            self.service.payload.a.eq(first.data),
+            self.service.payload.a.eq(call.side),
             self.service.payload.b.eq(call.data),
         ]
         m.d.sync += [

@@ -1,6 +1,6 @@
 """What is kept of each thread between its passes, in distributed memory."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, memory
 from amaranth.lib.wiring import Component, In, Out
 
@@ -21,6 +21,10 @@ def ProgramCounter(config: NicConfig) -> data.StructLayout:
 
 HelperNumber = data.StructLayout({"low": 8, "above": 1})
 """above: it is none of the numbers that `low` can hold, and so no helper's."""
+
+Left = data.StructLayout({"instructions": 32, "none": 1, "low": 1})
+"""Of the budget: the instructions that the thread may still retire; whether there is none, and whether they are less
+than half of it, both kept beside the number, for it is read late."""
 
 Progress = data.StructLayout(
     {
@@ -47,13 +51,14 @@ class Threads(Component):
     -------
     start : thread `start_thread` begins at slot `start_pc` with `budget` instructions. One that has begun is `fresh` up
         to its first pass, which sees the initial state instead of what is stored.
-    fetching, fetches : stage 1's thread, and if there is one; `fetching_pc` and `fetching_fresh` in the same clock.
+    fetching, fetches : stage 1's thread, and if there is one; `fetching_pc`, its ProgramRead.even_row and
+        `fetching_fresh` in the same clock.
     decoding, decoding_fresh : stage 2's thread; `progress`, and the `number` of the helper that a callx calls, in the
         same clock.
-    executing, executing_fresh : stage 8's thread; in the same clock the `remaining` instructions that it may still
-        retire, and the `tail_calls` that it made.
-    update, updated : what the pass of stage 11 leaves behind. begun : it counts against the budget. numbers : it is
-        a callx, and leaves a number.
+    executing, executing_fresh : stage 8's thread; in the same clock what is `left` of its budget, and the `tail_calls`
+        that it made.
+    update, updated : what the pass of stage 11 leaves behind. begun : it counts against the budget, of which
+        `updated_left` is left. numbers : it is a callx, and leaves a number.
     """
 
     def __init__(self, config: NicConfig):
@@ -69,6 +74,7 @@ class Threads(Component):
                 "fetches": In(1),
                 "fetching": In(thread),
                 "fetching_pc": Out(pc),
+                "fetching_even_row": Out(range(config.program_slots // 2)),
                 "fetching_fresh": Out(1),
                 "decoding": In(thread),
                 "decoding_fresh": In(1),
@@ -76,13 +82,13 @@ class Threads(Component):
                 "number": Out(HelperNumber),
                 "executing": In(thread),
                 "executing_fresh": In(1),
-                "remaining": Out(32),
+                "left": Out(Left),
                 "update": In(1),
                 "updated": In(thread),
                 "updated_pc": In(pc),
                 "updated_progress": In(Progress),
                 "begun": In(1),
-                "updated_remaining": In(32),
+                "updated_left": In(Left),
                 "numbers": In(1),
                 "updated_number": In(HelperNumber),
                 "tail_calls": Out(range(MAX_TAIL_CALLS + 1)),
@@ -107,9 +113,18 @@ class Threads(Component):
         first_pc = stored("first_pc", range(self.config.program_slots), self.start, self.start_thread, self.start_pc,
                           self.fetching)  # fmt: skip
         pc = stored("pc", self.updated_pc.shape(), self.update, self.updated, self.updated_pc, self.fetching)
+
+        def even_row(slot) -> Value:
+            """Kept beside the slot: added up here, for there is no time between reading it and the program store."""
+            return (slot[1:] + slot[0])[: len(self.fetching_even_row)]
+
+        rows = range(self.config.program_slots // 2)
+        first_row = stored("first_row", rows, self.start, self.start_thread, even_row(self.start_pc), self.fetching)
+        row = stored("row", rows, self.update, self.updated, even_row(self.updated_pc.slot), self.fetching)
         m.d.comb += [
             self.fetching_fresh.eq((fresh >> self.fetching)[0]),
             self.fetching_pc.eq(Mux(self.fetching_fresh, Cat(first_pc, 0), pc)),
+            self.fetching_even_row.eq(Mux(self.fetching_fresh, first_row, row)),
         ]
 
         progress = stored("progress", Progress, self.update, self.updated, self.updated_progress, self.decoding)
@@ -120,9 +135,13 @@ class Threads(Component):
                         self.decoding)  # fmt: skip
         m.d.comb += self.number.eq(number)
 
-        remaining = stored("remaining", 32, self.update & self.begun, self.updated, self.updated_remaining,
-                           self.executing)  # fmt: skip
-        m.d.comb += self.remaining.eq(Mux(self.executing_fresh, self.budget, remaining))
+        left, all_left = stored("left", Left, self.update & self.begun, self.updated, self.updated_left,
+                                self.executing), Signal(Left)  # fmt: skip
+        m.d.comb += [
+            all_left.instructions.eq(self.budget),
+            all_left.none.eq(~self.budget.any()),
+            self.left.eq(Mux(self.executing_fresh, all_left, left)),
+        ]
 
         tail_calls = stored("tail_calls", range(MAX_TAIL_CALLS + 1), self.update, self.updated, self.updated_tail_calls,
                             self.executing)  # fmt: skip

@@ -110,7 +110,6 @@ class MapEngine(Component):
         m.d.comb += [
             chosen.word.eq(word),
             chosen.index.eq(handle[4 : 4 + index_bits]),
-            chosen.handle.eq(handle & ~of_map == MAP_HANDLES),
             chosen.key_bytes.eq(key_end + 1),
             chosen.keep.eq(Cat(whole | walks | (byte <= key_end[:3]) for byte in range(8))),
             search.key.ready.eq(1),
@@ -163,6 +162,7 @@ class MapEngine(Component):
         m.d.comb += described.eq(a_clock_later(m, present, first.index))
         its_flags, illegal = Signal(3, reset_less=True), Signal(reset_less=True)
         m.d.sync += [called.eq(arrived & first.word.last), last.eq(first)]
+        m.d.sync += last.handle.eq(first.word.handle & ~of_map == MAP_HANDLES)
         m.d.sync += Cat(its_flags, illegal).eq(Mux(first.word.flags, sent_flags, flags_read.data))
         descriptor, call = Signal(MapDescriptor(config)), last.word.call
         m.d.comb += descriptor.eq(descriptors.read.data)

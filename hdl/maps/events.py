@@ -61,7 +61,7 @@ class Emitter(Component):
         # Where each ring lies, and which maps are rings.
         place = data.StructLayout({"base": words, "mask": words})
         m.submodules.places = places = memory.Memory(shape=place, depth=config.maps, init=[])
-        place_write, place_read = places.write_port(), places.read_port(domain="comb")
+        place_write, place_read = places.write_port(), places.read_port()
         index = Signal(range(config.maps))  # of the ring that is looked at, and of the next one
         next_index, wanted = Signal(range(config.maps)), Signal()  # there is news of the ring
         rings, new, held = (Signal(config.maps, name=name) for name in ("rings", "new", "held"))
@@ -87,6 +87,8 @@ class Emitter(Component):
         behind, last_asked = Signal(init=1), Signal(words, reset_less=True)
         leaves_behind, sends, passes = (Signal(name=n, reset_less=True) for n in ("leaves_behind", "sends", "passes"))
         gone = Signal()
+        last_came = Signal(reset_less=True)  # once the word comes that comes next: known before it does
+        m.d.sync += last_came.eq(Mux(came, got + 1 == last_asked, got == last_asked))
         with m.If(taken & (issued == last_asked)):
             m.d.sync += behind.eq(1)
 
@@ -100,7 +102,7 @@ class Emitter(Component):
         m.submodules.beats = beats = SyncFIFO(width=layout.size, depth=BEATS)
         beat, room = Signal(layout), Signal(range(BEATS + 1), init=BEATS)
         waits_in_front, last_keep = Signal(layout, reset_less=True), Signal(8, reset_less=True)
-        puts, leaves, asks = Signal(), Signal(), Signal()
+        puts, leaves, asks, roomy = Signal(), Signal(), Signal(), Signal()
         m.d.sync += [waits_in_front.eq(beat), beats.w_en.eq(puts)]
         kept = Signal(layout)  # nothing of an earlier record leaves
         m.d.comb += [
@@ -114,11 +116,11 @@ class Emitter(Component):
             beats.r_en.eq(self.frames.ready),
             leaves.eq(self.frames.valid & self.frames.ready),
         ]
-        m.d.sync += room.eq(room + leaves - asks)
+        m.d.sync += [room.eq(room + leaves - asks), roomy.eq(room > 2)]  # two may have been asked for since
 
         consumer, producer, onward = (Signal(64, name=n, reset_less=True) for n in ("consumer", "producer", "onward"))
         header = Signal(Header(config), reset_less=True)
-        used = Signal(offset_bits, reset_less=True)
+        used, none = Signal(offset_bits, reset_less=True), Signal(reset_less=True)  # by records
         record, far = Signal(offset_bits + 1, reset_less=True), Signal(reset_less=True)  # far: it is longer than any
         beyond = Signal(reset_less=True)  # its header can't be one
         last_word = Signal(words, reset_less=True)
@@ -130,9 +132,11 @@ class Emitter(Component):
             self.run_cpu.eq(header.cpu),
             self.emit_trace.index.eq(index),
         ]
+        # Where the consumer gets to, in any state: known when it is needed.
+        m.d.sync += [beyond.eq(far | (record > used)), onward.eq(Mux(beyond, producer, consumer + record))]
         may_write = ~gone & ~(passes & self.blocked)
         m.d.comb += [
-            table.request.eq(~behind & ~taken & (~sends | (room != 0)) & (~(leaves_behind | passes) | may_write)),
+            table.request.eq(~behind & ~taken & (~sends | roomy) & (~(leaves_behind | passes) | may_write)),
             table.write.eq((leaves_behind | passes).replicate(2)),
             table.data.eq(Mux(passes, onward, header.as_value()[:-RUN_BITS])),  # whose it was stands nowhere then
         ]
@@ -145,13 +149,12 @@ class Emitter(Component):
             with m.State("TURN"):
                 with m.If(wanted):
                     m.d.comb += looks.eq(mine)
-                    m.d.sync += wanted.eq(0)
+                    m.d.sync += [wanted.eq(0), ring.eq(place_read.data)]  # read in the clock before
                     m.next = "VISIT"
                 with m.Else():
                     m.d.sync += [
                         index.eq(next_index),
                         next_index.eq(next_index + 1),
-                        ring.eq(place_read.data),
                         gone.eq(self.write.enable & (self.write.index == next_index)),
                         wanted.eq((new & rings).bit_select(next_index, 1)),
                     ]
@@ -165,9 +168,11 @@ class Emitter(Component):
                     with m.Else():
                         m.d.sync += consumer.eq(word)
             with m.State("COMPARE"):
-                m.d.sync += used.eq(producer - consumer)
+                m.d.sync += [used.eq(producer - consumer), none.eq(producer == consumer)]
+                m.next = "OLDEST"
+            with m.State("OLDEST"):
                 seek(at, "HEADER")
-                with m.If(producer == consumer):
+                with m.If(none):
                     m.d.sync += behind.eq(1)
                     m.next = "TURN"
             with m.State("HEADER"):
@@ -192,7 +197,6 @@ class Emitter(Component):
                 with m.Else():
                     m.next = "MEASURE"
             with m.State("MEASURE"):
-                m.d.sync += [onward.eq(consumer + record), beyond.eq(far | (record > used))]
                 m.next = "OPEN"
             with m.State("LEFT"):
                 with m.If(taken | gone):
@@ -200,19 +204,16 @@ class Emitter(Component):
             with m.State("OPEN"):
                 m.d.comb += [beat.data.eq(Cat(header.length, 0, 0, index)), beat.data[40:48].eq(header.cpu)]
                 m.d.comb += beat.last.eq(empty)
-                with m.If(beyond):
-                    m.d.sync += onward.eq(producer)
                 with m.If(beyond | header.discarded):
                     seek(ring.base + RingState.CONSUMER // 8, "PASS")
                 with m.Elif(header.busy):
                     seek(at, "LEFT")
-                with m.Elif(room != 0):
+                with m.Elif(roomy):
                     m.d.comb += [puts.eq(1), asks.eq(1)]
                     seek(at + HEADER_BYTES // 8, "SEND", last_word)
                     with m.If(empty):
                         seek(ring.base + RingState.CONSUMER // 8, "PASS")
             with m.State("SEND"):
-                last_came = got == last_asked
                 m.d.comb += [asks.eq(taken), beat.data.eq(word), beat.last.eq(last_came), puts.eq(came)]
                 with m.If(came & last_came):
                     seek(ring.base + RingState.CONSUMER // 8, "PASS")

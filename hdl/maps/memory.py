@@ -1,15 +1,14 @@
 """Map memory: banks of 16-byte rows behind a crossbar."""
 
-from amaranth import Array, Cat, Module, Mux, Signal
-from amaranth.lib.wiring import Component, connect
+from amaranth import Array, Cat, Const, Module, Mux, Signal
+from amaranth.lib.wiring import Component
 from amaranth.utils import exact_log2
 
 from bpfnic.hdl.arbiter import RoundRobin
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import MapMemoryPorts
-from bpfnic.hdl.maps.requester import HostRequest, Requester
+from bpfnic.hdl.maps.requester import Requester
 from bpfnic.hdl.memory import READ_LATENCY, SimpleRam
-from bpfnic.hdl.slice import RegisterSlice
 from bpfnic.spec.addresses import ROW_BYTES
 
 
@@ -32,36 +31,30 @@ class MapMemory(Component):
         m = Module()
         config = self.config
         ways = [Requester(config) for _ in range(config.cores)]
-        entries = [RegisterSlice(HostRequest(config)) for _ in ways]
-        for i, (way, entry) in enumerate(zip(ways, entries, strict=True)):
-            m.submodules[f"requester{i}"], m.submodules[f"entry{i}"] = way, entry
-            connect(m, entry.o, way.request)
-            port = self.port[i]
+        for i, way in enumerate(ways):
+            m.submodules[f"requester{i}"], port = way, self.port[i]
             m.d.comb += [
-                entry.i.valid.eq(port.request.valid),
-                entry.i.payload.request.eq(port.request.payload),
-                port.request.ready.eq(entry.i.ready),
+                way.request.valid.eq(port.request.valid),
+                way.request.payload.request.eq(port.request.payload),
+                port.request.ready.eq(way.request.ready),
                 port.answer.valid.eq(way.answer.valid & ~way.answer.payload.host),
                 port.answer.payload.eq(way.answer.payload.answer),
                 way.answer.ready.eq(port.answer.ready),
             ]
 
-        host, way, entry = self.port[config.cores], ways[0], entries[0]
+        host, way = self.port[config.cores], ways[0]
         m.d.comb += [
-            host.request.ready.eq(entry.i.ready),
+            host.request.ready.eq(way.request.ready),
             host.answer.valid.eq(way.answer.valid & way.answer.payload.host),
             host.answer.payload.eq(way.answer.payload.answer),
         ]
         with m.If(host.request.valid):
             m.d.comb += [
-                entry.i.valid.eq(1),
-                entry.i.payload.request.eq(host.request.payload),
-                entry.i.payload.host.eq(1),
+                way.request.valid.eq(1),
+                way.request.payload.request.eq(host.request.payload),
+                way.request.payload.host.eq(1),
                 self.port[0].request.ready.eq(0),
             ]
-        for entry in entries:
-            address = entry.i.payload.request.address
-            m.d.comb += entry.i.payload.bank.eq(1 << address[4 : 4 + exact_log2(config.map_banks)])
         with m.If(way.answer.payload.host):
             m.d.comb += way.answer.ready.eq(host.answer.ready)
 
@@ -96,15 +89,20 @@ class MapMemory(Component):
                 m.d.comb += arbiter.requests[i].eq(way.access.request[b] & ~held)
                 chosen = arbiter.grant[i] | write_back
                 with m.If(chosen):
-                    m.d.comb += bank.write.enable.eq(access.write)
-                if i == 0:  # what nobody chose may be read, but not written
-                    m.d.comb += [bank.read.address.eq(access.row), bank.write.data.eq(access.data.replicate(2))]
-                else:
-                    with m.If(chosen):
-                        m.d.comb += [bank.read.address.eq(access.row), bank.write.data.eq(access.data.replicate(2))]
+                    m.d.comb += bank.write.enable.eq(access.writes)
+                with m.If(chosen if i else Const(1)):  # what nobody chose may be read, but not written
+                    m.d.comb += [
+                        bank.read.address.eq(access.row),
+                        bank.write.lanes.eq(access.lanes),
+                        bank.write.data.eq(access.data.replicate(2)),
+                    ]
                 trace = self.shared_trace[b]
                 with m.If(chosen):
-                    m.d.comb += [trace.write.eq(access.write), trace.row.eq(access.row), trace.data.eq(access.data)]
+                    m.d.comb += [
+                        trace.write.eq(Mux(access.writes, access.lanes, 0)),
+                        trace.row.eq(access.row),
+                        trace.data.eq(access.data),
+                    ]
                 m.d.comb += way.access.rows[b].eq(bank.read.data)
                 with m.If(arbiter.grant[i] & way.access.atomic):
                     m.d.sync += held.eq(1)
@@ -125,7 +123,8 @@ class MapMemory(Component):
             with m.If(arbiter.grant[-2]):
                 m.d.comb += [
                     bank.read.address.eq(table.address[1 + bank_bits :]),
-                    bank.write.enable.eq(table_write),
+                    bank.write.enable.eq(table.write.any()),
+                    bank.write.lanes.eq(table_write),
                     bank.write.data.eq(table.data.replicate(2)),
                 ]
             with m.If(arbiter.grant[-1]):

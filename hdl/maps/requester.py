@@ -1,8 +1,8 @@
 """One requester's way through map memory: requests are put in place, answers are put right, atomics are computed.
 
-    request ─▶ R (in place) ─ grant ─▶ bank ─ 2 clocks ─▶ A (row's 8 bytes) ─▶ queue ─▶ answer
-                                ▲                          │
-                                └──────── W ◀── atomic ◀───┘
+    request ─▶ E ─▶ R (in place; the next one in S) ─ grant ─▶ bank ─ 2 clocks ─▶ A (row's 8 bytes) ─▶ queue ─▶ answer
+                                                        ▲                          │
+                                                        └──────── W ◀── atomic ◀───┘
 
 Data travels "in place": byte i of a row in byte lane i % 8. A requester has one request a clock and every bank the same
 latency, so that its answers come in the order of its requests and never two at once.
@@ -23,12 +23,14 @@ LANES = 8  # bytes of an access in place
 
 
 def Access(config: NicConfig) -> data.StructLayout:
-    """What a bank does for one access: `write` bytes of its row `row` (0: it only reads)."""
+    """What a bank does for one access: it reads row `row`, or, where it `writes`, writes the bytes `lanes` of it. Of an
+    access that only reads `lanes` are those that it touches."""
     return data.StructLayout(
         {
             "bank": exact_log2(config.map_banks),
             "row": range(config.map_bytes // ROW_BYTES // config.map_banks),
-            "write": ROW_BYTES,
+            "writes": 1,
+            "lanes": ROW_BYTES,
             "data": 64,
         }
     )
@@ -53,8 +55,8 @@ def AccessPort(config: NicConfig) -> Signature:
 
 
 def HostRequest(config: NicConfig) -> data.StructLayout:
-    """A MapRequest, whether it is the host's, and a bit for its bank."""
-    return data.StructLayout({"host": 1, "bank": config.map_banks, "request": MapRequest(config)})
+    """A MapRequest, and whether it is the host's."""
+    return data.StructLayout({"host": 1, "request": MapRequest(config)})
 
 
 HostAnswer = data.StructLayout({"host": 1, "answer": MapAnswer})
@@ -90,7 +92,7 @@ class Requester(Component):
     Members
     -------
     request, answer : streams of MapRequest and MapAnswer, each with a bit that comes back with the answer. One request
-        a clock; the answer of an unhindered one appears 5 clocks after it.
+        a clock; the answer of an unhindered one appears 6 clocks after it.
     access : AccessPort to the crossbar.
     """
 
@@ -109,19 +111,31 @@ class Requester(Component):
         config = self.config
         flight = Flight(config)
 
-        # R: the request in place.
-        r = Signal(flight, reset_less=True)
-        r_valid = Signal()
-        request = self.request.payload.request
+        # Banks' bits, of what is there. `asks`: of R, where W doesn't have the way. The crossbar finds them in
+        # registers.
+        e_bank, r_bank, s_bank, w_bank, asks = (
+            Signal(config.map_banks, name=name) for name in ("e_bank", "r_bank", "s_bank", "w_bank", "asks")
+        )
+
+        # E: the request as it came.
+        bank_bits = exact_log2(config.map_banks)
+        e, e_valid = Signal(HostRequest(config), name="e", reset_less=True), Signal(name="e_valid")
+        came = self.request.payload.request.address[4 : 4 + bank_bits]
+        takes = Signal()
+        m.d.comb += self.request.ready.eq(~e_valid | takes)
+        with m.If(self.request.ready):
+            m.d.sync += [e.eq(self.request.payload), e_valid.eq(self.request.valid), e_bank.eq(1 << came)]
+
+        # R: in place; S: the next one, so that no more than R hangs on a grant, which is known late.
+        coming = Signal(flight)
+        r, s = (Signal(flight, name=name, reset_less=True) for name in ("r", "s"))
+        r_valid, s_valid = Signal(name="r_valid"), Signal(name="s_valid")
+        request = e.request
         operation, offset = request.operation, request.address[:4]
         load = operation == MapOperation.LOAD
         low = request.compare[:32]
         ones = Signal(LANES)
         m.d.comb += ones.eq((1 << request.bytes) - 1)
-        bank_bits = exact_log2(config.map_banks)
-        # Banks' bits, of what is there. `asks`: of R, where W doesn't have the way. The crossbar finds them in
-        # registers.
-        r_bank, w_bank, asks = (Signal(config.map_banks, name=name) for name in ("r_bank", "w_bank", "asks"))
         writes_back = Signal()  # W has the way in the next clock
         depth = config.threads
         places = Signal(range(depth + 1), init=depth)  # in the queue for answers, that no request has but the last one
@@ -131,44 +145,43 @@ class Requester(Component):
             m.d.sync += places.eq(places - 1)
         with m.Elif(~arrived_last & answered):
             m.d.sync += places.eq(places + 1)
-        moves = ~r_valid | granted
-        arriving = Mux(arrived, self.request.payload.bank, 0)
         m.d.comb += [
-            self.request.ready.eq(moves & (places > arrived_last)),
-            arrived.eq(self.request.valid & self.request.ready),
+            takes.eq(~s_valid & (places > arrived_last)),
+            arrived.eq(e_valid & takes),
+            coming.tag.eq(Cat(request.tag, e.host)),
+            coming.operation.eq(operation),
+            coming.access.bank.eq(request.address[4 : 4 + bank_bits]),
+            coming.access.row.eq(request.address[4 + bank_bits :]),
+            coming.access.writes.eq(operation == MapOperation.STORE),
+            coming.access.lanes.eq(ones << offset),
+            # A load's data is a part of its answer, in the answer's place already.
+            coming.access.data.eq(_turn_up(request.data, Mux(load, 0, offset[:3]))),
+            coming.offset.eq(offset),
+            coming.rotate.eq(offset[:3] - request.shift),
+            coming.answered.eq(ones << request.shift),
+            # Atomics are aligned: four bytes are in place in both halves.
+            coming.compare.eq(Cat(low, Mux(request.bytes[3], request.compare[32:], low))),
         ]
-        m.d.sync += [arrived_last.eq(arrived), asks.eq(Mux(writes_back, 0, Mux(moves, arriving, r_bank)))]
+        moves = ~r_valid | granted
+        next_bank = Mux(s_valid, s_bank, Mux(arrived, e_bank, 0))
+        m.d.sync += [arrived_last.eq(arrived), asks.eq(Mux(writes_back, 0, Mux(moves, next_bank, r_bank)))]
+        with m.If(~s_valid):
+            m.d.sync += [s.eq(coming), s_bank.eq(e_bank), s_valid.eq(arrived & ~moves)]
+        with m.Elif(moves):
+            m.d.sync += s_valid.eq(0)
         with m.If(moves):
-            m.d.sync += [
-                r_valid.eq(arrived),
-                r_bank.eq(arriving),
-                r.tag.eq(Cat(request.tag, self.request.payload.host)),
-                r.operation.eq(operation),
-                r.access.bank.eq(request.address[4 : 4 + bank_bits]),
-                r.access.row.eq(request.address[4 + bank_bits :]),
-                r.access.write.eq(ones << offset),
-                # A load's data is a part of its answer, in the answer's place already.
-                r.access.data.eq(_turn_up(request.data, Mux(load, 0, offset[:3]))),
-                r.offset.eq(offset),
-                r.rotate.eq(offset[:3] - request.shift),
-                r.answered.eq(ones << request.shift),
-                # Atomics are aligned: four bytes are in place in both halves.
-                r.compare.eq(Cat(low, Mux(request.bytes[3], request.compare[32:], low))),
-            ]
+            m.d.sync += [r_valid.eq(s_valid | arrived), r_bank.eq(next_bank), r.eq(Mux(s_valid, s, coming))]
 
         # Grant: an atomic's write-back has the way for itself.
         w, w_valid = Signal(Access(config), reset_less=True), Signal()
-        stores = r.operation == MapOperation.STORE
         m.d.comb += [
             self.access.request.eq(asks),
-            self.access.atomic.eq((r.operation != MapOperation.LOAD) & ~stores),
+            self.access.atomic.eq((r.operation != MapOperation.LOAD) & ~r.access.writes),
             self.access.write_back.eq(w_bank),
             self.access.tag.eq(r.tag),
             self.access.access.eq(Mux(w_valid, w, r.access)),
             granted.eq(self.access.grant),
         ]
-        with m.If(~w_valid & ~stores):
-            m.d.comb += self.access.access.write.eq(0)
 
         # Array, output register.
         p1, p1_valid = Signal(flight, reset_less=True), Signal()
@@ -205,7 +218,8 @@ class Requester(Component):
         ]
 
         # W: an atomic's new value goes back.
-        low, high = a.access.write[0] | a.access.write[8], a.access.write[4] | a.access.write[12]
+        lanes = a.access.lanes
+        low, high = lanes[0] | lanes[8], lanes[4] | lanes[12]
         equal = (~low | (old[:32] == a.compare[:32])) & (~high | (old[32:] == a.compare[32:]))
         low_sum = Signal(33)
         m.d.comb += low_sum.eq(old[:32] + a.access.data[:32])
@@ -227,8 +241,9 @@ class Requester(Component):
             w_valid.eq(writes_back),
             w_bank.eq(Mux(writes_back, 1 << a.access.bank, 0)),
             w.eq(a.access),
+            w.writes.eq(1),
             w.data.eq(Mux(a.operation == MapOperation.ADD, total, logic)),
         ]
         with m.If((a.operation == MapOperation.CMPXCHG) & ~equal):
-            m.d.sync += w.write.eq(0)
+            m.d.sync += w.writes.eq(0)
         return m

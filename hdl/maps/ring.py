@@ -160,6 +160,8 @@ class RingUnit(Component):
         empty = Signal()
         run = Signal(RUN_BITS, reset_less=True)  # it stays while its program waits for this call
         m.d.sync += [run.eq(self.run), used.eq(producer - consumer)]  # the third word comes behind both
+        one_lost_more = Signal(64, reset_less=True)
+        m.d.sync += one_lost_more.eq(lost + 1)
         m.d.comb += [
             self.run_cpu.eq(call.cpu),
             came_header.eq(table.word),
@@ -168,16 +170,33 @@ class RingUnit(Component):
         index = Signal(32, reset_less=True)  # a clock after the flags
         m.d.sync += index.eq(Mux(flags.index == CURRENT_CPU, call.cpu, flags.index))
 
-        def write(value) -> None:
-            m.d.comb += [table.request.eq(1), table.write.eq(0b11), table.data.eq(value)]
+        # What is asked for is said by registers: read, or written there, of these words.
+        reads, writes_header, writes_producer, writes_lost = (
+            Signal(name=name) for name in ("reads", "writes_header", "writes_producer", "writes_lost")
+        )
+        writes = writes_header | writes_producer | writes_lost
+        m.d.comb += [
+            table.request.eq((reads & (issued < Mux(commits, 1, 3))) | writes),
+            table.write.eq(writes.replicate(2)),
+            table.data.eq(Mux(writes_header, header, Mux(writes_lost, one_lost_more, producer))),
+        ]
+
+        def ask(state: str) -> None:
+            m.d.sync += [
+                reads.eq(state == "READ"),
+                writes_header.eq(state in ("HEADER", "COMMIT")),
+                writes_producer.eq(state == "PRODUCER"),
+                writes_lost.eq(state == "LOST"),
+            ]
+            m.next = state
 
         def seek(word, state: str) -> None:
             m.d.sync += [base.eq(word), issued.eq(0), got.eq(0)]
-            m.next = state
+            ask(state)
 
         def finish(value=0, *, trap=0) -> None:
             m.d.sync += [self.value.eq(value), self.trap.eq(trap)]
-            m.next = "DONE"
+            ask("DONE")
 
         with m.FSM() as fsm:
             with m.State("IDLE"):
@@ -200,20 +219,19 @@ class RingUnit(Component):
                 m.d.sync += longest.eq((call.call != MapCall.RESERVE) & (last.number > LONGEST_COPY))
                 seek(Mux(commits, at, descriptor.base[3:]), "READ")
             with m.State("READ"):
-                m.d.comb += table.request.eq(issued < Mux(commits, 1, 3))
                 with m.If(table.came):
                     with m.If(commits):
                         m.d.sync += header.eq(came_header)
                         same = (came_header.cpu == call.cpu) & (came_header.run == run)
                         m.d.sync += ours.eq(last.record & came_header.busy & same)
-                        m.next = "DECIDE"
+                        ask("DECIDE")
                     with m.Else():
                         with m.Switch(got):
                             for number, position in ((0, consumer), (1, producer), (2, lost)):
                                 with m.Case(number):
                                     m.d.sync += position.eq(table.word)
                         with m.If(got == 2):
-                            m.next = "SUM"
+                            ask("SUM")
             with m.State("SUM"):
                 m.d.sync += [
                     room.eq(descriptor.table - used),
@@ -275,7 +293,6 @@ class RingUnit(Component):
                     with m.If(error.any()):
                         finish(Mux(call.call == MapCall.RESERVE, 0, -error))
                         with m.If(error == Errno.ENOSPC):
-                            m.d.sync += lost.eq(lost + 1)
                             seek((descriptor.base + RingState.LOST)[3:], "LOST")
                 with m.Else():  # QUERY
                     finish()
@@ -292,24 +309,20 @@ class RingUnit(Component):
 
             # Changes: a new record's header before the position that makes it one.
             with m.State("HEADER"):
-                write(header)
                 m.d.comb += [copied_write.en.eq(1), copied_write.data.eq(at)]
                 with m.If(table.grant):
                     seek((descriptor.base + RingState.PRODUCER)[3:], "PRODUCER")
             with m.State("PRODUCER"):
-                write(producer)
                 with m.If(table.grant):
                     address = Cat(Const(0, 3), (at + HEADER_BYTES // 8)[: offset_bits - 3])
                     finish(Mux(empty, 0, MAP_VALUES | address))
                     m.d.sync += self.copy.eq((call.call != MapCall.RESERVE) & ~empty)
                     m.d.comb += self.news.eq(1)
             with m.State("COMMIT"):
-                write(header)
                 with m.If(table.grant):
                     m.d.comb += self.news.eq(1)
                     finish()
             with m.State("LOST"):
-                write(lost)
                 with m.If(table.grant):
                     finish(-error)
 

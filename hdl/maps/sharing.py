@@ -1,21 +1,26 @@
-"""Way B to map memory has one port; several units use it."""
+"""Way B to map memory has one port; several units use it.
 
-from amaranth import Cat, Module, Mux, Signal
+    table unit, ring unit, emitter ─▶ (held) ─┐
+                                     finder ──┴▶ RegisterSlice ─▶ map memory
+"""
+
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.mapinterfaces import TablePort, TurnPort
 from bpfnic.hdl.memory import READ_LATENCY
+from bpfnic.hdl.slice import RegisterSlice
 
 WAY_LATENCY = READ_LATENCY + 1
 """Clocks from a grant of map memory to what was read."""
 
 
 class Turns(Component):
-    """Takes an access each clock. It waits in a register until map memory grants it, and the next one in another:
-    whether there is room is known before anybody requests. The last user, which may request in every clock, comes
-    first, but in a clock after one in which another one was refused; of the others the first that requests.
+    """Takes an access each clock, where there is room, which is known before anybody requests. The last user, which may
+    request in every clock, comes first; of the others the first that requests, whose access is `held` where it can't go
+    on in that clock, and then comes before all.
 
     Members: users (TurnPort of each), table (mapinterfaces.TablePort).
     """
@@ -29,37 +34,49 @@ class Turns(Component):
         *others, last = users
         fields = ("address", "write", "data")
         access = data.StructLayout({name: len(getattr(table, name)) for name in fields} | {"user": len(users)})
-        asked = Signal(access)  # user: a bit of each; 0: there is none
-        first = Signal(access)
-        second = Signal(access)
-        waits, yields = second.user.any(), Signal()
-        goes = last.request & ~yields
-        m.d.comb += [
-            last.grant.eq(~waits & ~yields),
-            asked.user.eq(Cat(user.request & user.grant for user in users)),
-        ]
-        for number, user in enumerate(others):
-            m.d.comb += user.grant.eq(~waits & ~goes & ~Cat(before.request for before in others[:number]).any())
-        m.d.sync += yields.eq(Cat(user.request & ~user.grant for user in others).any())
-        for user in reversed(others):
-            with m.If(user.request):
-                m.d.comb += [asked[name].eq(getattr(user, name)) for name in fields]
-        with m.If(goes):
-            m.d.comb += [asked[name].eq(getattr(last, name)) for name in fields]
-        with m.If(~first.user.any() | table.grant):
-            m.d.sync += [first.eq(Mux(waits, second, asked)), second.user.eq(0)]
-        with m.Elif(~waits):
-            m.d.sync += second.eq(asked)
-        m.d.comb += [table.request.eq(first.user.any()), *(getattr(table, name).eq(first[name]) for name in fields)]
+        m.submodules.way = way = RegisterSlice(access)
+        other, of_last, held = Signal(access), Signal(access), Signal(access, reset_less=True)
+        asks, holds = Signal(), Signal()
 
+        def offer(user, payload) -> list:
+            bit = 1 << next(number for number, each in enumerate(users) if each is user)
+            return [*(payload[name].eq(getattr(user, name)) for name in fields), payload.user.eq(bit)]
+
+        for number, user in enumerate(others):
+            m.d.comb += user.grant.eq(~holds & ~Cat(before.request for before in others[:number]).any())
+        m.d.comb += asks.eq(Cat(user.request for user in others).any())
+        for user in reversed(others):
+            with m.If(Const(1) if user is others[-1] else user.request):
+                m.d.comb += offer(user, other)
+
+        goes, moves = Signal(), Signal()
+        m.d.comb += [
+            *offer(last, of_last),
+            goes.eq(last.request & ~holds),
+            moves.eq(way.i.ready & ~goes),
+            last.grant.eq(way.i.ready & ~holds),
+            way.i.valid.eq(goes | holds | asks),
+            way.i.payload.eq(Mux(goes, of_last, Mux(holds, held, other))),
+        ]
+        m.d.sync += holds.eq((holds | asks) & ~moves)
+        with m.If(~holds):
+            m.d.sync += held.eq(other)
+
+        first = way.o.payload
+        m.d.comb += [
+            table.request.eq(way.o.valid),
+            way.o.ready.eq(table.grant),
+            *(getattr(table, name).eq(first[name]) for name in fields),
+        ]
         coming = [Signal(len(users), name=f"coming{i}") for i in range(WAY_LATENCY)]
         reads = Mux(table.grant & ~first.write.any(), first.user, 0)
         m.d.sync += [after.eq(before) for after, before in zip(coming, [reads, *coming], strict=False)]
+        places = (way.o.valid, first), (way.waits, way.second), (holds, held)
         for number, user in enumerate(users):
             m.d.comb += [
                 user.coming.eq(coming[0][number]),
                 user.came.eq(coming[-1][number]),
                 user.word.eq(table.word),
-                user.pending.eq(first.user[number] | second.user[number]),
+                user.pending.eq(Cat(valid & payload.user[number] for valid, payload in places).any()),
             ]
         return m

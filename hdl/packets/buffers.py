@@ -16,13 +16,15 @@ from bpfnic.hdl.packets.records import WordRead, WordWrite, buffer_words
 def PairPort(config: NicConfig) -> Signature:
     """Two neighbouring words of a buffer at once: `word` and the next one.
 
-    mask: bytes to write, those of the first word lowest; none: read. data: the same for both words (rotated into place
-    by the asker). even, odd: the one at an even and the one at an odd address, exactly 2 clocks later.
+    write: the bytes of `mask`, those of the first word lowest; otherwise it reads. data: the same for both words
+    (rotated into place by the asker). even, odd: the one at an even and the one at an odd address, exactly 2 clocks
+    later.
     """
     return Signature(
         {
             "buffer": Out(range(config.packet_buffers)),
             "word": Out(range(buffer_words(config))),
+            "write": Out(1),
             "mask": Out(16),
             "data": Out(64),
             "even": In(64),
@@ -64,8 +66,10 @@ class PacketBuffers(Component):
         m.d.comb += [
             even.a.address.eq(Cat((row + begins_odd)[: len(row)], pair.buffer)),
             odd.a.address.eq(Cat(row, pair.buffer)),
-            even.a.enable.eq(Mux(begins_odd, pair.mask[8:], pair.mask[:8])),
-            odd.a.enable.eq(Mux(begins_odd, pair.mask[:8], pair.mask[8:])),
+            even.a.enable.eq(pair.write),
+            odd.a.enable.eq(pair.write),
+            even.a.lanes.eq(Mux(begins_odd, pair.mask[8:], pair.mask[:8])),
+            odd.a.lanes.eq(Mux(begins_odd, pair.mask[:8], pair.mask[8:])),
             even.a.write_data.eq(pair.data),
             odd.a.write_data.eq(pair.data),
             pair.even.eq(even.a.read_data),
@@ -76,7 +80,7 @@ class PacketBuffers(Component):
         write_data = Signal(64)
         m.d.sync += write_data.eq(self.write.data)
         for bank, writes in ((even, ~self.phase), (odd, self.phase)):
-            address, enable = Signal(range(depth)), Signal(8)
+            address, enable, lanes = Signal(range(depth)), Signal(), Signal(8)
             m.d.sync += [
                 address.eq(
                     Mux(
@@ -85,9 +89,11 @@ class PacketBuffers(Component):
                         Cat(self.read.word[1:], self.read.buffer),
                     )
                 ),
-                enable.eq(Mux(writes, self.write.mask, 0)),
+                enable.eq(writes),
+                lanes.eq(self.write.mask),
             ]
-            m.d.comb += [bank.b.address.eq(address), bank.b.enable.eq(enable), bank.b.write_data.eq(write_data)]
+            m.d.comb += [bank.b.address.eq(address), bank.b.write_data.eq(write_data)]
+            m.d.comb += [bank.b.enable.eq(enable), bank.b.lanes.eq(lanes)]
         # Three clocks after its request, a read's bank is the one that `phase` names.
         m.d.comb += self.read.data.eq(Mux(self.phase, odd.b.read_data, even.b.read_data))
         return m

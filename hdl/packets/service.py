@@ -16,13 +16,14 @@ the same place in the buffer, and the clone is handed over as a frame of its own
 
 from errno import EACCES, EINVAL, ENETDOWN, ENOMEM
 
-from amaranth import Cat, Const, Module, Mux, Signal, signed
+from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import QUEUE_BITS, Answer, LocalPort, Region, Service, ServiceRequest
+from bpfnic.hdl.lanes import touched
 from bpfnic.hdl.packets.metadata import Asked, MetadataPort
 from bpfnic.hdl.packets.records import SCHED_CLS, WORD_BYTES, Clone, Offset, Thread, ThreadRead, ThreadWrite, ZeroPort
 from bpfnic.spec import addresses
@@ -85,13 +86,16 @@ class ServiceUnit(Component):
         config = self.config
         thread, service = Signal(range(config.threads)), Signal(Service)
         number, entry, flags = Signal(32), Signal(32), Signal(64)  # ifindex or delta
-        strange = Signal()  # a flag that no call knows
+        unknown = Signal()  # a flag that this call doesn't know
+        # The answer: a small number, or what is in `word`, which stays until it has gone.
+        status, of_word = Signal(signed(8)), Signal()
         row = Signal(Thread(config))
-        # Where data_meta or data_end shall be, unless that is too `far` for it.
-        far, moved = Signal(), Signal(signed(len(row.data) + 2))
+        # Where data_meta or data_end shall be, unless that is too `far` for it; it is `below` where that may be, or it
+        # `shows` bytes that this packet never had; `room` is left to where that may be at most. All are sums of the
+        # row's and the call's numbers, so that DECIDE compares little.
+        far, moved, below, shows = Signal(), Signal(signed(len(row.data) + 2)), Signal(), Signal()
+        room, grows = Signal(signed(len(row.data) + 3)), Signal()
         metadata = Signal(8)  # bytes of it
-        least, most = Signal(Offset(config)), Signal(Offset(config))  # where `moved` may be
-        farthest = Signal(signed(len(least) + 1))  # where metadata may begin
         answered = Signal()  # the answer is there as the row is written
         start, last = Signal(Offset(config)), Signal(Offset(config))  # bytes to clear, the last one included
         source, target = Signal(range(config.buffer_bytes)), Signal(range(config.buffer_bytes))
@@ -105,9 +109,9 @@ class ServiceUnit(Component):
         is_head, is_tail, is_meta = Signal(), Signal(), Signal()
         upward = ~number[-1]
         at = moved[: len(row.data)].as_unsigned()
-        shows = at < row.lowest  # bytes that this packet never had
         port, is_port = Signal(range(config.interfaces)), Signal()  # the one with ifindex `number`
         m.d.comb += [
+            self.answer.payload.value.eq(Mux(of_word, word, status)),
             self.thread.thread.eq(thread),
             self.change.valid.eq(changes),
             self.change.thread.eq(thread),
@@ -118,6 +122,7 @@ class ServiceUnit(Component):
             self.local.buffer.eq(Mux(places & copying, copy.buffer, row.buffer)),
             self.local.offset.eq(Mux(places, target, source)),
             self.local.size.eq(Mux(copying, exact_log2(WORD_BYTES), exact_log2(_MOVED))),
+            self.local.lanes.eq(touched(self.local.offset[:3], self.local.size)),
             self.local.write_data.eq(word),
             self.zero.valid.eq(clears),
             self.zero.buffer.eq(row.buffer),
@@ -167,18 +172,27 @@ class ServiceUnit(Component):
                     m.next = "ROW"
             with m.State("ROW"):
                 here = self.thread.row
+                delta = number[: len(moved) - 1].as_signed()
+                base = Mux(is_tail, here.data_end, here.data_meta)
+                least = Mux(is_tail, here.data, addresses.FRAME_HEADER - addresses.ETH_HLEN)  # less a header's bytes
+                of_xdp = (service == Service.REDIRECT) & (here.program_type != SCHED_CLS)
+                known = Mux(service == Service.REDIRECT_MAP, self._known_by_maps(entry),
+                            Mux(of_xdp, 0, Const(BPF_F_INGRESS, _FLAG_BITS)))  # fmt: skip
+                # The tail may be at the buffer's end at most. With the head the metadata moves, and a header is left.
+                upper = Mux(is_tail, addresses.data_hard_end(config.buffer_bytes),
+                            Mux(is_head, here.data_end, here.data))  # fmt: skip
+                lower = Mux(is_tail, here.data_end, Mux(is_head, here.data, here.data_meta))
                 m.d.sync += [
                     row.eq(here),
-                    strange.eq(flags[_FLAG_BITS:].any()),
+                    unknown.eq(flags[_FLAG_BITS:].any() | (flags[:_FLAG_BITS] & ~known).any()),
                     far.eq(number[len(row.data) :].any() & ~number[len(row.data) :].all()),
-                    moved.eq(Mux(is_tail, here.data_end, here.data_meta) + number.as_signed()),
+                    moved.eq(base + delta),
                     metadata.eq(here.data - here.data_meta),
-                    least.eq(Mux(is_tail, here.data + addresses.ETH_HLEN, addresses.FRAME_HEADER)),
-                    most.eq(Mux(is_tail, addresses.data_hard_end(config.buffer_bytes),
-                                Mux(is_head, here.data_end - addresses.ETH_HLEN - (here.data - here.data_meta),
-                                    here.data))),
-                    farthest.eq(here.data - addresses.METADATA_BYTES),
-                ]  # fmt: skip
+                    below.eq((base - least + delta - addresses.ETH_HLEN)[-1]),
+                    room.eq(upper - lower - delta - Mux(is_head, addresses.ETH_HLEN, 0)),
+                    shows.eq((here.data_meta - here.lowest + delta)[-1]),
+                    grows.eq(upward & number.any()),
+                ]
                 m.d.sync += is_port.eq(0)
                 for each, ifindex in enumerate(self.ifindex):
                     with m.If((number == ifindex) & number.any()):
@@ -187,7 +201,7 @@ class ServiceUnit(Component):
                     m.next = "DECIDE"
             with m.State("DECIDE"):
                 # What is said here of the row and of the answer counts if the row is changed, or it is answered.
-                m.d.sync += [self.answer.payload.thread.eq(thread), self.answer.payload.value.eq(0)]
+                m.d.sync += [self.answer.payload.thread.eq(thread), of_word.eq(0), status.eq(0)]
                 with m.If(is_tail):
                     m.d.sync += row.data_end.eq(at)
                 with m.If(is_head):
@@ -198,12 +212,11 @@ class ServiceUnit(Component):
                         m.d.sync += row.lowest.eq(at)
                 with m.Switch(service):
                     with m.Case(Service.REDIRECT):
-                        known = Mux(row.program_type == SCHED_CLS, Const(BPF_F_INGRESS, _FLAG_BITS), 0)
-                        with m.If(strange | (flags[:_FLAG_BITS] & ~known).any()):
-                            m.d.sync += self.answer.payload.value.eq(XdpAction.XDP_ABORTED)
+                        with m.If(unknown):
+                            m.d.sync += status.eq(XdpAction.XDP_ABORTED)
                             answer()
                         with m.Else():
-                            m.d.sync += self.answer.payload.value.eq(XdpAction.XDP_REDIRECT)
+                            m.d.sync += status.eq(XdpAction.XDP_REDIRECT)
                             change()
                         m.d.sync += [row.redirected.eq(is_port), row.target.eq(port)]
                         with m.If(row.program_type != SCHED_CLS):  # of a tc program's packet it is XDP's
@@ -213,7 +226,7 @@ class ServiceUnit(Component):
                         inward = (flags & BPF_F_INGRESS).any()
                         first, behind = row.data[:3], row.data_end + WORD_BYTES - 1
                         m.d.sync += [
-                            self.answer.payload.value.eq(Const(-EINVAL, 64)),
+                            status.eq(-EINVAL),
                             copying.eq(1),
                             copy.thread.eq(thread),
                             copy.iif.eq(Mux(inward, port, row.iif)),
@@ -226,26 +239,25 @@ class ServiceUnit(Component):
                             target.eq(row.data - first),
                             left.eq((behind - behind[:3]) - (row.data - first)),
                         ]
-                        with m.If(strange | (flags[:_FLAG_BITS] & ~BPF_F_INGRESS).any() | ~is_port):
+                        with m.If(unknown | ~is_port):
                             answer()
                         with m.Elif(row.hops == MAX_HOPS):
-                            m.d.sync += self.answer.payload.value.eq(Const(-ENETDOWN, 64))
+                            m.d.sync += status.eq(-ENETDOWN)
                             answer()
                         with m.Else():
                             m.d.sync += self.wants.eq(1)
                             m.next = "BUFFER"
                     with m.Case(Service.REDIRECT_MAP):
-                        self._redirect_map(m, entry, flags, strange, row, answer, change)
+                        self._redirect_map(m, entry, flags, unknown, row, status, answer, change)
                     with m.Case(*(_ASKED if config.receive_metadata else ())):
                         m.d.comb += self.received.start.eq(1)
                         m.next = "METADATA"
                     with m.Default():
                         uneven = at[: exact_log2(_MOVED)] != row.data[: exact_log2(_MOVED)]
-                        legal = ~far & ~moved[len(row.data) :].any() & (at >= least) & (at <= most)
-                        odd = is_meta & (uneven | (moved < farthest))
-                        error = Mux(~legal, Const(-EINVAL, 64), Mux(odd, Const(-EACCES, 64), 0))
+                        legal = ~far & ~below & ~room[-1]
+                        odd = is_meta & (uneven | (room > addresses.METADATA_BYTES))
                         m.d.sync += [
-                            self.answer.payload.value.eq(error),
+                            status.eq(Mux(~legal, -EINVAL, Mux(odd, -EACCES, 0))),
                             start.eq(Mux(is_tail, row.data_end, at)),
                             last.eq(Mux(is_tail, at, row.lowest) - 1),
                         ]
@@ -255,7 +267,7 @@ class ServiceUnit(Component):
                         m.d.sync += left.eq(Mux(is_head & number.any(), metadata, 0))
                         with m.If(~legal | odd):
                             answer()
-                        with m.Elif(Mux(is_tail, at > row.data_end, shows)):
+                        with m.Elif(Mux(is_tail, grows, shows)):
                             m.d.sync += clears.eq(1)
                             m.next = "CLEAR"
                         with m.Elif(is_head & metadata.any()):
@@ -271,7 +283,7 @@ class ServiceUnit(Component):
                     change()
             with m.State("BUFFER"):
                 m.d.sync += [copy.buffer.eq(self.spare), copy.made.eq(self.spare_ready)]
-                m.d.sync += self.answer.payload.value.eq(Mux(self.spare_ready, 0, Const(-ENOMEM, 64)))
+                m.d.sync += status.eq(Mux(self.spare_ready, 0, -ENOMEM))
                 with m.If(self.take):
                     m.d.sync += self.wants.eq(0)
                     m.next = "MOVE"
@@ -311,8 +323,10 @@ class ServiceUnit(Component):
                     with m.If(left == size):
                         m.next = "MOVE"
             with m.State("METADATA"):
-                m.d.sync += [heard.eq(self.received.done), word.eq(self.received.value)]
-                m.d.sync += self.answer.payload.value.eq(word)
+                m.d.sync += heard.eq(self.received.done)
+                with m.If(~heard):  # then it stays
+                    m.d.sync += word.eq(self.received.value)
+                m.d.sync += of_word.eq(1)
                 with m.If(heard):
                     answer()
             with m.State("CHANGE"):
@@ -324,20 +338,23 @@ class ServiceUnit(Component):
                         answer()
         return m
 
-    def _redirect_map(self, m: Module, entry, flags, strange, row, answer, change) -> None:
+    def _known_by_maps(self, entry) -> Value:
+        """The flags that bpf_redirect_map knows, by the map's type."""
+        of_ports, of_queues = (Const(known, _FLAG_BITS) for known in
+                               (REDIRECT_ACTION | RedirectFlag.EXCLUDE_INGRESS, REDIRECT_ACTION))  # fmt: skip
+        return Mux((entry & REDIRECT_QUEUE).any(), of_queues, of_ports)
+
+    def _redirect_map(self, m: Module, entry, flags, unknown, row, status, answer, change) -> None:
         """What __bpf_xdp_redirect_map does once it has the entry: an unknown flag answers XDP_ABORTED and changes
         nothing (and so does BROADCAST: a packet of this NIC leaves once); an empty entry answers the action in the
         flags and forgets the target. EXCLUDE_INGRESS is a DEVMAP's, and means nothing without BROADCAST."""
         taken, to_queue = (entry & REDIRECT_TAKEN).any(), (entry & REDIRECT_QUEUE).any()
-        of_ports, of_queues = (Const(known, _FLAG_BITS) for known in
-                               (REDIRECT_ACTION | RedirectFlag.EXCLUDE_INGRESS, REDIRECT_ACTION))  # fmt: skip
-        unknown = flags[:_FLAG_BITS] & ~Mux(to_queue, of_queues, of_ports)
         where = entry[REDIRECT_SHIFT:]
-        with m.If(strange | unknown.any()):
-            m.d.sync += self.answer.payload.value.eq(XdpAction.XDP_ABORTED)
+        with m.If(unknown):
+            m.d.sync += status.eq(XdpAction.XDP_ABORTED)
             answer()
         with m.Else():
-            m.d.sync += self.answer.payload.value.eq(Mux(taken, XdpAction.XDP_REDIRECT, flags & REDIRECT_ACTION))
+            m.d.sync += status.eq(Mux(taken, XdpAction.XDP_REDIRECT, flags & REDIRECT_ACTION))
             change()
         m.d.sync += [
             row.redirected.eq(taken & (to_queue | (where[:8] < self.config.ports))),

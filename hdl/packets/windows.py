@@ -9,6 +9,9 @@ A context is no memory: its few fields are read from the thread table. Of an skb
 other words lie behind the stack. One word of an XDP context can be written: the queue of the host for the packet.
 """
 
+from functools import reduce
+from operator import or_
+
 from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import memory
 from amaranth.lib.wiring import Component, In, Out
@@ -68,19 +71,16 @@ class Windows(Component):
         local = self.local
 
         # The request: bytes move up to their lanes, in one word or over two neighbours.
-        lane = local.offset[:3]
-        ones, lanes = Signal(8), Signal(16)
+        lane, lanes = local.offset[:3], local.lanes
+        ones = Signal(8)
         m.d.comb += ones.eq((1 << (1 << local.size)) - 1)
-        for each in range(len(lanes)):  # ones << lane, from a table
-            cases = ((size, first) for size in range(4) for first in range(8) if first <= each < first + (1 << size))
-            table = Const(sum(1 << (size << 3 | first) for size, first in cases), 32)
-            m.d.comb += lanes[each].eq(table.bit_select(Cat(lane, local.size), 1))
         rotated = rotate_up(m, local.write_data, lane)
         write = local.enable & local.write
         m.d.comb += [
             self.pair.buffer.eq(local.buffer),
             self.pair.word.eq(local.offset[3:]),
-            self.pair.mask.eq(Mux(write & (local.region == Region.PACKET), lanes, 0)),
+            self.pair.write.eq(write & (local.region == Region.PACKET)),
+            self.pair.mask.eq(lanes),
             self.pair.data.eq(rotated),
         ]
         in_stack = (local.region == Region.STACK) | (local.region == Region.SKB)
@@ -142,7 +142,8 @@ class Windows(Component):
                 bank.read.address.eq(Cat(row, local.thread)),
                 bank.write.address.eq(Cat(row_then, thread_then)),
                 bank.write.data.eq(bits),
-                bank.write.enable.eq(Mux(writes, Mux(known, lanes, 0xFF), 0)),
+                bank.write.enable.eq(writes),
+                bank.write.lanes.eq(Mux(known, lanes, 0xFF)),
             ]
             words.append(bank.read.data)
             knowns.append(known)
@@ -221,14 +222,13 @@ class Windows(Component):
         return of(thread_then)
 
     def _context(self, m: Module) -> Value:
-        """The context's answer, 2 clocks after the request; 0 unless it is a context's. Behind it the live fields of an
-        skb context, whose other words are the stack's answer. The thread's row is read in the first clock, what is
-        asked of it in the second one."""
+        """The answer of an XDP context, or of the live fields of an skb context, whose other words are the stack's
+        answer; 2 clocks after the request, 0 unless it is a context's. In the first clock the thread's row is read, and
+        found which lanes of which words are asked for; in the second one they are put together."""
         local, row = self.local, Signal(Thread(self.config))
         m.d.comb += self.thread.thread.eq(local.thread)
         m.d.sync += row.eq(self.thread.row)
-        of_xdp, of_skb = (_later(m, local.region == region) for region in (Region.CONTEXT, Region.SKB))
-        offset, queue = _later(m, local.offset), self._queue(m)
+        queue = self._queue(m)
         ifindex, came_in = Signal(32), Signal(32)
         for interface, found in ((row.device, ifindex), (row.iif, came_in)):
             with m.Switch(interface):
@@ -244,26 +244,25 @@ class Windows(Component):
             "rx_queue_index": queue,
             "egress_ifindex": 0,
         }
-        context = Signal(8 * addresses.CONTEXT_BYTES)
-        for field in programs.XDP_MD:
-            m.d.comb += context[8 * field.offset :][: 8 * field.size].eq(values[field.name])
+        of_skb = values | {"len": row.data_end - row.data, "ifindex": ifindex, "ingress_ifindex": came_in}
+        contexts = (
+            (Region.CONTEXT, programs.XDP_MD, values),
+            (Region.SKB, [field for field in programs.SK_BUFF if field.live], of_skb),
+        )
         # Two words, as from the stack: lanes below the access's first one are the second word's.
-        word, first, second, below = offset[3:6], Signal(64), Signal(64), Signal(8)
-        with m.If(of_xdp):
-            m.d.comb += [
-                first.eq(context.word_select(word, 64)),
-                second.eq(context.word_select((word + 1)[: len(word)], 64)),
-            ]
-        values |= {"len": row.data_end - row.data, "ifindex": ifindex, "ingress_ifindex": came_in}
-        live: dict[int, list[tuple[int, Value]]] = {}  # by word: where in it, and the value
-        for field in programs.SK_BUFF:
-            if field.live:
-                word_of, at = divmod(field.offset, WORD_BYTES)
-                live.setdefault(word_of, []).append((at, values[field.name]))
-        with m.If(of_skb), m.Switch(offset[3:][: exact_log2(SKB_WORDS)]):
-            for word_of, fields in live.items():
-                with m.Case(word_of):
-                    m.d.comb += [first[8 * at :][:32].eq(value) for at, value in fields]
-        m.d.comb += below.eq((1 << offset[:3]) - 1)
-        of_second = spread(m, below)
-        return _later(m, (first & ~of_second) | (second & of_second))
+        below, asked = Signal(8), local.offset[3:][: exact_log2(SKB_WORDS)]
+        m.d.comb += below.eq((1 << local.offset[:3]) - 1)
+        found = []
+        for region, fields, values in contexts:
+            contents: dict[int, Signal] = {}  # by word
+            for field in fields:
+                number, lane = divmod(field.offset, WORD_BYTES)
+                word = contents.setdefault(number, Signal(64, name=f"{region.name.lower()}_{number}"))
+                m.d.comb += word[8 * lane :][:32].eq(values[field.name])
+            here = local.region == region
+            for number, word in contents.items():
+                lanes = Signal(8, name=f"lanes_of_{word.name}", reset_less=True)
+                of_first, of_second = here & (asked == number), here & (asked == (number - 1) % SKB_WORDS)
+                m.d.sync += lanes.eq(Mux(of_first, ~below, Mux(of_second, below, 0)))
+                found.append(word & spread(m, lanes))
+        return _later(m, reduce(or_, found))

@@ -104,7 +104,8 @@ class Endpoint(Component):
             return [pointer.eq(to), timer.eq(0)]
 
         def put(at, data):
-            return [buffer.write.address.eq(at), buffer.write.data.eq(data), buffer.write.enable.eq(0b1111)]
+            write = buffer.write
+            return [write.address.eq(at), write.data.eq(data), write.enable.eq(1), write.lanes.eq(-1)]
 
         # What a message says, and what is right about it.
         units = Signal(range(PAYLOAD_BYTES // UNIT_BYTES + 1), reset_less=True)  # its payload
@@ -313,7 +314,8 @@ class Endpoint(Component):
             m.d.comb += [
                 buffer.write.address.eq(position[2:]),
                 buffer.write.data.eq(data.replicate(WORD_BYTES)),
-                buffer.write.enable.eq((position < MESSAGE_BYTES) << position[:2]),
+                buffer.write.enable.eq(position < MESSAGE_BYTES),
+                buffer.write.lanes.eq(1 << position[:2]),
             ]
             m.d.sync += position.eq(position + 1)
             with m.If(position == MESSAGE_BYTES):

@@ -57,9 +57,9 @@ class Pass:
         self.pc, self.progress = seen(1, self.threads.fetching_pc), seen(2, self.threads.progress)
         self.generation = seen(6, self.generations.reader_generation)
         self.valid = seen(11, self.threads.update)
-        remaining = seen(8, self.threads.remaining)
+        spent = seen(8, self.threads.left.none)
         at_beginning = (self.progress.step == Step.INSTRUCTION) & ~self.progress.skip.any()
-        self.first = self.valid & at_beginning & remaining.any() & ~self.pc.outside
+        self.first = self.valid & at_beginning & ~spent & ~self.pc.outside
         self.dst, self.src, self.r0 = self._registers()
         self.entry = entry_of(Register.DST, self.instruction.dst, self.instruction.dst, self.progress.frame)
         self.writes_nothing = seen(14, self.answers.free)

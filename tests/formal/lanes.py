@@ -6,7 +6,7 @@ from amaranth.lib.data import View
 
 from bpfnic.hdl.interfaces import Region
 from bpfnic.hdl.mapinterfaces import MapOperation
-from bpfnic.hdl.maps.requester import Flight, Requester
+from bpfnic.hdl.maps.requester import Flight, HostRequest, Requester
 from bpfnic.hdl.packets.windows import Windows
 from bpfnic.spec import addresses
 from bpfnic.spec.addresses import ROW_BYTES
@@ -34,13 +34,14 @@ class PacketLanesHarness(Elaboratable):
         m.d.comb += size.eq(1 << local.size)
         packet = local.enable & (local.region == Region.PACKET)
         stores = packet & local.write
+        m.d.comb += Assume(local.lanes == ((1 << size) - 1 << first[:3])[:16])  # interfaces.LocalPort
         m.d.comb += Assert((pair.word == local.offset[3:]) & (pair.buffer == local.buffer))
         for lane in range(16):  # of `word` and the next one
             covered, byte = Signal(name=f"covered_{lane}"), Signal(3, name=f"byte_{lane}")
             m.d.comb += [
                 covered.eq((lane >= first[:3]) & (lane < first[:3] + size)),
                 byte.eq(lane - first[:3]),
-                Assert(pair.mask[lane] == (stores & covered)),
+                Assert((pair.write & pair.mask[lane]) == (stores & covered)),
                 Assert(
                     ~(stores & covered)
                     | (pair.data.word_select(lane % 8, 8) == local.write_data.word_select(byte, 8))
@@ -79,6 +80,7 @@ class StackHarness(Elaboratable):
         m.d.comb += [
             size.eq(1 << local.size),
             behind.eq(local.offset + size),
+            Assume(local.lanes == ((1 << size) - 1 << local.offset[:3])[:16]),  # interfaces.LocalPort
             Assume(~uses | (behind <= addresses.STACK_WINDOW_BYTES)),
             Assume(~(uses & in_skb) | ((local.offset >= _SKB) & (behind <= _SKB + addresses.SKB_CONTEXT_BYTES))),
             Assume(~(uses & local.write) | ~(local.offset[:3] & (size - 1)[:3]).any()),
@@ -107,7 +109,8 @@ class StackHarness(Elaboratable):
         m.d.comb += kept.eq(Mux(started, held, first))
         m.d.sync += held.eq(kept)
         for odd, bank in enumerate(banks):
-            with m.If((place[3] == odd) & (bank.write.address == row) & bank.write.enable.bit_select(lane, 1)):
+            stores = bank.write.enable & (bank.write.address == row) & bank.write.lanes.bit_select(lane, 1)
+            with m.If((place[3] == odd) & stores):
                 m.d.sync += held.eq(bank.write.data.word_select(lane, 8))
             asked = later(m, (place[3] == odd) & (bank.read.address == row), 2)
             m.d.comb += Assume(~asked | (bank.read.data.word_select(lane, 8) == later(m, kept, 2)))
@@ -137,13 +140,19 @@ class MapLanesHarness(Elaboratable):
         m.submodules.requester = opened = Opened(requester, inputs=True)
         access, request = requester.access, requester.request.payload.request
         bank_bits = len(access.access.bank)
-        m.d.comb += Assume(requester.request.payload.bank == (1 << request.address[4 : 4 + bank_bits]))
         m.d.comb += [Assume(self._legal(request)), Assume(~access.grant | access.request.any())]
-        taken = Signal(request.shape().size)  # what waits for its grant
-        with m.If(requester.request.valid & requester.request.ready):
-            m.d.sync += taken.eq(request)
-        granted = View(request.shape(), taken)
+        # What came in, what waits for its grant, and what waits behind that.
+        entered, taken, behind = (Signal(request.shape().size, name=name) for name in ("entered", "taken", "behind"))
+        granted, next_one = View(request.shape(), taken), View(request.shape(), behind)
         waits, held = opened.signal("r_valid"), View(Flight(CONFIG), opened.signal("r"))
+        waits_behind, held_behind = opened.signal("s_valid"), View(Flight(CONFIG), opened.signal("s"))
+        came, leaves = opened.signal("e_valid"), ~waits | access.grant
+        with m.If(requester.request.valid & requester.request.ready):
+            m.d.sync += entered.eq(request)
+        with m.If(~waits_behind):
+            m.d.sync += behind.eq(entered)
+        with m.If(leaves):
+            m.d.sync += taken.eq(Mux(waits_behind, behind, entered))
         right_place = Cat(access.access.bank, access.access.row) == granted.address[4:]
         m.d.comb += Assert(~access.grant | right_place)
         stores = access.grant & (granted.operation == MapOperation.STORE)
@@ -152,34 +161,24 @@ class MapLanesHarness(Elaboratable):
             m.d.comb += [
                 covered.eq((lane >= granted.address[:4]) & (lane < granted.address[:4] + granted.bytes)),
                 byte.eq(lane - granted.address[:4]),
-                Assert(~access.grant | (access.access.write[lane] == (stores & covered))),
+                Assert(~access.grant | ((access.access.writes & access.access.lanes[lane]) == (stores & covered))),
             ]
             found = access.access.data.word_select(lane % 8, 8)
             m.d.comb += Assert(~(stores & covered) | (found == granted.data.word_select(byte, 8)))
 
         # What makes it inductive: what waits is what was taken, in place.
-        ones = Signal(8)
-        m.d.comb += ones.eq((1 << granted.bytes) - 1)
-        loads = granted.operation == MapOperation.LOAD
-        in_place = Signal(64)
-        for lane in range(8):
-            source = Signal(3, name=f"source_{lane}")
-            m.d.comb += [
-                source.eq(Mux(loads, lane, lane - granted.address[:3])),
-                in_place.word_select(lane, 8).eq(granted.data.word_select(source, 8)),
-            ]
+        self._in_place(m, "first", waits, held, granted)
+        self._in_place(m, "second", waits_behind, held_behind, next_one)
+        bank_of_entered = View(request.shape(), entered).address[4 : 4 + bank_bits]
         m.d.comb += [
             Assert((access.request == 0) | waits),
+            Assert(~waits_behind | waits),
+            Assert(~came | (View(HostRequest(CONFIG), opened.signal("e")).request.as_value() == entered)),
+            Assert(~came | self._legal(View(request.shape(), entered))),
+            Assert(~came | (opened.signal("e_bank") == 1 << bank_of_entered)),
+            Assert(~waits_behind | (opened.signal("s_bank") == 1 << held_behind.access.bank)),
             Assert(opened.signal("r_bank") == Mux(waits, 1 << held.access.bank, 0)),
             Assert((access.request == 0) | (access.request == opened.signal("r_bank"))),
-            Assert(~waits | self._legal(granted)),
-            Assert(~waits | (Value.cast(held.operation) == Value.cast(granted.operation))),
-            Assert(~waits | (held.offset == granted.address[:4])),
-            Assert(~waits | (held.rotate == (granted.address[:3] - granted.shift)[:3])),
-            Assert(~waits | (held.answered == (ones << granted.shift)[:8])),
-            Assert(~waits | (Cat(held.access.bank, held.access.row) == granted.address[4:])),
-            Assert(~waits | (held.access.write == (ones << granted.address[:4])[:16])),
-            Assert(~waits | (held.access.data == in_place)),
         ]
 
         # Three clocks after its grant, one after its row was there, it is answered.
@@ -198,6 +197,32 @@ class MapLanesHarness(Elaboratable):
             wanted = Mux(inside, row.word_select(position, 8), 0) | own
             m.d.comb += Assert(~answers | (queue.w_data[9 + 8 * byte :][:8] == wanted))
         return m
+
+    def _in_place(self, m: Module, name: str, waits: Value, held, taken) -> None:
+        """Where it `waits`, the Flight `held` is the request `taken`."""
+        ones, in_place = Signal(8, name=f"ones_{name}"), Signal(64, name=f"in_place_{name}")
+        m.d.comb += ones.eq((1 << taken.bytes) - 1)
+        loads = taken.operation == MapOperation.LOAD
+        for lane in range(8):
+            source = Signal(3, name=f"source_{name}_{lane}")
+            m.d.comb += [
+                source.eq(Mux(loads, lane, lane - taken.address[:3])),
+                in_place.word_select(lane, 8).eq(taken.data.word_select(source, 8)),
+            ]
+        m.d.comb += [
+            Assert(~waits | right)
+            for right in (
+                self._legal(taken),
+                Value.cast(held.operation) == Value.cast(taken.operation),
+                held.offset == taken.address[:4],
+                held.rotate == (taken.address[:3] - taken.shift)[:3],
+                held.answered == (ones << taken.shift)[:8],
+                Cat(held.access.bank, held.access.row) == taken.address[4:],
+                held.access.writes == (taken.operation == MapOperation.STORE),
+                held.access.lanes == (ones << taken.address[:4])[:16],
+                held.access.data == in_place,
+            )
+        ]
 
     def _legal(self, request) -> Value:
         operation = Value.cast(request.operation)

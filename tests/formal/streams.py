@@ -147,52 +147,75 @@ class MergeHarness(Elaboratable):
 
 
 class TurnsHarness(Elaboratable):
-    """Way B of three users. One access is watched that the solver picks when it is taken."""
+    """Way B of three users. One access is watched that the solver picks when it is taken: `place` says where it is, in
+    the way's two places (0, 1), or held before them (2)."""
 
     def elaborate(self, platform) -> Module:
         m = Module()
         turns = Turns(NicConfig(map_bytes=4096), users=3)
         m.submodules.turns = opened = Opened(turns, inputs=True)
-        table, users = turns.table, turns.users
+        table, users, way = turns.table, turns.users, opened.part("way")
         *others, last = users
         takes = Cat(user.request & user.grant for user in users)
-        refused = later(m, Cat(user.request & ~user.grant for user in others).any())
         asks = Cat(user.request for user in others)
         first_asks = (asks & -asks)[: len(others)]
-        first, second = opened.signal("first"), opened.signal("second")
-        offered = Signal.like(first, name="offered")
-        for number, user in enumerate(users):
-            with m.If(takes[number]):
-                m.d.comb += offered.eq(Cat(user.address, user.write, user.data, Const(1 << number, len(users))))
-        makes, inside = table.request & table.grant, Signal(range(4))
-        watched, access, before = Signal(), Signal.like(offered), Signal(range(2))
-        m.d.sync += inside.eq(inside + takes.any() - makes)
-        with m.If(watched & makes):
-            m.d.sync += [before.eq(before - 1), watched.eq(before != 0)]
-        with m.If(~watched & takes.any() & free(m, 1, "pick")):
-            m.d.sync += [watched.eq(1), access.eq(offered), before.eq((inside - makes)[:1])]
-        what, whose = access[: -len(users)], access[-len(users) :]
+        first = way.o.payload.as_value()
+        held = opened.signal("holds"), opened.signal("held")
+        places = (way.o.valid, first), (way.waits, way.second.as_value()), held
+        full = Cat(valid for valid, _ in places)
+        makes, goes = table.request & table.grant, takes[-1]
+        moves = (full[2] | asks.any()) & ~full[1] & ~goes
+
+        def as_taken(user, number: int) -> Value:
+            return Cat(user.address, user.write, user.data, Const(1 << number, len(users)))
+
+        of_others = Signal(len(first), name="of_others")
+        for number, user in reversed(list(enumerate(others))):
+            with m.If(user.request):
+                m.d.comb += of_others.eq(as_taken(user, number))
+        watched, access, place = Signal(), Signal(len(first), name="access"), Signal(2)
+        picks_last = free(m, 1, "picks_last")
+        picks = ~watched & free(m, 1, "picks") & Mux(picks_last, goes, takes[:-1].any())
+        in_way = full[0] & ~(makes & ~full[1])  # the place that is taken there in this clock
+        with m.If(picks):
+            m.d.sync += [
+                watched.eq(1),
+                access.eq(Mux(picks_last, as_taken(last, len(others)), of_others)),
+                place.eq(Mux(picks_last | moves, in_way, 2)),
+            ]
+        with m.Elif((place == 2) & moves):
+            m.d.sync += place.eq(in_way)
+        with m.Elif((place == 1) & makes):
+            m.d.sync += place.eq(0)
+        with m.Elif((place == 0) & makes):
+            m.d.sync += watched.eq(0)
         reads = makes & ~table.write.any()
-        came = later(m, watched & ~before & reads)
-        comes = Cat(user.coming for user in users)
+        came = later(m, watched & (place == 0) & reads)
+        comes, whose = Cat(user.coming for user in users), access[-len(users) :]
         m.d.comb += [
-            # While there is room, the last one, but where another one was refused; else the first of those that ask.
-            Assert(inside <= 2),
-            Assert(takes == Mux(inside == 2, 0, Mux(last.request & ~refused, 1 << len(others), first_asks))),
+            Assume(~table.grant | table.request),
+            # While there is room, the last one, unless another one's is held; of the others the first that asks.
+            Assert(goes == (last.request & ~full[1] & ~full[2])),
+            Assert(takes[:-1] == Mux(full[2], 0, first_asks)),
+            Assert(full[2] == later(m, (full[2] | asks.any()) & ~moves)),
             # What was taken is made once, in its order, and what it reads comes to whom it belongs.
-            Assert(table.request == (inside != 0)),
-            Assert(~watched | (inside > before)),
-            Assert(~(watched & ~before) | (Cat(table.address, table.write, table.data) == what)),
+            Assert(table.request == full[0]),
+            Assert(Cat(table.address, table.write, table.data) == first[: -len(users)]),
             Assert(~came | (comes == later(m, whose))),
             Assert(comes.any() == later(m, reads)),
             Assert(Cat(user.came for user in users) == later(m, comes, 2)),
             Assert(~watched | ((Cat(user.pending for user in users) & whose) == whose)),
             # How the registers come to that.
-            Assert(first[-len(users) :].any() == (inside != 0)),
-            Assert(second[-len(users) :].any() == (inside == 2)),
-            Assert(~watched | (access == Mux(before, second, first))),
-        ]
+            Assert((~full[1] | full[0]) & (place != 3)),
+            *(Assert(~valid | self._one(payload[-len(users) :])) for valid, payload in places),
+            *(Assert(~watched | (place != number) | (valid & (payload == access)))
+              for number, (valid, payload) in enumerate(places)),
+        ]  # fmt: skip
         return m
+
+    def _one(self, bits: Value) -> Value:
+        """One of them is 1."""
+        return bits.any() & ~(bits & (bits - 1)).any()
 
 
 PROOFS = [
@@ -231,13 +254,13 @@ PROOFS = [
     ),
     Proof(
         name="turns",
-        of=("hdl/maps/sharing.py",),
-        says="way B: while there is room the last unit is heard, but in a clock after another was refused; then the "
-        "first of the others. Each access is made once, unchanged, in their order; what it reads comes to its unit",
+        of=("hdl/maps/sharing.py", "hdl/slice.py"),
+        says="way B: while there is room the last unit is heard, unless another's access is held; of the others the "
+        "first that asks. Each access is made once, unchanged; what it reads comes to its unit",
         harness=TurnsHarness,
         mutations=(
-            Mutation("hdl/maps/sharing.py", "first.eq(Mux(waits, second, asked))", "first.eq(Mux(waits, second, 0))"),
-            Mutation("hdl/maps/sharing.py", "last.request & ~yields", "last.request"),
+            Mutation("hdl/slice.py", "Mux(waits, second, self.i.payload)", "self.i.payload"),
+            Mutation("hdl/maps/sharing.py", "last.request & ~holds", "last.request"),
             Mutation("hdl/maps/sharing.py", "~first.write.any(), first.user, 0)", "1, first.user, 0)"),
         ),
         clocks=4,

@@ -257,8 +257,10 @@ def test_programs_and_map_memory_through_their_windows():
         assert await bus.get("PROGRAM_ADDRESS") == 0  # behind the last slot comes the first
         for slot in (0, 1, 31, 62, 63):
             ctx.set(board.store.read.slot, slot)
+            ctx.set(board.store.read.even_row, (slot + 1) // 2 % 32)
             await ctx.tick()
             ctx.set(board.store.read.slot, 0)
+            ctx.set(board.store.read.even_row, 0)
             await ctx.tick()
             assert ctx.get(board.store.read.instruction) == code[2 * slot] | code[2 * slot + 1] << 32
             assert ctx.get(board.store.read.next_imm) == code[(2 * slot + 3) % 128]

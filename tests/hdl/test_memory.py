@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from amaranth import Array, Cat, ClockDomain, ClockSignal, Const, Module, Mux, Signal
+from amaranth import Array, Cat, ClockDomain, ClockSignal, Const, Module, Signal
 from amaranth.back import verilog
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.sim import Simulator
@@ -30,8 +30,8 @@ class Comparison(Component):
         lanes = width // (lane or width)
         super().__init__(
             {
-                "enable": In(lanes).array(2), "address": In(3).array(2), "data": In(width).array(2),
-                "wrong": Out(1), "compared": Out(1),
+                "enable": In(1).array(2), "lanes": In(lanes).array(2), "address": In(3).array(2),
+                "data": In(width).array(2), "wrong": Out(1), "compared": Out(1),
             }
         )  # fmt: skip
 
@@ -42,20 +42,23 @@ class Comparison(Component):
         kind = DualPortRam if self.dual else SimpleRam
         m.submodules.device = device = kind(**self.shape, target="ecp5")
         m.submodules.twin = twin = kind(**self.shape)
-        writes_a, writes_b = self.enable[0].any(), Signal()
+        writes_a, writes_b = self.enable[0], Signal()
         wrong, compared = [], []
         if self.dual:
             # What both write is undefined for good: side B writes only where A doesn't.
-            m.d.comb += writes_b.eq(self.enable[1].any() & ~(writes_a & (a == b)))
+            m.d.comb += writes_b.eq(self.enable[1] & ~(writes_a & (a == b)))
             for ram in (device, twin):
-                m.d.comb += [ram.a.enable.eq(self.enable[0]), ram.a.address.eq(a), ram.a.write_data.eq(self.data[0])]
-                m.d.comb += [ram.b.enable.eq(Mux(writes_b, self.enable[1], 0)), ram.b.address.eq(b)]
-                m.d.comb += ram.b.write_data.eq(self.data[1])
+                m.d.comb += [ram.a.enable.eq(writes_a), ram.a.address.eq(a), ram.a.write_data.eq(self.data[0])]
+                m.d.comb += [ram.b.enable.eq(writes_b), ram.b.address.eq(b), ram.b.write_data.eq(self.data[1])]
+                if "lanes" in ram.a.signature.members:
+                    m.d.comb += [ram.a.lanes.eq(self.lanes[0]), ram.b.lanes.eq(self.lanes[1])]
             ports = [(device.a.read_data, twin.a.read_data, writes_a, writes_b),
                      (device.b.read_data, twin.b.read_data, writes_b, writes_a)]  # fmt: skip
         else:
             for ram in (device, twin):
-                m.d.comb += [ram.write.enable.eq(self.enable[0]), ram.write.address.eq(a), ram.read.address.eq(b)]
+                m.d.comb += [ram.write.enable.eq(writes_a), ram.write.address.eq(a), ram.read.address.eq(b)]
+                if "lanes" in ram.write.signature.members:
+                    m.d.comb += ram.write.lanes.eq(self.lanes[0])
                 m.d.comb += ram.write.data.eq(self.data[0])
             ports = [(device.read.data, twin.read.data, Const(0), writes_a)]
         for device_data, twin_data, writes, other_writes in ports:
@@ -90,7 +93,7 @@ class AllComparisons(Component):
             for side in range(2):
                 half = bits[128 * side : 128 * side + 128]
                 # Writes in half of the clocks, in random lanes.
-                m.d.comb += each.enable[side].eq(Mux(half[0], half[1:32], 0))
+                m.d.comb += [each.enable[side].eq(half[0]), each.lanes[side].eq(half[1:32])]
                 m.d.comb += [each.address[side].eq(half[32:35]), each.data[side].eq(half[35:])]
             m.d.comb += [self.wrong[number].eq(each.wrong), self.compared[number].eq(each.compared)]
         return m
@@ -136,8 +139,9 @@ def test_latency_is_two_clocks():
     ram = DualPortRam(width=16, depth=16, lane=8)
 
     async def bench(ctx):
-        async def step(enable, address, data=0):
-            ctx.set(ram.a.enable, enable)
+        async def step(lanes, address, data=0):
+            ctx.set(ram.a.enable, lanes != 0)
+            ctx.set(ram.a.lanes, lanes)
             ctx.set(ram.a.address, address)
             ctx.set(ram.a.write_data, data)
             await ctx.tick()
