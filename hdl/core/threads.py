@@ -106,9 +106,24 @@ class Threads(Component):
             m.d.comb += [write.en.eq(enable), write.addr.eq(thread), write.data.eq(value), read.addr.eq(reader)]
             return read.data
 
-        fresh = Signal(self.config.threads)
-        started = Mux(self.start, 1 << self.start_thread, 0)
-        m.d.sync += fresh.eq((fresh & ~Mux(self.fetches, 1 << self.fetching, 0)) | started)
+        # It is fresh where two bits differ, one that its start sets so and one that its first pass makes equal: what is
+        # read of distributed memory is known sooner than what is chosen of flip-flops.
+        m.submodules.started = started = memory.Memory(shape=1, depth=self.config.threads, init=[])
+        m.submodules.fetched = fetched = memory.Memory(shape=1, depth=self.config.threads, init=[])
+        start, fetch = started.write_port(), fetched.write_port()
+        of_start, of_fetch, before = (each.read_port(domain="comb") for each in (started, fetched, fetched))
+        m.d.comb += [
+            before.addr.eq(self.start_thread),
+            start.addr.eq(self.start_thread),
+            start.data.eq(~before.data),
+            start.en.eq(self.start),
+            of_start.addr.eq(self.fetching),
+            of_fetch.addr.eq(self.fetching),
+            fetch.addr.eq(self.fetching),
+            fetch.data.eq(of_start.data),
+            fetch.en.eq(self.fetches),
+            self.fetching_fresh.eq(of_start.data ^ of_fetch.data),
+        ]
 
         first_pc = stored("first_pc", range(self.config.program_slots), self.start, self.start_thread, self.start_pc,
                           self.fetching)  # fmt: skip
@@ -122,7 +137,6 @@ class Threads(Component):
         first_row = stored("first_row", rows, self.start, self.start_thread, even_row(self.start_pc), self.fetching)
         row = stored("row", rows, self.update, self.updated, even_row(self.updated_pc.slot), self.fetching)
         m.d.comb += [
-            self.fetching_fresh.eq((fresh >> self.fetching)[0]),
             self.fetching_pc.eq(Mux(self.fetching_fresh, Cat(first_pc, 0), pc)),
             self.fetching_even_row.eq(Mux(self.fetching_fresh, first_row, row)),
         ]
