@@ -29,7 +29,8 @@ class _Accesses:
         m.d.comb += Assume(now.data_end <= CONFIG.buffer_bytes)
         self.bounds = this.seen(8, now)
         self.local = {name: this.seen(11, getattr(core.local, name)) for name in
-                      ("enable", "write", "region", "thread", "buffer", "offset", "size", "write_data")}  # fmt: skip
+                      ("enable", "write", "region", "thread", "buffer", "offset", "size", "lanes",
+                       "write_data")}  # fmt: skip
         self.goes_to_map, self.shared = this.seen(11, requests.push_shared), this.seen(11, requests.shared)
 
 
@@ -61,7 +62,8 @@ class ContainmentHarness(Elaboratable):
         m.d.comb += Assume(~this.valid | (this.progress.skip + bytes_used <= 8))
         m.d.comb += Assume(~this.valid | (bytes_used > 0) | accesses.goes_to_map)
         end, size = local["offset"] + bytes_used, Signal(4)
-        m.d.comb += size.eq(1 << local["size"])
+        lanes = ((1 << size) - 1 << local["offset"][:3])[:16]  # interfaces.LocalPort
+        m.d.comb += [size.eq(1 << local["size"]), Assert(~local["enable"] | (local["lanes"] == lanes))]
         inside = Signal()
         with m.Switch(local["region"]):
             with m.Case(Region.STACK):
@@ -201,7 +203,7 @@ _ACCESS = "hdl/core/access.py"
 PROOFS = [
     Proof(
         name="containment",
-        of=("hdl/core/",),
+        of=("hdl/core/", "hdl/lanes.py"),
         says="whatever the pass: no address outside the stack (the firmware's in its frame alone), the contexts (of an "
         "skb's those words that the program, or the firmware, may have), the packet between its bounds or map memory "
         "reaches a memory; nothing writes an XDP program's context but "
@@ -213,6 +215,7 @@ PROOFS = [
             Mutation(_ACCESS, "addresses.STACK_WINDOW_BYTES) & self.privileged", "addresses.STACK_WINDOW_BYTES)"),
             Mutation(_ACCESS, "self.privileged | everyone[0]", "self.privileged | 1"),
             Mutation(_ACCESS, "of_queue & stores", "fits(addresses.CONTEXT, addresses.CONTEXT_BYTES) & stores"),
+            Mutation("hdl/lanes.py", "if lane <= each < lane", "if lane < each < lane"),
         ),
         clocks=WRITE + 1,
     ),
