@@ -25,8 +25,8 @@ SOURCES = ("bpfnic.spec", "bpfnic.hdl", "bpfnic.boards")
 MAPPED_FOR_AREA = "scratchpad -copy abc9.script.flow3 abc9.script"
 """To Yosys: logic becomes LUTs in several rounds, each from what the others left (Board.for_area)."""
 APART = "*core*.decoder *rings.emitter *calls.unit"
-"""Modules, by Yosys' patterns, whose signals begin and end at registers. Where it maps for speed, it finds shorter ways
-in each by itself than in all of the NIC at once."""
+"""Modules, by Yosys' patterns, most of whose signals begin and end at registers. Where it maps for speed, it finds
+shorter ways in each by itself than in all of the NIC at once."""
 MAPPED_APART = f"setattr -mod -set keep_hierarchy 1 {APART}"
 TOGETHER = f"setattr -mod -unset keep_hierarchy {APART}; flatten; clean"
 """To Yosys, when it has mapped."""

@@ -289,8 +289,7 @@ def TurnPort(config: NicConfig) -> Signature:
     """A unit of the map engine -> its turn on a TablePort. `request` waits for `grant` (same clock; it may be high
     without a request), which takes the access. The last unit's accesses are made in the order in which they were
     taken, and so are those of all others. came: `word` is what the unit's next read said, 4 clocks after its grant or
-    later; coming: it comes in 2 clocks.
-    pending: an access that was taken is still to be made."""
+    later; coming: it comes in 2 clocks. pending: an access that was taken is still to be made."""
     members = dict(TablePort(config).members)
     return Signature(members | {"coming": In(1), "came": In(1), "pending": In(1)})
 

@@ -149,8 +149,8 @@ class Threads(Component):
                         self.decoding)  # fmt: skip
         m.d.comb += self.number.eq(number)
 
-        left, all_left = stored("left", Left, self.update & self.begun, self.updated, self.updated_left,
-                                self.executing), Signal(Left)  # fmt: skip
+        left = stored("left", Left, self.update & self.begun, self.updated, self.updated_left, self.executing)
+        all_left = Signal(Left)
         m.d.comb += [
             all_left.instructions.eq(self.budget),
             all_left.none.eq(~self.budget.any()),

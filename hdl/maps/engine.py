@@ -78,7 +78,7 @@ class MapEngine(Component):
         stage = data.StructLayout(
             {
                 "core": core_bits,
-                "handle": 1,  # it has the form of one
+                "handle": 1,  # it has the form of one; known when it is the last one
                 "key_bytes": bits_for(MAX_KEY_BYTES),  # of its keys
                 "keep": 8,  # the bytes of the word that are of a key
                 "index": range(config.maps),

@@ -196,7 +196,7 @@ class Emitter(Component):
                     m.next = "TURN"
                 with m.Else():
                     m.next = "MEASURE"
-            with m.State("MEASURE"):
+            with m.State("MEASURE"):  # the clock in which `beyond` is found
                 m.next = "OPEN"
             with m.State("LEFT"):
                 with m.If(taken | gone):

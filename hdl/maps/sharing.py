@@ -38,20 +38,19 @@ class Turns(Component):
         other, of_last, held = Signal(access), Signal(access), Signal(access, reset_less=True)
         asks, holds = Signal(), Signal()
 
-        def offer(user, payload) -> list:
-            bit = 1 << next(number for number, each in enumerate(users) if each is user)
-            return [*(payload[name].eq(getattr(user, name)) for name in fields), payload.user.eq(bit)]
+        def offer(number: int, payload) -> list:
+            return [*(payload[name].eq(getattr(users[number], name)) for name in fields), payload.user.eq(1 << number)]
 
         for number, user in enumerate(others):
             m.d.comb += user.grant.eq(~holds & ~Cat(before.request for before in others[:number]).any())
         m.d.comb += asks.eq(Cat(user.request for user in others).any())
-        for user in reversed(others):
-            with m.If(Const(1) if user is others[-1] else user.request):
-                m.d.comb += offer(user, other)
+        for number in reversed(range(len(others))):
+            with m.If(others[number].request if number < len(others) - 1 else Const(1)):
+                m.d.comb += offer(number, other)
 
         goes, moves = Signal(), Signal()
         m.d.comb += [
-            *offer(last, of_last),
+            *offer(len(others), of_last),
             goes.eq(last.request & ~holds),
             moves.eq(way.i.ready & ~goes),
             last.grant.eq(way.i.ready & ~holds),
