@@ -6,8 +6,8 @@ from amaranth.lib.wiring import Component, In, Out
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.core.control import Sum
-from bpfnic.hdl.core.queue import Queue
 from bpfnic.hdl.interfaces import Answer
+from bpfnic.hdl.queue import Queue
 
 HALF = 32
 Kept = data.StructLayout({"sum": HALF, "begun": 1})

@@ -15,7 +15,6 @@ from bpfnic.hdl.core.decode import Decoder, Instruction, illegal
 from bpfnic.hdl.core.divider import Divider
 from bpfnic.hdl.core.immediates import immediate
 from bpfnic.hdl.core.operands import Operands
-from bpfnic.hdl.core.queue import Queue
 from bpfnic.hdl.core.registers import WORD_ENTRY, Generations, Registers, entry_of
 from bpfnic.hdl.core.requests import Requests, operation_of
 from bpfnic.hdl.core.retirement import Retirement
@@ -26,6 +25,7 @@ from bpfnic.hdl.core.threads import FIRMWARE_POINTER_UNITS, HelperNumber, Left, 
 from bpfnic.hdl.interfaces import CorePorts, Finish
 from bpfnic.hdl.lanes import touched
 from bpfnic.hdl.mapinterfaces import MapCall
+from bpfnic.hdl.queue import Queue
 from bpfnic.spec import addresses, isa
 from bpfnic.spec.causes import Cause
 from bpfnic.spec.maps import LOCK_BYTES, MAX_TAIL_CALLS

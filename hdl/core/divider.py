@@ -6,8 +6,8 @@ from amaranth.lib.enum import Enum
 from amaranth.lib.wiring import Component, In, Out
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.core.queue import Queue
 from bpfnic.hdl.interfaces import Answer
+from bpfnic.hdl.queue import Queue
 
 _STRIDE = 16
 

@@ -6,9 +6,9 @@ from amaranth.lib.wiring import Component, In, Out
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.core.control import Access
-from bpfnic.hdl.core.queue import Queue
 from bpfnic.hdl.interfaces import Service, ServiceRequest
 from bpfnic.hdl.mapinterfaces import EngineWord, MapCall, MapOperation, MapRequest
+from bpfnic.hdl.queue import Queue
 from bpfnic.spec.addresses import MAX_KEY_BYTES
 
 

@@ -5,11 +5,11 @@ from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.core.queue import Queue
 from bpfnic.hdl.interfaces import SharedTrace
 from bpfnic.hdl.mapinterfaces import LOCK, MapCall, MapDescriptor, MapHostPort, SearchPort, TurnPort
 from bpfnic.hdl.maps.rings import Rings, RingsPorts
 from bpfnic.hdl.maps.table import TableOperation, TableUnit
+from bpfnic.hdl.queue import Queue
 from bpfnic.spec import tables
 from bpfnic.spec.maps import EVENTS, QUEUES, Errno
 from bpfnic.spec.registers import MapCommand

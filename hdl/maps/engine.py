@@ -9,7 +9,6 @@ from amaranth.utils import bits_for, ceil_log2, exact_log2
 
 from bpfnic.hdl.arbiter import RoundRobin
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.core.queue import Queue
 from bpfnic.hdl.interfaces import MapEnginePorts
 from bpfnic.hdl.lanes import spread
 from bpfnic.hdl.mapinterfaces import EngineAnswer, EngineWord, KeyWord, MapCall, MapDescriptor
@@ -18,6 +17,8 @@ from bpfnic.hdl.maps.calls import Calls, a_clock_later
 from bpfnic.hdl.maps.finder import Finder, Result
 from bpfnic.hdl.maps.sharing import Turns
 from bpfnic.hdl.memory import SimpleRam
+from bpfnic.hdl.queue import Queue
+from bpfnic.spec import tables
 from bpfnic.spec.addresses import HANDLE_KEY_BIT, MAP_HANDLES, MAP_VALUES, MAX_KEY_BYTES
 from bpfnic.spec.maps import EVENTS, LRU, OF_MAPS, QUEUES, REDIRECT_MAPS, MapType, UpdateFlag
 
@@ -254,10 +255,11 @@ class MapEngine(Component):
             ]
 
         # Way B: the serial unit's, or the finder's while that has no use for it.
-        m.submodules.turns = turns = Turns(config, users=len(calls.tables) + 1)
-        for user, unit_table in zip(turns.users, (*calls.tables, finder.table), strict=True):
-            connect(m, unit_table, user)
-        connect(m, turns.table, flipped(self.table))
+        if (tables.TYPES | EVENTS) & config.map_types:
+            m.submodules.turns = turns = Turns(config, users=len(calls.tables) + 1)
+            for user, unit_table in zip(turns.users, (*calls.tables, finder.table), strict=True):
+                connect(m, unit_table, user)
+            connect(m, turns.table, flipped(self.table))
 
         # Other calls, one after the other.
         connect(m, flipped(self.host), calls.host)

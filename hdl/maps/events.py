@@ -2,8 +2,7 @@
 
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, memory, stream
-from amaranth.lib.fifo import SyncFIFO
-from amaranth.lib.wiring import Component, In, Out
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
 from bpfnic.hdl.config import NicConfig
@@ -11,6 +10,7 @@ from bpfnic.hdl.interfaces import EGRESS_USER, Beat, EmitTrace
 from bpfnic.hdl.lanes import spread
 from bpfnic.hdl.mapinterfaces import DescriptorWrite, TurnPort
 from bpfnic.hdl.maps.ring import RUN_BITS, Header
+from bpfnic.hdl.queue import Queue
 from bpfnic.spec.maps import EVENTS
 from bpfnic.spec.rings import EVENT_USER_BIT, HEADER_BYTES, STATE_BYTES, RingState
 
@@ -99,23 +99,21 @@ class Emitter(Component):
 
         # Beats wait here; `room` is left for those that have not been asked for.
         layout = Beat(EGRESS_USER)
-        m.submodules.beats = beats = SyncFIFO(width=layout.size, depth=BEATS)
+        m.submodules.beats = beats = Queue(layout, BEATS)
         beat, room = Signal(layout), Signal(range(BEATS + 1), init=BEATS)
         waits_in_front, last_keep = Signal(layout, reset_less=True), Signal(8, reset_less=True)
         puts, leaves, asks, roomy = Signal(), Signal(), Signal(), Signal()
-        m.d.sync += [waits_in_front.eq(beat), beats.w_en.eq(puts)]
+        m.d.sync += [waits_in_front.eq(beat), beats.push.eq(puts)]
         kept = Signal(layout)  # nothing of an earlier record leaves
         m.d.comb += [
             kept.eq(waits_in_front),
             kept.keep.eq(Mux(waits_in_front.last, last_keep, 0xFF)),
             kept.data.eq(waits_in_front.data & spread(m, kept.keep)),
-            beats.w_data.eq(kept),
+            beats.entry.eq(kept),
             beat.user.eq(1 << EVENT_USER_BIT),
-            self.frames.valid.eq(beats.r_rdy),
-            self.frames.payload.eq(beats.r_data),
-            beats.r_en.eq(self.frames.ready),
             leaves.eq(self.frames.valid & self.frames.ready),
         ]
+        connect(m, beats.pop, flipped(self.frames))
         m.d.sync += [room.eq(room + leaves - asks), roomy.eq(room > 2)]  # two may have been asked for since
 
         consumer, producer, onward = (Signal(64, name=n, reset_less=True) for n in ("consumer", "producer", "onward"))
@@ -236,7 +234,7 @@ class Emitter(Component):
             is_ring = Cat(written.type == each for each in sorted(EVENTS)).any()
             m.d.sync += rings.bit_select(self.write.index, 1).eq(is_ring)
         heard_of = (new & rings).any() | self.news | news | wanted
-        m.d.comb += self.emit_trace.waiting.eq(heard_of | ~fsm.ongoing("TURN") | beats.w_en | beats.r_rdy)
+        m.d.comb += self.emit_trace.waiting.eq(heard_of | ~fsm.ongoing("TURN") | beats.push | beats.pop.valid)
         return m
 
 

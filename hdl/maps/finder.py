@@ -20,7 +20,6 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import bits_for, exact_log2
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.core.queue import Queue
 from bpfnic.hdl.mapinterfaces import (
     SCRATCH_KEYS,
     Find,
@@ -37,6 +36,7 @@ from bpfnic.hdl.maps.keyhash import KeyHash
 from bpfnic.hdl.maps.lpm import END_BITS, prefix_end, prefix_mask
 from bpfnic.hdl.maps.sharing import WAY_LATENCY
 from bpfnic.hdl.memory import READ_LATENCY, SimpleRam
+from bpfnic.hdl.queue import Queue
 from bpfnic.spec import tables
 from bpfnic.spec.addresses import MAX_KEY_BYTES, ROW_BYTES
 from bpfnic.spec.maps import MapType
@@ -242,7 +242,10 @@ class Finder(Component):
                     begins.eq(chooses & moves),
                     begins_look_up.eq(begins),
                 ]
-        m.d.comb += [again.pop.ready.eq(moves), self.idle.eq(self.hold & ~look_ups.any())]
+        m.d.comb += again.pop.ready.eq(moves)
+        quiet = Signal()
+        m.d.sync += quiet.eq(self.hold & ~look_ups.any())
+        m.d.comb += self.idle.eq(self.hold & quiet)
         with m.If(moves):
             m.d.sync += [chosen.eq(choice), chosen_valid.eq(chooses)]
 
@@ -318,10 +321,11 @@ class Finder(Component):
             compared.more.eq(~old & (there | (Cat(some) & last).any())),
             compared.row.eq(flights[-1].row),
         ]
-        # With where its keys are, and what form they have.
+        # With where its keys are, and what form they have. All this is known late in its clock, so it has a register
+        # before the queue; where nothing else waits, head takes it from there.
         placed = data.StructLayout({**Comparison(config).members, "keys": len(row_keys), "form": len(row_form)})
-        m.submodules.comparisons = comparisons = Queue(placed, UNDER_WAY)
-        m.d.comb += [
+        m.submodules.comparisons = comparisons = Queue(placed, UNDER_WAY, through=True)
+        m.d.sync += [
             comparisons.push.eq(came[-1]),
             comparisons.entry.eq(Cat(compared, row_keys, row_form)),
         ]
@@ -523,9 +527,10 @@ class Finder(Component):
         ]
         whole, last = Signal(END_BITS, reset_less=True), Signal(8, reset_less=True)
         m.d.sync += Cat(whole, last).eq(read.data)
-        lpm = Signal(reset_less=True)
+        lpm, of_prefix = Signal(reset_less=True), Signal(reset_less=True)
         m.d.sync += lpm.eq(self.descriptor.type == MapType.LPM_TRIE)
-        with m.If(lpm & comparing.head.search.of_unit):
+        m.d.sync += of_prefix.eq(lpm & before.head.search.of_unit)
+        with m.If(of_prefix):
             m.d.sync += counts.eq(prefix_mask(m, comparing.number, whole, last))
         with m.Else():
             m.d.sync += counts.eq(2**64 - 1)

@@ -2,7 +2,7 @@
 length that the map's prefixes have, the longest first (spec/tables.py: order)."""
 
 from amaranth import Cat, Module, Mux, Signal, Value
-from amaranth.lib import memory, stream
+from amaranth.lib import data, memory, stream
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import bits_for, exact_log2
 
@@ -18,6 +18,7 @@ from bpfnic.hdl.mapinterfaces import (
     key_slots,
 )
 from bpfnic.hdl.memory import READ_LATENCY
+from bpfnic.hdl.slice import RegisterSlice
 from bpfnic.spec import tables
 from bpfnic.spec.addresses import MAX_KEY_BYTES
 from bpfnic.spec.maps import LPM_LENGTH_BYTES
@@ -35,9 +36,10 @@ class LongestPrefix(Component):
     Members
     -------
     start : begins, in the next clock, with the key in `slot`, on the map of `descriptor`. longest: of all prefixes of
-        the key; otherwise for just this one. They stay until `done`, which is high for a clock.
+        the key; otherwise for just this one. They stay until the end.
+    over : nothing will be found any more: in the last clock of `busy` or the one before, or in both.
     takes : what `found` said a clock ago is the best that has been found.
-    busy : from start to done. length, invalid : of the key's prefix; it is longer than an address. They stay.
+    busy : from start to the end. length, invalid : of the key's prefix; it is longer than an address. They stay.
     read, key, find, found : of mapinterfaces.SearchPort. request, address, grant, came, word : of
         mapinterfaces.TurnPort.
     """
@@ -50,7 +52,7 @@ class LongestPrefix(Component):
                 "slot": In(range(key_slots(config))),
                 "longest": In(1),
                 "descriptor": In(MapDescriptor(config)),
-                "done": Out(1),
+                "over": Out(1),
                 "takes": Out(1),
                 "busy": Out(1),
                 "length": Out(_LENGTH_BITS),
@@ -100,15 +102,18 @@ class LongestPrefix(Component):
                 ]
 
         # The lengths that there are, from the longest on, whose bit is the lowest of `bits`: of half `half` of the
-        # bitmap, behind them those of `ahead`.
+        # bitmap, behind them those of `ahead`. It is drawn, becomes a number, and is compared, a clock each.
         bits, ahead = Signal(_HALF), Signal(_HALF, reset_less=True)
+        empty = Signal()  # there are no more `bits`; it is seen a clock later
+        drawn = RegisterSlice(data.StructLayout({"bit": _HALF, "half": _LENGTH_BITS - exact_log2(_HALF)}))
+        m.submodules.drawn = drawn
         half = Signal(_LENGTH_BITS - exact_log2(_HALF))
         bitmap_coming, unread = Signal(), Signal()
         m.d.comb += [self.request.eq(unread & busy), self.address.eq(descriptor.order[3:] + half[1:])]
         others, lowest = Signal(_HALF), Signal(_HALF)
         m.d.comb += [others.eq(bits & (bits - 1)), lowest.eq(bits & ~others)]
         places = range(exact_log2(_HALF))
-        length = Cat(Cat(lowest[i] for i in range(_HALF) if not i >> place & 1).any() for place in places)
+        length = Cat(Cat(drawn.o.payload.bit[i] for i in range(_HALF) if not i >> place & 1).any() for place in places)
         candidate, next_length = (Signal(_LENGTH_BITS, name=n, reset_less=True) for n in ("candidate", "next_length"))
         prefix_bytes, last_byte = Signal(END_BITS, reset_less=True), Signal(8, reset_less=True)
         some, fits, there = Signal(), Signal(), Signal()  # there is a candidate, it fits, there is a next length
@@ -128,19 +133,29 @@ class LongestPrefix(Component):
             with m.If((came != 0) & ~exhausted & busy):
                 m.d.sync += [candidate.eq(self.length), some.eq(1), exhausted.eq(1)]
         with m.Else():
-            with m.If((came != 0) & looks_on):
-                m.d.sync += [candidate.eq(Cat(length, half)), some.eq(bits.any()), bits.eq(others)]
-        exhausts = self.longest & ~bits.any() & busy & ~unread & ~bitmap_coming & ~exhausted & ~found
+            with m.If(looks_on):
+                m.d.sync += [candidate.eq(Cat(length, drawn.o.payload.half)), some.eq(drawn.o.valid & busy)]
+            with m.If((came != 0) & drawn.i.ready):
+                m.d.sync += bits.eq(others)
+        m.d.comb += [
+            drawn.i.valid.eq(bits.any() & (came != 0)),
+            drawn.i.payload.bit.eq(lowest),
+            drawn.i.payload.half.eq(half),
+            drawn.o.ready.eq(looks_on | ~busy),  # what was drawn in vain is gone before the next search
+        ]
+        m.d.sync += empty.eq(~bits.any())
+        exhausts = self.longest & empty & busy & ~unread & ~bitmap_coming & ~exhausted & ~found
         with m.If(exhausts):
             with m.If(half[0]):
-                m.d.sync += bits.eq(ahead)
+                m.d.sync += [bits.eq(ahead), empty.eq(0)]
             with m.Elif(half.any()):
                 m.d.sync += unread.eq(1)
             with m.Else():
                 m.d.sync += exhausted.eq(1)
             m.d.sync += half.eq(half - half.any())
         with m.If(self.came):
-            m.d.sync += [bits.eq(self.word[_HALF:][::-1]), ahead.eq(self.word[:_HALF][::-1]), bitmap_coming.eq(0)]
+            m.d.sync += [bits.eq(self.word[_HALF:][::-1]), ahead.eq(self.word[:_HALF][::-1])]
+            m.d.sync += [bitmap_coming.eq(0), empty.eq(0)]
 
         # The key, cut to the next length.
         begun, ripe, searched = (Signal(range(2 * SCRATCH_KEYS), name=name) for name in ("begun", "ripe", "searched"))
@@ -200,16 +215,22 @@ class LongestPrefix(Component):
             with m.If(hit):
                 m.d.sync += best.eq(answer_length)
 
-        m.d.comb += self.done.eq(
-            busy & all_came & (found | (exhausted & ~some & ~there)) & ~opened.any() & ~unread & ~bitmap_coming
-        )
+        # It ends when all searches are answered; `over` sees the last answer a clock before.
+        done, last_answer = Signal(), Signal()
+        no_more = exhausted & ~drawn.o.valid & ~some & ~there
+        whole_bitmap = all_came & ~unread & ~bitmap_coming
+        m.d.comb += [
+            done.eq(busy & whole_bitmap & (found | no_more) & ~opened.any()),
+            last_answer.eq(answered & ~(opened & ~(1 << answered_slot)).any() & ~(there & free)),
+            self.over.eq(done | (last_answer & whole_bitmap & (found | answer.found | no_more))),
+        ]
         with m.If(self.start):
             m.d.sync += [
                 busy.eq(1),
                 unread.eq(self.longest),
                 half.eq(Cat(1, limit[exact_log2(2 * _HALF) :])),
             ]
-        with m.If(self.done):
+        with m.If(done):
             m.d.sync += [
                 Cat(busy, asked, came, all_came, bits, some, there, exhausted, found, number).eq(0),
             ]

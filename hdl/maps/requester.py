@@ -8,15 +8,15 @@ Data travels "in place": byte i of a row in byte lane i % 8. A requester has one
 latency, so that its answers come in the order of its requests and never two at once.
 """
 
-from amaranth import Array, Cat, Module, Mux, Shape, Signal, Value
+from amaranth import Array, Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream
-from amaranth.lib.fifo import SyncFIFO
-from amaranth.lib.wiring import Component, In, Out, Signature
+from amaranth.lib.wiring import Component, In, Out, Signature, connect, flipped
 from amaranth.utils import exact_log2
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.lanes import spread
 from bpfnic.hdl.mapinterfaces import MapAnswer, MapOperation, MapRequest
+from bpfnic.hdl.queue import Queue
 from bpfnic.spec.addresses import ROW_BYTES
 
 LANES = 8  # bytes of an access in place
@@ -139,14 +139,16 @@ class Requester(Component):
         writes_back = Signal()  # W has the way in the next clock
         depth = config.threads
         places = Signal(range(depth + 1), init=depth)  # in the queue for answers, that no request has but the last one
+        room = Signal(init=1)  # there is a place, whatever came in this clock and the one before
         arrived, arrived_last, answered, granted = (Signal(name=name) for name in
                                                     ("arrived", "arrived_last", "answered", "granted"))  # fmt: skip
         with m.If(arrived_last & ~answered):
             m.d.sync += places.eq(places - 1)
         with m.Elif(~arrived_last & answered):
             m.d.sync += places.eq(places + 1)
+        m.d.sync += room.eq(places > 2)
         m.d.comb += [
-            takes.eq(~s_valid & (places > arrived_last)),
+            takes.eq(~s_valid & room),
             arrived.eq(e_valid & takes),
             coming.tag.eq(Cat(request.tag, e.host)),
             coming.operation.eq(operation),
@@ -207,15 +209,13 @@ class Requester(Component):
             Cat(answer.answer.tag, answer.host).eq(a.tag),
             answer.answer.data.eq((right & memory_bits) | (a.access.data & own_bits)),
         ]
-        m.submodules.queue = queue = SyncFIFO(width=Shape.cast(HostAnswer).width, depth=depth)
+        m.submodules.queue = queue = Queue(HostAnswer, depth)
         m.d.comb += [
-            queue.w_en.eq(a_valid),
-            queue.w_data.eq(answer),
-            self.answer.valid.eq(queue.r_rdy),
-            self.answer.payload.eq(queue.r_data),
-            queue.r_en.eq(self.answer.ready),
+            queue.push.eq(a_valid),
+            queue.entry.eq(answer),
             answered.eq(self.answer.valid & self.answer.ready),
         ]
+        connect(m, queue.pop, flipped(self.answer))
 
         # W: an atomic's new value goes back.
         lanes = a.access.lanes

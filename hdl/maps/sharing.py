@@ -19,8 +19,8 @@ WAY_LATENCY = READ_LATENCY + 1
 
 class Turns(Component):
     """Takes an access each clock, where there is room, which is known before anybody requests. The last user, which may
-    request in every clock, comes first; of the others the first that requests, whose access is `held` where it can't go
-    on in that clock, and then comes before all.
+    request in every clock, but only reads, comes first; of the others the first that requests, whose access is `held`
+    where it can't go on in that clock, and then comes before all.
 
     Members: users (TurnPort of each), table (mapinterfaces.TablePort).
     """
@@ -35,28 +35,27 @@ class Turns(Component):
         fields = ("address", "write", "data")
         access = data.StructLayout({name: len(getattr(table, name)) for name in fields} | {"user": len(users)})
         m.submodules.way = way = RegisterSlice(access)
-        other, of_last, held = Signal(access), Signal(access), Signal(access, reset_less=True)
-        asks, holds = Signal(), Signal()
-
-        def offer(number: int, payload) -> list:
-            return [*(payload[name].eq(getattr(users[number], name)) for name in fields), payload.user.eq(1 << number)]
-
+        other, held = Signal(access), Signal(access, name="held", reset_less=True)
+        asks, holds = Signal(), Signal(name="holds")
         for number, user in enumerate(others):
             m.d.comb += user.grant.eq(~holds & ~Cat(before.request for before in others[:number]).any())
         m.d.comb += asks.eq(Cat(user.request for user in others).any())
         for number in reversed(range(len(others))):
             with m.If(others[number].request if number < len(others) - 1 else Const(1)):
-                m.d.comb += offer(number, other)
+                m.d.comb += [other[name].eq(getattr(others[number], name)) for name in fields]
+                m.d.comb += other.user.eq(1 << number)
 
         goes, moves = Signal(), Signal()
         m.d.comb += [
-            *offer(len(others), of_last),
             goes.eq(last.request & ~holds),
             moves.eq(way.i.ready & ~goes),
             last.grant.eq(way.i.ready & ~holds),
             way.i.valid.eq(goes | holds | asks),
-            way.i.payload.eq(Mux(goes, of_last, Mux(holds, held, other))),
+            way.i.payload.eq(Mux(holds, held, other)),
         ]
+        with m.If(goes):  # data is nobody's
+            m.d.comb += [way.i.payload.address.eq(last.address), way.i.payload.write.eq(0)]
+            m.d.comb += way.i.payload.user.eq(1 << len(others))
         m.d.sync += holds.eq((holds | asks) & ~moves)
         with m.If(~holds):
             m.d.sync += held.eq(other)

@@ -119,26 +119,52 @@ class TableUnit(Component):
         def is_one_of(types: frozenset[MapType]) -> Value:
             return Cat(descriptor.type == each for each in sorted(types & config.map_types)).any()
 
+        # The second operand is a register's, or one of what changes while instructions are executed, or it was there
+        # before and is chosen when the instruction is fetched.
+        word = Signal(64, reset_less=True)
+        number = Signal(range(_WORDS))
+        address = Signal(range(config.map_bytes), reset_less=True)
+        place, link, bucket = (
+            Signal(search.found[name].shape(), name=name, reset_less=True) for name in ("place", "link", "bucket")
+        )
+        tag, found = Signal(tables.TAG_BITS, reset_less=True), Signal(reset_less=True)
+        changing = {
+            Source.PLACE: place,
+            Source.LINK: link,
+            Source.BUCKET: bucket,
+            Source.TAG: Cat(Const(0, tables.PLACE_BITS), tag),
+            Source.OTHER: word[32:],
+            Source.AT: address,
+            Source.WORD: Cat(Const(0, 3), number),
+        }
+        length, invalid = Signal(9), Signal()
+        smalls = {
+            Small.CPU: call.cpu,
+            Small.LENGTH: length,
+            Small.LENGTH_BIT: length[:5],
+            Small.LENGTH_WORD: Cat(Const(0, 2), length[5:]),
+        }
+        of_register, chosen = Signal(reset_less=True), Signal(range(len(changing) + 1), reset_less=True)
+        standing = Signal(_WIDTH, reset_less=True)
+
         # The next instruction is read while one is executed; a jump costs a clock.
         words = program(config)
         m.submodules.program = store = memory.Memory(
             shape=Instruction.size, depth=1 << bits_for(len(words) - 1), init=words
         )
         fetch = store.read_port()
-        length, invalid = Signal(9), Signal()
-        smalls = Array(
-            {
-                Small.CPU: call.cpu,
-                Small.LENGTH: length,
-                Small.LENGTH_BIT: length[:5],
-                Small.LENGTH_WORD: Cat(Const(0, 2), length[5:]),
-            }[each]
-            for each in Small
-        )
+        fetched = Instruction(fetch.data)
+        stands = {
+            Source.TABLE: descriptor.table,
+            Source.LINKS: descriptor.links,
+            Source.KEYS: descriptor.keys,
+            Source.ORDER: descriptor.order,
+            Source.BASE: descriptor.base,
+            Source.ENTRIES: descriptor.entries,
+            Source.SMALL: Array(smalls[each] for each in Small)[fetched.bits],
+        }
         step, valid, runs = Signal(Instruction, reset_less=True), Signal(), Signal()
         left_at = Signal(range(REGISTERS), reset_less=True)  # the first operand's register, then what is stored
-        of_register = Signal(reset_less=True)  # the second operand is a register's
-        small = Signal(9, reset_less=True)  # or one of few bits
         behind = Signal(TARGET_BITS)  # where the instruction behind `step` is
         jumps, target, ends = Signal(), Signal(TARGET_BITS), Signal()  # in this clock; the instruction is done with
         m.d.comb += [
@@ -150,41 +176,23 @@ class TableUnit(Component):
             m.d.comb += fetch.addr.eq(target)
         with m.If(fetch.en):
             m.d.sync += [behind.eq(fetch.addr), step.eq(fetch.data), valid.eq(runs & ~jumps)]
-            fetched = Instruction(fetch.data)
-            m.d.sync += [of_register.eq(fetched.source == Source.REGISTER), small.eq(smalls[fetched.bits])]
-            m.d.sync += left_at.eq(fetched.left)
+            m.d.sync += [of_register.eq(fetched.source == Source.REGISTER), left_at.eq(fetched.left)]
+            m.d.sync += [chosen.eq(len(changing)), standing.eq(fetched.number)]
+            with m.Switch(fetched.source):
+                for number_of_source, source in enumerate(changing):
+                    with m.Case(source):
+                        m.d.sync += chosen.eq(number_of_source)
+                for source, value in stands.items():
+                    with m.Case(source):
+                        m.d.sync += standing.eq(value)
         with m.If(self.start):
             m.d.sync += runs.eq(1)
         code = step.code
 
-        # Operands, and what they come to.
+        # What the operands come to.
         m.submodules.registers = registers = memory.Memory(shape=_WIDTH, depth=REGISTERS, init=[])
         write, left, right = registers.write_port(), *(registers.read_port(domain="comb") for _ in range(2))
-        word = Signal(64, reset_less=True)
-        number = Signal(range(_WORDS))
-        address = Signal(range(config.map_bytes), reset_less=True)
-        place, link, bucket = (
-            Signal(search.found[name].shape(), name=name, reset_less=True) for name in ("place", "link", "bucket")
-        )
-        tag, found = Signal(tables.TAG_BITS, reset_less=True), Signal(reset_less=True)
         first, second, total = Signal(_WIDTH), Signal(_WIDTH), Signal(_WIDTH)
-        sources = {
-            Source.NUMBER: step.number,
-            Source.TABLE: descriptor.table,
-            Source.LINKS: descriptor.links,
-            Source.KEYS: descriptor.keys,
-            Source.ORDER: descriptor.order,
-            Source.BASE: descriptor.base,
-            Source.ENTRIES: descriptor.entries,
-            Source.PLACE: place,
-            Source.LINK: link,
-            Source.BUCKET: bucket,
-            Source.TAG: Cat(Const(0, tables.PLACE_BITS), tag),
-            Source.OTHER: word[32:],
-            Source.AT: address,
-            Source.WORD: Cat(Const(0, 3), number),
-            Source.SMALL: small,
-        }
         m.d.comb += [
             left.addr.eq(left_at),
             right.addr.eq(step.number[: len(right.addr)]),
@@ -195,10 +203,7 @@ class TableUnit(Component):
             for shift in _SHIFTS:
                 with m.Case(shift):
                     m.d.comb += first.eq(left.data << shift)
-        with m.Switch(step.source):
-            for source, value in sources.items():
-                with m.Case(source):
-                    m.d.comb += second.eq(value)
+        m.d.comb += second.eq(Array([*changing.values(), standing])[chosen])
         with m.If(of_register):  # it is there latest
             m.d.comb += second.eq(right.data)
 
@@ -233,8 +238,10 @@ class TableUnit(Component):
 
         # The key at hand, zeros behind its end; the host's.
         whole = number != key_end[3:]
-        keep = Signal(8, reset_less=True)  # a word comes later than its number
-        m.d.sync += keep.eq(Cat((whole & (number < key_end[3:])) | ~whole & (byte <= key_end[:3]) for byte in range(8)))
+        keep, keeps = Signal(8, reset_less=True), Signal(8)  # a word comes later than its number
+        some = Cat(byte <= key_end[:3] for byte in range(8))
+        m.d.comb += keeps.eq(Mux(whole, (number < key_end[3:]).replicate(8), some))
+        m.d.sync += keep.eq(keeps)
         kept = Signal(64)
         m.d.comb += kept.eq(word & spread(m, keep))
         m.submodules.host_keys = host_keys = memory.Memory(shape=32, depth=2 * _WORDS, init=[])
@@ -290,7 +297,7 @@ class TableUnit(Component):
                 invalid.eq(prefixes.invalid & lpm),
             ]
             with m.If(lpm):
-                m.d.comb += [latches.eq(prefixes.takes), over.eq(prefixes.done)]
+                m.d.comb += [latches.eq(prefixes.takes), over.eq(prefixes.over)]
             with m.If(prefixes.busy):
                 m.d.comb += [
                     search.read.request.eq(prefixes.read.request),
@@ -356,9 +363,17 @@ class TableUnit(Component):
         final = Signal(reset_less=True)
         value_words = known((descriptor.value_size + 7)[3:])
         half = Mux(address[2], 0b10, 0b01)
-        m.d.comb += table.data.eq(Mux(clears, 0, Mux(of_key, kept, left.data.replicate(2))))
-        with m.If(of_key & short):
-            m.d.comb += table.data.eq(kept[:32].replicate(2))
+        # What is written is a key's word (of a short one twice the half that there is), a register, or zeroes.
+        key_lanes, short_lanes = Signal(8, reset_less=True), Signal(4, reset_less=True)
+        m.d.sync += [
+            key_lanes.eq(Mux(code == Code.KEY_TO_MEMORY, Mux(short, keeps[:4], keeps), 0)),
+            short_lanes.eq(Mux((code == Code.KEY_TO_MEMORY) & short, keeps[:4], 0)),
+        ]
+        m.d.comb += table.data.eq(
+            (word & spread(m, key_lanes))
+            | Cat(Const(0, 32), word[:32] & spread(m, short_lanes))
+            | (left.data & stores.replicate(_WIDTH)).replicate(2)
+        )
         with m.If(clears | (of_key & ~short)):
             m.d.comb += table.write.eq(0b11)
         with m.Elif(stores | of_key):
@@ -369,28 +384,32 @@ class TableUnit(Component):
         m.d.sync += last_scanned.eq(
             (onward[3 : exact_log2(_SCAN_BYTES)] == 0) | (onward[3:] == descriptor.links[3:])
         )
-        scanned = table.word.any() | last_scanned
 
         hold = Signal()
         m.d.comb += search.hold.eq(hold)
 
         # What ends, and with which result, is known without the state.
         own_came = table.came & ~prefixes.busy if has_lpm else table.came
+        scanned, scan_ends = table.word.any() | last_scanned, Signal()  # a clock later, for it is known late
+        m.d.sync += scan_ends.eq(own_came & scans & scanned)
         brought, multiplied, waited = key_coming[-1], Signal(), Signal()  # waited: for whatever else
+        settled = Signal()  # rows are as it has written them
+        m.d.sync += settled.eq(~table.pending & ~accesses)
         m.d.comb += [
-            finds.eq(valid & step.finds & ~table.pending),  # rows are as it has written them
+            finds.eq(valid & step.finds & settled),
             ends.eq(
                 (valid & (step.at_once | finds))
                 | (accesses & final & table.grant)
                 | brought
-                | (own_came & (~scans | scanned))
+                | (own_came & ~scans)
+                | scan_ends
                 | multiplied
                 | waited
             ),
             writes.eq(
                 (valid & (code == Code.COMPUTE))
                 | (brought & step.register.any())
-                | (own_came & (~scans | scanned))
+                | own_came  # of a scan each word
                 | multiplied
             ),
         ]
@@ -488,7 +507,7 @@ class TableUnit(Component):
                     m.d.sync += accesses.eq(0)
                     m.next = "STEP"
             with m.State("COMES"):
-                with m.If(own_came & ~ends):
+                with m.If(own_came & scans & ~scanned):
                     m.d.sync += [address.eq(onward), accesses.eq(1)]
                     m.next = "ACCESS"
                 with m.If(ends):
@@ -497,7 +516,7 @@ class TableUnit(Component):
                 m.d.sync += multiplied.eq(1)
                 m.next = "COMES"
             with m.State("DONE"):
-                m.d.comb += self.done.eq(~table.pending)
+                m.d.comb += self.done.eq(settled)
                 with m.If(self.done):
                     m.d.sync += hold.eq(0)
                 with m.If(self.done & self.taken):

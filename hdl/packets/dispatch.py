@@ -14,13 +14,13 @@ left whose number was given before its entry was moved.
 
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream
-from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import Component, In, Out
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import DispatchTrace, Entry, Hook, InterfaceControl, Start
 from bpfnic.hdl.packets.flow import FLOW_BITS
 from bpfnic.hdl.packets.records import Completion, Frame, Kind, Order, Resume, Thread, ThreadStrobe, ThreadWrite
+from bpfnic.hdl.queue import Queue
 
 
 def Again(config: NicConfig) -> data.StructLayout:
@@ -91,12 +91,12 @@ class Dispatch(Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         config = self.config
-        m.submodules.queue = queue = SyncFIFO(width=Frame(config).size, depth=config.packet_buffers)
+        m.submodules.queue = queue = Queue(Frame(config), config.packet_buffers)
         frame, waits, takes = Signal(Frame(config)), Signal(), Signal()  # takes: the head's register
-        m.d.comb += [queue.w_en.eq(self.frame_valid), queue.w_data.eq(self.frame), queue.r_en.eq(~waits)]
-        m.d.sync += waits.eq(Mux(waits, ~takes, queue.r_rdy))
+        m.d.comb += [queue.push.eq(self.frame_valid), queue.entry.eq(self.frame), queue.pop.ready.eq(~waits)]
+        m.d.sync += waits.eq(Mux(waits, ~takes, queue.pop.valid))
         with m.If(~waits):
-            m.d.sync += frame.eq(queue.r_data)
+            m.d.sync += frame.eq(queue.pop.payload)
 
         # The first program on its way.
         names = "xdp", "ingress", "egress", "socket"
@@ -127,14 +127,14 @@ class Dispatch(Component):
             m.d.sync += [there.eq(waits), queue_head.eq(following)]
 
         head, entry, hook, device = queue_head.frame, queue_head.entry, queue_head.hook, queue_head.device
-        oldest, alone = Signal(), Signal()
+        oldest, alone, stays = Signal(), Signal(), Signal()  # what is known of the head is of a clock ago, if it stays
         with m.Switch(head.ingress):
             for number, due in enumerate(self.due):
                 behind = (due + 1)[: len(due)]
                 with m.Case(number):
                     m.d.comb += oldest.eq(Mux(self.passes[number], head.order == behind, head.order == due))
-        m.d.sync += alone.eq(self.turn & oldest & ~self.conflict & ~takes)
-        may_go = there & (~self.apart | alone)
+        m.d.sync += [alone.eq(self.turn & oldest & ~self.conflict), stays.eq(~takes)]
+        may_go = there & (~self.apart | (alone & stays))
 
         # The thread for it is chosen a clock before: the lowest that is free, with and without the one that goes now.
         launches = Signal()
@@ -151,17 +151,17 @@ class Dispatch(Component):
 
         # On to a thread. One that goes on with its packet has it already, and comes first.
         again = Again(config)
-        m.submodules.resuming = resuming = SyncFIFO(width=again.size, depth=config.threads)
-        resumed, resume = again(resuming.r_data), Signal(again)
+        m.submodules.resuming = resuming = Queue(again, config.threads)
+        resumed, resume = resuming.pop.payload, Signal(again)
         for name in again.members:
             of_resume = name in ("thread", "slot")
             m.d.comb += resume[name].eq(getattr(self.resume, name) if of_resume else self.resume.row[name])
         may_start = ~self.start.valid | self.start.ready
         m.d.comb += [
-            resuming.w_en.eq(self.resume.valid),
-            resuming.w_data.eq(resume),
-            resuming.r_en.eq(may_start),
-            launches.eq(may_go & entry.valid & ready & may_start & ~resuming.r_rdy & self.launch.ready),
+            resuming.push.eq(self.resume.valid),
+            resuming.entry.eq(resume),
+            resuming.pop.ready.eq(may_start),
+            launches.eq(may_go & entry.valid & ready & may_start & ~resuming.pop.valid & self.launch.ready),
             self.launch.valid.eq(launches),
             self.launch.thread.eq(thread),
             self.launch.row.buffer.eq(head.buffer),
@@ -178,10 +178,10 @@ class Dispatch(Component):
         ]
         with m.If(may_start):
             m.d.sync += [
-                self.start.valid.eq(resuming.r_rdy),
+                self.start.valid.eq(resuming.pop.valid),
                 self.start.payload.thread.eq(resumed.thread),
                 self.start.payload.pc.eq(resumed.slot),
-                self.trace.resumed.eq(resuming.r_rdy),
+                self.trace.resumed.eq(resuming.pop.valid),
             ]
             if config.trace:
                 m.d.sync += [self.trace[name].eq(resumed[name]) for name in ("program_type", "hook", "device")]

@@ -8,14 +8,14 @@ A packet that does not begin at the start of a word is read one word ahead.
 
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream
-from amaranth.lib.fifo import SyncFIFO
-from amaranth.lib.wiring import Component, In, Out
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from bpfnic.hdl.arbiter import RoundRobin
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import EGRESS_USER, Beat
 from bpfnic.hdl.lanes import count_run, rotate_up, spread
 from bpfnic.hdl.packets.records import WORD_BYTES, BufferStrobe, Departure, WordRead, buffer_words
+from bpfnic.hdl.queue import Queue
 
 BEATS = 16
 """Beats that wait at an egress: more than the clocks from a read to its beat, so that these don't show."""
@@ -105,21 +105,21 @@ class Transmit(Component):
         """One egress: its queue, and where its packet stands."""
         config = self.config
         depth = config.cores * config.packet_buffers // 4
-        m.submodules[f"queue{number}"] = queue = SyncFIFO(width=Departure(config).size, depth=depth)
+        m.submodules[f"queue{number}"] = queue = Queue(Departure(config), depth)
         next_one, granted = state.next_one, state.granted.any()
         m.d.comb += [
-            queue.w_en.eq(self.push[number]),
-            queue.w_data.eq(self.departure),
-            queue.r_en.eq(~state.waits),  # soon enough: a packet has two words at least
+            queue.push.eq(self.push[number]),
+            queue.entry.eq(self.departure),
+            queue.pop.ready.eq(~state.waits),  # soon enough: a packet has two words at least
             state.last.eq((state.beats == 0) & ~state.tag.ahead),
             state.loads.eq(~state.active | (granted & state.last)),
         ]
         # What leaves the queue makes room a clock later: so nothing is pushed by what is read in that clock.
-        full_soon = Mux(self.push[number], queue.w_level == depth - 1, queue.w_level == depth)
+        full_soon = Mux(self.push[number], queue.level == depth - 1, queue.level == depth)
         m.d.sync += self.room[number].eq(~full_soon)
-        m.d.sync += state.waits.eq(Mux(state.waits, ~state.loads, queue.r_rdy))
+        m.d.sync += state.waits.eq(Mux(state.waits, ~state.loads, queue.pop.valid))
         with m.If(~state.waits):
-            m.d.sync += next_one.eq(queue.r_data)
+            m.d.sync += next_one.eq(queue.pop.payload)
         m.d.sync += state.due.eq(granted | ~state.due)  # words and clocks alternate
         with m.If(granted | ~state.active):
             m.d.sync += [state.word.eq(state.word + 1), state.tag.ahead.eq(0)]
@@ -180,7 +180,7 @@ class Transmit(Component):
         """One egress: words join to beats."""
         config, egress = self.config, self.egress[number]
         layout = Beat(EGRESS_USER)
-        m.submodules[f"beats{number}"] = beats = SyncFIFO(width=layout.size, depth=BEATS)
+        m.submodules[f"beats{number}"] = beats = Queue(layout, BEATS)
         half, valid = Signal(Half(config), name=f"half_to{number}"), Signal(name=f"valid_to{number}")
         m.d.comb += [half.eq(halves[0]), valid.eq(Cat(each.egress[number] for each in halves).any())]
         for each in halves[1:]:
@@ -196,12 +196,10 @@ class Transmit(Component):
             beat.keep.eq(half.keep),
             beat.last.eq(half.last),
             beat.user.eq(half.user),
-            beats.w_en.eq(valid & ~half.ahead),
-            beats.w_data.eq(beat),
-            egress.valid.eq(beats.r_rdy),
-            egress.payload.eq(beats.r_data),
-            beats.r_en.eq(egress.ready),
+            beats.push.eq(valid & ~half.ahead),
+            beats.entry.eq(beat),
         ]
+        connect(m, beats.pop, flipped(egress))
 
         # A read takes a place for its beat, which is free again a clock after the beat has left. Whether one is left is
         # known before the grant, which comes late in its clock, for either case.

@@ -13,7 +13,7 @@ from functools import reduce
 from operator import or_
 
 from amaranth import Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib import memory
+from amaranth.lib import data, memory
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
 
@@ -153,37 +153,56 @@ class Windows(Component):
         self, m: Module, name: str, row: Value, row_then: Value, thread_then: Value, writes: Value
     ) -> Value:
         """Whether this packet has written the row of a bank that two clocks ago was `row`, of the thread that was
-        local.thread; in this clock `writes` writes it. The bits of a half of a thread's rows lie together, the skb
-        context's at the beginning of the upper one. They are looked up a clock after the request, whose row comes
-        late."""
-        threads, thread, row = self.config.threads, _later(m, self.local.thread), _later(m, row)
+        local.thread; in this clock `writes` writes it. A thread's bits lie together; each half of them is written as a
+        whole, and the skb context's rows are the first of the upper one. In the clock of the request, whose row comes
+        late, they are read, and a clock later found what they say of the row."""
+        threads, thread = self.config.threads, self.local.thread
         skb_rows, half_rows = SKB_WORDS // 2, STACK_WORDS // 4
-        upper, upper_then = row[-1], row_then[-1]
-        half, half_then = Cat(upper, thread), Cat(upper_then, thread_then)
-        m.submodules[f"written_{name}"] = written = memory.Memory(shape=half_rows, depth=2 * threads, init=[])
-        fresh = Signal(2 * threads, init=-1, name=f"fresh_{name}")
-        fresh_skb = Signal(threads, init=-1, name=f"fresh_skb_{name}")
-        look, record = written.read_port(domain="comb"), written.write_port()
-        stale, stale_skb = fresh.bit_select(half, 1), fresh_skb.bit_select(thread, 1)
-        stale_low = Mux(upper, stale_skb, stale)
-        known = look.data.bit_select(row[:-1], 1) & ~Mux(row[:-1] < skb_rows, stale_low, stale)
-        then, stale_then, stale_low_then = (_later(m, each) for each in (look.data, stale, stale_low))
-        others = Cat(stale_low_then.replicate(skb_rows), stale_then.replicate(half_rows - skb_rows))
+        m.submodules[f"written_{name}"] = written = memory.Memory(shape=2 * half_rows, depth=threads, init=[])
+        look, record = written.read_port(domain="comb"), written.write_port(granularity=half_rows)
+        m.d.comb += look.addr.eq(thread)
+        bits, stale, stale_skb, row = (
+            _later(m, each) for each in
+            (look.data, *self._fresh(m, name, thread_then, row_then[-1], writes), row)
+        )  # fmt: skip
+        stale_upper = stale_skb.replicate(skb_rows), stale[1].replicate(half_rows - skb_rows)
+        count = bits & ~Cat(stale[0].replicate(half_rows), *stale_upper)
+        known = count.bit_select(row, 1)
+        then, upper_then = _later(m, count.word_select(row[-1], half_rows)), row_then[-1]
         m.d.comb += [
-            look.addr.eq(half),
-            record.addr.eq(half_then),
-            record.data.eq((then & ~others) | (1 << row_then[:-1])),
-            record.en.eq(writes),
+            record.addr.eq(thread_then),
+            record.data.eq((then | (1 << row_then[:-1])).replicate(2)),
+            record.en.eq(Mux(writes, Cat(~upper_then, upper_then), 0)),
         ]
-        with m.If(writes):
-            m.d.sync += fresh.bit_select(half_then, 1).eq(0)
-            with m.If(upper_then):
-                m.d.sync += fresh_skb.bit_select(thread_then, 1).eq(0)
-        with m.If(self.launch.enable):
-            m.d.sync += fresh.word_select(self.launch.thread, 2).eq(0b11)
-            with m.If(~self.keeps):
-                m.d.sync += fresh_skb.bit_select(self.launch.thread, 1).eq(1)
         return _later(m, known)
+
+    def _fresh(self, m: Module, name: str, thread_then: Value, upper_then: Value, writes: Value) -> tuple[Value, Value]:
+        """Of local.thread, for each half of its rows whether nothing has been written there since its program began,
+        and whether nothing of the skb context; two clocks later it `writes`, as _known.
+
+        Each is where two bits differ, one that the launch sets so and one that the first write makes equal, in
+        distributed memory (see core/threads.py)."""
+        bits = data.StructLayout({"halves": 2, "skb": 1})
+        memories = [memory.Memory(shape=bits.size, depth=self.config.threads, init=[]) for _ in range(2)]
+        m.submodules[f"launched_{name}"], m.submodules[f"reached_{name}"] = launched, reached = memories
+        launch, reach = (each.write_port(granularity=1) for each in memories)
+        now, reached_now, then, before = (
+            each.read_port(domain="comb") for each in (launched, reached, launched, reached)
+        )
+        m.d.comb += [
+            now.addr.eq(self.local.thread),
+            reached_now.addr.eq(self.local.thread),
+            before.addr.eq(self.launch.thread),
+            launch.addr.eq(self.launch.thread),
+            launch.data.eq(~before.data),
+            launch.en.eq(Mux(self.launch.enable, Cat(Const(0b11, 2), ~self.keeps), 0)),
+            then.addr.eq(thread_then),
+            reach.addr.eq(thread_then),
+            reach.data.eq(then.data),
+            reach.en.eq(Mux(writes, Cat(~upper_then, upper_then, upper_then), 0)),
+        ]
+        fresh = data.View(bits, now.data ^ reached_now.data)
+        return fresh.halves, fresh.skb
 
     def _kept(self) -> Value:
         """The bytes of a word of the skb context that keep what is written: of some fields the lower half."""

@@ -117,11 +117,13 @@ class StackHarness(Elaboratable):
 
         upper, row_of_half = place[-1], place[4:-1]
         for odd, name in enumerate(("even", "odd")):
-            look = opened.part(f"written_{name}").read_port(domain="comb")
-            m.d.comb += look.addr.eq(Cat(upper, mine))
-            fresh, fresh_skb = opened.signal(f"fresh_{name}"), opened.signal(f"fresh_skb_{name}")
-            stale = Mux(of_skb, fresh_skb.bit_select(mine, 1), fresh.bit_select(Cat(upper, mine), 1))
-            written = ~stale & look.data.bit_select(row_of_half, 1)
+            look, launched, reached = (
+                opened.part(f"{part}_{name}").read_port(domain="comb") for part in ("written", "launched", "reached")
+            )
+            m.d.comb += [port.addr.eq(mine) for port in (look, launched, reached)]
+            fresh = launched.data ^ reached.data  # of the lower half, the upper one, the skb context
+            stale = Mux(of_skb, fresh[2], fresh.bit_select(upper, 1))
+            written = ~stale & look.data.bit_select(Cat(row_of_half, upper), 1)
             m.d.comb += Assert((place[3] != odd) | Mux(written, kept == value, value == 0))
 
         found = later(m, covers & ~local.write & ~in_skb, 3)  # in an skb context live fields join it
@@ -185,7 +187,7 @@ class MapLanesHarness(Elaboratable):
         answers, queue = later(m, access.grant, 3), opened.part("queue")
         done = View(request.shape(), later(m, taken, 3))
         row = later(m, Value.cast(access.rows)).word_select(done.address[4:][:bank_bits], 8 * ROW_BYTES)
-        m.d.comb += Assert(queue.w_en == answers)
+        m.d.comb += Assert(queue.push == answers)
         stored = done.operation == MapOperation.STORE
         for byte in range(8):
             inside, position = Signal(name=f"inside_{byte}"), Signal(4, name=f"position_{byte}")
@@ -195,7 +197,7 @@ class MapLanesHarness(Elaboratable):
             ]
             own = Mux(done.operation == MapOperation.LOAD, done.data.word_select(byte, 8), 0)
             wanted = Mux(inside, row.word_select(position, 8), 0) | own
-            m.d.comb += Assert(~answers | (queue.w_data[9 + 8 * byte :][:8] == wanted))
+            m.d.comb += Assert(~answers | (Value.cast(queue.entry)[9 + 8 * byte :][:8] == wanted))
         return m
 
     def _in_place(self, m: Module, name: str, waits: Value, held, taken) -> None:
@@ -260,9 +262,10 @@ PROOFS = [
         harness=StackHarness,
         mutations=(
             Mutation(_WINDOWS, "Mux(known, lanes, 0xFF)", "Mux(known, lanes, lanes)"),
-            Mutation(_WINDOWS, "stale_then.replicate(half_rows - skb_rows)", "Const(0, half_rows - skb_rows)"),
-            Mutation(_WINDOWS, "Mux(upper, stale_skb, stale)", "Mux(upper, 0, stale)"),
-            Mutation(_WINDOWS, "Mux(upper, stale_skb, stale)", "Mux(upper, stale, stale)"),
+            Mutation(_WINDOWS, "stale[1].replicate(half_rows - skb_rows)", "Const(0, half_rows - skb_rows)"),
+            Mutation(_WINDOWS, "stale_skb.replicate(skb_rows)", "Const(0, skb_rows)"),
+            Mutation(_WINDOWS, "stale_skb.replicate(skb_rows)", "stale[1].replicate(skb_rows)"),
+            Mutation(_WINDOWS, "Cat(~upper_then, upper_then, upper_then), 0)", "Cat(upper_then, upper_then, 0), 0)"),
         ),
         clocks=8,
         quick=False,

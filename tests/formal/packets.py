@@ -1,6 +1,6 @@
 """The packet path: no beat is lost, doubled or reordered, whatever waits.
 
-Transmit, Receive, Collect and Pool one by one. Between them there are FIFOs, which tests/formal/streams.py proves.
+Transmit, Receive, Collect and Pool one by one. Between them there are queues, which tests/formal/streams.py proves.
 """
 
 from amaranth import Cat, Module, Mux, Signal, Value
@@ -8,7 +8,6 @@ from amaranth.hdl import Assert, Assume, Elaboratable
 from amaranth.lib.data import View
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.interfaces import EGRESS_USER, Beat
 from bpfnic.hdl.packets.pool import Pool
 from bpfnic.hdl.packets.records import Departure
 from bpfnic.hdl.packets.transmit import BEATS, Half, Tag, Transmit
@@ -46,8 +45,8 @@ class PoolHarness(Elaboratable):
 
 class TransmitHarness(Elaboratable):
     """One departure and one byte of it, whichever, from the clock in which its egress takes it out of the queue until
-    its beats are in the egress's FIFO; first it waits for its turn. All other departures, of this egress and the
-    others, and what takes beats away are the solver's; the buffer holds a byte that the solver picks.
+    its beats are in the egress's queue of beats; first it waits for its turn. All other departures, of this egress and
+    the others, and what takes beats away are the solver's; the buffer holds a byte that the solver picks.
 
     A read goes through four stages, of its core, and its egress joins what comes out. `mine`: which stages have a word
     of this departure, and `number`: the which it is.
@@ -84,7 +83,7 @@ class TransmitHarness(Elaboratable):
         queue, out = opened.part(f"queue{egress}"), opened.part(f"beats{egress}")
         waits, loads, next_one = (opened.signal(f"{name}{egress}") for name in ("waits", "loads", "next_one"))
         waiting, reading, over, asked = Signal(), Signal(), Signal(), Signal(10)  # `asked`: words
-        fetched = queue.r_en & queue.r_rdy & ~waiting & ~reading & ~over & (queue.r_data == departure.as_value())
+        fetched = queue.pop.ready & queue.pop.valid & ~waiting & ~reading & ~over & (queue.pop.payload == departure)
         granted = state["granted"].any()
         reads, last = granted & reading, asked + 1 == words
         with m.If(fetched & free(m, 1, "pick")):
@@ -176,15 +175,15 @@ class TransmitHarness(Elaboratable):
         fresh = (left == source + 1) & ~((left == words) & over)
         m.d.comb += Assert(~fresh | (joined.word_select(lane, 8) == value))
 
-        # The contract, at the FIFO
-        beat, comes = View(Beat(EGRESS_USER), out.w_data), mine[3] & (numbers[3] >= ahead)
+        # The contract, at the queue of beats
+        beat, comes = out.entry, mine[3] & (numbers[3] >= ahead)
         number = Signal(10)  # of the beat
         m.d.sync += number.eq(number + comes)
         ends = number + 1 == beats
         m.d.comb += [
-            Assert(~mine[3] | (out.w_en == comes)),
-            Assert(~out.w_en | out.w_rdy),
-            Assert(~out.w_en | comes | (number == 0) | (number == beats)),  # not interleaved
+            Assert(~mine[3] | (out.push == comes)),
+            Assert(~out.push | (out.level < out.depth)),
+            Assert(~out.push | comes | (number == 0) | (number == beats)),  # not interleaved
             Assert(number == Mux(left > ahead, left - ahead, 0)),
             Assert(number <= beats),
             Assert(~comes | (beat.last == ends)),
@@ -197,7 +196,7 @@ class TransmitHarness(Elaboratable):
         return m
 
     def _invariants(self, m: Module, opened: Opened, egress: int) -> None:
-        """Of each egress: what goes in and out of its FIFOs, and that its beats have places."""
+        """Of each egress: what goes in and out of its queues, and that its beats have places."""
         transmit = opened.component
         queue, out = opened.part(f"queue{egress}"), opened.part(f"beats{egress}")
         active, tag = opened.signal(f"active{egress}"), View(Tag(CONFIG), opened.signal(f"tag{egress}"))
@@ -215,17 +214,18 @@ class TransmitHarness(Elaboratable):
             under_way.append(Cat(one.egress[egress] & ~one.ahead for one in tags).any())
         m.d.comb += [
             Assume(~transmit.push[egress] | transmit.room[egress]),
-            Assert(queue.w_en == transmit.push[egress]),
-            Assert(queue.w_data == Value.cast(transmit.departure)),
-            Assert(queue.r_en == ~opened.signal(f"waits{egress}")),
-            Assert(~transmit.room[egress] | queue.w_rdy),
-            Assert(transmit.room[egress] | ~later(m, queue.w_rdy) | later(m, queue.w_en)),
-            Assert((port.valid == out.r_rdy) & (port.ready == out.r_en)),
-            Assert(Value.cast(port.payload) == out.r_data),
+            Assert(queue.push == transmit.push[egress]),
+            Assert(queue.entry == transmit.departure),
+            Assert(queue.pop.ready == ~opened.signal(f"waits{egress}")),
+            Assert(~transmit.room[egress] | (queue.level < queue.depth)),
+            Assert(transmit.room[egress] | later(m, (queue.level == queue.depth) | queue.push)),
+            Assert((port.valid == out.pop.valid) & (port.ready == out.pop.ready)),
+            Assert(port.payload == out.pop.payload),
             Assert(~active | (tag.egress == 1 << egress)),
             Assert(~active | (opened.signal(f"due{egress}") == (opened.signal(f"word{egress}")[0] != transmit.phase))),
             Assert(room + opened.signal(f"left{egress}") + out.level + sum(under_way) == BEATS),
             Assert(queue.level <= queue.depth),
+            *(Assert(each.pop.valid == each.level.any()) for each in (queue, out)),
             Assert(opened.signal(f"has_room{egress}") == room.any()),
         ]
 
@@ -252,7 +252,7 @@ PROOFS = [
         of=("hdl/packets/transmit.py",),
         says="the beats of a departure, from any offset and of any length, go to its egress whole, in order, once, "
         "with the buffer's bytes, keep, last and user, and no beat of another frame between them; each has a place in "
-        "the egress's FIFO, whatever waits; its buffer is given back with its last word, once",
+        "the egress's queue of beats, whatever waits; its buffer is given back with its last word, once",
         harness=TransmitHarness,
         mutations=(
             Mutation("hdl/packets/transmit.py", "granted.any() & ~state.tag.ahead", "granted.any()"),

@@ -118,6 +118,7 @@ class CallsHarness(Elaboratable):
         inside = Opened(queue)
         opened.module._named_submodules["calls"] = (inside, None)
         array = inside.part("memory")
+        m.d.comb += Assert(inside.signal("some") == queue.level.any())
         asks, waits = free(m, 1, "asks"), free(m, 1, "waits")
         pushed, waited = ([here] for here in (asks, waits))
         for _ in range(PUSHED_BEHIND - 1):

@@ -18,9 +18,11 @@ CPUS = CONFIG.cores * CONFIG.threads
 class _Queue:
     """What is known of a queue that is left out: how many entries it has, how many of them are searches (words of a
     key before its last one are none), and whether the watched search is one. The solver chooses what comes out, but
-    nothing that has not gone in (tests/formal/streams.py proves queues)."""
+    nothing that has not gone in, before or, with none before it, in this clock where an entry goes `through`
+    (tests/formal/streams.py proves queues)."""
 
-    def __init__(self, m: Module, name: str, queue, slot_in, slot_out, watched: Signal, counts_in=1, counts_out=1):
+    def __init__(self, m: Module, name: str, queue, slot_in, slot_out, watched: Signal, counts_in=1, counts_out=1,
+                 through=False):  # fmt: skip
         self.level, self.searches = Signal(range(64), name=f"{name}_level"), Signal(range(64), name=f"{name}_searches")
         self.has = Signal(name=f"{name}_has")
         valid = queue.pop.valid
@@ -31,12 +33,15 @@ class _Queue:
             self.searches.eq(self.searches + (queue.push & counts_in) - (pops & counts_out)),
             self.has.eq((self.has | goes_in) & ~comes_out),
         ]
+        passes = (self.level == 0) & through
+        level, searches = self.level + (passes & queue.push), self.searches + (passes & queue.push & counts_in)
+        has = self.has | (passes & goes_in)
         m.d.comb += [
-            Assume(valid == (self.level != 0)),
-            Assume(~(valid & counts_out) | (self.searches != 0)),
-            Assume(~valid | counts_out | (self.searches != self.level)),
-            Assume(~(valid & counts_out) | (slot_out != watched) | self.has),
-            Assume(~(valid & counts_out & self.has & (self.searches == 1)) | (slot_out == watched)),
+            Assume(valid == (level != 0)),
+            Assume(~(valid & counts_out) | (searches != 0)),
+            Assume(~valid | counts_out | (searches != level)),
+            Assume(~(valid & counts_out) | (slot_out != watched) | has),
+            Assume(~(valid & counts_out & has & (searches == 1)) | (slot_out == watched)),
             Assert(~(goes_in & self.has)),
             Assert((self.level >= self.searches) & (self.searches >= self.has)),
         ]
@@ -56,11 +61,12 @@ class FinderHarness(Elaboratable):
         m.d.comb += Assume(watched < key_slots(CONFIG))
         asked, sought, again, comparisons, reading = (opened.part(name) for name in queues)
         in_sought = _Queue(m, "sought", sought, sought.entry, sought.pop.payload, watched)
-        in_asked = _Queue(m, "asked", asked, asked.entry, asked.pop.payload, watched)
+        in_asked = _Queue(m, "asked", asked, asked.entry, asked.pop.payload, watched, through=True)
         in_again = _Queue(m, "again", again, again.entry.slot, again.pop.payload.slot, watched)
         in_comparisons = _Queue(
-            m, "comparisons", comparisons, comparisons.entry.search.slot, comparisons.pop.payload.search.slot, watched
-        )
+            m, "comparisons", comparisons, comparisons.entry.search.slot, comparisons.pop.payload.search.slot, watched,
+            through=True,
+        )  # fmt: skip
 
         read, reads = reading.pop.payload, reading.entry
         in_reading = _Queue(
@@ -81,6 +87,7 @@ class FinderHarness(Elaboratable):
             (waiting, stage("search", Search(CONFIG))),
             (spares, stage("spare", Search(CONFIG))),
             *((came[i], stage(f"flight{i}", Search(CONFIG))) for i in range(WAY_LATENCY)),
+            (comparisons.push, comparisons.entry.search),
             (head_valid, stage("head", Comparison(CONFIG)).search),
             *((skipped[i], stage(f"skipped{i}", Comparison(CONFIG)).search) for i in range(2)),
             *((words[i] & finals[i], keys[i]) for i in range(COMPARE_CLOCKS)),

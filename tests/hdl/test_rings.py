@@ -45,7 +45,7 @@ class RingsAndMemory(Component):
         m = Module()
         m.submodules.rings = rings = Rings(self.config)
         m.submodules.memory = memory = MapMemory(self.config)
-        m.submodules.turns = turns = Turns(self.config, users=2)
+        m.submodules.turns = turns = Turns(self.config, users=3)  # the last one would be the finder
         connect(m, rings.table, turns.users[0])
         connect(m, rings.emitter_table, turns.users[1])
         connect(m, turns.table, memory.table)

@@ -1,12 +1,12 @@
 """A queue in distributed memory."""
 
-from amaranth import Module
+from amaranth import Module, Signal
 from amaranth.lib import memory, stream
 from amaranth.lib.wiring import Component, In, Out
 
 
 class Queue(Component):
-    """Whoever pushes knows that there is room, for a thread has so many entries at most.
+    """Whoever pushes knows that there is room.
 
     Parameters
     ----------
@@ -31,19 +31,20 @@ class Queue(Component):
         m.submodules.memory = array = memory.Memory(shape=self.shape, depth=places, init=[])
         write, read = array.write_port(), array.read_port(domain="comb")
         popped = self.pop.valid & self.pop.ready
+        some = Signal()  # level is not 0
         m.d.comb += [
             write.en.eq(self.push),
             write.data.eq(self.entry),
-            self.pop.valid.eq(self.level.any()),
+            self.pop.valid.eq(some),
             self.pop.payload.eq(read.data),
         ]
         if self.through:
-            with m.If(~self.level.any()):
+            with m.If(~some):
                 m.d.comb += [self.pop.valid.eq(self.push), self.pop.payload.eq(self.entry)]
         with m.If(self.push & ~popped):
-            m.d.sync += self.level.eq(self.level + 1)
+            m.d.sync += [self.level.eq(self.level + 1), some.eq(1)]
         with m.If(popped & ~self.push):
-            m.d.sync += self.level.eq(self.level - 1)
+            m.d.sync += [self.level.eq(self.level - 1), some.eq(self.level != 1)]
         with m.If(self.push):
             m.d.sync += write.addr.eq(write.addr + 1)
         with m.If(popped):
