@@ -36,8 +36,10 @@ def main() -> None:
     boards = json.loads(BOARDS.read_text()) if BOARDS.exists() else {}
     on_boards = {name: speed.on_board(name, say) for name, found in boards.items() if found["clocks"]}
     alone = json.loads(clock.CLOCK.read_text()) if clock.CLOCK.exists() else {}
+    lines_full = {cores: speed.full_lines(int(cores), say) for cores in alone}
     text = report.results(
-        runs, lookups, pairs, building, parts, units, engine, accesses.measure(), verdicts, boards, on_boards, alone
+        runs, lookups, pairs, building, parts, units, engine, accesses.measure(), verdicts, boards, on_boards, alone,
+        lines_full,
     )
     RESULTS.write_text(text)
     print(text)

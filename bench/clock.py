@@ -21,8 +21,6 @@ from bpfnic.hdl.nic import Nic
 CLOCK = Path("docs/clock.json")
 ASKED = {1: 125, 2: 110}
 """Megahertz, by the number of cores."""
-PLACER = "static"
-"""nextpnr's placer: where a part has room, nets are a quarter shorter than by its default."""
 _DEVICE = ("--85k", "--speed", "6", "--package", "CABGA756", "--out-of-context")
 
 
@@ -68,7 +66,7 @@ def measure(cores: int, say) -> dict:
         tools.YOSYS.run(["-p", script], folder, phases.of_yosys(say))
         tools.NEXTPNR.run(
             [*_DEVICE, "--json", "top.json", "--freq", str(ASKED.get(cores, max(ASKED.values()))), "--report",
-             "report.json", "--timing-allow-fail", "--seed", "1", "--placer", PLACER],
+             "report.json", "--timing-allow-fail", "--seed", "1", "--placer", build.PLACER],
             folder, phases.of_nextpnr(say),
         )  # fmt: skip
         found = json.loads((folder / "report.json").read_text().replace('"inner.', '"'))

@@ -143,6 +143,11 @@ def programs(say: build.Say, options: DeviceOptions = DEFAULT) -> list[Run]:
     return runs
 
 
+def full_lines(cores: int, say: build.Say) -> Run:
+    """`firewall` on so many cores, with packets back to back into as many ports."""
+    return run("firewall", say, interfaces=cores, options=DeviceOptions(threads=THREADS, cores=cores))
+
+
 def on_board(name: str, say: build.Say) -> list[Run]:
     """The same on a board's NIC, but with two ports, which what forwards needs."""
     nic = CATALOGUE[name].nic
