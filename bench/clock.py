@@ -21,6 +21,8 @@ from bpfnic.hdl.nic import Nic
 CLOCK = Path("docs/clock.json")
 ASKED = {1: 125, 2: 110}
 """Megahertz, by the number of cores."""
+SIZES: dict[int, dict[str, int]] = {2: {"map_bytes": 64 * 1024}}
+"""Likewise: with 128 KiB of map memory a NIC of two cores takes 211 blocks of RAM, and the part has 208."""
 _DEVICE = ("--85k", "--speed", "6", "--package", "CABGA756", "--out-of-context")
 
 
@@ -54,7 +56,7 @@ class Between(Elaboratable):
 
 def measure(cores: int, say) -> dict:
     """report.Report's measures of a NIC with so many cores of 16 threads. say : hears what is being done."""
-    top = Between(Nic(NicConfig(target="ecp5", cores=cores)))
+    top = Between(Nic(NicConfig(target="ecp5", cores=cores, **SIZES.get(cores, {}))))
     say(f"writing a NIC with {cores} cores")
     text = verilog.convert(top, name="top", ports=[top.shift_in, top.shift_out], emit_src=False,
                            strip_internal_attrs=True)  # fmt: skip

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from bench.clock import SIZES
 from bench.maps import CORES, ENTRIES, KEYS, LENGTHS, Lookup
 from bench.resources import Resources
 from bench.speed import THREADS, Run
@@ -202,7 +203,8 @@ def _clock(alone: Mapping[str, Mapping], lines_full: Mapping[str, Run]) -> list[
         ),
         "",
         "Placed and routed on an ECP5-85F of speed grade 6, between registers, nextpnr's first seed (bench/clock.py).",
-        "Other seeds, and other designs that are nearly the same, come out up to 5 % slower or faster.",
+        "Other seeds, and other designs that are nearly the same, come out up to 5 % slower or faster. Map memory has",
+        f"128 KiB, with two cores {SIZES[2]['map_bytes'] // 1024}: the part has blocks of RAM for no more.",
         "",
         *_table(["program, 64-byte packets back to back", "cores, and ports that they come in by", "clocks a packet",
                  "million packets a second", "line rate of so many ports of 1 Gbit/s"], rates),
