@@ -102,7 +102,7 @@ def test_calls_of_all_threads_and_the_host(library):
             missing -= host.outcomes.union(*(caller.done for caller in callers))
             if number > 2 and not missing:
                 break
-        assert decided > 180 * number
+        assert decided > 200 * number
     assert not missing
 
 
