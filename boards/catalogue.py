@@ -70,7 +70,7 @@ class Board:
 _SMALL_MAPS = MAP_TYPES - EVENTS - tables.TYPES
 _SMALL = {
     "threads": 8, "program_slots": 2048, "map_bytes": 8 * 1024, "map_banks": 1, "maps": 16, "map_types": _SMALL_MAPS,
-    "receive_metadata": False,
+    "receive_metadata": False, "slice_places": 1,
 }  # fmt: skip
 _MIDDLE = {"map_bytes": 32 * 1024}
 

@@ -25,6 +25,7 @@ class NicConfig:
     map_types : types of maps that it has; what the others alone need is left out.
     ports : network ports, 1 to 3; the host is interface number `ports`.
     receive_metadata : it keeps what programs may ask of a frame as it came in (spec.metadata).
+    slice_places : places of a register slice (hdl/slice.py): 2, or 1 for fewer LUTs and a slower clock.
     clock_ns : nanoseconds of a clock, 1 to 255: what the register CLOCK_NS holds from reset on.
     trace : add the trace port (design.md, "Trace port").
     target : "generic" infers memories; "ecp5" instantiates DP16KD.
@@ -42,6 +43,7 @@ class NicConfig:
     map_types: frozenset[MapType] = engine.MAP_TYPES
     ports: int = 2
     receive_metadata: bool = True
+    slice_places: int = 2
     clock_ns: int = 8
     trace: bool = False
     target: str = "generic"
@@ -73,6 +75,7 @@ class NicConfig:
             have, asked = (", ".join(each.name for each in sorted(some)) for some in (engine.MAP_TYPES, lacking))
             raise BpfnicError(f"map_types must be some of {have}, not {asked}")
         check("ports", 1 <= self.ports <= 3, "1 to 3")
+        check("slice_places", self.slice_places in (1, 2), "1 or 2")
         check("clock_ns", 1 <= self.clock_ns <= 255, "1 to 255")
         check("target", self.target in ("generic", "ecp5"), "generic or ecp5")
 

@@ -1,10 +1,11 @@
 """What is said to map memory and to the map engine, and within that: layouts, streams and signatures, as in
 hdl/interfaces.py."""
 
+from amaranth import Value
 from amaranth.lib import data, stream
 from amaranth.lib.enum import Enum
 from amaranth.lib.wiring import In, Out, Signature
-from amaranth.utils import bits_for
+from amaranth.utils import bits_for, exact_log2
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.spec import addresses, tables
@@ -257,12 +258,17 @@ def SearchPort(config: NicConfig) -> Signature:
     )
 
 
+def bank_bit(config: NicConfig, row: Value) -> Value:
+    """A bit for each bank of map memory: that of the one where row `row` lies."""
+    return (1 << row[: exact_log2(config.map_banks)])[: config.map_banks]
+
+
 def RowPort(config: NicConfig) -> Signature:
-    """Map engine -> map memory: reads 16-byte row `row`. `request` waits for `grant` (same clock); `data` is the row 3
-    clocks after it."""
+    """Map engine -> map memory: reads 16-byte row `row`. `request`, its bank_bit, waits for `grant` (same clock);
+    `data` is the row 3 clocks after it."""
     return Signature(
         {
-            "request": Out(1),
+            "request": Out(config.map_banks),
             "row": Out(range(config.map_bytes // addresses.ROW_BYTES)),
             "grant": In(1),
             "data": In(8 * addresses.ROW_BYTES),
@@ -271,11 +277,12 @@ def RowPort(config: NicConfig) -> Signature:
 
 
 def TablePort(config: NicConfig) -> Signature:
-    """Map engine -> map memory: an access to 8 bytes, word `address`. `request` waits for `grant` (same clock).
-    `write`: the halves that are written, the lower one in bit 0; `word`: what was read, 3 clocks after the grant."""
+    """Map engine -> map memory: an access to 8 bytes, word `address`. `request`, its row's bank_bit, waits for `grant`
+    (same clock). `write`: the halves that are written, the lower one in bit 0; `word`: what was read, 3 clocks after
+    the grant."""
     return Signature(
         {
-            "request": Out(1),
+            "request": Out(config.map_banks),
             "address": Out(range(config.map_bytes // 8)),
             "write": Out(2),
             "data": Out(64),
@@ -286,12 +293,12 @@ def TablePort(config: NicConfig) -> Signature:
 
 
 def TurnPort(config: NicConfig) -> Signature:
-    """A unit of the map engine -> its turn on a TablePort. `request` waits for `grant` (same clock; it may be high
-    without a request), which takes the access. The last unit's accesses are made in the order in which they were
+    """A unit of the map engine -> its turn on a TablePort. `request`, a bit, waits for `grant` (same clock; it may be
+    high without a request), which takes the access. The last unit's accesses are made in the order in which they were
     taken, and so are those of all others. came: `word` is what the unit's next read said, 4 clocks after its grant or
     later; coming: it comes in 2 clocks. pending: an access that was taken is still to be made."""
     members = dict(TablePort(config).members)
-    return Signature(members | {"coming": In(1), "came": In(1), "pending": In(1)})
+    return Signature(members | {"request": Out(1), "coming": In(1), "came": In(1), "pending": In(1)})
 
 
 def MapHostPort(config: NicConfig) -> Signature:

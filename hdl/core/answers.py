@@ -96,7 +96,7 @@ class Answers(Component):
 
         # An answer that comes. Few come from services, engine and units, and each of their threads has to issue before
         # its next one, so that a fixed order starves nobody.
-        m.submodules.arrived = arrived = RegisterSlice(_arrived(self.config))
+        m.submodules.arrived = arrived = RegisterSlice(_arrived(self.config), self.config.slice_places)
         coming, from_engine = arrived.i.payload, self.engine.payload
         held, held_woken, woken = Signal(name="held"), Signal(name="held_woken"), Signal(name="came_woken")
         m.d.comb += [

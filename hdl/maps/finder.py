@@ -30,6 +30,7 @@ from bpfnic.hdl.mapinterfaces import (
     MapDescriptor,
     RowPort,
     TurnPort,
+    bank_bit,
     key_slots,
 )
 from bpfnic.hdl.maps.keyhash import KeyHash
@@ -260,12 +261,14 @@ class Finder(Component):
         spares = Signal()
         spare = Signal(Search(config), reset_less=True)  # the next one, chosen before it was known that `row` stays
         spare_row = Signal.like(row, reset_less=True)
-        m.d.comb += [moves.eq(~spares), self.rows.request.eq(waiting), self.rows.row.eq(row)]
+        bank, spare_bank = Signal.like(self.rows.request), Signal.like(self.rows.request, reset_less=True)  # their bits
+        m.d.comb += [moves.eq(~spares), self.rows.request.eq(bank), self.rows.row.eq(row)]
         with m.If(moves):
-            m.d.sync += [spare.eq(chosen), spare_row.eq(chosen_row)]
+            m.d.sync += [spare.eq(chosen), spare_row.eq(chosen_row), spare_bank.eq(bank_bit(config, chosen_row))]
         with m.If(~waiting | self.rows.grant):
             m.d.sync += [waiting.eq(spares | chosen_valid), spares.eq(0)]
             m.d.sync += [search.eq(Mux(spares, spare, chosen)), row.eq(Mux(spares, spare_row, chosen_row))]
+            m.d.sync += bank.eq(Mux(spares, spare_bank, Mux(chosen_valid, bank_bit(config, chosen_row), 0)))
         with m.Elif(moves):
             m.d.sync += spares.eq(chosen_valid)
 

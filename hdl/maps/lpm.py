@@ -105,8 +105,8 @@ class LongestPrefix(Component):
         # bitmap, behind them those of `ahead`. It is drawn, becomes a number, and is compared, a clock each.
         bits, ahead = Signal(_HALF), Signal(_HALF, reset_less=True)
         empty = Signal()  # there are no more `bits`; it is seen a clock later
-        drawn = RegisterSlice(data.StructLayout({"bit": _HALF, "half": _LENGTH_BITS - exact_log2(_HALF)}))
-        m.submodules.drawn = drawn
+        one = data.StructLayout({"bit": _HALF, "half": _LENGTH_BITS - exact_log2(_HALF)})
+        m.submodules.drawn = drawn = RegisterSlice(one, self.config.slice_places)
         half = Signal(_LENGTH_BITS - exact_log2(_HALF))
         bitmap_coming, unread = Signal(), Signal()
         m.d.comb += [self.request.eq(unread & busy), self.address.eq(descriptor.order[3:] + half[1:])]

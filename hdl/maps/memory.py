@@ -60,7 +60,6 @@ class MapMemory(Component):
 
         # The engine's 8 bytes: in place like others', a row's half chosen here on their way back.
         table, bank_bits = self.table, exact_log2(config.map_banks)
-        table_bank = table.address[1 : 1 + bank_bits]
         halves = Cat(half.replicate(4) for half in table.write)
         table_write = Mux(table.address[0], halves << 8, halves)
         asked = [Signal(1 + bank_bits, name=f"table_place{i}", reset_less=True) for i in range(READ_LATENCY)]
@@ -81,8 +80,7 @@ class MapMemory(Component):
                 lane=8,
                 target=config.target,
             )
-            m.submodules[f"arbiter{b}"] = arbiter = RoundRobin(config.cores + 2)
-            grants.append(arbiter.grant)
+            m.submodules[f"arbiter{b}"] = arbiter = RoundRobin(config.cores + 1)
             held = Signal(name=f"held{b}")
             for i, way in enumerate(ways):
                 access, write_back = way.access.access, way.access.write_back[b]
@@ -115,19 +113,21 @@ class MapMemory(Component):
                         trace.tag.eq(way.access.tag[:8]),
                     ]
             # Rows give way to words: a search reads one row and up to eight words.
-            table_here = table.request & (table_bank == b)
+            word_granted, row_granted = Signal(name=f"word_granted{b}"), Signal(name=f"row_granted{b}")
             m.d.comb += [
-                arbiter.requests[-2].eq(table_here & ~held),
-                arbiter.requests[-1].eq(rows.request & (rows.row[:bank_bits] == b) & ~table_here & ~held),
+                arbiter.requests[-1].eq((table.request[b] | rows.request[b]) & ~held),
+                word_granted.eq(arbiter.grant[-1] & table.request[b]),
+                row_granted.eq(arbiter.grant[-1] & ~table.request[b]),
             ]
-            with m.If(arbiter.grant[-2]):
+            grants.append(Cat(arbiter.grant[:-1], word_granted, row_granted))
+            with m.If(word_granted):
                 m.d.comb += [
                     bank.read.address.eq(table.address[1 + bank_bits :]),
                     bank.write.enable.eq(table.write.any()),
                     bank.write.lanes.eq(table_write),
                     bank.write.data.eq(table.data.replicate(2)),
                 ]
-            with m.If(arbiter.grant[-1]):
+            with m.If(row_granted):
                 m.d.comb += bank.read.address.eq(rows.row[bank_bits:])
             m.d.comb += bank.write.address.eq(bank.read.address)
             read.append(bank.read.data)

@@ -15,8 +15,9 @@ from amaranth.utils import exact_log2
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.lanes import spread
-from bpfnic.hdl.mapinterfaces import MapAnswer, MapOperation, MapRequest
+from bpfnic.hdl.mapinterfaces import MapAnswer, MapOperation, MapRequest, bank_bit
 from bpfnic.hdl.queue import Queue
+from bpfnic.hdl.slice import RegisterSlice
 from bpfnic.spec.addresses import ROW_BYTES
 
 LANES = 8  # bytes of an access in place
@@ -113,23 +114,22 @@ class Requester(Component):
 
         # Banks' bits, of what is there. `asks`: of R, where W doesn't have the way. The crossbar finds them in
         # registers.
-        e_bank, r_bank, s_bank, w_bank, asks = (
-            Signal(config.map_banks, name=name) for name in ("e_bank", "r_bank", "s_bank", "w_bank", "asks")
-        )
+        e_bank, w_bank, asks = (Signal(config.map_banks, name=name) for name in ("e_bank", "w_bank", "asks"))
 
         # E: the request as it came.
         bank_bits = exact_log2(config.map_banks)
         e, e_valid = Signal(HostRequest(config), name="e", reset_less=True), Signal(name="e_valid")
-        came = self.request.payload.request.address[4 : 4 + bank_bits]
+        came = self.request.payload
         takes = Signal()
         m.d.comb += self.request.ready.eq(~e_valid | takes)
         with m.If(self.request.ready):
-            m.d.sync += [e.eq(self.request.payload), e_valid.eq(self.request.valid), e_bank.eq(1 << came)]
+            m.d.sync += [e.eq(came), e_valid.eq(self.request.valid)]
+            m.d.sync += e_bank.eq(bank_bit(config, came.request.address[4:]))
 
-        # R: in place; S: the next one, so that no more than R hangs on a grant, which is known late.
-        coming = Signal(flight)
-        r, s = (Signal(flight, name=name, reset_less=True) for name in ("r", "s"))
-        r_valid, s_valid = Signal(name="r_valid"), Signal(name="s_valid")
+        # R: in place; with a second place no more than that hangs on a grant, which is known late.
+        here = data.StructLayout({"bank": config.map_banks, "flight": flight})
+        m.submodules.slice = waiting = RegisterSlice(here, config.slice_places)
+        coming, r = waiting.i.payload.flight, waiting.o.payload.flight
         request = e.request
         operation, offset = request.operation, request.address[:4]
         load = operation == MapOperation.LOAD
@@ -148,8 +148,11 @@ class Requester(Component):
             m.d.sync += places.eq(places + 1)
         m.d.sync += room.eq(places > 2)
         m.d.comb += [
-            takes.eq(~s_valid & room),
+            takes.eq(waiting.i.ready & room),
             arrived.eq(e_valid & takes),
+            waiting.i.valid.eq(e_valid & room),
+            waiting.i.payload.bank.eq(e_bank),
+            waiting.o.ready.eq(granted),
             coming.tag.eq(Cat(request.tag, e.host)),
             coming.operation.eq(operation),
             coming.access.bank.eq(request.address[4 : 4 + bank_bits]),
@@ -164,15 +167,9 @@ class Requester(Component):
             # Atomics are aligned: four bytes are in place in both halves.
             coming.compare.eq(Cat(low, Mux(request.bytes[3], request.compare[32:], low))),
         ]
-        moves = ~r_valid | granted
-        next_bank = Mux(s_valid, s_bank, Mux(arrived, e_bank, 0))
-        m.d.sync += [arrived_last.eq(arrived), asks.eq(Mux(writes_back, 0, Mux(moves, next_bank, r_bank)))]
-        with m.If(~s_valid):
-            m.d.sync += [s.eq(coming), s_bank.eq(e_bank), s_valid.eq(arrived & ~moves)]
-        with m.Elif(moves):
-            m.d.sync += s_valid.eq(0)
-        with m.If(moves):
-            m.d.sync += [r_valid.eq(s_valid | arrived), r_bank.eq(next_bank), r.eq(Mux(s_valid, s, coming))]
+        next_bank = Mux(waiting.waits, waiting.second.bank, Mux(arrived, e_bank, 0))
+        bank = Mux(waiting.o.valid & ~granted, waiting.o.payload.bank, next_bank)
+        m.d.sync += [arrived_last.eq(arrived), asks.eq(Mux(writes_back, 0, bank))]
 
         # Grant: an atomic's write-back has the way for itself.
         w, w_valid = Signal(Access(config), reset_less=True), Signal()

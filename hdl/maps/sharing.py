@@ -9,7 +9,7 @@ from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.mapinterfaces import TablePort, TurnPort
+from bpfnic.hdl.mapinterfaces import TablePort, TurnPort, bank_bit
 from bpfnic.hdl.memory import READ_LATENCY
 from bpfnic.hdl.slice import RegisterSlice
 
@@ -26,6 +26,7 @@ class Turns(Component):
     """
 
     def __init__(self, config: NicConfig, users: int):
+        self.config = config
         super().__init__({"users": In(TurnPort(config)).array(users), "table": Out(TablePort(config))})
 
     def elaborate(self, platform) -> Module:
@@ -33,8 +34,10 @@ class Turns(Component):
         table, users = self.table, self.users
         *others, last = users
         fields = ("address", "write", "data")
-        access = data.StructLayout({name: len(getattr(table, name)) for name in fields} | {"user": len(users)})
-        m.submodules.way = way = RegisterSlice(access)
+        access = data.StructLayout(
+            {name: len(getattr(table, name)) for name in fields} | {"bank": len(table.request), "user": len(users)}
+        )
+        m.submodules.way = way = RegisterSlice(access, self.config.slice_places)
         other, held = Signal(access), Signal(access, name="held", reset_less=True)
         asks, holds = Signal(), Signal(name="holds")
         for number, user in enumerate(others):
@@ -44,6 +47,8 @@ class Turns(Component):
             with m.If(others[number].request if number < len(others) - 1 else Const(1)):
                 m.d.comb += [other[name].eq(getattr(others[number], name)) for name in fields]
                 m.d.comb += other.user.eq(1 << number)
+
+        m.d.comb += other.bank.eq(bank_bit(self.config, other.address[1:]))
 
         goes, moves = Signal(), Signal()
         m.d.comb += [
@@ -55,6 +60,7 @@ class Turns(Component):
         ]
         with m.If(goes):  # data is nobody's
             m.d.comb += [way.i.payload.address.eq(last.address), way.i.payload.write.eq(0)]
+            m.d.comb += way.i.payload.bank.eq(bank_bit(self.config, last.address[1:]))
             m.d.comb += way.i.payload.user.eq(1 << len(others))
         m.d.sync += holds.eq((holds | asks) & ~moves)
         with m.If(~holds):
@@ -62,7 +68,7 @@ class Turns(Component):
 
         first = way.o.payload
         m.d.comb += [
-            table.request.eq(way.o.valid),
+            table.request.eq(Mux(way.o.valid, first.bank, 0)),
             way.o.ready.eq(table.grant),
             *(getattr(table, name).eq(first[name]) for name in fields),
         ]

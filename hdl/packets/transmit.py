@@ -2,12 +2,12 @@
 
 An egress reads its packet's words in turn, with other egresses that read from the same core; round robin, among those
 whose next word lies in the bank that the clock's phase gives to reads. On its way out of the core a word is rotated so
-that the packet's first byte becomes the lowest; at the egress, lanes of the word before and of this one join to a beat.
-A packet that does not begin at the start of a word is read one word ahead.
+that the packet's first byte becomes the lowest; lanes of the egress's word before and of this one join to a beat. A
+packet that does not begin at the start of a word is read one word ahead.
 """
 
 from amaranth import Cat, Module, Mux, Signal
-from amaranth.lib import data, stream
+from amaranth.lib import data, memory, stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from bpfnic.hdl.arbiter import RoundRobin
@@ -30,7 +30,7 @@ def Tag(config: NicConfig) -> data.StructLayout:
 
 
 def Half(config: NicConfig) -> data.StructLayout:
-    """A rotated word at its egress (`egress`: one-hot, or 0). before: lanes of the word before. keep: lanes that
+    """A rotated word for its egress (`egress`: one-hot, or 0). before: lanes of the word before. keep: lanes that
     are bytes of the packet."""
     return data.StructLayout(
         {"egress": config.interfaces, "word": 64, "before": 8, "keep": 8, "ahead": 1, "last": 1, "user": EGRESS_USER}
@@ -92,13 +92,11 @@ class Transmit(Component):
         m = Module()
         config = self.config
         egresses = [_Egress(config, number) for number in range(config.interfaces)]
-        halves = [Signal(Half(config), name=f"half{core}") for core in range(config.cores)]
         for number, state in enumerate(egresses):
             self._follow(m, number, state)
-        for core, half in enumerate(halves):
-            self._read(m, core, egresses, half)
+        joined = [self._join(m, core, self._read(m, core, egresses)) for core in range(config.cores)]
         for number, state in enumerate(egresses):
-            self._send(m, number, state, halves)
+            self._send(m, number, state, joined)
         return m
 
     def _follow(self, m: Module, number: int, state: _Egress) -> None:
@@ -140,9 +138,10 @@ class Transmit(Component):
                     state.tag.user.eq(next_one.user),
                 ]
 
-    def _read(self, m: Module, core: int, egresses: list[_Egress], half) -> None:
-        """One core's buffers: who reads in this clock, and what came of it three clocks ago."""
+    def _read(self, m: Module, core: int, egresses: list[_Egress]):
+        """One core's buffers: who reads in this clock, and what came of it four clocks ago, a Half."""
         config, read, give = self.config, self.read[core], self.give[core]
+        half = Signal(Half(config), name=f"half{core}")
         m.submodules[f"turns{core}"] = turns = RoundRobin(config.interfaces)
         tag = Signal(Tag(config), name=f"tag_of_core{core}")
         for number, state in enumerate(egresses):
@@ -175,30 +174,36 @@ class Transmit(Component):
         ]
         for lane in range(WORD_BYTES):
             m.d.sync += half.before[lane].eq(tag.lane.any() & (tag.lane + lane < WORD_BYTES))
+        return half
 
-    def _send(self, m: Module, number: int, state: _Egress, halves) -> None:
-        """One egress: words join to beats."""
-        config, egress = self.config, self.egress[number]
-        layout = Beat(EGRESS_USER)
-        m.submodules[f"beats{number}"] = beats = Queue(layout, BEATS)
-        half, valid = Signal(Half(config), name=f"half_to{number}"), Signal(name=f"valid_to{number}")
-        m.d.comb += [half.eq(halves[0]), valid.eq(Cat(each.egress[number] for each in halves).any())]
-        for each in halves[1:]:
-            with m.If(each.egress[number]):
-                m.d.comb += half.eq(each)
-        before = Signal(64, name=f"before{number}")
-        with m.If(valid):
-            m.d.sync += before.eq(half.word)
-        beat, is_before = Signal(layout, name=f"beat{number}"), spread(m, half.before)
+    def _join(self, m: Module, core: int, half):
+        """What comes of one core's words: the egresses, a bit for each, to which a beat goes, and the beat."""
+        words = memory.Memory(shape=64, depth=self.config.interfaces, init=[])  # the last one of each egress
+        m.submodules[f"before{core}"], write, read = words, words.write_port(), words.read_port(domain="comb")
+        egress = range(self.config.interfaces)
+        number = Cat(Cat(half.egress[i] for i in egress if i >> bit & 1).any() for bit in range(len(read.addr)))
+        beat, is_before = Signal(Beat(EGRESS_USER), name=f"beat_of_core{core}"), spread(m, half.before)
         m.d.comb += [
+            write.en.eq(half.egress.any()),
+            write.addr.eq(number),
+            write.data.eq(half.word),
+            read.addr.eq(number),
             # Lanes behind the packet's end are 0: nothing of an earlier packet leaves.
-            beat.data.eq(((before & is_before) | (half.word & ~is_before)) & spread(m, half.keep)),
+            beat.data.eq(((read.data & is_before) | (half.word & ~is_before)) & spread(m, half.keep)),
             beat.keep.eq(half.keep),
             beat.last.eq(half.last),
             beat.user.eq(half.user),
-            beats.push.eq(valid & ~half.ahead),
-            beats.entry.eq(beat),
         ]
+        return Mux(half.ahead, 0, half.egress), beat
+
+    def _send(self, m: Module, number: int, state: _Egress, joined) -> None:
+        """One egress: its beats."""
+        egress = self.egress[number]
+        m.submodules[f"beats{number}"] = beats = Queue(Beat(EGRESS_USER), BEATS)
+        m.d.comb += [beats.push.eq(Cat(to[number] for to, _ in joined).any()), beats.entry.eq(joined[0][1])]
+        for to, beat in joined[1:]:
+            with m.If(to[number]):
+                m.d.comb += beats.entry.eq(beat)
         connect(m, beats.pop, flipped(egress))
 
         # A read takes a place for its beat, which is free again a clock after the beat has left. Whether one is left is

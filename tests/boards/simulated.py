@@ -26,6 +26,7 @@ NIC = NicConfig(
     maps=16,
     map_types=frozenset({MapType.ARRAY, MapType.HASH, MapType.PERCPU_ARRAY}),
     receive_metadata=False,
+    slice_places=1,  # as the smallest board's
 )
 CONFIG = CardConfig(nic=NIC, key=KEY, clocks_per_bit=CLOCKS_PER_BIT, build_id=bytes(range(32)), management=0)
 HERE = Path(__file__).parent

@@ -6,7 +6,7 @@ from amaranth.lib.data import View
 
 from bpfnic.hdl.interfaces import Region
 from bpfnic.hdl.mapinterfaces import MapOperation
-from bpfnic.hdl.maps.requester import Flight, HostRequest, Requester
+from bpfnic.hdl.maps.requester import HostRequest, Requester
 from bpfnic.hdl.packets.windows import Windows
 from bpfnic.spec import addresses
 from bpfnic.spec.addresses import ROW_BYTES
@@ -146,8 +146,11 @@ class MapLanesHarness(Elaboratable):
         # What came in, what waits for its grant, and what waits behind that.
         entered, taken, behind = (Signal(request.shape().size, name=name) for name in ("entered", "taken", "behind"))
         granted, next_one = View(request.shape(), taken), View(request.shape(), behind)
-        waits, held = opened.signal("r_valid"), View(Flight(CONFIG), opened.signal("r"))
-        waits_behind, held_behind = opened.signal("s_valid"), View(Flight(CONFIG), opened.signal("s"))
+        way = opened.part("slice")
+        waits, waits_behind = way.o.valid, way.waits
+        (bank, held), (bank_behind, held_behind) = (
+            (each.bank, each.flight) for each in (way.o.payload, way.second)
+        )
         came, leaves = opened.signal("e_valid"), ~waits | access.grant
         with m.If(requester.request.valid & requester.request.ready):
             m.d.sync += entered.eq(request)
@@ -178,9 +181,9 @@ class MapLanesHarness(Elaboratable):
             Assert(~came | (View(HostRequest(CONFIG), opened.signal("e")).request.as_value() == entered)),
             Assert(~came | self._legal(View(request.shape(), entered))),
             Assert(~came | (opened.signal("e_bank") == 1 << bank_of_entered)),
-            Assert(~waits_behind | (opened.signal("s_bank") == 1 << held_behind.access.bank)),
-            Assert(opened.signal("r_bank") == Mux(waits, 1 << held.access.bank, 0)),
-            Assert((access.request == 0) | (access.request == opened.signal("r_bank"))),
+            Assert(~waits_behind | (bank_behind == 1 << held_behind.access.bank)),
+            Assert(~waits | (bank == 1 << held.access.bank)),
+            Assert((access.request == 0) | (access.request == bank)),
         ]
 
         # Three clocks after its grant, one after its row was there, it is answered.

@@ -3,7 +3,7 @@
 Transmit, Receive, Collect and Pool one by one. Between them there are queues, which tests/formal/streams.py proves.
 """
 
-from amaranth import Cat, Module, Mux, Signal, Value
+from amaranth import Array, Cat, Module, Mux, Signal, Value
 from amaranth.hdl import Assert, Assume, Elaboratable
 from amaranth.lib.data import View
 
@@ -171,9 +171,14 @@ class TransmitHarness(Elaboratable):
             ]
             for each in range(8):
                 m.d.comb += Assert(~here_now | (half.before[each] == (ahead[0] & (first + each < 8))))
-        joined = opened.signal(f"before{egress}")
+        joined = []  # of each core, the last word for this egress
+        for core in range(CONFIG.cores):
+            look = opened.part(f"before{core}").read_port(domain="comb")
+            m.d.comb += look.addr.eq(egress)
+            joined.append(look.data)
         fresh = (left == source + 1) & ~((left == words) & over)
-        m.d.comb += Assert(~fresh | (joined.word_select(lane, 8) == value))
+        last_word = Array(joined)[departure.place.core]
+        m.d.comb += Assert(~fresh | (last_word.word_select(lane, 8) == value))
 
         # The contract, at the queue of beats
         beat, comes = out.entry, mine[3] & (numbers[3] >= ahead)

@@ -124,7 +124,7 @@ class FinderHarness(Elaboratable):
             Assume(~finder.find.valid | (in_sought.level < SCRATCH_KEYS)),
             Assume(~finds | ~(alive | in_asked.has | asks)),
             # Each way grants what asks; and what is proved here of this slot's look-ups holds for all.
-            Assume(~finder.rows.grant | finder.rows.request),
+            Assume(~finder.rows.grant | finder.rows.request.any()),
             Assume(~finder.table.grant | finder.table.request),
             # Of words that were asked for two wait, and one has been granted, which is coming now.
             Assume(~finder.table.coming | (in_reading.level != 0)),

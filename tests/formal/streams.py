@@ -4,6 +4,7 @@ from amaranth import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.hdl import Assert, Assume, Elaboratable
 
 from bpfnic.hdl.config import NicConfig
+from bpfnic.hdl.mapinterfaces import bank_bit
 from bpfnic.hdl.maps.events import Merge
 from bpfnic.hdl.maps.sharing import Turns
 from bpfnic.hdl.queue import Queue
@@ -100,7 +101,8 @@ class TurnsHarness(Elaboratable):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        turns = Turns(NicConfig(map_bytes=4096), users=3)
+        config = NicConfig(map_bytes=4096)
+        turns = Turns(config, users=3)
         m.submodules.turns = opened = Opened(turns, inputs=True)
         table, users, way = turns.table, turns.users, opened.part("way")
         *others, last = users
@@ -111,12 +113,13 @@ class TurnsHarness(Elaboratable):
         held = opened.signal("holds"), opened.signal("held")
         places = (way.o.valid, first), (way.waits, way.second.as_value()), held
         full = Cat(valid for valid, _ in places)
-        makes, goes = table.request & table.grant, takes[-1]
+        makes, goes = table.request.any() & table.grant, takes[-1]
         moves = (full[2] | asks.any()) & ~full[1] & ~goes
 
         def as_taken(user, number: int) -> Value:
             write = user.write if number < len(others) else Const(0, len(user.write))  # the last one reads, and no more
-            return Cat(user.address, write, user.data, Const(1 << number, len(users)))
+            bank = bank_bit(config, user.address[1:])
+            return Cat(user.address, write, user.data, bank, Const(1 << number, len(users)))
 
         data = Const(((1 << len(table.data)) - 1) << len(Cat(table.address, table.write)), len(first))
 
@@ -147,16 +150,18 @@ class TurnsHarness(Elaboratable):
 
         reads = makes & ~table.write.any()
         came = later(m, watched & (place == 0) & reads)
+        banks = slice(len(first) - len(users) - config.map_banks, len(first) - len(users))
+        right_bank = [payload[banks] == bank_bit(config, payload[1 : len(table.address)]) for _, payload in places]
         comes, whose = Cat(user.coming for user in users), access[-len(users) :]
         m.d.comb += [
-            Assume(~table.grant | table.request),
+            Assume(~table.grant | table.request.any()),
             # While there is room, the last one, unless another one's is held; of the others the first that asks.
             Assert(goes == (last.request & ~full[1] & ~full[2])),
             Assert(takes[:-1] == Mux(full[2], 0, first_asks)),
             Assert(full[2] == later(m, (full[2] | asks.any()) & ~moves)),
             # What was taken is made once, in its order, and what it reads comes to whom it belongs.
-            Assert(table.request == full[0]),
-            Assert(Cat(table.address, table.write, table.data) == first[: -len(users)]),
+            Assert(table.request == Mux(full[0], bank_bit(config, table.address[1:]), 0)),
+            Assert(Cat(table.address, table.write, table.data) == first[: banks.start]),
             Assert(~came | (comes == later(m, whose))),
             Assert(comes.any() == later(m, reads)),
             Assert(Cat(user.came for user in users) == later(m, comes, 2)),
@@ -164,6 +169,7 @@ class TurnsHarness(Elaboratable):
             # How the registers come to that.
             Assert((~full[1] | full[0]) & (place != 3)),
             *(Assert(~valid | self._one(payload[-len(users) :])) for valid, payload in places),
+            *(Assert(~valid | right) for (valid, _), right in zip(places, right_bank, strict=True)),
             *(Assert(~watched | (place != number) | (valid & same(payload)))
               for number, (valid, payload) in enumerate(places)),
         ]  # fmt: skip

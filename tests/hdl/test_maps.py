@@ -70,11 +70,12 @@ def execute(memory, request):
 
 
 @pytest.mark.parametrize(
-    "cores, banks, idle, stall", [(1, 4, 0, 0), (1, 1, 0.3, 0.5), (2, 4, 0, 0.5), (3, 2, 0.2, 0.1)]
+    "cores, banks, places, idle, stall",
+    [(1, 4, 2, 0, 0), (1, 1, 1, 0.3, 0.5), (2, 4, 2, 0, 0.5), (2, 4, 1, 0, 0.5), (3, 2, 2, 0.2, 0.1)],
 )
-def test_map_memory_in_the_order_of_its_trace(cores, banks, idle, stall):
+def test_map_memory_in_the_order_of_its_trace(cores, banks, places, idle, stall):
     """Every access happens when the trace says so, atomically; every answer comes back once, to its requester."""
-    config = NicConfig(cores=cores, threads=8, map_banks=banks, map_bytes=4096)
+    config = NicConfig(cores=cores, threads=8, map_banks=banks, slice_places=places, map_bytes=4096)
     rng = random.Random(cores * 100 + banks)
     dut = MapMemory(config)
     memory = bytearray(config.map_bytes)

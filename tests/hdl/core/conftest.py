@@ -8,7 +8,8 @@ from bpfnic.hdl.config import NicConfig
 from tests.hdl.core import bench
 
 CONFIG = NicConfig(program_slots=2048, map_bytes=4096, maps=16, trace=True)
-SMALL = NicConfig(threads=8, program_slots=1024, buffer_bytes=4096, map_bytes=1 << 20, maps=2, trace=True)
+SMALL = NicConfig(threads=8, program_slots=1024, buffer_bytes=4096, map_bytes=1 << 20, maps=2, slice_places=1,
+                  trace=True)  # fmt: skip
 
 
 class Device:

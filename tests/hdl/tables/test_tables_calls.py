@@ -162,7 +162,8 @@ def test_look_ups_and_changes_while_atomics_hold_banks(library):
     bench.compare_tables()
 
 
-QUEUES_ALONE = NicConfig(cores=2, threads=8, map_bytes=65536, maps=16, map_types=QUEUES | {MapType.ARRAY})
+QUEUES_ALONE = NicConfig(cores=2, threads=8, map_bytes=65536, maps=16, map_types=QUEUES | {MapType.ARRAY},
+                         slice_places=1)  # fmt: skip
 ARRAYS_ALONE = NicConfig(map_types=frozenset({MapType.ARRAY}))
 
 
