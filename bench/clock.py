@@ -14,7 +14,7 @@ from amaranth.back import verilog
 from amaranth.hdl import Elaboratable
 from amaranth.lib.wiring import Component, Flow
 
-from bpfnic.boards import build, phases, report, tools
+from bpfnic.boards import phases, recipe, report, tools
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.nic import Nic
 
@@ -63,12 +63,11 @@ def measure(cores: int, say) -> dict:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "top.v").write_text(text)
-        script = (f"read_verilog top.v; {build.MAPPED_APART}; synth_ecp5 -top top; {build.TOGETHER}; autoname; "
-                  "write_json top.json")  # fmt: skip
+        script = f"read_verilog top.v; {recipe.FOR_SPEED.synthesis('top')}; autoname; write_json top.json"
         tools.YOSYS.run(["-p", script], folder, phases.of_yosys(say))
         tools.NEXTPNR.run(
             [*_DEVICE, "--json", "top.json", "--freq", str(ASKED.get(cores, max(ASKED.values()))), "--report",
-             "report.json", "--timing-allow-fail", "--seed", "1", "--placer", build.PLACER],
+             "report.json", "--timing-allow-fail", "--seed", "1", "--placer", recipe.PLACER],
             folder, phases.of_nextpnr(say),
         )  # fmt: skip
         found = json.loads((folder / "report.json").read_text().replace('"inner.', '"'))

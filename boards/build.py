@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from bpfnic.boards import fit, pll, report, tools
+from bpfnic.boards import fit, pll, recipe, report, tools
 from bpfnic.boards.catalogue import Board
 from bpfnic.hdl.card import BUILD_ID_BYTES, CardConfig
 from bpfnic.hdl.config import NicConfig
@@ -22,21 +22,6 @@ CONSTRAINTS = "clocks.xdc"
 PLACEMENTS = 3
 """See Request."""
 SOURCES = ("bpfnic.spec", "bpfnic.hdl", "bpfnic.boards")
-MAPPED_FOR_AREA = "scratchpad -copy abc9.script.flow3 abc9.script"
-"""To Yosys: logic becomes LUTs in several rounds, each from what the others left (Board.for_area)."""
-LUTS_ALONE = "-nowidelut"
-"""To Yosys: of four inputs, which any place takes; wider ones need places together, and twice as much of them."""
-APART = "*core*.decoder *rings.emitter *calls.unit"
-"""Modules, by Yosys' patterns, most of whose signals begin and end at registers. Where it maps for speed, it finds
-shorter ways in each by itself than in all of the NIC at once."""
-MAPPED_APART = f"setattr -mod -set keep_hierarchy 1 {APART}"
-TOGETHER = f"setattr -mod -unset keep_hierarchy {APART}; flatten; clean"
-"""To Yosys, when it has mapped."""
-PLACER = "static"
-"""nextpnr's, where a part has room: its nets are a quarter shorter than its default placer's, and it takes half the
-time. In a part that is nearly full (Board.for_area) it finds no good places."""
-PLACER_FOR_AREA = "heap"
-STATISTICS = "tee -q -o stat.json stat -json"
 VIVADO = "vivado -mode batch -source nic.tcl"
 
 Say = Callable[[str], None]
@@ -167,10 +152,8 @@ def _write(request: Request, folder: Path, identity: bytes) -> None:
     top = Top(board, Fabric(_card(request, identity), board.kind, hertz), clocks)
     platform, options = board.open(), {}
     if board.part.family == "ecp5":
-        before, behind, how = MAPPED_APART, TOGETHER + "; ", ""
-        if board.for_area:
-            before, behind, how = MAPPED_FOR_AREA, "", LUTS_ALONE
-        options = {"script_after_read": before, "script_after_synth": behind + STATISTICS, "synth_opts": how}
+        names = "script_after_read", "synth_opts", "script_after_synth"
+        options = dict(zip(names, recipe.of(board).parts(NAME), strict=True))
     else:  # in a file of its own: the boards of amaranth-boards take add_constraints for themselves
         platform.add_file(CONSTRAINTS, _apart(board))
     for name, content in platform.prepare(top, NAME, **options).files.items():
@@ -227,7 +210,7 @@ def _place(request: Request, folder: Path, blocks: Mapping[str, int], seed: int,
     tools.NEXTPNR.run(
         [device, "--package", package, "--speed", platform.speed, "--json", f"{NAME}.json", "--lpf", f"{NAME}.lpf",
          "--textcfg", f"{NAME}-{seed}.config", "--report", f"report-{seed}.json", "--seed", str(seed),
-         "--placer", PLACER_FOR_AREA if request.board.for_area else PLACER, "--timing-allow-fail"],
+         "--placer", recipe.PLACER, "--timing-allow-fail"],
         folder, phases.of_nextpnr(say),
     )  # fmt: skip
     return report.of_nextpnr(json.loads((folder / f"report-{seed}.json").read_text()), blocks, seed)
@@ -236,7 +219,7 @@ def _place(request: Request, folder: Path, blocks: Mapping[str, int], seed: int,
 def _series7(request: Request, folder: Path, say: Say) -> report.Report:
     """Vivado's project, and what Yosys says that it takes."""
     say("synthesizing")
-    script = f"read_verilog {NAME}.v; synth_xilinx -family xc7 -top {NAME}; {STATISTICS}"
+    script = f"read_verilog {NAME}.v; synth_xilinx -family xc7 -top {NAME}; {recipe.STATISTICS}"
     tools.YOSYS.run(["-q", "-p", script], folder)
     cells = json.loads((folder / "stat.json").read_text())["design"]["num_cells_by_type"]
     needs = fit.series7(cells)

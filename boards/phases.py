@@ -35,13 +35,12 @@ def of_nextpnr(say: Callable[[str], None]) -> Callable[[str], None]:
 
 
 def _each_once(known: Callable[[str], str | None], say: Callable[[str], None]) -> Callable[[str], None]:
-    last = None
+    said = set()
 
     def hear(line: str) -> None:
-        nonlocal last
         phase = known(line)
-        if phase and phase != last:
-            last = phase
+        if phase and phase not in said:
+            said.add(phase)
             say(phase)
 
     return hear

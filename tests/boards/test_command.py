@@ -145,7 +145,7 @@ def test_phases():
     heard = []
     yosys, nextpnr = of_yosys(heard.append), of_nextpnr(heard.append)
     for line in ("2. Executing SYNTH_ECP5 pass.", "2.1. Executing PROC pass", "2.40. Executing ABC pass",
-                 "2.41. Executing ABC pass"):  # fmt: skip
+                 "2.41. Executing ABC pass", "3. Executing SYNTH_ECP5 pass."):  # fmt: skip
         yosys(line)
     for line in ("Info: Packing IOs..", "Info: Routing..", "Info: Routing globals"):
         nextpnr(line)

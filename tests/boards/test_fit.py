@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bpfnic.boards import build, fit, tools
+from bpfnic.boards import build, fit, recipe, tools
 from bpfnic.boards.catalogue import BOARDS, ECP5_25
 from bpfnic.boards.fit import Needs
 from bpfnic.sim.rtl import cache
@@ -44,8 +44,7 @@ def test_the_smallest_board_as_yosys_maps_it(tmp_path):
     design = (tmp_path / "nic.il").read_text()
 
     def synthesize(folder: Path) -> None:
-        synthesis = f"{build.MAPPED_FOR_AREA}; synth_ecp5 {build.LUTS_ALONE} -top nic; {build.STATISTICS}"
-        script = f"read_rtlil nic.il; {synthesis}"
+        script = f"read_rtlil nic.il; {recipe.of(board).synthesis('nic')}"
         tools.YOSYS.run(["-q", "-p", script], tmp_path)
         (folder / "stat.json").write_bytes((tmp_path / "stat.json").read_bytes())
 
