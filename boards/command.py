@@ -59,6 +59,7 @@ def list_boards() -> None:
 @click.option("--map-types", type=_MapTypes(), help="Types of maps, as hash,array: those that it has.")
 @click.option("--receive-metadata/--no-receive-metadata", default=None,
               help="What programs may ask of frames as they came.")
+@click.option("--slice-places", type=int, help="Places of a register slice: 2, or 1 for fewer LUTs and a slower clock.")
 @click.option("--megahertz", type=float, help="Of the core's clock, or the next lower that the PLL makes.")
 @click.option("--placements", type=click.IntRange(1), default=3, show_default=True,
               help="Place and route from other seeds while a clock is too slow: so often at most.")

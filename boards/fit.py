@@ -13,7 +13,7 @@ BLOCK_SHAPES = (512, 36), (1024, 18), (2048, 9)  # words and bits of a DP16KD
 INFERRED_BITS = 4096  # of a memory that Yosys puts into blocks; below it takes LUTs
 HINTS = {
     "blocks of RAM": "--map-bytes, --threads or --program-slots",
-    "LUTs": "leave out map types (--map-types) or lower --cores, --threads or --map-banks",
+    "LUTs": "leave out map types (--map-types) or lower --cores, --threads, --map-banks or --slice-places",
     "multipliers": "--cores, or leave out map types (--map-types)",
 }
 

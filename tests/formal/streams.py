@@ -97,11 +97,14 @@ class MergeHarness(Elaboratable):
 
 class TurnsHarness(Elaboratable):
     """Way B of three users. One access is watched that the solver picks when it is taken: `place` says where it is, in
-    the way's two places (0, 1), or held before them (2)."""
+    the way's places (0, 1), or held before them (2)."""
+
+    def __init__(self, slice_places: int):
+        self.config = NicConfig(map_bytes=4096, slice_places=slice_places)
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        config = NicConfig(map_bytes=4096)
+        config = self.config
         turns = Turns(config, users=3)
         m.submodules.turns = opened = Opened(turns, inputs=True)
         table, users, way = turns.table, turns.users, opened.part("way")
@@ -114,7 +117,8 @@ class TurnsHarness(Elaboratable):
         places = (way.o.valid, first), (way.waits, way.second.as_value()), held
         full = Cat(valid for valid, _ in places)
         makes, goes = table.request.any() & table.grant, takes[-1]
-        moves = (full[2] | asks.any()) & ~full[1] & ~goes
+        room = ~full[1] if config.slice_places == 2 else ~full[0] | makes
+        moves = (full[2] | asks.any()) & room & ~goes
 
         def as_taken(user, number: int) -> Value:
             write = user.write if number < len(others) else Const(0, len(user.write))  # the last one reads, and no more
@@ -156,7 +160,7 @@ class TurnsHarness(Elaboratable):
         m.d.comb += [
             Assume(~table.grant | table.request.any()),
             # While there is room, the last one, unless another one's is held; of the others the first that asks.
-            Assert(goes == (last.request & ~full[1] & ~full[2])),
+            Assert(goes == (last.request & room & ~full[2])),
             Assert(takes[:-1] == Mux(full[2], 0, first_asks)),
             Assert(full[2] == later(m, (full[2] | asks.any()) & ~moves)),
             # What was taken is made once, in its order, and what it reads comes to whom it belongs.
@@ -219,13 +223,21 @@ PROOFS = [
         of=("hdl/maps/sharing.py", "hdl/slice.py"),
         says="way B: while there is room the last unit is heard, unless another's access is held; of the others the "
         "first that asks. Each access is made once, unchanged; what it reads comes to its unit",
-        harness=TurnsHarness,
+        harness=lambda: TurnsHarness(slice_places=2),
         mutations=(
             Mutation("hdl/slice.py", "Mux(waits, second, self.i.payload)", "self.i.payload"),
             Mutation("hdl/maps/sharing.py", "last.request & ~holds", "last.request"),
             Mutation("hdl/maps/sharing.py", "way.i.payload.write.eq(0)", "way.i.payload.write.eq(last.write)"),
             Mutation("hdl/maps/sharing.py", "~first.write.any(), first.user, 0)", "1, first.user, 0)"),
         ),
+        clocks=4,
+    ),
+    Proof(
+        name="turns-one-place",
+        of=("hdl/maps/sharing.py", "hdl/slice.py"),
+        says="the same where register slices have one place",
+        harness=lambda: TurnsHarness(slice_places=1),
+        mutations=(Mutation("hdl/slice.py", "self.i.ready.eq(moves)", "self.i.ready.eq(1)"),),
         clocks=4,
     ),
 ]
