@@ -89,7 +89,7 @@ BOARDS = {
         Board(
             "colorlight-5a-75b", "Colorlight 5A-75B V7.0", ECP5_25,
             ("colorlight_5a75b_r7_0", "Colorlight_5A75B_R70Platform"), (0, 1), delays=(0, 2), nic=_SMALL,
-            program="openFPGALoader -c ft232 nic.bit", megahertz=72,  # routed at 82.7; of the PLL 71.43, 14 ns a clock
+            program="openFPGALoader -c ft232 nic.bit", megahertz=72,  # routed at 74.1; of the PLL 71.43, 14 ns a clock
             for_area=True,
         ),
         Board(

@@ -8,9 +8,6 @@ STATISTICS = "tee -q -o stat.json stat -json"
 PLACER = "static"
 """nextpnr's: its nets are up to a quarter shorter than its default placer's, which puts more into a spot of a full part
 than can be routed."""
-_SMALL_SUMS = "techmap t:$alu r:Y_WIDTH<=10 %i; opt"
-"""Of up to ten bits a sum or comparison becomes LUTs: a chain of carry cells takes two LUT4 sites for each two bits and
-four more for its ends, goes nowhere but up a column, and nothing is mapped together with it."""
 _APART = "*core*.decoder *rings.emitter *calls.unit"
 """Modules, by Yosys' patterns, most of whose signals begin and end at registers. Where it maps for speed, it finds
 shorter ways in each by itself than in all of the NIC at once."""
@@ -25,17 +22,21 @@ them; but kept is what takes fewest, not what is fastest."""
 class Recipe:
     """
     before, behind : commands to Yosys, before and behind synth_ecp5.
+    sums : of up to so many bits a sum or comparison becomes LUTs: a chain of carry cells takes two LUT4 sites for each
+        two bits and four more for its ends, goes nowhere but up a column, and nothing is mapped together with it.
     options : synth_ecp5's.
     """
 
     before: str
+    sums: int
     options: str
     behind: str
 
     def parts(self, top: str, more: str = "") -> tuple[str, str, str]:
         """Commands to Yosys before `synth_ecp5 -top TOP`, its options, and commands behind it. more : options."""
         options = f"{self.options} {more}".strip()
-        before = f"{self.before}; synth_ecp5 -top {top} {options} -run begin:map_gates; {_SMALL_SUMS}"
+        as_luts = f"techmap t:$alu r:Y_WIDTH<={self.sums} %i; opt"
+        before = f"{self.before}; synth_ecp5 -top {top} {options} -run begin:map_gates; {as_luts}"
         return before, f"{options} -run map_gates:", f"{self.behind}{STATISTICS}"
 
     def synthesis(self, top: str, more: str = "") -> str:
@@ -46,11 +47,13 @@ class Recipe:
 
 FOR_SPEED = Recipe(
     before=f"setattr -mod -set keep_hierarchy 1 {_APART}",
+    sums=10,
     options="",
     behind=f"setattr -mod -unset keep_hierarchy {_APART}; flatten; clean; ",
 )
 FOR_AREA = Recipe(
     before=f'scratchpad -set abc9.script "{_FEWEST}"',
+    sums=8,  # fewest LUTs make a slow chain: of ten bits those of the MACs' FIFOs missed 125 MHz
     options="-nowidelut",  # any place takes a LUT of four inputs; a wider one takes several, side by side
     behind="",
 )

@@ -17,10 +17,11 @@ class MapMemory(Component):
     later, when the new value is written.
 
     Members: interfaces.MapMemoryPorts. Each core has a way of its own to all banks, a request a clock, and the map
-    engine has two, one for 8 bytes of its tables and one that reads whole rows. The host's requests go in front of
-    core 0's on that way, so it should have few (control has one under way at most) and take its answers at once.
-    Requests of one way are granted in their order. An unhindered answer comes 6 clocks after its request. A grant shows
-    on shared_trace in its clock, which is also the clock of the access: what it writes, every later grant reads.
+    engine has two, one for 8 bytes of its tables and one that reads whole rows, which take turns with the cores as one.
+    The host's requests go in front of core 0's on that way, so it should have few (control has one under way at most)
+    and take its answers at once. Requests of one way are granted in their order. An unhindered answer comes 6 clocks
+    after its request. A grant shows on shared_trace in its clock, which is also the clock of the access: what it
+    writes, every later grant reads.
     """
 
     def __init__(self, config: NicConfig):
