@@ -1,11 +1,11 @@
 """The map engine's searches: each has one result, whatever waits, and none is under way when the serial unit writes."""
 
-from amaranth import Cat, Module, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.hdl import Assert, Assume, Elaboratable
 from amaranth.lib.data import View
 
 from bpfnic.hdl.config import NicConfig
-from bpfnic.hdl.mapinterfaces import SCRATCH_KEYS, key_slots
+from bpfnic.hdl.mapinterfaces import SCRATCH_KEYS, bank_bit, key_slots
 from bpfnic.hdl.maps.finder import COMPARE_CLOCKS, UNDER_WAY, WORDS_UNDER_WAY, Comparison, Finder, Search
 from bpfnic.hdl.maps.sharing import WAY_LATENCY
 from tests.formal.opened import Opened, constant
@@ -131,6 +131,9 @@ class FinderHarness(Elaboratable):
             Assume(~finder.table.grant | (in_reading.level < WORDS_UNDER_WAY)),
             Assume(~(ends & ~known) | (others != 0)),
             Assume(~(begins & ~takes) | (others < UNDER_WAY)),
+            # A row is asked for where it lies, and only while one waits.
+            Assert(finder.rows.request == Mux(waiting, bank_bit(CONFIG, finder.rows.row), 0)),
+            Assert(~spares | (opened.signal("spare_bank") == bank_bit(CONFIG, opened.signal("spare_row")))),
             # It is in one place from its beginning to its result, of which there is one.
             Assert(sum(mine) == alive),
             Assert(~known | alive),
@@ -177,6 +180,7 @@ PROOFS = [
         "no queue is ever full; while the serial unit holds look-ups and none is under way, none begins",
         harness=FinderHarness,
         mutations=(
+            Mutation("hdl/maps/finder.py", "Mux(spares, spare_bank,", "Mux(0, spare_bank,"),
             Mutation("hdl/maps/finder.py", "again.push.eq(goes_on),", "again.push.eq(goes_on & ~result.search.chain),"),
             Mutation("hdl/maps/finder.py", "asked.pop.valid & room & ~self.hold", "asked.pop.valid & room"),
             Mutation("hdl/maps/finder.py", "ends_look_up.eq(last_of_program & known)", "ends_look_up.eq(ends)"),
