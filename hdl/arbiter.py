@@ -9,12 +9,13 @@ class RoundRobin(Component):
 
     Of each two a bit says which comes first, so that a grant is found in few levels of logic.
 
-    Members: requests (a bit each), grant (one bit of them, or 0). What is granted counts as taken.
+    Members: requests (a bit each), grant (one bit of them, or 0), which counts as taken if `takes` is high, as it is
+    where nothing is connected. So a grant needn't wait for what decides about all of them.
     """
 
     def __init__(self, count: int):
         self.count = count
-        super().__init__({"requests": In(count), "grant": Out(count)})
+        super().__init__({"requests": In(count), "grant": Out(count), "takes": In(1, init=1)})
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -22,7 +23,7 @@ class RoundRobin(Component):
         for low in range(self.count):
             for high in range(low + 1, self.count):
                 low_first = Signal(name=f"first_{low}_{high}", init=low != 0)  # at first, number 0 is the last
-                with m.If(self.requests.any()):  # one of them is granted
+                with m.If(self.requests.any() & self.takes):  # one of them is granted
                     m.d.sync += low_first.eq(~self.grant[low:high].any())
                 ahead[high].append(self.requests[low] & low_first)
                 ahead[low].append(self.requests[high] & ~low_first)

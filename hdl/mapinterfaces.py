@@ -242,11 +242,11 @@ def Found(config: NicConfig) -> data.StructLayout:
 
 def SearchPort(config: NicConfig) -> Signature:
     """Serial unit -> front and finder. SCRATCH_KEYS finds are under way at most, and while there are any,
-    `descriptor` stays as it is. makes: `key` may be valid in this clock. hold: no program's look-up
-    begins; idle: and none is under way (it holds from the clock in which it is high until `hold` goes down)."""
+    `descriptor` stays as it is. Cores' words wait while key.valid is high, so it hangs on registers and little else.
+    hold: no program's look-up begins; idle: and none is under way (it holds from the clock in which it is high until
+    `hold` goes down)."""
     return Signature(
         {
-            "makes": Out(1),
             "key": Out(stream.Signature(KeyWord(config))),
             "read": Out(KeyReadPort(config)),
             "find": Out(Find(config)),

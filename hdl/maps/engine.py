@@ -88,33 +88,30 @@ class MapEngine(Component):
         )
 
         # Chosen: a word of one of the cores, but in a clock in which the serial unit has the descriptors or the keys.
-        looked = Signal()
+        looked, takes = Signal(), Signal()
         m.d.sync += looked.eq(calls.looks)
+        m.d.comb += takes.eq(~looked & ~search.key.valid)
         m.submodules.arbiter = arbiter = RoundRobin(config.cores)
-        word, chosen = Signal(EngineWord(config)), Signal(stage)
+        chosen = Signal(stage)
         index_bits = exact_log2(config.maps)
-        for i, port in enumerate(self.port):
-            m.d.comb += [
-                arbiter.requests[i].eq(port.word.valid & ~looked & ~search.makes),
-                port.word.ready.eq(arbiter.grant[i]),
-            ]
-            if i == 0:  # what nobody chose is not looked at
-                m.d.comb += word.eq(port.word.payload)
-            else:
-                with m.If(arbiter.grant[i]):
-                    m.d.comb += [word.eq(port.word.payload), chosen.core.eq(i)]
-        handle = word.handle
-        key_end = handle[HANDLE_KEY_BIT:][: ceil_log2(MAX_KEY_BYTES)]
-        whole = word.number != key_end[3:]
-        walks = word.call == MapCall.WALK  # its word waits where a key does
         of_map = (config.maps - 1 << 4) | (MAX_KEY_BYTES - 1 << HANDLE_KEY_BIT)
-        m.d.comb += [
-            chosen.word.eq(word),
-            chosen.index.eq(handle[4 : 4 + index_bits]),
-            chosen.key_bytes.eq(key_end + 1),
-            chosen.keep.eq(Cat(whole | walks | (byte <= key_end[:3]) for byte in range(8))),
-            search.key.ready.eq(1),
-        ]
+        m.d.comb += [search.key.ready.eq(1), arbiter.takes.eq(takes)]
+        for i, port in enumerate(self.port):
+            word, mine = port.word.payload, Signal(stage, name=f"of_core{i}")  # found before it is known who is chosen
+            key_end = word.handle[HANDLE_KEY_BIT:][: ceil_log2(MAX_KEY_BYTES)]
+            whole = word.number != key_end[3:]
+            walks = word.call == MapCall.WALK  # its word waits where a key does
+            m.d.comb += [
+                arbiter.requests[i].eq(port.word.valid),
+                port.word.ready.eq(arbiter.grant[i] & takes),
+                mine.core.eq(i),
+                mine.word.eq(word),
+                mine.index.eq(word.handle[4 : 4 + index_bits]),
+                mine.key_bytes.eq(key_end + 1),
+                mine.keep.eq(Cat(whole | walks | (byte <= key_end[:3]) for byte in range(8))),
+            ]
+            with m.If(arbiter.grant[i] if i else Const(1)):  # what nobody chose is not looked at
+                m.d.comb += chosen.eq(mine)
         width = Shape.cast(MapDescriptor(config)).width
         m.submodules.descriptors = descriptors = SimpleRam(width=width, depth=max(2, config.maps), target=config.target)
         present = Signal(config.maps)
@@ -132,7 +129,7 @@ class MapEngine(Component):
         # Arrived: it is put with the other words of its key, and hashed; or it is the flags of a call.
         arrived, first = Signal(), Signal(stage, reset_less=True)
         made_up, key = Signal(), Signal(KeyWord(config), reset_less=True)
-        m.d.sync += [arrived.eq(arbiter.grant.any()), first.eq(chosen), made_up.eq(search.key.valid)]
+        m.d.sync += [arrived.eq(arbiter.grant.any() & takes), first.eq(chosen), made_up.eq(search.key.valid)]
         m.d.sync += key.eq(search.key.payload)
         sent, cpu = first.word.data, Cat(first.word.thread, first.core)
         has_key = Value.cast(first.word.call).matches(
@@ -140,11 +137,15 @@ class MapEngine(Component):
         )  # an INSERT comes back to the key of its UPDATE
         m.submodules.finder = finder = Finder(config)
         m.d.comb += [
+            *(number.eq(port.word.payload.number) for number, port in zip(finder.next_number, self.port, strict=True)),
+            finder.next_core.eq(chosen.core),
             finder.key_valid.eq(made_up | (arrived & ~first.word.flags & has_key)),
             finder.key.slot.eq(cpu),
             finder.key.number.eq(first.word.number),
             finder.key.data.eq(sent & spread(m, first.keep)),
         ]
+        with m.If(search.key.valid):
+            m.d.comb += [finder.next_number[0].eq(search.key.payload.number), finder.next_core.eq(0)]
         with m.If(made_up):
             m.d.comb += finder.key.eq(key)
         connect(m, flipped(self.secret), finder.secret)

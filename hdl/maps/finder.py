@@ -115,7 +115,8 @@ class Finder(Component):
 
     Members
     -------
-    key_valid, key : KeyWord, taken at once.
+    key_valid, key : KeyWord, taken at once. next_number : of each core, the number of its word, if the one of the next
+        clock is its (next_core); of the serial unit's core 0 says it.
     secret : HashSecret.
     look_up_valid, look_up : LookUp, taken at once; a CPU has one under way at most. result : its Result, in the
         one clock in which `result_valid` is high, in which the look-up is decided.
@@ -129,6 +130,8 @@ class Finder(Component):
             {
                 "key_valid": In(1),
                 "key": In(KeyWord(config)),
+                "next_number": In(range(_WORDS)).array(config.cores),
+                "next_core": In((config.cores - 1).bit_length()),
                 "secret": In(HashSecret(config)),
                 "look_up": In(LookUp(config)),
                 "look_up_valid": In(1),
@@ -158,14 +161,15 @@ class Finder(Component):
 
         # Keys, and their hashes: of the search that reads its row next, of the one whose row is there, and of the one
         # that the serial unit is told of.
-        m.submodules.hash = hasher = KeyHash(config, readers=3)
+        m.submodules.hash = hasher = KeyHash(config, numbers=config.cores, readers=3)
         m.submodules.key_memory = key_memory = SimpleRam(
             width=64, depth=_WORDS << (key_slots(config) - 1).bit_length(), target=config.target
         )
         m.d.comb += [
             hasher.add.eq(self.key_valid),
             hasher.slot.eq(self.key.slot),
-            hasher.number.eq(self.key.number),
+            *(inner.eq(outer) for inner, outer in zip(hasher.next_number, self.next_number, strict=True)),
+            hasher.next_chosen.eq(self.next_core),
             hasher.word.eq(self.key.data),
             key_memory.write.enable.eq(self.key_valid),
             key_memory.write.address.eq(Cat(self.key.number, self.key.slot)),
@@ -266,11 +270,10 @@ class Finder(Component):
         with m.If(moves):
             m.d.sync += [spare.eq(chosen), spare_row.eq(chosen_row), spare_bank.eq(bank_bit(config, chosen_row))]
         with m.If(~waiting | self.rows.grant):
-            m.d.sync += [waiting.eq(spares | chosen_valid), spares.eq(0)]
+            m.d.sync += waiting.eq(spares | chosen_valid)
             m.d.sync += [search.eq(Mux(spares, spare, chosen)), row.eq(Mux(spares, spare_row, chosen_row))]
             m.d.sync += bank.eq(Mux(spares, spare_bank, Mux(chosen_valid, bank_bit(config, chosen_row), 0)))
-        with m.Elif(moves):
-            m.d.sync += spares.eq(chosen_valid)
+        m.d.sync += spares.eq(waiting & ~self.rows.grant & (spares | chosen_valid))
 
         # The row is on its way.
         came = Signal(WAY_LATENCY)

@@ -29,20 +29,22 @@ class KeyHash(Component):
 
     Members
     -------
-    add : takes `word`, number `number` of the key in `slot`; number 0 begins a key.
+    add : takes `word` of the key in `slot`. A clock ago its number was next_number[next_chosen]; 0 begins a key. It is
+        known late which one is chosen, so factors are read for each.
     slots : `hash` of the key in each `slot` that is asked for, in the same clock, from HASH_LATENCY clocks after the
         key's last word on. readers of them.
     secret : mapinterfaces.HashSecret. Hashes of keys change with it.
     """
 
-    def __init__(self, config: NicConfig, readers: int):
+    def __init__(self, config: NicConfig, numbers: int, readers: int):
         self.slots, self.readers = key_slots(config), readers
         slot = range(self.slots)
         super().__init__(
             {
                 "add": In(1),
                 "slot": In(slot),
-                "number": In(range(_WORDS)),
+                "next_number": In(range(_WORDS)).array(numbers),
+                "next_chosen": In((numbers - 1).bit_length()),
                 "word": In(64),
                 "reader": In(slot).array(readers),
                 "hash": Out(HASH_BITS).array(readers),
@@ -53,13 +55,18 @@ class KeyHash(Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         m.submodules.secrets = secrets = memory.Memory(shape=32 * _SECRET_LANES, depth=_WORDS, init=[])
-        write, read = secrets.write_port(granularity=32), secrets.read_port(domain="comb")
+        write = secrets.write_port(granularity=32)
         lane = Signal(range(_SECRET_LANES))
         m.d.comb += [
             write.data.eq(self.secret.data.replicate(_SECRET_LANES)),
             write.en.eq(Mux(self.secret.write, 1 << lane, 0)),
-            read.addr.eq(self.number),
         ]
+        factors, first = Signal(32 * _SECRET_LANES, reset_less=True), Signal(reset_less=True)
+        for i, number in enumerate(self.next_number):
+            read = secrets.read_port(domain="comb")
+            m.d.comb += read.addr.eq(number)
+            with m.If(self.next_chosen == i):
+                m.d.sync += [factors.eq(read.data), first.eq(number == 0)]
         with m.If(self.secret.write):
             m.d.sync += lane.eq(lane + 1)
             with m.If(lane == _SECRET_LANES - 1):
@@ -72,7 +79,7 @@ class KeyHash(Component):
             bits = min(2 * DIGIT_BITS, SECRET_BITS - place)
             products = []
             for digit in range(_DIGITS):
-                secret = read.data.word_select(digit, SECRET_BITS)[place : place + DIGIT_BITS]
+                secret = factors.word_select(digit, SECRET_BITS)[place : place + DIGIT_BITS]
                 product = Signal(bits, name=f"product{digit}_{place}", reset_less=True)
                 m.d.sync += product.eq(self.word.word_select(digit, DIGIT_BITS) * secret)
                 products.append(product)
@@ -82,7 +89,7 @@ class KeyHash(Component):
             sums.append(total)
         arrived, begins = Signal(HASH_LATENCY - 1), Signal(HASH_LATENCY - 1, reset_less=True)
         slots = [Signal(range(self.slots), name=f"slot{i}", reset_less=True) for i in range(HASH_LATENCY - 1)]
-        m.d.sync += [arrived.eq(Cat(self.add, arrived)), begins.eq(Cat(self.number == 0, begins))]
+        m.d.sync += [arrived.eq(Cat(self.add, arrived)), begins.eq(Cat(first, begins))]
         m.d.sync += [after.eq(before) for after, before in zip(slots, [self.slot, *slots], strict=False)]
 
         m.submodules.sums = kept = memory.Memory(shape=SECRET_BITS, depth=self.slots, init=[])

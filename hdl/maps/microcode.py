@@ -72,10 +72,10 @@ ACCESSES = frozenset({Code.LOAD, Code.LOAD_PLACE, Code.STORE, Code.SCAN, Code.CL
 
 
 class Source(Enum, shape=4):
-    """The second operand."""
+    """The second operand. Those below 8 are there when the instruction is fetched, and chosen then."""
 
     NUMBER = 0
-    REGISTER = 1
+    SMALL = 1  # which: Small
     TABLE = 2  # of the descriptor
     LINKS = 3
     KEYS = 4
@@ -89,7 +89,7 @@ class Source(Enum, shape=4):
     OTHER = 12
     AT = 13
     WORD = 14  # bytes of the key before the ones at hand
-    SMALL = 15  # which: Small
+    REGISTER = 15
 
 
 class Small(Enum, shape=2):

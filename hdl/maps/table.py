@@ -2,6 +2,8 @@
 program (tableprogram.py) on a few registers, an adder, and a way to map memory."""
 
 from enum import IntEnum
+from functools import reduce
+from operator import or_
 
 from amaranth import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, memory
@@ -120,10 +122,12 @@ class TableUnit(Component):
             return Cat(descriptor.type == each for each in sorted(types & config.map_types)).any()
 
         # The second operand is a register's, or one of what changes while instructions are executed, or it was there
-        # before and is chosen when the instruction is fetched.
+        # before and is chosen when the instruction is fetched; those of few bits by themselves, so that neither choice
+        # is long.
         word = Signal(64, reset_less=True)
         number = Signal(range(_WORDS))
         address = Signal(range(config.map_bytes), reset_less=True)
+        scanned_at = Signal.like(address, reset_less=True)  # the last word that came to a scan
         place, link, bucket = (
             Signal(search.found[name].shape(), name=name, reset_less=True) for name in ("place", "link", "bucket")
         )
@@ -134,7 +138,7 @@ class TableUnit(Component):
             Source.BUCKET: bucket,
             Source.TAG: Cat(Const(0, tables.PLACE_BITS), tag),
             Source.OTHER: word[32:],
-            Source.AT: address,
+            Source.AT: scanned_at,
             Source.WORD: Cat(Const(0, 3), number),
         }
         length, invalid = Signal(9), Signal()
@@ -145,7 +149,11 @@ class TableUnit(Component):
             Small.LENGTH_WORD: Cat(Const(0, 2), length[5:]),
         }
         of_register, chosen = Signal(reset_less=True), Signal(range(len(changing) + 1), reset_less=True)
+        assert [each.value for each in changing] == list(range(8, 15))  # three bits say which
+        makes_key = Signal(reset_less=True)
         standing = Signal(_WIDTH, reset_less=True)
+        small = Signal(max(len(Value.cast(value)) for value in smalls.values()), reset_less=True)
+        of_small = Signal(reset_less=True)
 
         # The next instruction is read while one is executed; a jump costs a clock.
         words = program(config)
@@ -155,13 +163,13 @@ class TableUnit(Component):
         fetch = store.read_port()
         fetched = Instruction(fetch.data)
         stands = {
+            Source.NUMBER: fetched.number,
             Source.TABLE: descriptor.table,
             Source.LINKS: descriptor.links,
             Source.KEYS: descriptor.keys,
             Source.ORDER: descriptor.order,
             Source.BASE: descriptor.base,
             Source.ENTRIES: descriptor.entries,
-            Source.SMALL: Array(smalls[each] for each in Small)[fetched.bits],
         }
         step, valid, runs = Signal(Instruction, reset_less=True), Signal(), Signal()
         left_at = Signal(range(REGISTERS), reset_less=True)  # the first operand's register, then what is stored
@@ -177,14 +185,19 @@ class TableUnit(Component):
         with m.If(fetch.en):
             m.d.sync += [behind.eq(fetch.addr), step.eq(fetch.data), valid.eq(runs & ~jumps)]
             m.d.sync += [of_register.eq(fetched.source == Source.REGISTER), left_at.eq(fetched.left)]
-            m.d.sync += [chosen.eq(len(changing)), standing.eq(fetched.number)]
-            with m.Switch(fetched.source):
-                for number_of_source, source in enumerate(changing):
-                    with m.Case(source):
-                        m.d.sync += chosen.eq(number_of_source)
-                for source, value in stands.items():
-                    with m.Case(source):
-                        m.d.sync += standing.eq(value)
+            m.d.sync += makes_key.eq(fetched.code == Code.KEY_TO_SLOT)
+            source = Value.cast(fetched.source)
+            parts = []  # a sum, for of a choice Yosys makes resets, which come late
+            for each, value in stands.items():
+                whole = Signal(_WIDTH, name=f"stands_{each.name.lower()}")
+                m.d.comb += whole.eq(value)
+                parts.append(whole & (source[:3] == each.value).replicate(_WIDTH))
+            m.d.sync += [
+                chosen.eq(Mux(source[3], source[:3], len(changing))),
+                standing.eq(reduce(or_, parts)),
+                small.eq(Array(smalls[each] for each in Small)[fetched.bits]),
+                of_small.eq(source[:3] == Source.SMALL.value),
+            ]
         with m.If(self.start):
             m.d.sync += runs.eq(1)
         code = step.code
@@ -203,7 +216,7 @@ class TableUnit(Component):
             for shift in _SHIFTS:
                 with m.Case(shift):
                     m.d.comb += first.eq(left.data << shift)
-        m.d.comb += second.eq(Array([*changing.values(), standing])[chosen])
+        m.d.comb += second.eq(Array([*changing.values(), standing | (small & of_small.replicate(len(small)))])[chosen])
         with m.If(of_register):  # it is there latest
             m.d.comb += second.eq(right.data)
 
@@ -265,7 +278,7 @@ class TableUnit(Component):
         answer, answered = Signal.like(search.found, reset_less=True), Signal()  # a clock ago
         m.d.sync += [answer.eq(search.found), answered.eq(search.found.valid)]
         m.d.comb += [
-            search.makes.eq(valid & (code == Code.KEY_TO_SLOT)),
+            search.key.valid.eq(valid & makes_key),
             search.key.payload.slot.eq(slot),
             search.key.payload.number.eq(number),
             search.key.payload.data.eq(kept),
@@ -295,6 +308,8 @@ class TableUnit(Component):
                 prefixes.word.eq(table.word),
                 length.eq(prefixes.length),
                 invalid.eq(prefixes.invalid & lpm),
+                search.key.valid.eq((valid & makes_key) | prefixes.key.valid),  # never both
+                table.request.eq(accesses | prefixes.request),
             ]
             with m.If(lpm):
                 m.d.comb += [latches.eq(prefixes.takes), over.eq(prefixes.over)]
@@ -302,11 +317,8 @@ class TableUnit(Component):
                 m.d.comb += [
                     search.read.request.eq(prefixes.read.request),
                     search.read.number.eq(prefixes.read.number),
-                    search.makes.eq(prefixes.key.valid),
-                    search.key.valid.eq(prefixes.key.valid),
                     search.key.payload.eq(prefixes.key.payload),
                     search.find.eq(prefixes.find),
-                    table.request.eq(prefixes.request),
                     table.address.eq(prefixes.address),
                 ]
         with m.If(latches):
@@ -466,7 +478,7 @@ class TableUnit(Component):
                             m.d.sync += [word.word_select(upper, 32).eq(host_read.data), upper.eq(~upper)]
                             m.d.comb += waited.eq(upper)
                         with m.Case(Code.KEY_TO_SLOT):
-                            m.d.comb += [search.key.valid.eq(1), waited.eq(search.key.ready)]
+                            m.d.comb += waited.eq(search.key.ready)
                         with m.Case(Code.KEY_TO_HOST):
                             m.d.comb += [
                                 host_write.en.eq(1),
@@ -507,8 +519,8 @@ class TableUnit(Component):
                     m.d.sync += accesses.eq(0)
                     m.next = "STEP"
             with m.State("COMES"):
-                with m.If(own_came & scans & ~scanned):
-                    m.d.sync += [address.eq(onward), accesses.eq(1)]
+                with m.If(own_came & scans):  # where the scan ends with it, that is said in the next clock
+                    m.d.sync += [scanned_at.eq(address), address.eq(onward), accesses.eq(~scanned)]
                     m.next = "ACCESS"
                 with m.If(ends):
                     m.next = "STEP"

@@ -34,12 +34,13 @@ SCRATCH = CPUS + 1
 
 
 class FinderAndMemory(Component):
-    """The ports of both but for the ways between them."""
+    """The ports of both but for the ways between them. A key's word is the finder's a clock later."""
 
     def __init__(self, config: NicConfig):
         self.config = config
         members = Finder(config).signature.members
-        super().__init__({name: members[name] for name in members if name not in ("rows", "table")}
+        inside = ("rows", "table", "next_number", "next_core")
+        super().__init__({name: members[name] for name in members if name not in inside}
                          | {"memory": MapMemoryPorts(config)["port"]})  # fmt: skip
 
     def elaborate(self, platform) -> Module:
@@ -54,7 +55,9 @@ class FinderAndMemory(Component):
             connect(m, flipped(outer), inner)
         for name in ("read", "secret"):
             connect(m, flipped(getattr(self, name)), getattr(finder, name))
-        for name in ("key_valid", "key", "look_up", "look_up_valid", "find", "descriptor", "hold"):
+        m.d.sync += [finder.key_valid.eq(self.key_valid), finder.key.eq(self.key)]
+        m.d.comb += [number.eq(self.key.number) for number in finder.next_number]
+        for name in ("look_up", "look_up_valid", "find", "descriptor", "hold"):
             m.d.comb += getattr(finder, name).eq(getattr(self, name))
         for name in ("result", "result_valid", "found", "idle"):
             m.d.comb += getattr(self, name).eq(getattr(finder, name))
@@ -198,7 +201,7 @@ def look_up(bench: Bench, chance: random.Random, choose, count: int) -> list[int
             table, key = choose()
             waiting[slot] = table, key
             words = list(bench.key_words(slot, key))
-            pushed.append((slot, table, len(words) + bench.clock + 1))
+            pushed.append((slot, table, len(words) + bench.clock + 2))
         if words:
             dut["key_valid"], dut["key"] = 1, words.pop(0)
         if pushed and pushed[0][2] <= bench.clock:
@@ -242,7 +245,7 @@ def find(bench: Bench, keys: list[tuple[int, bytes, int]]) -> dict[int, dict]:
             dut["key_valid"], dut["key"] = 1, word
             bench.tick()
     dut["key_valid"] = 0
-    for _ in range(FIND_CLOCKS - 1):
+    for _ in range(FIND_CLOCKS):
         bench.tick()
     asked = 0
     for _ in range(2000):
