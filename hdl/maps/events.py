@@ -1,7 +1,7 @@
 """Records that are whole leave their rings in map memory (spec/rings.py) for the host's stream, between packets."""
 
 from amaranth import Cat, Module, Mux, Signal
-from amaranth.lib import data, memory, stream
+from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
@@ -10,6 +10,7 @@ from bpfnic.hdl.interfaces import EGRESS_USER, Beat, EmitTrace
 from bpfnic.hdl.lanes import spread
 from bpfnic.hdl.mapinterfaces import DescriptorWrite, TurnPort
 from bpfnic.hdl.maps.ring import RUN_BITS, Header
+from bpfnic.hdl.memory import SimpleRam
 from bpfnic.hdl.queue import Queue
 from bpfnic.spec.maps import EVENTS
 from bpfnic.spec.rings import EVENT_USER_BIT, HEADER_BYTES, STATE_BYTES, RingState
@@ -60,20 +61,19 @@ class Emitter(Component):
 
         # Where each ring lies, and which maps are rings.
         place = data.StructLayout({"base": words, "mask": words})
-        m.submodules.places = places = memory.Memory(shape=place, depth=config.maps, init=[])
-        place_write, place_read = places.write_port(), places.read_port()
+        m.submodules.places = places = SimpleRam(width=place.size, depth=max(2, config.maps), target=config.target)
         index = Signal(range(config.maps))  # of the ring that is looked at, and of the next one
         next_index, wanted = Signal(range(config.maps)), Signal()  # there is news of the ring
         rings, new, held = (Signal(config.maps, name=name) for name in ("rings", "new", "held"))
-        mine, looks, again, waits = (Signal(config.maps, name=name) for name in ("mine", "looks", "again", "waits"))
-        m.d.comb += mine.eq(1 << index)
-        ring = Signal(place, reset_less=True)
+        looks, again, waits = (Signal(config.maps, name=name) for name in ("looks", "again", "waits"))
+        mine = Signal(config.maps, init=1)  # the bit of `index`
+        ring, read_ring = Signal(place, reset_less=True), Signal(place)
         m.d.comb += [
-            place_write.en.eq(self.write.enable),
-            place_write.addr.eq(self.write.index),
-            place_write.data.base.eq(written.base[3:]),
-            place_write.data.mask.eq(written.table[3:]),
-            place_read.addr.eq(next_index),
+            places.write.enable.eq(self.write.enable),
+            places.write.address.eq(self.write.index),
+            places.write.data.eq(Cat(written.base[3:], written.table[3:])),
+            places.read.address.eq(next_index),
+            read_ring.eq(places.read.data),
         ]
 
         base, issued, got = Signal(words), Signal(range(config.map_bytes // 8)), Signal(range(config.map_bytes // 8))
@@ -147,17 +147,19 @@ class Emitter(Component):
             with m.State("TURN"):
                 with m.If(wanted):
                     m.d.comb += looks.eq(mine)
-                    m.d.sync += [wanted.eq(0), ring.eq(place_read.data)]  # read in the clock before
+                    m.d.sync += wanted.eq(0)
                     m.next = "VISIT"
                 with m.Else():
                     m.d.sync += [
                         index.eq(next_index),
+                        mine.eq(1 << next_index),
                         next_index.eq(next_index + 1),
                         gone.eq(self.write.enable & (self.write.index == next_index)),
                         wanted.eq((new & rings).bit_select(next_index, 1)),
                     ]
-            with m.State("VISIT"):
-                seek(ring.base + RingState.CONSUMER // 8, "STATE", last=1)
+            with m.State("VISIT"):  # the clock in which its place is there, which was read before it was `wanted`
+                m.d.sync += ring.eq(read_ring)
+                seek(read_ring.base + RingState.CONSUMER // 8, "STATE", last=1)
             with m.State("STATE"):
                 with m.If(came):
                     m.d.sync += producer.eq(word)
@@ -223,9 +225,8 @@ class Emitter(Component):
                     m.next = "TURN"
 
         # A ring that waits for its program is looked at again when one has ended.
-        news, news_index = Signal(), Signal(range(config.maps))
-        m.d.sync += [news.eq(self.news), news_index.eq(self.news_index)]
-        heard = Mux(news, 1 << news_index, 0)
+        news, heard = Signal(), Signal(config.maps)
+        m.d.sync += [news.eq(self.news), heard.eq(Mux(self.news, 1 << self.news_index, 0))]
         m.d.sync += [
             new.eq(new & ~looks | again | heard | Mux(self.ended, held, 0)),
             held.eq(Mux(self.ended, 0, held & ~looks) | waits),

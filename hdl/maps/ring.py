@@ -170,23 +170,22 @@ class RingUnit(Component):
         index = Signal(32, reset_less=True)  # a clock after the flags
         m.d.sync += index.eq(Mux(flags.index == CURRENT_CPU, call.cpu, flags.index))
 
-        # What is asked for is said by registers: read, or written there, of these words.
-        reads, writes_header, writes_producer, writes_lost = (
-            Signal(name=name) for name in ("reads", "writes_header", "writes_producer", "writes_lost")
+        # What is asked for is said by registers: read, or written there; the header, LOST, or else the producer's.
+        reads, writes, of_header, of_lost = (
+            Signal(name=name) for name in ("reads", "writes", "of_header", "of_lost")
         )
-        writes = writes_header | writes_producer | writes_lost
         m.d.comb += [
             table.request.eq((reads & (issued < Mux(commits, 1, 3))) | writes),
             table.write.eq(writes.replicate(2)),
-            table.data.eq(Mux(writes_header, header, Mux(writes_lost, one_lost_more, producer))),
+            table.data.eq(Mux(of_header, header, Mux(of_lost, one_lost_more, producer))),
         ]
 
         def ask(state: str) -> None:
             m.d.sync += [
                 reads.eq(state == "READ"),
-                writes_header.eq(state in ("HEADER", "COMMIT")),
-                writes_producer.eq(state == "PRODUCER"),
-                writes_lost.eq(state == "LOST"),
+                writes.eq(state in ("HEADER", "COMMIT", "PRODUCER", "LOST")),
+                of_header.eq(state in ("HEADER", "COMMIT")),
+                of_lost.eq(state == "LOST"),
             ]
             m.next = state
 

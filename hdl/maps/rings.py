@@ -1,6 +1,6 @@
 """All that RINGBUF and PERF_EVENT_ARRAY need: the unit of their calls, the emitter, and who is running."""
 
-from amaranth import Module
+from amaranth import Module, Signal
 from amaranth.lib import memory, stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import exact_log2
@@ -61,7 +61,10 @@ class Rings(Component):
         ]
 
         # How many programs each CPU has ended: the emitter hears of an end when the number says so.
-        m.d.sync += emitter.ended.eq(self.ended.any())
+        ended = Signal.like(self.ended)
+        ended_thread = [Signal.like(each, reset_less=True) for each in self.ended_thread]
+        m.d.sync += [ended.eq(self.ended), emitter.ended.eq(ended.any())]
+        m.d.sync += [after.eq(before) for after, before in zip(ended_thread, self.ended_thread, strict=True)]
         thread_bits = exact_log2(config.threads)
         runs_of = []
         for core in range(config.cores):
@@ -71,10 +74,10 @@ class Rings(Component):
                 *(runs.read_port(domain="comb") for _ in range(3)),
             )
             m.d.comb += [
-                ending.addr.eq(self.ended_thread[core]),
-                write.addr.eq(self.ended_thread[core]),
+                ending.addr.eq(ended_thread[core]),
+                write.addr.eq(ended_thread[core]),
                 write.data.eq(ending.data + 1),
-                write.en.eq(self.ended[core]),
+                write.en.eq(ended[core]),
                 of_unit.addr.eq(unit.run_cpu[:thread_bits]),
                 of_emitter.addr.eq(emitter.run_cpu[:thread_bits]),
             ]
