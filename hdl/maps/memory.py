@@ -83,12 +83,13 @@ class MapMemory(Component):
             )
             m.submodules[f"arbiter{b}"] = arbiter = RoundRobin(config.cores + 1)
             held = Signal(name=f"held{b}")
+            writes = Signal(config.cores + 1, name=f"writes{b}")
+            m.d.comb += bank.write.enable.eq(writes.any())
             for i, way in enumerate(ways):
                 access, write_back = way.access.access, way.access.write_back[b]
                 m.d.comb += arbiter.requests[i].eq(way.access.request[b] & ~held)
                 chosen = arbiter.grant[i] | write_back
-                with m.If(chosen):
-                    m.d.comb += bank.write.enable.eq(access.writes)
+                m.d.comb += writes[i].eq(chosen & access.writes)
                 with m.If(chosen if i else Const(1)):  # what nobody chose may be read, but not written
                     m.d.comb += [
                         bank.read.address.eq(access.row),
@@ -121,10 +122,10 @@ class MapMemory(Component):
                 row_granted.eq(arbiter.grant[-1] & ~table.request[b]),
             ]
             grants.append(Cat(arbiter.grant[:-1], word_granted, row_granted))
+            m.d.comb += writes[-1].eq(word_granted & table.write.any())
             with m.If(word_granted):
                 m.d.comb += [
                     bank.read.address.eq(table.address[1 + bank_bits :]),
-                    bank.write.enable.eq(table.write.any()),
                     bank.write.lanes.eq(table_write),
                     bank.write.data.eq(table.data.replicate(2)),
                 ]

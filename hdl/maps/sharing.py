@@ -48,8 +48,8 @@ class Turns(Component):
                 m.d.comb += [other[name].eq(getattr(others[number], name)) for name in fields]
                 m.d.comb += other.user.eq(1 << number)
 
-        m.d.comb += other.bank.eq(bank_bit(self.config, other.address[1:]))
-
+        # What nobody asks for has no bank, so that a bank's bit is a request.
+        m.d.comb += other.bank.eq(Mux(asks, bank_bit(self.config, other.address[1:]), 0))
         goes, moves = Signal(), Signal()
         m.d.comb += [
             goes.eq(last.request & ~holds),
@@ -68,7 +68,7 @@ class Turns(Component):
 
         first = way.o.payload
         m.d.comb += [
-            table.request.eq(Mux(way.o.valid, first.bank, 0)),
+            table.request.eq(first.bank),
             way.o.ready.eq(table.grant),
             *(getattr(table, name).eq(first[name]) for name in fields),
         ]
