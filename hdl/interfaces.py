@@ -59,10 +59,12 @@ def LocalPort(config: NicConfig) -> Signature:
 
     The request is checked already (window, alignment). `offset` counts bytes from the start of the window's region: of
     the thread's stack (0..511), its context (0..63) or the packet buffer `buffer`. `size` is the logarithm of the bytes
-    (0..3), `lanes` says which they are of the 8-byte word at `offset` and the one behind it, the first one's lowest:
-    the asker finds them in the clock before. Packets take any alignment, and so do loads from the stack, for what
-    helpers' arguments point at. `write_data` is right-aligned. `read_data` is right-aligned and zero-extended, and
-    valid exactly 3 clocks after the clock of the request (block RAM, its output register, alignment register).
+    (0..3), `lanes` says which they are of the 8-byte word at `offset` and the one behind it, the first one's lowest.
+    Words lie in two banks, and of these two the one with an even number is the even bank's word `even`, the other one
+    the odd bank's word `offset` >> 4. The asker finds both in the clock before. Packets take any alignment, and so do
+    loads from the stack, for what helpers' arguments point at. `write_data` is right-aligned. `read_data` is
+    right-aligned and zero-extended, and valid exactly 3 clocks after the clock of the request (block RAM, its output
+    register, alignment register).
     """
     return Signature(
         {
@@ -72,6 +74,7 @@ def LocalPort(config: NicConfig) -> Signature:
             "thread": Out(range(config.threads)),
             "buffer": Out(range(config.packet_buffers)),
             "offset": Out(range(config.buffer_bytes)),
+            "even": Out(range(config.buffer_bytes // 16)),
             "size": Out(2),
             "lanes": Out(16),
             "write_data": Out(64),

@@ -366,6 +366,7 @@ class Core(Component):
         in_window = this.accesses & ~check.shared & ~no_key.at(10) & ~check.missing
         local = staged(10, acts & in_window, "local", reset=True)
         region, offset = Staged(pipeline, 10, check.region, "region"), Staged(pipeline, 10, check.offset, "offset")
+        even = staged(10, (offset.at(10)[4:] + offset.at(10)[3])[: len(self.local.even)], "even")
         size = staged(10, Mux(this.store, check.piece, control_10.size), "size")
         lanes = staged(10, touched(offset.at(10)[:3], size.at(10)), "lanes")
         asking = staged(10, acts & asks, "asking", reset=True)
@@ -457,6 +458,7 @@ class Core(Component):
             self.local.thread.eq(thread.at(11)),
             self.local.buffer.eq(buffer.at(11)),
             self.local.offset.eq(offset.at(11)),
+            self.local.even.eq(even.at(11)),
             self.local.size.eq(size.at(11)),
             self.local.lanes.eq(lanes.at(11)),
             self.local.write_data.eq(result.at(11)),

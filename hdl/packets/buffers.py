@@ -16,14 +16,15 @@ from bpfnic.hdl.packets.records import WordRead, WordWrite, buffer_words
 def PairPort(config: NicConfig) -> Signature:
     """Two neighbouring words of a buffer at once: `word` and the next one.
 
-    write: the bytes of `mask`, those of the first word lowest; otherwise it reads. data: the same for both words
-    (rotated into place by the asker). even, odd: the one at an even and the one at an odd address, exactly 2 clocks
-    later.
+    even_row: of the even one, LocalPort's `even`. write: the bytes of `mask`, those of the first word lowest; otherwise
+    it reads. data: the same for both words (rotated into place by the asker). even, odd: the one at an even and the one
+    at an odd address, exactly 2 clocks later.
     """
     return Signature(
         {
             "buffer": Out(range(config.packet_buffers)),
             "word": Out(range(buffer_words(config))),
+            "even_row": Out(range(buffer_words(config) // 2)),
             "write": Out(1),
             "mask": Out(16),
             "data": Out(64),
@@ -61,11 +62,10 @@ class PacketBuffers(Component):
 
         # Port A. A pair that begins with an odd word has its second word in the next row of the even bank.
         pair = self.pair
-        row = pair.word[1:]
         begins_odd = pair.word[0]
         m.d.comb += [
-            even.a.address.eq(Cat((row + begins_odd)[: len(row)], pair.buffer)),
-            odd.a.address.eq(Cat(row, pair.buffer)),
+            even.a.address.eq(Cat(pair.even_row, pair.buffer)),
+            odd.a.address.eq(Cat(pair.word[1:], pair.buffer)),
             even.a.enable.eq(pair.write),
             odd.a.enable.eq(pair.write),
             even.a.lanes.eq(Mux(begins_odd, pair.mask[8:], pair.mask[:8])),

@@ -121,6 +121,7 @@ class ServiceUnit(Component):
             self.local.region.eq(Region.PACKET),
             self.local.buffer.eq(Mux(places & copying, copy.buffer, row.buffer)),
             self.local.offset.eq(Mux(places, target, source)),
+            self.local.even.eq(self.local.offset[4:] + self.local.offset[3]),
             self.local.size.eq(Mux(copying, exact_log2(WORD_BYTES), exact_log2(_MOVED))),
             self.local.lanes.eq(touched(self.local.offset[:3], self.local.size)),
             self.local.write_data.eq(word),

@@ -79,6 +79,7 @@ class Windows(Component):
         m.d.comb += [
             self.pair.buffer.eq(local.buffer),
             self.pair.word.eq(local.offset[3:]),
+            self.pair.even_row.eq(local.even),
             self.pair.write.eq(write & (local.region == Region.PACKET)),
             self.pair.mask.eq(lanes),
             self.pair.data.eq(rotated),
@@ -123,20 +124,18 @@ class Windows(Component):
         and the banks are written a clock later, before the thread's next access.
         """
         config, local = self.config, self.local
-        word = local.offset[3:][: exact_log2(STACK_WORDS)]
-        rotated, lanes, word_then, thread_then, write = (
-            _later(m, each, 2) for each in (rotated, lanes, word, local.thread, write)
+        rotated, lanes, begins_odd, thread_then, write = (
+            _later(m, each, 2) for each in (rotated, lanes, local.offset[3], local.thread, write)
         )
         bits = rotated & spread(m, lanes)
 
-        def rows(word: Value) -> tuple[Value, Value]:
-            return (word[1:] + word[0])[: len(word) - 1], word[1:]
-
         words, knowns = [], []
-        for odd, (name, row, row_then) in enumerate(zip(("even", "odd"), rows(word), rows(word_then), strict=True)):
+        for odd, (name, row) in enumerate((("even", local.even), ("odd", local.offset[4:]))):
+            row = row[: exact_log2(STACK_WORDS // 2)]
+            row_then = _later(m, row, 2)
             bank = SimpleRam(width=64, depth=config.threads * STACK_WORDS // 2, lane=8, target=config.target)
             m.submodules[f"stack_{name}"] = bank
-            writes = write & (word_then[0] == odd)
+            writes = write & (begins_odd == odd)
             known = self._known(m, name, row, row_then, thread_then, writes)
             m.d.comb += [
                 bank.read.address.eq(Cat(row, local.thread)),

@@ -29,7 +29,7 @@ class _Accesses:
         m.d.comb += Assume(now.data_end <= CONFIG.buffer_bytes)
         self.bounds = this.seen(8, now)
         self.local = {name: this.seen(11, getattr(core.local, name)) for name in
-                      ("enable", "write", "region", "thread", "buffer", "offset", "size", "lanes",
+                      ("enable", "write", "region", "thread", "buffer", "offset", "even", "size", "lanes",
                        "write_data")}  # fmt: skip
         self.goes_to_map, self.shared = this.seen(11, requests.push_shared), this.seen(11, requests.shared)
 
@@ -64,6 +64,7 @@ class ContainmentHarness(Elaboratable):
         end, size = local["offset"] + bytes_used, Signal(4)
         lanes = ((1 << size) - 1 << local["offset"][:3])[:16]  # interfaces.LocalPort
         m.d.comb += [size.eq(1 << local["size"]), Assert(~local["enable"] | (local["lanes"] == lanes))]
+        m.d.comb += Assert(~local["enable"] | (local["even"] == (local["offset"] + 8)[4 : len(local["offset"])]))
         inside = Signal()
         with m.Switch(local["region"]):
             with m.Case(Region.STACK):

@@ -36,6 +36,7 @@ class PacketLanesHarness(Elaboratable):
         stores = packet & local.write
         m.d.comb += Assume(local.lanes == ((1 << size) - 1 << first[:3])[:16])  # interfaces.LocalPort
         m.d.comb += Assert((pair.word == local.offset[3:]) & (pair.buffer == local.buffer))
+        m.d.comb += Assert(pair.even_row == local.even)
         for lane in range(16):  # of `word` and the next one
             covered, byte = Signal(name=f"covered_{lane}"), Signal(3, name=f"byte_{lane}")
             m.d.comb += [
@@ -80,7 +81,9 @@ class StackHarness(Elaboratable):
         m.d.comb += [
             size.eq(1 << local.size),
             behind.eq(local.offset + size),
-            Assume(local.lanes == ((1 << size) - 1 << local.offset[:3])[:16]),  # interfaces.LocalPort
+            # interfaces.LocalPort
+            Assume(local.lanes == ((1 << size) - 1 << local.offset[:3])[:16]),
+            Assume(local.even == (local.offset + 8)[4 : len(local.offset)]),
             Assume(~uses | (behind <= addresses.STACK_WINDOW_BYTES)),
             Assume(~(uses & in_skb) | ((local.offset >= _SKB) & (behind <= _SKB + addresses.SKB_CONTEXT_BYTES))),
             Assume(~(uses & local.write) | ~(local.offset[:3] & (size - 1)[:3]).any()),

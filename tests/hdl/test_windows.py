@@ -43,6 +43,7 @@ def test_stack_loads_take_any_alignment_and_start_at_zero() -> None:
             ctx.set(local.write, write)
             ctx.set(local.thread, thread)
             ctx.set(local.offset, offset)
+            ctx.set(local.even, offset + 8 >> 4)
             ctx.set(local.size, size)
             ctx.set(local.lanes, (1 << (1 << size)) - 1 << offset % 8)
             ctx.set(local.write_data, data)

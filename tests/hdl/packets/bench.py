@@ -100,7 +100,8 @@ class Core:
 
     def _access(self, thread: int, run: Run, write: bool, region: int, offset: int, size: int, value: int = 0) -> None:
         wanted = {"enable": 1, "write": write, "region": region, "thread": thread, "buffer": run.buffer}
-        wanted |= {"offset": offset, "size": size, "lanes": (1 << (1 << size)) - 1 << offset % 8}
+        wanted |= {"offset": offset, "even": (offset + 8) % self.bench.config.buffer_bytes >> 4}
+        wanted |= {"size": size, "lanes": (1 << (1 << size)) - 1 << offset % 8}
         if write:
             run.packet.store(region, offset, size, value)
             noise = self.bench.random.getrandbits(64) << (8 << size)  # above the value: ignored
