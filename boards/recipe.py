@@ -11,6 +11,10 @@ than can be routed."""
 _APART = "*core*.decoder *rings.emitter *calls.unit"
 """Modules, by Yosys' patterns, most of whose signals begin and end at registers. Where it maps for speed, it finds
 shorter ways in each by itself than in all of the NIC at once."""
+_SUMS = 8
+"""Of up to so many bits a sum or comparison becomes LUTs: a chain of carry cells takes two LUT4 sites for each two bits
+and four more for its ends, goes nowhere but up a column, and nothing is mapped together with it. From ten bits on it is
+the faster one: LUTs take a level for each two bits."""
 _BEGINS = "+&scorr; &sweep; &if {W} {D} -a; &save -a; &st; &syn2"
 _KEEPS, _ANEW = "&if {W} {D} {R} -a -v; &mfs; &save -a; &load", "&st; &if -g -K 6"
 _FEWEST = "; ".join((_BEGINS, _KEEPS, _ANEW, "&dch -f", _KEEPS, _ANEW, "&synch2", _KEEPS))
@@ -22,20 +26,17 @@ them; but kept is what takes fewest, not what is fastest."""
 class Recipe:
     """
     before, behind : commands to Yosys, before and behind synth_ecp5.
-    sums : of up to so many bits a sum or comparison becomes LUTs: a chain of carry cells takes two LUT4 sites for each
-        two bits and four more for its ends, goes nowhere but up a column, and nothing is mapped together with it.
     options : synth_ecp5's.
     """
 
     before: str
-    sums: int
     options: str
     behind: str
 
     def parts(self, top: str, more: str = "") -> tuple[str, str, str]:
         """Commands to Yosys before `synth_ecp5 -top TOP`, its options, and commands behind it. more : options."""
         options = f"{self.options} {more}".strip()
-        as_luts = f"techmap t:$alu r:Y_WIDTH<={self.sums} %i; opt"
+        as_luts = f"techmap t:$alu r:Y_WIDTH<={_SUMS} %i; opt"
         before = f"{self.before}; synth_ecp5 -top {top} {options} -run begin:map_gates; {as_luts}"
         return before, f"{options} -run map_gates:", f"{self.behind}{STATISTICS}"
 
@@ -47,13 +48,11 @@ class Recipe:
 
 FOR_SPEED = Recipe(
     before=f"setattr -mod -set keep_hierarchy 1 {_APART}",
-    sums=10,
     options="",
     behind=f"setattr -mod -unset keep_hierarchy {_APART}; flatten; clean; ",
 )
 FOR_AREA = Recipe(
     before=f'scratchpad -set abc9.script "{_FEWEST}"',
-    sums=8,  # fewest LUTs make a slow chain: of ten bits those of the MACs' FIFOs missed 125 MHz
     options="-nowidelut",  # any place takes a LUT of four inputs; a wider one takes several, side by side
     behind="",
 )
