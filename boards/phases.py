@@ -8,7 +8,7 @@ _YOSYS = {
     "ABC9": "synthesizing: logic into LUTs", "ABC": "synthesizing: logic into LUTs", "AUTONAME": "synthesizing: names",
 }  # fmt: skip
 _NEXTPNR = {
-    "Packing": "placing: packing cells", "Promoting": "placing: clocks", "Creating initial analytic": "placing",
+    "Packing": "placing: packing cells", "Promoting": "placing: clocks", "Running Static placer": "placing",
     "Running simulated annealing": "placing: refinement", "Routing": "routing", "Running router": "routing",
     "Program finished": "routed",
 }  # fmt: skip
