@@ -193,17 +193,19 @@ def _clock(alone: Mapping[str, Mapping], lines_full: Mapping[str, Run]) -> list[
         "## The NIC's clock by itself",
         "",
         *_table(
-            ["cores of 16 threads", "MHz reached", "asked for", "LUTs", "blocks of RAM", "longest path"],
+            ["cores of 16 threads", "MHz reached", "asked for", "seed", "LUTs", "blocks of RAM", "longest path"],
             [
-                [cores, f"{clock['achieved']:.1f}", f"{clock['asked']:g}", f"{found['used']['LUTs'][0]:,}",
+                [cores, f"{clock['achieved']:.1f}", f"{clock['asked']:g}",
+                 f"{found['seed']}, of 1 to {found['placements']}", f"{found['used']['LUTs'][0]:,}",
                  f"{found['used']['blocks of RAM'][0]:,}", " → ".join(clock["path"])]
                 for cores, found in sorted(alone.items())
                 for clock in found["clocks"]
             ],
         ),
         "",
-        "Placed and routed on an ECP5-85F of speed grade 6, between registers, nextpnr's first seed (bench/clock.py).",
-        "Other seeds, and other designs that are nearly the same, come out up to 5 % slower or faster. Map memory has",
+        "Placed and routed on an ECP5-85F of speed grade 6, between registers (bench/clock.py), by the best of the",
+        "seeds tried. Others, and other designs that are nearly the same, come out up to 5 % slower or faster, and",
+        "with two cores up to 15 %. Map memory has",
         f"128 KiB, with two cores {SIZES[2]['map_bytes'] // 1024}: the part has blocks of RAM for no more.",
         "",
         *_table(["program, 64-byte packets back to back", "cores, and ports that they come in by", "clocks a packet",
