@@ -182,13 +182,14 @@ def _ecp5(request: Request, folder: Path, say: Say) -> report.Report:
     cells = json.loads((folder / "stat.json").read_text())["design"]["num_cells_by_type"]
     fit.check(part, fit.ecp5(cells))
     say("placing and routing")
-    found = _place(request, folder, blocks, 1, say)
-    for seed in range(2, request.placements + 1):
+    first, *others = seeds = range(request.board.seed, request.board.seed + request.placements)
+    found = _place(request, folder, blocks, first, say)
+    for seed in others:
         if not found.missed:
             break
         say(f"placing anew: {'; '.join(found.missed)}")
         found = max(found, _place(request, folder, blocks, seed, say), key=lambda each: each.margin)
-    for seed in range(1, request.placements + 1):
+    for seed in seeds:
         for name, ending in (NAME, "config"), ("report", "json"):
             if seed == found.seed:
                 (folder / f"{name}-{seed}.{ending}").replace(folder / f"{name}.{ending}")
