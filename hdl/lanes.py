@@ -14,6 +14,12 @@ def rotate_up(m: Module, word: Value, count: Value) -> Value:
     return word
 
 
+def even_row(offset: Value) -> Value:
+    """Of the 8-byte word at `offset` (bytes) and the one behind it, the row of the one with an even number in a bank of
+    such words; the row behind the last one is the first."""
+    return (offset[4:] + offset[3])[: len(offset) - 4]
+
+
 def touched(first: Value, size: Value) -> Value:
     """The 16 lanes of a word and the one behind it, of which 2**`size` (2 bits) are touched from lane `first` (3 bits)
     on."""

@@ -23,7 +23,7 @@ from bpfnic.hdl.core.staged import Staged
 from bpfnic.hdl.core.steps import micro_pass, next_step, this_pass, turns_out
 from bpfnic.hdl.core.threads import FIRMWARE_POINTER_UNITS, HelperNumber, Left, ProgramCounter, Progress, Threads
 from bpfnic.hdl.interfaces import CorePorts, Finish
-from bpfnic.hdl.lanes import touched
+from bpfnic.hdl.lanes import even_row, touched
 from bpfnic.hdl.mapinterfaces import MapCall
 from bpfnic.hdl.queue import Queue
 from bpfnic.spec import addresses, isa
@@ -366,7 +366,7 @@ class Core(Component):
         in_window = this.accesses & ~check.shared & ~no_key.at(10) & ~check.missing
         local = staged(10, acts & in_window, "local", reset=True)
         region, offset = Staged(pipeline, 10, check.region, "region"), Staged(pipeline, 10, check.offset, "offset")
-        even = staged(10, (offset.at(10)[4:] + offset.at(10)[3])[: len(self.local.even)], "even")
+        even = staged(10, even_row(offset.at(10)), "even")
         size = staged(10, Mux(this.store, check.piece, control_10.size), "size")
         lanes = staged(10, touched(offset.at(10)[:3], size.at(10)), "lanes")
         asking = staged(10, acts & asks, "asking", reset=True)

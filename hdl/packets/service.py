@@ -23,7 +23,7 @@ from amaranth.utils import exact_log2
 
 from bpfnic.hdl.config import NicConfig
 from bpfnic.hdl.interfaces import QUEUE_BITS, Answer, LocalPort, Region, Service, ServiceRequest
-from bpfnic.hdl.lanes import touched
+from bpfnic.hdl.lanes import even_row, touched
 from bpfnic.hdl.packets.metadata import Asked, MetadataPort
 from bpfnic.hdl.packets.records import SCHED_CLS, WORD_BYTES, Clone, Offset, Thread, ThreadRead, ThreadWrite, ZeroPort
 from bpfnic.spec import addresses
@@ -121,7 +121,7 @@ class ServiceUnit(Component):
             self.local.region.eq(Region.PACKET),
             self.local.buffer.eq(Mux(places & copying, copy.buffer, row.buffer)),
             self.local.offset.eq(Mux(places, target, source)),
-            self.local.even.eq(self.local.offset[4:] + self.local.offset[3]),
+            self.local.even.eq(even_row(self.local.offset)),
             self.local.size.eq(Mux(copying, exact_log2(WORD_BYTES), exact_log2(_MOVED))),
             self.local.lanes.eq(touched(self.local.offset[:3], self.local.size)),
             self.local.write_data.eq(word),
